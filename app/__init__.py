@@ -1,0 +1,4 @@
+"""lensbench.app (see ARCHITECTURE.md)."""
+
+if not __name__.startswith("lensbench."):
+    raise ImportError(f"import this package as lensbench.app, not as {__name__}")

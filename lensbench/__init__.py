@@ -1,0 +1,56 @@
+"""lensbench: capture a transformer's activations once, then ask them anything.
+
+Public names load on first use, so ``import lensbench`` imports neither torch nor transformers.
+The folders ``saes/ probes/ interventions/ app/ data/`` of a checkout are ``lensbench.saes`` and so
+on; in an installed package they already lie inside this one.
+"""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+__version__ = "0.1.0"
+
+_CHECKOUT = Path(__file__).resolve().parent.parent
+if (_CHECKOUT / "pyproject.toml").is_file() and (_CHECKOUT / "saes").is_dir():
+    # An un-installed checkout: let ``lensbench.saes`` resolve to ``saes/`` next to this folder.
+    __path__.append(str(_CHECKOUT))
+
+_EXPORTS = {
+    "ActivationStore": "lensbench.store",
+    "Add": "lensbench.plan",
+    "Clamp": "lensbench.plan",
+    "Controls": "lensbench.results",
+    "Edit": "lensbench.plan",
+    "Forward": "lensbench.models",
+    "LensbenchError": "lensbench.errors",
+    "Model": "lensbench.models",
+    "Past": "lensbench.models",
+    "Plan": "lensbench.plan",
+    "Project": "lensbench.plan",
+    "Replace": "lensbench.plan",
+    "Result": "lensbench.results",
+    "Scale": "lensbench.plan",
+    "Set": "lensbench.plan",
+    "Site": "lensbench.sites",
+    "Tokens": "lensbench.tokens",
+    "Zero": "lensbench.plan",
+    "capture": "lensbench.capture",
+    "load_model": "lensbench.models",
+    "open_store": "lensbench.store",
+}
+__all__ = [*_EXPORTS, "__version__"]  # noqa: PLE0604 - the keys are literals, one line above
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module that defines ``name`` the first time it is asked for (PEP 562)."""
+    if name in _EXPORTS:
+        value = getattr(import_module(_EXPORTS[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'lensbench' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Public names, loaded or not."""
+    return sorted(__all__)

@@ -1,0 +1,78 @@
+"""Configs: everything a user can write in YAML, flags, a notebook or a form.
+
+One schema serves all four. Configs are frozen, check themselves, refuse keys they do not know
+(naming the nearest one) and have a fingerprint that names run folders and cache keys.
+"""
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lensbench import io
+from lensbench.errors import ConfigError, MissingDataError
+
+
+class Config(BaseModel):
+    """Base of all configs: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @classmethod
+    def parse(cls, data: Any) -> Self:
+        """Validate ``data`` (a mapping).
+
+        Raises:
+            ConfigError: every fault in one message: field, rule, value, and the nearest name for
+                an unknown key.
+        """
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise ConfigError(explain(error, cls)) from None
+
+    @classmethod
+    def from_yaml(cls, path: Path) -> Self:
+        """Read and validate a YAML file (JSON is YAML too)."""
+        return cls.parse(load_yaml(path))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able dictionary."""
+        return self.model_dump(mode="json")
+
+    def fingerprint(self) -> str:
+        """16 hex digits that change when any value changes."""
+        return io.fingerprint({"kind": type(self).__name__, **self.to_dict()})
+
+
+def load_yaml(path: Path) -> Any:
+    """Parse a YAML file.
+
+    Raises:
+        MissingDataError: no such file.
+        ConfigError: not YAML; the message carries line and column.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MissingDataError(f"no config file {path}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+
+
+def explain(error: ValidationError, schema: type[BaseModel]) -> str:
+    """Pydantic's errors as one sentence per fault, with the nearest known key."""
+    lines: list[str] = []
+    for fault in error.errors():
+        where = ".".join(str(part) for part in fault["loc"]) or schema.__name__
+        if fault["type"] == "extra_forbidden":
+            key, known = str(fault["loc"][-1]), sorted(schema.model_fields)
+            near = get_close_matches(key, known, n=1, cutoff=0.5)
+            guess = f" Did you mean {near[0]!r}?" if near else ""
+            lines.append(f"unknown key {where!r}; known: {', '.join(known)}.{guess}")
+        else:
+            message = fault["msg"].removeprefix("Value error, ")
+            lines.append(f"{where}: {message} (got {fault['input']!r})")
+    return "; ".join(lines)

@@ -1,0 +1,120 @@
+"""Safe files: atomic writes, checksums, JSON and safetensors only.
+
+Every artefact of lensbench is written through this file, so that a killed run never leaves a
+half-written file under its final name, and a damaged one is found by its sha256.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lensbench.errors import DamagedDataError, DataError, MissingDataError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success fsync it and rename it into place.
+
+    Raises:
+        DataError: the folder is not writable or the disk is full; ``path`` is left as it was.
+    """
+    temp: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        os.close(handle)
+        temp = Path(name)
+        yield temp
+        with temp.open("rb") as file:
+            os.fsync(file.fileno())
+        temp.chmod(0o644)
+        temp.replace(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataError(
+            f"cannot write {path}: {reason}. Nothing was changed there; free space or choose a "
+            "writable folder."
+        ) from error
+    finally:
+        if temp is not None:
+            temp.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` atomically, in UTF-8."""
+    with atomic_path(path) as temp:
+        temp.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically; NaN and infinity are refused (ValueError)."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; a missing or malformed one is named.
+
+    Raises:
+        MissingDataError: no such file.
+        DamagedDataError: the content is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MissingDataError(f"no file {path}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DamagedDataError(f"{path} is not valid JSON: {error}") from error
+
+
+def write_arrays(
+    path: Path, arrays: "Mapping[str, np.ndarray]", metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write named numpy arrays as one safetensors file, atomically."""
+    from safetensors.numpy import save_file
+
+    import numpy as np
+
+    with atomic_path(path) as temp:
+        save_file(
+            {k: np.ascontiguousarray(v) for k, v in arrays.items()},
+            temp,
+            metadata=dict(metadata or {}),
+        )
+
+
+def read_arrays(path: Path) -> "dict[str, np.ndarray]":
+    """Read a safetensors file as numpy arrays.
+
+    Raises:
+        MissingDataError: no such file.
+        DamagedDataError: truncated or not safetensors.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    if not path.is_file():
+        raise MissingDataError(f"no file {path}")
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError) as error:
+        raise DamagedDataError(f"{path} is truncated or not safetensors: {error}") from error
+
+
+def sha256_file(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(value: Any) -> str:
+    """First 16 hex digits of the sha256 of ``value`` as canonical JSON (sorted keys)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,6 @@
+"""The waist: the only place where a network is run."""
+
+from lensbench.models.base import Acts, Forward, Model, ModelCard, Past
+from lensbench.models.loading import load_model
+
+__all__ = ["Acts", "Forward", "Model", "ModelCard", "Past", "load_model"]

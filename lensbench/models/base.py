@@ -1,0 +1,188 @@
+"""The waist of lensbench: one way to run a network, whatever lies behind it.
+
+``Model.run`` is the only forward call. Capturing, editing, skipping and stopping early are its
+arguments. A back end implements the abstract methods in its own file; nothing outside ``models/``
+calls a module.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from lensbench.errors import ConfigError, UnknownSiteError
+from lensbench.plan import Plan
+from lensbench.sites import Site
+from lensbench.tokens import Tokens, TokensLike
+from lensbench.types import LogitsMode
+
+
+class Acts(Mapping[str, Tensor]):
+    """Captured activations by site; any accepted spelling of a site is a key."""
+
+    def __init__(self, values: Mapping[Site, Tensor]) -> None:
+        self._values = {str(site): values[site] for site in sorted(values)}
+
+    def __getitem__(self, site: str | Site) -> Tensor:
+        """The tensor captured at ``site``."""
+        name = str(Site.parse(site))
+        if name not in self._values:
+            raise UnknownSiteError(name, known=tuple(self._values), hint="It was not captured.")
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Site names in execution order."""
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        """Number of captured sites."""
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        """Names and shapes."""
+        return "Acts(" + ", ".join(f"{k}: {list(v.shape)}" for k, v in self._values.items()) + ")"
+
+
+class Past:
+    """Keys and values of the tokens seen so far; opaque. ``Past()`` asks ``run`` to keep them.
+
+    A past is used up by the call it is given to (keys are appended in place); using it twice is an
+    error. Take the next one from ``Forward.past``.
+    """
+
+    def __init__(self, state: Any = None, real: Any = None) -> None:
+        self._state, self._real, self._spent = state, real, False
+
+    def take(self) -> tuple[Any, Any]:
+        """Back ends only: the state and the mask of past real tokens, once."""
+        if self._spent:
+            raise ConfigError("this past was already used; continue from the newest Forward.past")
+        self._spent = True
+        return self._state, self._real
+
+
+@dataclass(frozen=True, eq=False)
+class Forward:
+    """What one run gives: logits (None with ``logits="none"``), captured acts, and the past."""
+
+    logits: Float[Tensor, "batch pos d_vocab"] | None
+    acts: Acts
+    past: Past | None = None
+    layers_run: int = field(default=0)
+    """Blocks whose computation really ran, times batch rows (layer-forwards)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """Identity and shape of a model."""
+
+    name: str
+    family: str
+    revision: str | None
+    n_layers: int
+    d_model: int
+    n_heads: int
+    n_kv_heads: int
+    d_head: int
+    d_mlp: int
+    d_vocab: int
+    n_ctx: int
+    dtype: str
+    fingerprint: str
+    backend: str = "native"
+
+
+class Model(ABC):
+    """A language model that can be asked anything in one way."""
+
+    card: ModelCard
+    tokenizer: Any
+
+    @abstractmethod
+    def run(
+        self,
+        tokens: TokensLike,
+        plan: Plan = Plan(),  # noqa: B008 - frozen value
+        capture: Sequence[str | Site] = (),
+        *,
+        logits: LogitsMode = "all",
+        grad: bool = False,
+        past: Past | None = None,
+    ) -> Forward:
+        """Run the network once, under ``plan``, and keep the activations at ``capture``.
+
+        ``logits="last"`` gives ``[batch, 1, d_vocab]`` at the last real token of each row;
+        ``"none"`` stops after the deepest captured or edited site and never unembeds.
+
+        Raises:
+            ConfigError: ids out of range, padded ids without a mask, a selection that does not fit.
+            UnknownSiteError: a site this model has not, or that did not fire.
+        """
+
+    @abstractmethod
+    def run_many(
+        self,
+        tokens: TokensLike,
+        plans: Sequence[Plan],
+        capture: Sequence[str | Site] = (),
+        *,
+        logits: LogitsMode = "all",
+        batch_size: int = 64,
+    ) -> Forward:
+        """Run ``plans[i]`` on row ``i`` (or every plan on the one row given), batched.
+
+        Row ``i`` of the answer belongs to ``plans[i]``. Blocks before the first edited one run
+        once per prompt. The plans must not name ``rows``.
+        """
+
+    @abstractmethod
+    def generate(
+        self,
+        tokens: TokensLike,
+        plan: Plan = Plan(),  # noqa: B008 - frozen value
+        max_new_tokens: int = 32,
+        *,
+        temperature: float = 0.0,
+        seed: int = 0,
+        stop_ids: Sequence[int] | None = None,
+    ) -> list[list[int]]:
+        """New token ids per row, decoded with a key-value cache under ``plan``.
+
+        ``temperature=0`` is greedy. Edits without positions apply to prompt and new tokens alike.
+        """
+
+    @abstractmethod
+    def run_layers(
+        self,
+        h: Float[Tensor, "batch pos d_model"],
+        start: int,
+        stop: int,
+        past: Past | None = None,
+        positions: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> tuple[Float[Tensor, "batch pos d_model"], Past | None]:
+        """Residual stream after blocks ``start .. stop-1`` from ``h``, the input of ``start``."""
+
+    @abstractmethod
+    def unembed(self, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_vocab"]:
+        """Logits the model would give if ``resid`` left its last block (final norm included)."""
+
+    @abstractmethod
+    def sites(self) -> tuple[Site, ...]:
+        """Every site this model has, in execution order."""
+
+    @abstractmethod
+    def width(self, site: str | Site) -> int:
+        """Size of the last axis of a site (0 where it is the number of keys)."""
+
+    @abstractmethod
+    def tokens(self, text: str | Sequence[str], *, bos: bool = True) -> Tokens:
+        """Token ids of text; ``bos`` prepends the BOS token where the tokenizer has one."""
+
+    @property
+    def n_layers(self) -> int:
+        """Number of blocks."""
+        return self.card.n_layers

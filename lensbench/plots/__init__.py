@@ -1,0 +1,1 @@
+"""Plot primitives: frames in, plotly figures out."""

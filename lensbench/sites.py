@@ -1,0 +1,157 @@
+"""Sites: names of the places in a forward pass where activations are read or written.
+
+A :class:`Site` is a small frozen value. ``SITES`` lists every site name in execution order, with
+its axes and whether it may be written; the order of two sites is the order in which a forward pass
+reaches them. TransformerLens spellings parse as aliases. Which sites one model has is the model's
+to say (``Model.sites()``).
+"""
+
+import re
+from dataclasses import dataclass
+from functools import total_ordering
+
+from lensbench.errors import ConfigError, UnknownSiteError
+
+RESIDUAL_AXES = "batch pos d_model"
+HEAD_AXES = "batch pos head d_head"
+PATTERN_AXES = "batch head query key"
+
+
+@dataclass(frozen=True)
+class SiteSpec:
+    """What is fixed for a site name on every model: axes, writability, meaning."""
+
+    axes: str
+    meaning: str
+    layered: bool = True
+    writable: bool = True
+
+
+SITES: dict[str, SiteSpec] = {
+    "embed": SiteSpec(RESIDUAL_AXES, "output of the token embedding", layered=False),
+    "resid_pre": SiteSpec(RESIDUAL_AXES, "residual stream entering the block"),
+    "ln1.scale": SiteSpec("batch pos 1", "denominator of the norm before attention"),
+    "attn.q": SiteSpec(HEAD_AXES, "queries, after rotary embedding"),
+    "attn.k": SiteSpec(HEAD_AXES, "keys, after rotary embedding (key-value heads)"),
+    "attn.v": SiteSpec(HEAD_AXES, "values (key-value heads)"),
+    "attn.scores": SiteSpec(PATTERN_AXES, "scaled, masked attention scores before softmax"),
+    "attn.pattern": SiteSpec(PATTERN_AXES, "attention probabilities"),
+    "attn.z": SiteSpec(HEAD_AXES, "pattern-weighted values, before the output projection"),
+    "attn_out": SiteSpec(RESIDUAL_AXES, "what attention adds to the residual stream"),
+    "resid_mid": SiteSpec(RESIDUAL_AXES, "residual stream between attention and MLP"),
+    "ln2.scale": SiteSpec("batch pos 1", "denominator of the norm before the MLP"),
+    "mlp.gate": SiteSpec("batch pos d_mlp", "gate before its activation function"),
+    "mlp.up": SiteSpec("batch pos d_mlp", "up projection (ungated: before the activation)"),
+    "mlp.post": SiteSpec("batch pos d_mlp", "MLP neurons: act(gate) * up, or act(up)"),
+    "mlp_out": SiteSpec(RESIDUAL_AXES, "what the MLP adds to the residual stream"),
+    "resid_post": SiteSpec(RESIDUAL_AXES, "residual stream leaving the block"),
+    "ln_final.scale": SiteSpec("batch pos 1", "denominator of the final norm", layered=False),
+    "ln_final": SiteSpec(RESIDUAL_AXES, "normed state that the unembedding reads", layered=False),
+    "logits": SiteSpec("batch pos d_vocab", "next-token logits", layered=False),
+}
+"""Every site name, in execution order."""
+
+_RANK = {name: rank for rank, name in enumerate(SITES)}
+_STACKS = ("", "encoder", "decoder")
+
+# TransformerLens spellings that are not simply "hook_" + ours.
+_ALIASES = {
+    "hook_embed": "embed",
+    "ln1.hook_scale": "ln1.scale",
+    "ln2.hook_scale": "ln2.scale",
+    "attn.hook_attn_scores": "attn.scores",
+    "attn.hook_rot_q": "attn.q",
+    "attn.hook_rot_k": "attn.k",
+    "mlp.hook_pre": "mlp.gate",
+    "mlp.hook_pre_linear": "mlp.up",
+    "ln_final.hook_scale": "ln_final.scale",
+    "ln_final.hook_normalized": "ln_final",
+    "hook_out": "resid_post",
+    "hook_in": "resid_pre",
+}
+_LAYERED = re.compile(r"(?:(encoder|decoder)\.)?blocks\.(\d+)\.(.+)")
+
+
+@total_ordering
+@dataclass(frozen=True)
+class Site:
+    """One place in the forward pass; sorts in execution order.
+
+    ``str(Site("resid_post", 7))`` is ``blocks.7.resid_post``; :meth:`parse` is its inverse.
+
+    Raises:
+        UnknownSiteError: no site of that name.
+        ConfigError: a layer where none belongs, or none where one does.
+    """
+
+    name: str
+    layer: int | None = None
+    stack: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse names, layers and stacks that no model has."""
+        if self.name not in SITES:
+            raise UnknownSiteError(self.name, known=tuple(SITES))
+        if self.stack not in _STACKS:
+            raise ConfigError(f"stack must be '', 'encoder' or 'decoder', got {self.stack!r}")
+        layered = SITES[self.name].layered
+        if layered and self.layer is None:
+            raise ConfigError(f"site {self.name!r} needs a layer: write 'blocks.<L>.{self.name}'")
+        if not layered and self.layer is not None:
+            raise ConfigError(f"site {self.name!r} has no layer; got layer {self.layer}")
+        if self.layer is not None and self.layer < 0:
+            raise ConfigError(f"layer must be >= 0, got {self.layer}")
+
+    @classmethod
+    def parse(cls, text: "str | Site") -> "Site":
+        """Read ``blocks.3.resid_post`` or a TransformerLens spelling such as ``hook_embed``."""
+        if isinstance(text, Site):
+            return text
+        found = _LAYERED.fullmatch(text)
+        if found is not None:
+            stack, layer, name = found.groups()
+            return cls(_canonical(name), int(layer), stack or "")
+        name = _canonical(text)
+        if name in SITES and SITES[name].layered:
+            raise ConfigError(f"site {text!r} needs a layer: write 'blocks.<L>.{name}'")
+        if name not in SITES:
+            raise UnknownSiteError(text, known=_spelled_out())
+        return cls(name)
+
+    def __str__(self) -> str:
+        """The canonical spelling."""
+        if self.layer is None:
+            return self.name
+        prefix = f"{self.stack}." if self.stack else ""
+        return f"{prefix}blocks.{self.layer}.{self.name}"
+
+    def __lt__(self, other: "Site") -> bool:
+        """Whether a forward pass reaches this site first."""
+        return execution_order(self) < execution_order(other)
+
+    @property
+    def spec(self) -> SiteSpec:
+        """Axes, writability and meaning."""
+        return SITES[self.name]
+
+
+def execution_order(site: Site) -> tuple[int, int, int]:
+    """Sort key: stack, then layer (``embed`` before block 0, ``ln_final`` after the last)."""
+    stack = _STACKS.index(site.stack)
+    if site.layer is not None:
+        return (stack, site.layer, _RANK[site.name])
+    outside = -1 if site.name == "embed" else 1_000_000
+    return (stack, outside, _RANK[site.name])
+
+
+def _canonical(name: str) -> str:
+    if name in SITES:
+        return name
+    if name in _ALIASES:
+        return _ALIASES[name]
+    bare = name.replace("hook_", "")
+    return bare if bare in SITES else name
+
+
+def _spelled_out() -> tuple[str, ...]:
+    return tuple(f"blocks.<L>.{n}" if s.layered else n for n, s in SITES.items())
