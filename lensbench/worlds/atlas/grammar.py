@@ -13,7 +13,7 @@ import random
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
 from zlib import crc32
@@ -145,8 +145,7 @@ def parse(pattern: str, slots: Mapping[str, Step]) -> tuple[Step, ...]:
     """Turn ``"The capital of {c} is {k:answer} ."`` into steps.
 
     ``{slot}`` or ``{slot:tag,tag}`` speaks a slot; a slot named a second time repeats its word.
-    ``<tag`` opens a region whose steps carry the tag, ``>`` closes the last one; ``^tag`` tags the
-    word before it.
+    ``<tag`` opens a region whose steps carry the tag, ``>`` closes the last one.
     """
     steps: list[Step] = []
     regions: list[str] = []
@@ -156,28 +155,14 @@ def parse(pattern: str, slots: Mapping[str, Step]) -> tuple[Step, ...]:
             regions.append(part[1:])
         elif part == ">":
             regions.pop()
-        elif part.startswith("^"):
-            steps[-1] = _retag(steps[-1], {part[1:]})
         elif match := re.fullmatch(r"\{(\w+)(?::([\w,]+))?\}", part):
             name, tags = match[1], set((match[2] or "").split(",")) - {""}
             step = calc(_same, name) if name in seen else slots[name]
             seen.add(name)
-            steps.append(_retag(step, {*tags, *regions}, slot=name))
+            steps.append(replace(step, slot=name, tags=frozenset({*tags, *regions})))
         else:
             steps.append(Step(literal=part, tags=frozenset(regions)))
     return tuple(steps)
-
-
-def _retag(step: Step, tags: set[str], *, slot: str | None = None) -> Step:
-    return Step(
-        slot=step.slot if slot is None else slot,
-        literal=step.literal,
-        pool=step.pool,
-        rule=step.rule,
-        args=step.args,
-        excluding=step.excluding,
-        tags=step.tags | tags,
-    )
 
 
 def _same(word: str) -> str:

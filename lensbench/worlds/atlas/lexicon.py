@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 # country capital language continent currency (one word each, so that a fact is one token)
 _COUNTRIES = """
 France Paris French Europe euro
@@ -177,5 +179,33 @@ OPTIONAL_OBJECT = tuple("hunted followed watched visited called helped chased pa
 NO_OBJECT = tuple("slept smiled waited coughed sneezed arrived laughed rested".split())
 MAIN_VERBS = tuple("ran fell left vanished escaped stumbled returned hid".split())
 
+VERBS = {"is": "are", "was": "were", "seems": "seem", "looks": "look"}
+EMBEDDED = {"likes": "like", "sees": "see", "knows": "know"}
+PREPOSITIONS = ("near", "behind", "beside", "under")
+ENDINGS = {
+    "English": ("here", "outside", "far"),
+    "French": ("ici", "dehors", "loin"),
+    "German": ("hier", "draußen", "weit"),
+}
+VERB_WORDS = (
+    *chain.from_iterable((*VERBS.items(), *EMBEDDED.items(), *ENDINGS.values())),
+    *PREPOSITIONS, *("greater", "smaller", "Yes", "No"),
+)
+
 NUMBERS = tuple(str(n) for n in range(1, 51))
 LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+
+
+def all_words() -> set[str]:
+    """Every word that a slot of the world can speak."""
+    words: set[str] = set()
+    for pool in (
+        COUNTRIES, NAMES, LAST_NAMES, PROFESSIONS, SINGULARS, QUALITIES, ADJECTIVES, PLACES, GIFTS,
+        OPTIONAL_OBJECT, NO_OBJECT, MAIN_VERBS, NUMBERS, LETTERS, ANIMATES, VERB_WORDS,
+    ):
+        words.update(pool)
+    for table in (*FACTS.values(), PLURALS, OPPOSITES, COMPARATIVES, GENDERS, PASTS, FRENCH, GERMAN):
+        words.update(table)
+        words.update(table.values())
+    words.update(FRENCH_ARTICLE.values(), GERMAN_ARTICLE.values())
+    return words

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from lensbench.errors import ConfigError, DataError
@@ -12,7 +12,6 @@ from lensbench.worlds.atlas.grammar import Bindings, Dist, HoldOut, Step, Templa
 
 _EARLY = 4
 """Prefixes up to this many words are kept in a cache: there few distinct ones exist."""
-
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
@@ -31,9 +30,7 @@ class Prediction:
         best = max(self.probs.values())
         return min(w for w, p in self.probs.items() if p >= best * (1 - 1e-12))
 
-
 _Live = tuple[tuple[Template, float, Bindings], ...]
-
 
 @dataclass(eq=False)
 class Mixture:
@@ -187,5 +184,3 @@ class Mixture:
                 probs[word] = probs.get(word, 0.0) + weight * p
         return Prediction(probs)
 
-
-Filter = Callable[[Template, Bindings], bool]
