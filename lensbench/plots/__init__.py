@@ -1,1 +1,27 @@
-"""Plot primitives: frames in, plotly figures out."""
+"""Plot primitives: frames in, plotly figures out; no tensors, models or result classes.
+
+``lines``, ``scatter``, ``bars``, ``heatmap``, ``histogram``, token strips as HTML, and figures for
+"nothing yet" and "this failed", all in one look (:mod:`lensbench.plots.theme`).
+"""
+
+from lensbench.plots.curves import bars, lines, pareto_front, scatter
+from lensbench.plots.distributions import histogram
+from lensbench.plots.grids import heatmap
+from lensbench.plots.states import empty_figure, error_figure
+from lensbench.plots.theme import CONFIG, template
+from lensbench.plots.tokens import token_strip, visible
+
+__all__ = [
+    "CONFIG",
+    "bars",
+    "empty_figure",
+    "error_figure",
+    "heatmap",
+    "histogram",
+    "lines",
+    "pareto_front",
+    "scatter",
+    "template",
+    "token_strip",
+    "visible",
+]

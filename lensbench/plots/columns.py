@@ -1,0 +1,78 @@
+"""What primitives need to know of a frame: its columns, their units, and what a hover says."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lensbench.errors import UnknownNameError
+
+
+def require(frame: pd.DataFrame, *columns: str | None) -> None:
+    """Refuse columns the frame has not.
+
+    Raises:
+        UnknownNameError: naming the columns there are, and the nearest.
+    """
+    for column in columns:
+        if column is not None and column not in frame.columns:
+            raise UnknownNameError("column", column, known=[str(c) for c in frame.columns])
+
+
+def title_of(
+    frame: pd.DataFrame,
+    column: str,
+    *,
+    unit: str | None = None,
+    labels: Mapping[str, str] | None = None,
+) -> str:
+    """Axis title: the column's label and its unit, ``KL to final [nats]``.
+
+    The unit comes from ``unit`` or ``frame.attrs["units"]``; a column without one shows none.
+    """
+    name = (labels or {}).get(column, column.replace("_", " "))
+    known: Mapping[str, str] = frame.attrs.get("units", {})
+    text = known.get(column, "") if unit is None else unit
+    return f"{name} [{text}]" if text else name
+
+
+def groups(frame: pd.DataFrame, by: str | None) -> list[tuple[str, pd.DataFrame]]:
+    """Sub-frames by the values of ``by``, in order of appearance; one unnamed group without."""
+    if by is None:
+        return [("", frame)]
+    return [(str(key), part) for key, part in frame.groupby(by, sort=False)]
+
+
+def hover(
+    frame: pd.DataFrame, columns: Iterable[str], labels: Mapping[str, str] | None = None
+) -> tuple[np.ndarray, str]:
+    """Custom data and template that show ``columns``, and ``n`` wherever the frame has it."""
+    shown = list(dict.fromkeys([*columns, *(["n"] if "n" in frame.columns else [])]))
+    lines = [f"{title_of(frame, c, labels=labels)}: %{{customdata[{i}]}}" for i, c in
+             enumerate(shown)]  # fmt: skip
+    cells = np.array([[_text(v) for v in frame[c]] for c in shown], dtype=object).T
+    return cells.reshape(len(frame), len(shown)), "<br>".join(lines) + "<extra></extra>"
+
+
+def pivot(
+    frame: pd.DataFrame, x: str, y: str, value: str
+) -> tuple[np.ndarray, list[Any], list[Any]]:
+    """Matrix ``[y, x]`` with the sorted keys of both axes; absent cells are NaN.
+
+    Raises:
+        ValueError: two rows for one cell (from pandas).
+    """
+    table = frame.pivot(index=y, columns=x, values=value)
+    return table.to_numpy(dtype=np.float64), list(table.columns), list(table.index)
+
+
+def escape_all(texts: Sequence[str]) -> list[str]:
+    """Model text made inert for plotly, which reads a little HTML in tick labels and hovers."""
+    return [t.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") for t in texts]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, (float, np.floating)):
+        return "absent" if np.isnan(value) else f"{value:.4g}"
+    return escape_all([str(value)])[0]

@@ -1,0 +1,227 @@
+"""Lines with error bands, scatters with error bars and a Pareto front, and bars."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from lensbench.plots.columns import groups, hover, require, title_of
+from lensbench.plots.states import empty_figure
+from lensbench.plots.theme import DASHES, SYMBOLS, colour, dress, shade
+
+
+def lines(
+    frame: pd.DataFrame,
+    *,
+    x: str,
+    y: str,
+    color: str | None = None,
+    low: str | None = None,
+    high: str | None = None,
+    unit: str | None = None,
+    title: str = "",
+    subtitle: str = "",
+    labels: Mapping[str, str] | None = None,
+    hover_columns: Sequence[str] = (),
+    log_x: bool = False,
+    log_y: bool = False,
+    markers: bool = True,
+    height: int = 400,
+) -> go.Figure:
+    """One line per value of ``color``, with a band from ``low`` to ``high``.
+
+    ``unit`` overrides the unit of ``y`` in ``frame.attrs["units"]``. Hovering shows ``n``.
+    """
+    require(frame, x, y, color, low, high, *hover_columns)
+    if frame.empty:
+        return empty_figure(f"no values of {y}")
+    figure = go.Figure()
+    for i, (name, part) in enumerate(groups(frame, color)):
+        part = part.sort_values(x)
+        if low is not None and high is not None:
+            _band(figure, part, x, low, high, i)
+        cells, text = hover(part, [x, y, *_present(low, high), *hover_columns], labels)
+        figure.add_scatter(
+            x=part[x].to_numpy(),
+            y=part[y].to_numpy(),
+            name=name,
+            legendgroup=name,
+            mode="lines+markers" if markers else "lines",
+            line={"color": colour(i), "dash": DASHES[i % len(DASHES)], "width": 2},
+            marker={"symbol": SYMBOLS[i % len(SYMBOLS)], "size": 7},
+            customdata=cells,
+            hovertemplate=(f"<b>{name}</b><br>" if name else "") + text,
+        )
+    return _finish(figure, frame, x, y, color, unit, labels, title, subtitle, log_x, log_y, height)
+
+
+def scatter(
+    frame: pd.DataFrame,
+    *,
+    x: str,
+    y: str,
+    color: str | None = None,
+    low: str | None = None,
+    high: str | None = None,
+    text: str | None = None,
+    front: Literal["max", "min"] | None = None,
+    unit: str | None = None,
+    title: str = "",
+    subtitle: str = "",
+    labels: Mapping[str, str] | None = None,
+    hover_columns: Sequence[str] = (),
+    log_x: bool = False,
+    log_y: bool = False,
+    height: int = 420,
+) -> go.Figure:
+    """One marker per row, error bars from ``low`` to ``high``, and the Pareto front.
+
+    ``front="max"`` joins the rows that no other row beats with less ``x`` and more ``y``
+    (``"min"``: less ``y``).
+    """
+    require(frame, x, y, color, low, high, text, *hover_columns)
+    if frame.empty:
+        return empty_figure(f"no values of {y}")
+    figure = go.Figure()
+    if front is not None:
+        _front(figure, frame, x, y, front)
+    for i, (name, part) in enumerate(groups(frame, color)):
+        shown = [*_present(text), x, y, *_present(low, high), *hover_columns]
+        cells, hovered = hover(part, shown, labels)
+        figure.add_scatter(
+            x=part[x].to_numpy(),
+            y=part[y].to_numpy(),
+            name=name,
+            mode="markers",
+            marker={
+                "color": colour(i),
+                "symbol": SYMBOLS[i % len(SYMBOLS)],
+                "size": 11,
+                "line": {"width": 1, "color": "rgba(255,255,255,0.7)"},
+            },
+            error_y=_bars(part, y, low, high),
+            customdata=cells,
+            hovertemplate=(f"<b>{name}</b><br>" if name else "") + hovered,
+        )
+    return _finish(figure, frame, x, y, color, unit, labels, title, subtitle, log_x, log_y, height)
+
+
+def bars(
+    frame: pd.DataFrame,
+    *,
+    x: str,
+    y: str,
+    color: str | None = None,
+    low: str | None = None,
+    high: str | None = None,
+    unit: str | None = None,
+    title: str = "",
+    subtitle: str = "",
+    labels: Mapping[str, str] | None = None,
+    hover_columns: Sequence[str] = (),
+    height: int = 360,
+) -> go.Figure:
+    """Grouped bars with error bars: a score beside its control."""
+    require(frame, x, y, color, low, high, *hover_columns)
+    if frame.empty:
+        return empty_figure(f"no values of {y}")
+    figure = go.Figure()
+    for i, (name, part) in enumerate(groups(frame, color)):
+        cells, text = hover(part, [x, y, *_present(low, high), *hover_columns], labels)
+        figure.add_bar(
+            x=[str(v) for v in part[x]],
+            y=part[y].to_numpy(),
+            name=name,
+            marker={"color": colour(i), "pattern": {"shape": ("", "/", ".", "x")[i % 4]}},
+            error_y=_bars(part, y, low, high),
+            customdata=cells,
+            hovertemplate=(f"<b>{name}</b><br>" if name else "") + text,
+        )
+    figure.update_layout(barmode="group")
+    return _finish(figure, frame, x, y, color, unit, labels, title, subtitle, False, False, height)
+
+
+def pareto_front(x: np.ndarray, y: np.ndarray, best: Literal["max", "min"]) -> np.ndarray:
+    """Indices of the points that no other point beats: less (or equal) x and better y."""
+    gain = y if best == "max" else -y
+    order = np.lexsort((-gain, x))
+    running = np.maximum.accumulate(gain[order])
+    before = np.concatenate([[-np.inf], running[:-1]])
+    return order[gain[order] > before]
+
+
+def _front(
+    figure: go.Figure, frame: pd.DataFrame, x: str, y: str, best: Literal["max", "min"]
+) -> None:
+    whole = frame.dropna(subset=[x, y])
+    keep = pareto_front(whole[x].to_numpy(float), whole[y].to_numpy(float), best)
+    figure.add_scatter(
+        x=whole[x].to_numpy(float)[keep],
+        y=whole[y].to_numpy(float)[keep],
+        mode="lines",
+        name="Pareto front",
+        line={"color": "rgba(140,140,140,0.7)", "width": 1.5, "dash": "dot"},
+        hoverinfo="skip",
+    )
+
+
+def _band(figure: go.Figure, part: pd.DataFrame, x: str, low: str, high: str, i: int) -> None:
+    figure.add_scatter(
+        x=np.concatenate([part[x].to_numpy(), part[x].to_numpy()[::-1]]),
+        y=np.concatenate([part[high].to_numpy(), part[low].to_numpy()[::-1]]),
+        fill="toself",
+        fillcolor=shade(i, 0.18),
+        line={"width": 0},
+        hoverinfo="skip",
+        showlegend=False,
+    )
+
+
+def _bars(part: pd.DataFrame, y: str, low: str | None, high: str | None) -> dict[str, Any] | None:
+    if low is None or high is None:
+        return None
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": (part[high] - part[y]).clip(lower=0).to_numpy(),
+        "arrayminus": (part[y] - part[low]).clip(lower=0).to_numpy(),
+        "thickness": 1.2,
+    }
+
+
+def _present(*columns: str | None) -> list[str]:
+    return [c for c in columns if c is not None]
+
+
+def _finish(
+    figure: go.Figure,
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    color: str | None,
+    unit: str | None,
+    labels: Mapping[str, str] | None,
+    title: str,
+    subtitle: str,
+    log_x: bool,
+    log_y: bool,
+    height: int,
+) -> go.Figure:
+    dress(
+        figure,
+        title=title,
+        subtitle=subtitle,
+        x_title=title_of(frame, x, labels=labels),
+        y_title=title_of(frame, y, unit=unit, labels=labels),
+        height=height,
+    )
+    if log_x:
+        figure.update_xaxes(type="log")
+    if log_y:
+        figure.update_yaxes(type="log")
+    figure.update_layout(showlegend=color is not None)
+    if color is not None:
+        figure.update_layout(legend={"title": {"text": title_of(frame, color, labels=labels)}})
+    return figure

@@ -1,0 +1,128 @@
+"""Heat maps with fixed colour ranges, named cells and an announced size limit."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from lensbench.errors import ConfigError
+from lensbench.plots.columns import escape_all, hover, pivot, require, title_of
+from lensbench.plots.states import empty_figure
+from lensbench.plots.theme import DIVERGING, SEQUENTIAL, dress
+
+MAX_SIDE = 512
+MAX_HOVER = 30_000
+MAX_TEXT = 600
+
+
+def heatmap(
+    frame: pd.DataFrame,
+    *,
+    x: str,
+    y: str,
+    value: str,
+    unit: str | None = None,
+    text: str | None = None,
+    span: tuple[float, float] | None = None,
+    diverging: bool = False,
+    x_labels: Mapping[int, str] | None = None,
+    hover_columns: Sequence[str] = (),
+    title: str = "",
+    subtitle: str = "",
+    labels: Mapping[str, str] | None = None,
+    height: int | None = None,
+) -> go.Figure:
+    """Cells ``value`` at (``x``, ``y``), one row of ``frame`` per cell.
+
+    ``span`` fixes the colour range (give the metric's own range, so figures compare); with
+    ``diverging`` it is centred at zero, red positive. ``x_labels`` names columns (repeated tokens
+    stay distinct columns). Above 512 cells a side, blocks are merged by largest absolute value,
+    and the subtitle says so.
+
+    Raises:
+        ConfigError: two rows for one cell.
+    """
+    require(frame, x, y, value, text, *hover_columns)
+    if frame.empty:
+        return empty_figure(f"no values of {value}")
+    if frame.duplicated([x, y]).any():
+        raise ConfigError(f"heatmap needs one row per cell; ({x}, {y}) repeat: average them first")
+    z, xs, ys = pivot(frame, x, y, value)
+    merged, note = _shrink(z)
+    whole = merged.shape == z.shape
+    trace = go.Heatmap(
+        z=merged.astype(np.float32),
+        x=xs if whole else None,
+        y=ys if whole else None,
+        colorscale=DIVERGING if diverging else SEQUENTIAL,
+        zmid=0.0 if diverging and span is None else None,
+        zmin=None if span is None else span[0],
+        zmax=None if span is None else span[1],
+        xgap=1 if z.size < 2_000 else 0,
+        ygap=1 if z.size < 2_000 else 0,
+        colorbar={
+            "title": {"text": title_of(frame, value, unit=unit, labels=labels), "side": "right"},
+            "thickness": 14,
+            "outlinewidth": 0,
+        },
+    )
+    if whole and z.size <= MAX_HOVER:
+        _add_hover(trace, frame, x, y, [x, y, value, *hover_columns], labels)
+    if whole and text is not None and z.size <= MAX_TEXT:
+        words = frame.pivot(index=y, columns=x, values=text).fillna("").to_numpy(dtype=str)
+        trace.text = np.array(escape_all(list(words.ravel()))).reshape(words.shape)
+        trace.texttemplate = "%{text}"
+        trace.textfont = {"size": 11}
+    figure = go.Figure(trace)
+    dress(
+        figure,
+        title=title,
+        subtitle=" · ".join(part for part in (subtitle, note) if part),
+        x_title=title_of(frame, x, labels=labels),
+        y_title=title_of(frame, y, labels=labels),
+        height=height or min(720, 170 + 34 * min(len(ys), 16)),
+    )
+    figure.update_xaxes(showgrid=False)
+    figure.update_yaxes(showgrid=False)
+    if whole and x_labels is not None:
+        figure.update_xaxes(tickvals=xs, ticktext=escape_all([x_labels[v] for v in xs]))
+    if whole and len(ys) <= 32:
+        figure.update_yaxes(tickvals=ys)
+    return figure
+
+
+def _add_hover(
+    trace: go.Heatmap,
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    columns: Sequence[str],
+    labels: Mapping[str, str] | None,
+) -> None:
+    cells, template = hover(frame, columns, labels)
+    rows = frame[y].rank(method="dense").to_numpy(int) - 1
+    cols = frame[x].rank(method="dense").to_numpy(int) - 1
+    grid = np.full((rows.max() + 1, cols.max() + 1, cells.shape[1]), "absent", dtype=object)
+    grid[rows, cols] = cells
+    trace.customdata = grid
+    trace.hovertemplate = template
+
+
+def _shrink(z: np.ndarray) -> tuple[np.ndarray, str]:
+    """Merge blocks by largest absolute value until both sides fit; say what was done."""
+    steps = [-(-side // MAX_SIDE) for side in z.shape]
+    if max(steps) == 1:
+        return z, ""
+    padded = np.full([-(-side // s) * s for side, s in zip(z.shape, steps, strict=True)], np.nan)
+    padded[: z.shape[0], : z.shape[1]] = z
+    blocks = padded.reshape(padded.shape[0] // steps[0], steps[0], -1, steps[1])
+    blocks = blocks.transpose(0, 2, 1, 3).reshape(-1, steps[0] * steps[1])
+    pick = np.nan_to_num(np.abs(blocks), nan=-1.0).argmax(1)
+    merged = blocks[np.arange(len(blocks)), pick]
+    side = padded.shape[0] // steps[0]
+    note = (
+        f"{z.shape[0]}x{z.shape[1]} cells shown as blocks of {steps[0]}x{steps[1]}, "
+        "each its largest absolute value"
+    )
+    return merged.reshape(side, -1), note

@@ -1,0 +1,42 @@
+"""Figures for the two moments without data: nothing there yet, and something went wrong."""
+
+import textwrap
+
+import plotly.graph_objects as go
+
+from lensbench.plots.theme import PALETTE, dress
+
+
+def empty_figure(message: str, *, next_step: str = "", height: int = 220) -> go.Figure:
+    """Say what is missing and what to do next (a page shows the command too)."""
+    return _message("Nothing to draw yet", message, next_step, PALETTE[0], height)
+
+
+def error_figure(message: str, *, next_step: str = "", height: int = 220) -> go.Figure:
+    """Say what went wrong, in the words of the error."""
+    return _message("This could not be drawn", message, next_step, PALETTE[1], height)
+
+
+def _message(head: str, message: str, next_step: str, colour: str, height: int) -> go.Figure:
+    lines = [f"<b>{head}</b>", *textwrap.wrap(_plain(message), 90)]
+    if next_step:
+        lines.append(f"<i>{_plain(next_step)}</i>")
+    figure = dress(go.Figure(), height=height)
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False)
+    figure.add_annotation(
+        text="<br>".join(lines),
+        x=0.5,
+        y=0.5,
+        xref="paper",
+        yref="paper",
+        showarrow=False,
+        bordercolor=colour,
+        borderpad=16,
+        borderwidth=1,
+    )
+    return figure
+
+
+def _plain(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

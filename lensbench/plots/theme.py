@@ -1,0 +1,110 @@
+"""One look for every figure: a template for light and dark, colours, and plotly's settings.
+
+Colours are Okabe and Ito's (2008), which stay apart under the common colour-vision deficiencies;
+series differ in marker and dash as well, so colour is never the only sign. Traces carry the same
+colours in both modes and lie on a transparent ground, so that a page switches mode by swapping the
+template alone.
+"""
+
+from typing import Any, Literal
+
+import plotly.graph_objects as go
+
+Mode = Literal["light", "dark"]
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C", "#8F6BC2")
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "cross", "hexagon")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid", "dash")
+SEQUENTIAL = "Cividis"
+DIVERGING = "RdBu_r"  # red is positive, blue negative; the centre is zero
+
+CONFIG: dict[str, Any] = {"displaylogo": False, "showSendToCloud": False, "responsive": True}
+"""Plotly's page settings: without ``showSendToCloud`` its menu offers to upload the figure."""
+
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', sans-serif"
+INK = {"light": "#1f2328", "dark": "#e6e8eb"}
+MUTED = {"light": "#59636e", "dark": "#9aa4b0"}
+GRID = {"light": "#e4e7eb", "dark": "#2b323b"}
+PAPER = {"light": "#ffffff", "dark": "#14181d"}
+
+
+def template(mode: Mode = "light") -> go.layout.Template:
+    """The plotly template of a mode; set explicitly on figures, never registered globally."""
+    axis: dict[str, Any] = {
+        "gridcolor": GRID[mode],
+        "linecolor": GRID[mode],
+        "zerolinecolor": GRID[mode],
+        "zerolinewidth": 1,
+        "ticks": "outside",
+        "tickcolor": GRID[mode],
+        "automargin": True,
+        "title": {"standoff": 10, "font": {"size": 13, "color": MUTED[mode]}},
+    }
+    return go.layout.Template(
+        layout={
+            "font": {"family": FONT, "size": 12, "color": INK[mode]},
+            "title": {
+                "font": {"size": 15},
+                "x": 0,
+                "xref": "paper",
+                "xanchor": "left",
+                "yref": "container",
+                "y": 0.97,
+                "yanchor": "top",
+            },
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "colorway": list(PALETTE),
+            "xaxis": axis,
+            "yaxis": axis,
+            "legend": {
+                "bgcolor": "rgba(0,0,0,0)",
+                "title": {"font": {"size": 12, "color": MUTED[mode]}},
+            },
+            "hoverlabel": {
+                "bgcolor": PAPER[mode],
+                "bordercolor": MUTED[mode],
+                "font": {"family": FONT, "size": 12, "color": INK[mode]},
+                "align": "left",
+            },
+            "annotationdefaults": {"font": {"color": MUTED[mode], "size": 12}},
+            "margin": {"l": 64, "r": 24, "t": 56, "b": 56},
+        }
+    )
+
+
+def dress(
+    figure: go.Figure,
+    *,
+    title: str = "",
+    subtitle: str = "",
+    x_title: str = "",
+    y_title: str = "",
+    height: int = 400,
+    mode: Mode = "light",
+) -> go.Figure:
+    """Put template, titles and size on a figure, in place, and return it.
+
+    ``subtitle`` is the place for n, the metric's formula, and what was left out.
+    """
+    text = {"text": title, "subtitle": {"text": subtitle, "font": {"color": MUTED[mode]}}}
+    figure.update_layout(
+        template=template(mode),
+        title=text if title or subtitle else None,
+        height=height,
+        margin={"t": 72 if subtitle else (56 if title else 24)},
+    )
+    figure.update_xaxes(title={"text": x_title})
+    figure.update_yaxes(title={"text": y_title})
+    return figure
+
+
+def colour(index: int) -> str:
+    """Colour of the ``index``-th series (they repeat after eight; so do not draw more)."""
+    return PALETTE[index % len(PALETTE)]
+
+
+def shade(index: int, alpha: float) -> str:
+    """The same colour with an opacity in [0, 1], for error bands."""
+    red, green, blue = (int(colour(index)[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{alpha})"

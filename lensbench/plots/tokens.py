@@ -1,0 +1,72 @@
+"""Token strips: text with a value behind each token, as inert HTML.
+
+Every string that comes from a model or a text is escaped. Spaces and line breaks are made visible.
+"""
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from lensbench.errors import ConfigError
+
+CSS = """
+.lb-strip{display:block;font-family:ui-monospace,'DejaVu Sans Mono',Menlo,Consolas,monospace;
+font-size:13px;line-height:1.9;overflow-wrap:anywhere}
+.lb-strip .t{border-radius:3px;padding:1px 1px;white-space:pre-wrap}
+.lb-strip .f{outline:2px solid currentColor;outline-offset:-1px}
+.lb-strip .ws{opacity:.45}
+"""
+"""Style of the strips; a page includes it once."""
+
+POSITIVE, NEGATIVE = "213,94,0", "0,114,178"
+
+
+def visible(token: str) -> str:
+    """Spaces as ``␣``, line breaks as ``↵``, tabs as ``⇥``; an empty token as ``∅``."""
+    shown = token.replace(" ", "␣").replace("\n", "↵").replace("\r", "␍").replace("\t", "⇥")
+    return shown or "∅"
+
+
+def token_strip(
+    tokens: Sequence[str],
+    values: Sequence[float] | None = None,
+    *,
+    largest: float | None = None,
+    focus: int | None = None,
+    unit: str = "",
+    label: str = "",
+) -> str:
+    """HTML of one text: each token on a ground as strong as its value, ``focus`` outlined.
+
+    ``largest`` is the value of full strength (default: the largest absolute value here); give it,
+    so that strips can be compared. Positive values are orange, negative ones blue; the value is
+    also in the token's tooltip, so colour is not the only sign.
+
+    Raises:
+        ConfigError: not as many values as tokens.
+    """
+    if values is not None and len(values) != len(tokens):
+        raise ConfigError(f"a strip needs one value per token; got {len(values)} values for "
+                          f"{len(tokens)} tokens")  # fmt: skip
+    full = largest if largest else max((abs(v) for v in values or ()), default=0.0)
+    spans = [
+        _span(token, None if values is None else values[i], full, i == focus, unit)
+        for i, token in enumerate(tokens)
+    ]
+    name = f' aria-label="{escape(label, quote=True)}"' if label else ""
+    return f'<span class="lb-strip" role="text"{name}>{"".join(spans)}</span>'
+
+
+def _span(token: str, value: float | None, full: float, focus: bool, unit: str) -> str:
+    attributes: dict[str, Any] = {"class": "t f" if focus else "t"}
+    if value is not None:
+        strength = min(1.0, abs(value) / full) if full else 0.0
+        ground = POSITIVE if value >= 0 else NEGATIVE
+        attributes["title"] = f"{visible(token)}  {value:.3g}{' ' + unit if unit else ''}"
+        if strength > 0.004:
+            attributes["style"] = f"background:rgba({ground},{0.75 * strength:.3f})"
+    inner = "".join(
+        f'<span class="ws">{c}</span>' if c in "␣↵␍⇥∅" else escape(c) for c in visible(token)
+    )
+    listed = " ".join(f'{k}="{escape(str(v), quote=True)}"' for k, v in attributes.items())
+    return f"<span {listed}>{inner}</span>"
