@@ -1,0 +1,224 @@
+"""What a dictionary costs the model: cross entropy and KL with the site replaced, measured live.
+
+Do not use it to compare dictionaries of different sites by their raw CE; compare the recovered
+shares, each against its own ablations. The steps, numbered in the body:
+
+1. The layers below the site run once per sequence, for all dictionaries together.
+2. Clean, zero-ablated, mean-ablated and each reconstructed state are stacked into one batch.
+3. The layers above the site run once on that batch.
+4. Logits are taken in small pieces; CE and KL(clean || edited) are summed per document.
+
+Only stored positions are replaced; elsewhere (padding, positions the store left out) the model's
+own state stays, so its error term is kept there. Sites other than the residual stream go through
+``Model.run_many`` with one plan per state, sequence by sequence.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from lensbench.models.base import Model
+from lensbench.plan import Plan, Replace, edit
+from lensbench.protocols import Codec
+from lensbench.saes.metrics_stream import Measured, Sums, bootstrap_documents
+from lensbench.sites import Site
+from lensbench.tokens import Tokens
+
+ABLATIONS = ("zero", "mean")
+_LOGITS_AT_ONCE = 1 << 24  # floats: 64 MiB
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """A batch to score: tokens, the document of each row, and which positions are replaced."""
+
+    tokens: Tokens
+    docs: "np.ndarray"
+    kept: Bool[Tensor, "batch pos"]
+
+
+@dataclass
+class LossSums:
+    """Sums over scored tokens by document, and what they cost to compute."""
+
+    states: tuple[str, ...]
+    """``clean``, ``zero``, ``mean``, then one per dictionary."""
+    by_doc: dict[int, Float[np.ndarray, " columns"]] = field(default_factory=dict)
+    """Per document: tokens, then CE per state, then KL per state (nats, summed)."""
+    layers_run: int = 0
+    """Layer-forwards (blocks times rows) that really ran."""
+    layers_separate: int = 0
+    """What one evaluation per dictionary runs: clean, zero, mean and reconstructed, in full."""
+    layers_separate_shared: int = 0
+    """The same, if each of those evaluations ran the layers below the site once."""
+
+    @property
+    def ratio(self) -> float:
+        """Layer-forwards run, over those of separate evaluations."""
+        return self.layers_run / max(self.layers_separate, 1)
+
+    def columns(self) -> Sums:
+        """``tokens``, ``ce/<state>`` and ``kl/<state>``: one sum per document."""
+        names = ["tokens", *(f"ce/{s}" for s in self.states), *(f"kl/{s}" for s in self.states)]
+        table = np.stack([self.by_doc[d] for d in sorted(self.by_doc)])
+        return dict(zip(names, table.T, strict=True))
+
+    def per_token(self, column: str, *, seed: int = 0) -> Measured:
+        """Mean over tokens of a column, nats, with its interval over documents."""
+        sums = self.columns()
+        return bootstrap_documents(sums, lambda s: s[column] / s["tokens"], seed=seed)
+
+    def recovered(self, quantity: str, state: str, baseline: str, *, seed: int = 0) -> Measured:
+        """``ce`` or ``kl`` recovered against an ablation, with its interval over documents.
+
+        The ratio of :func:`~lensbench.saes.metrics.ce_recovered`, on sums over the same tokens.
+        """
+
+        def share(s: Sums) -> Float[np.ndarray, " draws"]:
+            worst = s[f"{quantity}/{baseline}"]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                return (worst - s[f"{quantity}/{state}"]) / (worst - s[f"{quantity}/clean"])
+
+        return bootstrap_documents(self.columns(), share, seed=seed)
+
+
+@torch.no_grad()
+def live_losses(
+    model: Model,
+    site: str | Site,
+    codecs: Sequence[Codec],
+    batches: Iterable[Sequences],
+    mean: Float[Tensor, " d_model"],
+    *,
+    names: Sequence[str] = (),
+    score_first: bool = False,
+) -> LossSums:
+    """CE and KL under every dictionary of one site and under both ablations; see the module.
+
+    ``score_first`` also scores the prediction made at each sequence's first real token (BOS).
+    """
+    site = Site.parse(site)
+    names = tuple(names) or tuple(str(i) for i in range(len(codecs)))
+    sums = LossSums(("clean", *ABLATIONS, *names))
+    for batch in batches:
+        out = model.run(batch.tokens, capture=[site], logits="none")  # 1
+        clean = out.acts[site]
+        states = _states(clean, batch.kept.to(clean.device), codecs, mean)  # 2
+        start = _continues_at(site)
+        if start is not None:
+            sums.layers_run += out.layers_run
+            top = _run_above(model, states, start, batch.tokens, sums)  # 3
+            score = _Scorer(batch, sums, score_first)
+            for rows in _pieces(batch.tokens, model.card.d_vocab):
+                score.add(rows, (model.unembed(top[i, rows]) for i in range(len(states))))  # 4
+        else:
+            _run_elsewhere(model, site, states, batch, sums, score_first)
+        _count_separate(sums, model.n_layers, len(codecs), batch.tokens.n_rows, out.layers_run)
+    return sums
+
+
+def _states(
+    clean: Tensor, kept: Tensor, codecs: Sequence[Codec], mean: Tensor
+) -> Float[Tensor, "states ..."]:
+    """Clean, zero, mean, reconstructions: the site's value under each, kept positions replaced."""
+    x = clean[kept].flatten(1)
+    rebuilt = [torch.zeros_like(x), mean.to(x).expand_as(x)]
+    for codec in codecs:
+        rebuilt.append(codec.decode(codec.encode(x.float())).to(x))
+    stack = clean.repeat(len(rebuilt) + 1, *(1,) * clean.ndim)
+    for i, values in enumerate(rebuilt, 1):
+        stack[i, kept] = values.view(-1, *clean.shape[2:])
+    return stack
+
+
+def _continues_at(site: Site) -> int | None:
+    """The block that reads this site as its whole input, where there is one."""
+    if site.layer is None or site.stack:
+        return None
+    return {"resid_pre": site.layer, "resid_post": site.layer + 1}.get(site.name)
+
+
+def _run_above(model: Model, states: Tensor, start: int, tokens: Tokens, sums: LossSums) -> Tensor:
+    n = len(states)
+    h = states.flatten(0, 1)
+    if start == model.n_layers:
+        return states
+    positions = tokens.positions().to(h.device).repeat(n, 1)
+    mask = None if tokens.mask is None else tokens.mask.to(h.device).repeat(n, 1)
+    h, _ = model.run_layers(h, start, model.n_layers, positions=positions, mask=mask)
+    sums.layers_run += (model.n_layers - start) * len(h)
+    return h.view(states.shape)
+
+
+def _run_elsewhere(
+    model: Model,
+    site: Site,
+    states: Tensor,
+    batch: Sequences,
+    sums: LossSums,
+    score_first: bool,
+) -> None:
+    """Step 3 for sites inside a block: edits from data, one sequence at a time."""
+    score = _Scorer(batch, sums, score_first)
+    for row in range(batch.tokens.n_rows):
+        real = batch.tokens.real[row]
+        ids = Tokens(batch.tokens.ids[row : row + 1, real])
+        plans = [Plan(), *(edit(site, Replace(s[row : row + 1, real])) for s in states[1:])]
+        out = model.run_many(ids, plans)
+        sums.layers_run += out.layers_run
+        assert out.logits is not None
+        full = out.logits.new_zeros(len(plans), batch.tokens.n_pos, out.logits.shape[-1])
+        full[:, real] = out.logits
+        score.add(slice(row, row + 1), (logits[None] for logits in full))
+
+
+def _count_separate(sums: LossSums, n_layers: int, n: int, rows: int, below: int) -> None:
+    sums.layers_separate += n * 4 * n_layers * rows
+    sums.layers_separate_shared += n * (below + 4 * (n_layers * rows - below))
+
+
+def _pieces(tokens: Tokens, d_vocab: int) -> Iterator[slice]:
+    step = max(1, _LOGITS_AT_ONCE // (tokens.n_pos * d_vocab))
+    for start in range(0, tokens.n_rows, step):
+        yield slice(start, start + step)
+
+
+class _Scorer:
+    """Adds the losses of some rows of a batch, state by state, to the sums of their documents."""
+
+    def __init__(self, batch: Sequences, sums: LossSums, score_first: bool) -> None:
+        ids, real = batch.tokens.ids, batch.tokens.real
+        scored = torch.zeros_like(real)
+        scored[:, :-1] = real[:, :-1] & real[:, 1:]
+        if not score_first:
+            scored &= batch.tokens.positions() > 0
+        self._targets = torch.cat([ids[:, 1:], ids[:, -1:]], 1).clamp_min(0)
+        self._scored, self._docs, self._sums = scored, batch.docs, sums
+
+    def add(self, rows: slice, logits: Iterable[Float[Tensor, "batch pos d_vocab"]]) -> None:
+        """Take in the logits of ``rows``, one tensor per state, the clean one first."""
+        table: list[Float[Tensor, "columns batch"]] = []
+        ce: list[Tensor] = []
+        kl: list[Tensor] = []
+        clean: Tensor | None = None
+        for state in logits:
+            logp = state.float().log_softmax(-1)
+            scored = self._scored[rows].to(logp.device)
+            targets = self._targets[rows].to(logp.device)
+            clean = logp if clean is None else clean
+            nll = -logp.gather(-1, targets[..., None])[..., 0]
+            divergence = (clean.exp() * (clean - logp)).sum(-1)
+            ce.append(_masked_sum(nll, scored))
+            kl.append(_masked_sum(divergence, scored))
+        table = [self._scored[rows].double().sum(-1).cpu(), *ce, *kl]
+        for doc, values in zip(self._docs[rows], torch.stack(table, 1).numpy(), strict=True):
+            known = self._sums.by_doc.get(int(doc))
+            self._sums.by_doc[int(doc)] = values if known is None else known + values
+
+
+def _masked_sum(values: Tensor, mask: Tensor) -> Float[Tensor, " batch"]:
+    return values.double().masked_fill(~mask, 0.0).sum(-1).cpu()

@@ -1,0 +1,164 @@
+"""The formulas of :mod:`lensbench.saes.metrics` batch by batch, with intervals over documents.
+
+Every quantity is a function of sums over documents: a document's sums are kept, so the bootstrap
+can draw documents (never tokens) and recompute the ratio. Sums of squares are about a mean known
+beforehand (:class:`Moments`), never differences of large numbers, so that shifting the data
+changes nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lensbench.errors import ConfigError
+from lensbench.stats import Interval
+
+N_BOOT = 1000
+_CHUNK = 50  # resamples drawn at once: bounds memory at 50 x documents
+
+Sums = dict[str, Float[np.ndarray, " docs"]]
+"""Named sums over the tokens of each document."""
+
+
+class Moments:
+    """Mean and sum of squares about it, merged batch by batch in float64.
+
+    Source: Chan, Golub & LeVeque 1983 (the parallel form of Welford's algorithm).
+    """
+
+    def __init__(self, width: int) -> None:
+        self.n = 0
+        self.mean = torch.zeros(width, dtype=torch.float64)
+        self.m2 = torch.zeros(width, dtype=torch.float64)
+        """Per dimension: sum_t (x_t - mean)^2."""
+
+    def update(self, x: Float[Tensor, "tokens d_model"]) -> None:
+        """Take in one batch."""
+        x = x.double().cpu()
+        if len(x) == 0:
+            return
+        mean = x.mean(0)
+        delta, total = mean - self.mean, self.n + len(x)
+        self.m2 += (x - mean).pow(2).sum(0) + delta.pow(2) * (self.n * len(x) / total)
+        self.mean += delta * (len(x) / total)
+        self.n = total
+
+    @property
+    def total_variance(self) -> float:
+        """Trace of the covariance (divided by n); squared units of the site."""
+        return float(self.m2.sum()) / self.n if self.n else float("nan")
+
+
+class ReconstructionSums:
+    """What one dictionary's reconstruction costs, per document and per latent."""
+
+    NAMES = ("tokens", "l0", "error", "variance", "cosine", "defined", "length", "inner")
+
+    def __init__(self, mean: Float[Tensor, " d_model"], n_docs: int, d_sae: int) -> None:
+        self._mean = mean.double().cpu()
+        self._sums = {name: np.zeros(n_docs) for name in self.NAMES}
+        self.fires = torch.zeros(d_sae, dtype=torch.float64)
+        """Number of tokens on which each latent was active."""
+
+    def update(
+        self,
+        x: Float[Tensor, "tokens d_model"],
+        x_hat: Float[Tensor, "tokens d_model"],
+        acts: Float[Tensor, "tokens d_sae"],
+        docs: Int[np.ndarray, " tokens"],
+    ) -> None:
+        """Take in one batch; ``docs`` are document numbers 0 .. n_docs - 1."""
+        x, x_hat = x.double().cpu(), x_hat.double().cpu()
+        active = acts != 0
+        self.fires += active.sum(0).double().cpu()
+        inner, length = (x * x_hat).sum(-1), x_hat.pow(2).sum(-1)
+        cosine = inner / (x.norm(dim=-1) * length.sqrt())
+        # A zero vector has no direction. NaN activations are another matter: they stay NaN.
+        undefined = (x == 0).all(-1) | (x_hat == 0).all(-1)
+        self._add(docs, "tokens", torch.ones(len(x)))
+        self._add(docs, "l0", active.sum(-1))
+        self._add(docs, "error", (x - x_hat).pow(2).sum(-1))
+        self._add(docs, "variance", (x - self._mean).pow(2).sum(-1))
+        self._add(docs, "cosine", cosine.masked_fill(undefined, 0.0))
+        self._add(docs, "defined", (~undefined).double())
+        self._add(docs, "length", length)
+        self._add(docs, "inner", inner)
+
+    def _add(self, docs: Int[np.ndarray, " tokens"], name: str, values: Tensor) -> None:
+        into = self._sums[name]
+        into += np.bincount(docs, weights=values.double().cpu().numpy(), minlength=len(into))
+
+    @property
+    def density(self) -> Float[np.ndarray, " d_sae"]:
+        """Share of the tokens seen on which each latent fired."""
+        return (self.fires / max(self._sums["tokens"].sum(), 1)).numpy()
+
+    def metrics(self, seed: int = 0) -> "dict[str, Measured]":
+        """Every reconstruction metric with its interval over documents."""
+        ratios = {
+            "l0": ("l0", "tokens"),
+            "fvu": ("error", "variance"),
+            "cosine": ("cosine", "defined"),
+            "relative_reconstruction_bias": ("length", "inner"),
+        }
+        out = {
+            name: interval_of_ratio(self._sums[top], self._sums[bottom], seed=seed)
+            for name, (top, bottom) in ratios.items()
+        }
+        gone = out["fvu"]
+        out["explained_variance"] = Measured(1 - gone.mean, 1 - gone.high, 1 - gone.low, gone.n)
+        undefined = int(self._sums["tokens"].sum() - self._sums["defined"].sum())
+        out["cosine"] = Measured(**{**vars(out["cosine"]), "n_undefined": undefined})
+        return out
+
+
+@dataclass(frozen=True)
+class Measured(Interval):
+    """An :class:`~lensbench.stats.Interval` that also says on how many tokens it had no value."""
+
+    n_undefined: int = 0
+
+
+def bootstrap_documents(
+    sums: Sums, statistic: Callable[[Sums], Float[np.ndarray, " draws"]], *, seed: int = 0
+) -> Measured:
+    """A function of document sums, with its 95 % percentile bootstrap over documents.
+
+    ``statistic`` gets each sum over a (re)sample as an array, one entry per resample. Draws whose
+    value is not finite (such as a resample without a positive) are left out of the interval; where
+    the value itself is not finite, so are its bounds. Source: Efron 1979.
+
+    Raises:
+        ConfigError: no documents.
+    """
+    table = np.stack(list(sums.values()), 1)
+    n = len(table)
+    if n == 0:
+        raise ConfigError("an interval needs at least one document, got none")
+    value = float(statistic(dict(zip(sums, table.sum(0)[:, None], strict=True)))[0])
+    if not np.isfinite(value):
+        return Measured(value, float("nan"), float("nan"), n)
+    rng, draws = np.random.default_rng(seed), []
+    for _ in range(N_BOOT // _CHUNK):
+        picked = rng.multinomial(n, np.full(n, 1 / n), size=_CHUNK) @ table
+        draws.append(statistic(dict(zip(sums, picked.T, strict=True))))
+    drawn = np.concatenate(draws)
+    drawn = drawn[np.isfinite(drawn)]
+    low, high = np.quantile(drawn, [0.025, 0.975]) if len(drawn) else (np.nan, np.nan)
+    return Measured(value, float(low), float(high), n)
+
+
+def interval_of_ratio(
+    top: Float[np.ndarray, " docs"], bottom: Float[np.ndarray, " docs"], *, seed: int = 0
+) -> Measured:
+    """sum(top) / sum(bottom) with its bootstrap interval over documents; NaN where 0 / 0."""
+
+    def ratio(sums: Sums) -> Float[np.ndarray, " draws"]:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return sums["top"] / sums["bottom"]
+
+    return bootstrap_documents({"top": top, "bottom": bottom}, ratio, seed=seed)
