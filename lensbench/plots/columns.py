@@ -48,7 +48,10 @@ def hover(
     frame: pd.DataFrame, columns: Iterable[str], labels: Mapping[str, str] | None = None
 ) -> tuple[np.ndarray, str]:
     """Custom data and template that show ``columns``, and ``n`` wherever the frame has it."""
-    shown = list(dict.fromkeys([*columns, *(["n"] if "n" in frame.columns else [])]))
+    shown: list[str] = []
+    for column in [*columns, *(["n"] if "n" in frame.columns else [])]:
+        if column not in shown:
+            shown.append(column)
     lines = [f"{title_of(frame, c, labels=labels)}: %{{customdata[{i}]}}" for i, c in
              enumerate(shown)]  # fmt: skip
     cells = np.array([[_text(v) for v in frame[c]] for c in shown], dtype=object).T

@@ -39,15 +39,16 @@ def histogram(
     require(frame, value, color, weight)
     if bins < 1:
         raise ConfigError(f"bins must be at least 1, got {bins}")
-    usable = frame[np.isfinite(frame[value]) & ((frame[value] > 0) | (not log_x))]
+    whole = np.asarray(frame[value], dtype=np.float64)
+    usable = frame.loc[np.isfinite(whole) & ((whole > 0) | (not log_x))]
     if usable.empty:
         return empty_figure(f"no values of {value}")
-    x = usable[value].to_numpy(float)
+    x = np.asarray(usable[value], dtype=np.float64)
     edges = np.histogram_bin_edges(np.log10(x) if log_x else x, bins=bins)
     figure = go.Figure()
     for i, (name, part) in enumerate(groups(usable, color)):
-        values = part[value].to_numpy(float)
-        weights = None if weight is None else part[weight].to_numpy(float)
+        values = np.asarray(part[value], dtype=np.float64)
+        weights = None if weight is None else np.asarray(part[weight], dtype=np.float64)
         counts, _ = np.histogram(np.log10(values) if log_x else values, edges, weights=weights)
         spans = [f"{a:.3g} to {b:.3g}" for a, b in _ends(edges, log_x)]
         figure.add_bar(

@@ -18,7 +18,12 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid",
 SEQUENTIAL = "Cividis"
 DIVERGING = "RdBu_r"  # red is positive, blue negative; the centre is zero
 
-CONFIG: dict[str, Any] = {"displaylogo": False, "showSendToCloud": False, "responsive": True}
+CONFIG: dict[str, Any] = {
+    "displaylogo": False,
+    "showSendToCloud": False,
+    "responsive": True,
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
+}
 """Plotly's page settings: without ``showSendToCloud`` its menu offers to upload the figure."""
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', sans-serif"
@@ -45,6 +50,7 @@ def template(mode: Mode = "light") -> go.layout.Template:
             "font": {"family": FONT, "size": 12, "color": INK[mode]},
             "title": {
                 "font": {"size": 15},
+                "subtitle": {"font": {"size": 12, "color": MUTED[mode]}},
                 "x": 0,
                 "xref": "paper",
                 "xanchor": "left",
@@ -67,6 +73,11 @@ def template(mode: Mode = "light") -> go.layout.Template:
                 "font": {"family": FONT, "size": 12, "color": INK[mode]},
                 "align": "left",
             },
+            "modebar": {
+                "bgcolor": "rgba(0,0,0,0)",
+                "color": GRID[mode],
+                "activecolor": MUTED[mode],
+            },
             "annotationdefaults": {"font": {"color": MUTED[mode], "size": 12}},
             "margin": {"l": 64, "r": 24, "t": 56, "b": 56},
         }
@@ -87,7 +98,7 @@ def dress(
 
     ``subtitle`` is the place for n, the metric's formula, and what was left out.
     """
-    text = {"text": title, "subtitle": {"text": subtitle, "font": {"color": MUTED[mode]}}}
+    text = {"text": title, "subtitle": {"text": subtitle}}
     figure.update_layout(
         template=template(mode),
         title=text if title or subtitle else None,
