@@ -72,3 +72,7 @@ class StoppedError(LensbenchError):
     """The user interrupted the work; what was finished is on disk."""
 
     exit_code = 130
+
+
+class ModelError(DataError):
+    """A model that does not behave as its architecture should (a failed certificate)."""

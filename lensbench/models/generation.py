@@ -1,0 +1,114 @@
+"""Decoding under a plan, token by token, with a key-value cache.
+
+Edits without positions act on the prompt and on every new token. Positions count from the start of
+the prompt, so a position beyond it acts on the token generated there; negative ones count from the
+end of the *prompt*. Edits of keys and values are applied anew at every step, because the cache
+holds what the model computed, not what the plan made of it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lensbench.errors import ConfigError
+from lensbench.models.base import Past
+from lensbench.plan import Edit, Plan, Replace
+from lensbench.tokens import Tokens
+
+if TYPE_CHECKING:
+    from lensbench.models.huggingface import NativeModel
+
+
+def generate(
+    model: "NativeModel",
+    prompt: Tokens,
+    plan: Plan,
+    max_new_tokens: int,
+    *,
+    temperature: float,
+    seed: int,
+    stop_ids: Sequence[int] | None,
+) -> list[list[int]]:
+    """See :meth:`lensbench.models.base.Model.generate`."""
+    if max_new_tokens < 1:
+        raise ConfigError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+    if not temperature >= 0:
+        raise ConfigError(f"temperature must be >= 0, got {temperature}")
+    room = model.card.n_ctx - int(prompt.real.sum(1).max())
+    if model.card.n_ctx and max_new_tokens > room:
+        raise ConfigError(
+            f"{max_new_tokens} new tokens do not fit; the context has room for {room}"
+        )
+    if prompt.mask is not None and not bool(prompt.mask[:, -1].all()):
+        raise ConfigError(
+            "generation needs prompts padded on the left; pass a list of unpadded lists"
+        )
+    plan, stops = _absolute(plan, prompt), _stop_ids(model, stop_ids)
+    rng = torch.Generator(device="cpu").manual_seed(seed)
+    n = prompt.n_rows
+    new: list[list[int]] = [[] for _ in range(n)]
+    alive, step, past = [True] * n, prompt, Past()
+    for index in range(max_new_tokens):
+        # Only the prompt may not lack a position; later steps hold one token each.
+        out = model.run(
+            step, plan, logits="last", past=past, lenient=index > 0 or _beyond(plan, prompt)
+        )
+        assert out.logits is not None and out.past is not None
+        chosen = _choose(out.logits[:, -1], temperature, rng)
+        for row, token in enumerate(chosen.tolist()):
+            if alive[row]:
+                new[row].append(token)
+                alive[row] = token not in stops
+        if not any(alive):
+            break
+        step, past = Tokens(chosen[:, None].to(prompt.ids.device)), out.past
+    return new
+
+
+def _stop_ids(model: "NativeModel", stop_ids: Sequence[int] | None) -> set[int]:
+    if stop_ids is not None:
+        return set(stop_ids)
+    eos = getattr(model.tokenizer, "eos_token_id", None)
+    return set() if eos is None else {int(eos)}
+
+
+def _choose(logits: Tensor, temperature: float, rng: torch.Generator) -> Tensor:
+    if temperature == 0:
+        return logits.argmax(-1)
+    probs = (logits.float().cpu() / temperature).softmax(-1)
+    return torch.multinomial(probs, 1, generator=rng)[:, 0]
+
+
+def _absolute(plan: Plan, prompt: Tokens) -> Plan:
+    """Negative positions as positions of each row's prompt."""
+    lengths = prompt.real.sum(1).tolist()
+    edits: list[Edit] = []
+    for edit in plan.edits:
+        if edit.positions is None or min(edit.positions) >= 0:
+            edits.append(edit)
+            continue
+        rows = edit.rows or tuple(range(len(lengths)))
+        if len({lengths[r] for r in rows}) == 1:
+            edits.append(replace(edit, positions=_from_start(edit.positions, lengths[rows[0]])))
+        elif isinstance(edit.op, Replace):
+            raise ConfigError(
+                "Replace at negative positions needs prompts of one length to generate"
+            )
+        else:
+            edits += [
+                replace(edit, rows=(r,), positions=_from_start(edit.positions, lengths[r]))
+                for r in rows
+            ]
+    return Plan(tuple(edits), plan.skips, plan.stop)
+
+
+def _from_start(positions: Sequence[int], length: int) -> tuple[int, ...]:
+    return tuple(p if p >= 0 else p + length for p in positions)
+
+
+def _beyond(plan: Plan, prompt: Tokens) -> bool:
+    shortest = int(prompt.real.sum(1).min())
+    return any(max(e.positions) >= shortest for e in plan.edits if e.positions is not None)

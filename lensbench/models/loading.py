@@ -1,0 +1,198 @@
+"""From a name, a folder, a hub id or a model in memory to a :class:`Model`.
+
+Bundled models lie in ``lensbench/data/models``; a local folder is read in hub format; anything
+else is asked of the hub (or its offline cache). Weights are read from safetensors by transformers;
+remote code is never run.
+"""
+
+import hashlib
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from lensbench.errors import DamagedDataError, MissingDataError, UnknownNameError
+from lensbench.models.base import Model, ModelCard
+from lensbench.models.families import family_of, shape_of
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_SAMPLE = 1 << 18  # numbers hashed per tensor in models of more than _WHOLE parameters
+_WHOLE = 50_000_000
+AUTO_CERTIFY = 20_000_000
+"""Models of up to this many parameters are certified when they are loaded."""
+
+
+def bundled_models() -> dict[str, Path]:
+    """Models that come with lensbench, by name."""
+    root = Path(str(files("lensbench") / "data" / "models"))
+    checkout = Path(__file__).resolve().parents[2] / "data" / "models"
+    root = root if root.is_dir() else checkout
+    found = sorted(root.glob("*/config.json")) if root.is_dir() else []
+    return {path.parent.name: path.parent for path in found}
+
+
+def load_model(
+    x: Any,
+    *,
+    revision: str | None = None,
+    dtype: str | torch.dtype = "float32",
+    device: str | torch.device | None = None,
+    device_map: Any = None,
+    backend: Literal["native"] = "native",
+    tokenizer: Any = None,
+    certify: bool | None = None,
+) -> Model:
+    """Open a model for capture and intervention.
+
+    ``x`` is a bundled name (``"atlas-dense"``), a local folder in hub format, a hub id, or a
+    transformers causal language model in memory (which is put into eval mode and gets hooks; its
+    weights and modules stay as they are). ``revision`` names a hub revision, or a checkpoint such
+    as ``step512`` in the ``revisions`` folder of a local or bundled model. ``certify`` runs the
+    certificate; None means yes for models of up to 20 M parameters.
+
+    Raises:
+        UnknownNameError: no such bundled model, folder or hub id, family, dtype or back end.
+        MissingDataError: no such revision.
+        DamagedDataError: a weight file that cannot be read.
+        ModelError: the certificate fails.
+    """
+    if backend != "native":
+        raise UnknownNameError("back end", str(backend), known=["native"])
+    if isinstance(x, Model):
+        return x
+    if isinstance(x, nn.Module):
+        name = str(getattr(x.config, "_name_or_path", "") or type(x).__name__)
+        module, source = x, name
+    else:
+        source = str(x)
+        module, tokenizer = _from_disk(source, revision, _dtype(dtype), device_map, tokenizer)
+        name = Path(source).name if Path(source).is_dir() else source
+    if device is not None and device_map is None:
+        module.to(device)  # pyright: ignore[reportArgumentType] - nn.Module.to is overloaded
+    return _finish(module, name, revision, tokenizer, certify)
+
+
+def _finish(
+    module: Any, name: str, revision: str | None, tokenizer: Any, certify: bool | None
+) -> Model:
+    from lensbench.models.huggingface import NativeModel
+
+    family_of(module.config)  # refuse before hashing the weights
+    card = ModelCard(
+        name=name,
+        family=str(module.config.model_type),
+        revision=revision,
+        dtype=str(next(module.parameters()).dtype).removeprefix("torch."),
+        fingerprint=fingerprint(module),
+        **vars(shape_of(module.config)),
+    )
+    model = NativeModel(module, card, tokenizer)
+    if certify is None:
+        certify = sum(p.numel() for p in module.parameters()) <= AUTO_CERTIFY
+    if certify:
+        model.certify().require()
+    return model
+
+
+def _dtype(dtype: str | torch.dtype) -> torch.dtype:
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype not in _DTYPES:
+        raise UnknownNameError("dtype", dtype, known=sorted(_DTYPES))
+    return _DTYPES[dtype]
+
+
+def _from_disk(
+    source: str, revision: str | None, dtype: torch.dtype, device_map: Any, tokenizer: Any
+) -> tuple[Any, Any]:
+    from safetensors import SafetensorError
+
+    folder = bundled_models().get(source) or (Path(source) if Path(source).is_dir() else None)
+    where, options = str(folder or source), {}
+    if folder is not None:
+        where = str(_revision_folder(folder, revision))
+    elif revision is not None:
+        options["revision"] = revision
+    if device_map is not None:
+        options["device_map"] = device_map
+    try:
+        module = _quiet_load(where, dtype=dtype, use_safetensors=True, **options)
+    except SafetensorError as error:
+        raise DamagedDataError(f"a weight file of {where} is damaged: {error}") from error
+    except (OSError, ValueError) as error:
+        raise _explain(source, folder, error) from error
+    return module, tokenizer if tokenizer is not None else _tokenizer(
+        str(folder or source), options
+    )
+
+
+def _quiet_load(where: str, **options: Any) -> Any:
+    """``from_pretrained`` without its progress bar: stderr is for our own progress."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        return AutoModelForCausalLM.from_pretrained(where, **options)
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _explain(source: str, folder: Path | None, error: Exception) -> Exception:
+    if folder is not None:
+        reason = str(error).splitlines()[0]
+        return MissingDataError(
+            f"{folder} is not a model lensbench can load: {reason} A folder needs config.json and "
+            "model.safetensors as saved by save_pretrained."
+        )
+    return UnknownNameError(
+        "model",
+        source,
+        known=[*bundled_models()],
+        hint="It is neither a bundled name, nor a local folder, nor a hub id that could be reached "
+        f"({type(error).__name__}).",
+    )
+
+
+def _revision_folder(folder: Path, revision: str | None) -> Path:
+    if revision is None:
+        return folder
+    found = folder / "revisions" / revision
+    if (found / "config.json").is_file():
+        return found
+    known = sorted(p.parent.name for p in (folder / "revisions").glob("*/config.json"))
+    raise MissingDataError(
+        f"{folder.name} has no revision {revision!r}; it has: {', '.join(known) or 'none'}"
+    )
+
+
+def _tokenizer(where: str, options: dict[str, Any]) -> Any:
+    """The tokenizer beside the weights, or None: models without one still take token ids."""
+    from transformers import AutoTokenizer
+
+    kept = {k: v for k, v in options.items() if k == "revision"}
+    try:
+        return AutoTokenizer.from_pretrained(where, **kept)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def fingerprint(module: nn.Module) -> str:
+    """16 hex digits of names, shapes, dtypes and values of all weights.
+
+    Models of more than 50 M parameters are sampled: every tensor gives evenly spaced values, so
+    that a changed tensor shows and loading stays quick.
+    """
+    digest = hashlib.sha256()
+    whole = sum(p.numel() for p in module.parameters()) <= _WHOLE
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        flat = tensor.detach().reshape(-1)
+        if not whole and flat.numel() > _SAMPLE:
+            flat = flat[:: flat.numel() // _SAMPLE]
+        digest.update(flat.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

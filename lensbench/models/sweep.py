@@ -1,0 +1,144 @@
+"""Many plans in one batch: the prefix once, then every plan's own row from the first edited block.
+
+1. Plans are grouped by what they skip and sorted by the first block they change.
+2. Per prompt, blocks before that are run once, keeping the residual stream at each start.
+3. Each batch of rows starts at its first edited block; edits are indexed by row.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lensbench.errors import ConfigError
+from lensbench.models.base import Acts, Forward
+from lensbench.plan import Plan
+from lensbench.sites import Site
+from lensbench.tokens import Tokens
+from lensbench.types import LogitsMode
+
+if TYPE_CHECKING:
+    from lensbench.models.huggingface import NativeModel
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Plans that run together: their indices, common skips and stop, and first block."""
+
+    members: tuple[int, ...]
+    plan: Plan
+    start: int
+
+
+def run_many(
+    model: "NativeModel",
+    tokens: Tokens,
+    plans: Sequence[Plan],
+    capture: Sequence[Site],
+    mode: LogitsMode,
+    batch_size: int,
+) -> Forward:
+    """See :meth:`lensbench.models.base.Model.run_many`."""
+    if not plans:
+        raise ConfigError("run_many got no plans")
+    if tokens.n_rows not in (1, len(plans)):
+        raise ConfigError(
+            f"got {tokens.n_rows} rows for {len(plans)} plans; give one row, or one per plan"
+        )
+    if any(edit.rows is not None for plan in plans for edit in plan.edits):
+        raise ConfigError("plans of run_many must not name rows: plan i is row i")
+    chunks = _chunks(model.n_layers, plans, batch_size)
+    prefix, cost = _prefix(model, tokens, chunks, capture)
+    logits: list[Tensor | None] = [None] * len(plans)
+    acts: dict[Site, list[Tensor]] = {site: [torch.empty(0)] * len(plans) for site in capture}
+    for chunk in chunks:
+        out = _run_chunk(model, tokens, chunk, prefix, capture, mode)
+        cost += out.layers_run
+        for row, member in enumerate(chunk.members):
+            logits[member] = None if out.logits is None else out.logits[row]
+            for site in capture:
+                acts[site][member] = out.acts[site][row]
+    stacked = Acts({site: torch.stack(rows) for site, rows in acts.items()})
+    found = [t for t in logits if t is not None]
+    return Forward(torch.stack(found) if found else None, stacked, None, cost)
+
+
+def _chunks(n_layers: int, plans: Sequence[Plan], batch_size: int) -> list[_Chunk]:
+    def start(plan: Plan) -> int:
+        layers = [n_layers if (f := plan.first_layer()) is None else f, *plan.skips]
+        layers.append(n_layers if plan.stop is None else plan.stop)
+        return min(*layers, n_layers - 1)
+
+    order = sorted(
+        range(len(plans)),
+        key=lambda i: (sorted(plans[i].skips), plans[i].stop or -1, start(plans[i])),
+    )
+    chunks: list[_Chunk] = []
+    for i in order:
+        same = chunks and (chunks[-1].plan.skips, chunks[-1].plan.stop) == (
+            plans[i].skips,
+            plans[i].stop,
+        )
+        if same and len(chunks[-1].members) < batch_size:
+            last = chunks.pop()
+        else:
+            last = _Chunk((), Plan(skips=plans[i].skips, stop=plans[i].stop), start(plans[i]))
+        row = len(last.members)
+        edits = tuple(replace(e, rows=(row,)) for e in plans[i].edits)
+        chunks.append(
+            _Chunk((*last.members, i), last.plan + Plan(edits), min(last.start, start(plans[i])))
+        )
+    return chunks
+
+
+def _prefix(
+    model: "NativeModel", tokens: Tokens, chunks: Sequence[_Chunk], capture: Sequence[Site]
+) -> tuple[dict[Site, Tensor], int]:
+    """Residual stream at every start, and captures before the earliest one, run once."""
+    starts = {chunk.start for chunk in chunks} - {0}
+    wanted = {Site("resid_pre", s) for s in starts}
+    early = {
+        s
+        for s in capture
+        if s.name == "embed" or (s.layer is not None and s.layer < max(starts, default=0))
+    }
+    if not wanted:
+        return {}, 0
+    out = model.run(tokens, capture=sorted(wanted | early), logits="none")
+    return {Site.parse(name): x for name, x in out.acts.items()}, out.layers_run
+
+
+def _run_chunk(
+    model: "NativeModel",
+    tokens: Tokens,
+    chunk: _Chunk,
+    prefix: dict[Site, Tensor],
+    capture: Sequence[Site],
+    mode: LogitsMode,
+) -> Forward:
+    n = len(chunk.members)
+    rows = _rows(tokens, chunk.members)
+    if chunk.start == 0:
+        return model.run(rows, chunk.plan, capture, logits=mode)
+    early = [
+        s for s in capture if s.name == "embed" or (s.layer is not None and s.layer < chunk.start)
+    ]
+    late = [s for s in capture if s not in early]
+    pick = torch.tensor(
+        [0] * n if tokens.n_rows == 1 else list(chunk.members), device=rows.ids.device
+    )
+    h = prefix[Site("resid_pre", chunk.start)][pick]
+    out = model.run_from(h, chunk.start, rows, chunk.plan, late, mode)
+    acts = {Site.parse(k): v for k, v in out.acts.items()}
+    acts |= {s: prefix[s][pick] for s in early}
+    return Forward(out.logits, Acts(acts), None, out.layers_run)
+
+
+def _rows(tokens: Tokens, members: Sequence[int]) -> Tokens:
+    if tokens.n_rows == 1:
+        mask = None if tokens.mask is None else tokens.mask.expand(len(members), -1)
+        return Tokens(tokens.ids.expand(len(members), -1), mask)
+    index = torch.tensor(members, device=tokens.ids.device)
+    return Tokens(tokens.ids[index], None if tokens.mask is None else tokens.mask[index])

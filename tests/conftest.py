@@ -1,0 +1,26 @@
+"""Shared fixtures. Product packages are imported inside fixtures, so shape checking can hook them."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real models and text made by others; tests that need them skip where they are absent."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("LENSBENCH_SHARED", default))
+    if not (folder / "story-llama" / "config.json").is_file():
+        pytest.skip(f"no shared data at {folder} (set LENSBENCH_SHARED)")
+    return folder
