@@ -1,0 +1,72 @@
+"""Muon for the hidden matrices, Adam for embeddings and norms; state as plain named tensors."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def orthogonalise(g: Float[Tensor, "n rows cols"], steps: int = 5) -> Float[Tensor, "n rows cols"]:
+    """Approximate U V^T of every matrix by a quintic Newton-Schulz iteration in bf16.
+
+    Singular values end near 1 (0.7 to 1.2). Needs rows <= cols.
+    Source: Jordan et al. 2024, Muon (kellerjordan.github.io/posts/muon).
+    """
+    x = g.bfloat16()
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x.float()
+
+
+class MuonAdam:
+    """One optimiser for a small transformer; matrices of one shape are orthogonalised together."""
+
+    def __init__(self, model: nn.Module, *, muon_lr: float, adam_lr: float) -> None:
+        self.muon_lr, self.adam_lr = muon_lr, adam_lr
+        self.params = dict(model.named_parameters())
+        self.matrices = {
+            name: p for name, p in self.params.items() if p.ndim == 2 and ".layers." in name
+        }
+        self.rest = {name: p for name, p in self.params.items() if name not in self.matrices}
+        self.state: dict[str, Tensor] = {}
+        for name, p in self.matrices.items():
+            self.state[f"momentum.{name}"] = torch.zeros_like(p)
+        for name, p in self.rest.items():
+            self.state[f"mean.{name}"] = torch.zeros_like(p)
+            self.state[f"square.{name}"] = torch.zeros_like(p)
+
+    @torch.no_grad()
+    def step(self, t: int, scale: float) -> None:
+        """Update from ``.grad``; ``t`` counts from 1, ``scale`` multiplies both learning rates."""
+        self._muon(scale * self.muon_lr)
+        self._adam(t, scale * self.adam_lr)
+        for p in self.params.values():
+            p.grad = None
+
+    def _muon(self, lr: float, beta: float = 0.95) -> None:
+        groups: dict[tuple[int, int], list[tuple[nn.Parameter, Tensor, bool]]] = {}
+        for name, p in self.matrices.items():
+            if p.grad is None:
+                continue
+            momentum = self.state[f"momentum.{name}"].lerp_(p.grad, 1 - beta)
+            update = p.grad.lerp(momentum, beta)
+            tall = update.shape[0] > update.shape[1]
+            wide = update.mT if tall else update
+            groups.setdefault((wide.shape[0], wide.shape[1]), []).append((p, wide, tall))
+        for members in groups.values():
+            stacked = orthogonalise(torch.stack([wide for _, wide, _ in members]))
+            for (p, _, tall), u in zip(members, stacked, strict=True):
+                gain = max(1.0, p.shape[0] / p.shape[1]) ** 0.5
+                p.mul_(1 - lr * 0.02).add_(u.mT if tall else u, alpha=-lr * gain)
+
+    def _adam(self, t: int, lr: float, betas: tuple[float, float] = (0.9, 0.98)) -> None:
+        for name, p in self.rest.items():
+            if p.grad is None:
+                continue
+            mean = self.state[f"mean.{name}"].lerp_(p.grad, 1 - betas[0])
+            square = self.state[f"square.{name}"].lerp_(p.grad.square(), 1 - betas[1])
+            denominator = (square / (1 - betas[1] ** t)).sqrt_().add_(1e-8)
+            p.addcdiv_(mean / (1 - betas[0] ** t), denominator, value=-lr)
