@@ -1,14 +1,13 @@
 """Formulas that say how good a dictionary is, each once: definition, unit, range, source.
 
 ``x`` are activations, ``x_hat`` their reconstructions, ``acts`` the latents in between. These
-functions take a whole evaluation set; :mod:`lensbench.saes.metrics_stream` computes the same numbers
-batch by batch, with intervals over documents. All sums are in float64.
+functions take a whole evaluation set; :mod:`lensbench.saes.metrics_stream` computes the same
+numbers batch by batch, with intervals over documents. All sums are in float64.
 """
 
 from typing import Literal
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 

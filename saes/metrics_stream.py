@@ -31,6 +31,7 @@ class Moments:
     """
 
     def __init__(self, width: int) -> None:
+        """Nothing seen yet."""
         self.n = 0
         self.mean = torch.zeros(width, dtype=torch.float64)
         self.m2 = torch.zeros(width, dtype=torch.float64)
@@ -59,6 +60,7 @@ class ReconstructionSums:
     NAMES = ("tokens", "l0", "error", "variance", "cosine", "defined", "length", "inner")
 
     def __init__(self, mean: Float[Tensor, " d_model"], n_docs: int, d_sae: int) -> None:
+        """``mean`` is that of the whole evaluation set, about which the variance is taken."""
         self._mean = mean.double().cpu()
         self._sums = {name: np.zeros(n_docs) for name in self.NAMES}
         self.fires = torch.zeros(d_sae, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Formulas of saes.metrics against values worked out by hand, and the streamed ones against them."""
+"""Formulas of saes.metrics against hand-worked values, and the streamed ones against them."""
 
 import numpy as np
 import pytest

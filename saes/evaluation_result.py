@@ -1,0 +1,179 @@
+"""The evaluation of a sweep as a value: metrics with intervals, the label table, densities."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from lensbench.errors import UnknownNameError
+from lensbench.results import Result
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+UNITS = {
+    "l0": "latents per token",
+    "fvu": "share of variance",
+    "explained_variance": "share of variance",
+    "cosine": "cosine",
+    "relative_reconstruction_bias": "ratio",
+    "dead_fraction": "share of latents",
+    "ce_clean": "nats per token",
+    "ce_zero_ablated": "nats per token",
+    "ce_mean_ablated": "nats per token",
+    "ce_reconstructed": "nats per token",
+    "kl_reconstructed": "nats per token",
+    "ce_recovered_zero": "share of the zero-ablation loss",
+    "ce_recovered_mean": "share of the mean-ablation loss",
+    "kl_recovered_zero": "share of the zero-ablation KL",
+    "kl_recovered_mean": "share of the mean-ablation KL",
+    "implants_recovered": "share of implanted directions",
+}
+"""Metric to unit; the formulas are in :mod:`lensbench.saes.metrics`."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SAEEvaluation(Result):
+    """Metrics of every dictionary of a sweep, on the same tokens.
+
+    ``values[i, j]`` is (value, low, high) of metric ``metrics[j]`` for dictionary ``names[i]``;
+    intervals are 95 % bootstraps over documents, NaN where there is none. ``counts[i, j]`` is the
+    number of units behind it: documents (latents for ``dead_fraction``, directions for implants).
+    """
+
+    units: ClassVar[dict[str, str]] = UNITS
+
+    names: tuple[str, ...]
+    sites: tuple[str, ...]
+    architectures: tuple[str, ...]
+    metrics: tuple[str, ...]
+    values: Float[np.ndarray, "dictionaries metrics 3"]
+    counts: Int[np.ndarray, "dictionaries metrics"]
+    undefined: Int[np.ndarray, "dictionaries metrics"]
+    """Tokens on which a metric has no value (cosine of a zero vector); they are left out of it."""
+    n_tokens: int
+    """Activation rows behind the reconstruction metrics and the densities."""
+    n_documents: int
+    n_scored: int
+    """Predicted tokens behind CE and KL."""
+    density: dict[str, Float[np.ndarray, " d_sae"]] = field(default_factory=dict)
+    """Firing frequency of every latent, by dictionary."""
+    labels: dict[str, Any] = field(default_factory=dict)
+    """Columns of :meth:`labels_frame`."""
+    split: str = ""
+    """In words: what separates the tokens that choose a latent from those that score it."""
+    layers_run: int = 0
+    """Layer-forwards that ran for CE and KL."""
+    layers_separate: int = 0
+    """What one evaluation per dictionary would run (clean, zero, mean, reconstructed; in full)."""
+    layers_separate_shared: int = 0
+    """The same, if each of them ran the layers below the site only once."""
+
+    def value(self, metric: str, name: str = "") -> float:
+        """One number; ``name`` may be left out where there is one dictionary.
+
+        Raises:
+            UnknownNameError: a metric or a dictionary that is not here.
+        """
+        name = name or self.names[0]
+        if metric not in self.metrics:
+            raise UnknownNameError("metric", metric, known=self.metrics)
+        if name not in self.names:
+            raise UnknownNameError("dictionary", name, known=self.names)
+        return float(self.values[self.names.index(name), self.metrics.index(metric), 0])
+
+    @property
+    def layer_ratio(self) -> float:
+        """``layers_run / layers_separate``; NaN where no model was run."""
+        return self.layers_run / self.layers_separate if self.layers_separate else float("nan")
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row per dictionary and metric: value, interval, n, unit."""
+        import pandas as pd
+
+        grid = [
+            {
+                "name": name,
+                "site": self.sites[i],
+                "architecture": self.architectures[i],
+                "metric": metric,
+                "value": self.values[i, j, 0],
+                "low": self.values[i, j, 1],
+                "high": self.values[i, j, 2],
+                "n": int(self.counts[i, j]),
+                "n_undefined": int(self.undefined[i, j]),
+                "unit": UNITS[metric],
+            }
+            for i, name in enumerate(self.names)
+            for j, metric in enumerate(self.metrics)
+        ]
+        frame = pd.DataFrame(grid)
+        frame.attrs["units"] = {}
+        frame.attrs["controls"] = str(self.controls)
+        return frame
+
+    def wide_frame(self) -> "pd.DataFrame":
+        """One row per dictionary, one column per metric (values only)."""
+        import pandas as pd
+
+        frame = pd.DataFrame(self.values[:, :, 0], columns=list(self.metrics))
+        frame.insert(0, "name", list(self.names))
+        frame.insert(1, "site", list(self.sites))
+        frame.insert(2, "architecture", list(self.architectures))
+        frame.attrs["units"] = {m: UNITS[m] for m in self.metrics}
+        return frame
+
+    def labels_frame(self) -> "pd.DataFrame":
+        """One row per dictionary and label: the best latent, and every control beside it.
+
+        ``f1`` and ``auroc`` are on tokens that had no part in choosing latent and threshold.
+        """
+        import pandas as pd
+
+        frame = pd.DataFrame({key: list(column) for key, column in self.labels.items()})
+        frame.attrs["units"] = {c: "F1" for c in frame if str(c).startswith("f1")}
+        frame.attrs["split"] = self.split
+        return frame
+
+    def density_frame(self) -> "pd.DataFrame":
+        """One row per dictionary and latent: its firing frequency."""
+        import pandas as pd
+
+        parts = [
+            pd.DataFrame({"name": name, "latent": np.arange(len(d)), "density": d})
+            for name, d in self.density.items()
+        ]
+        frame = pd.concat(parts, ignore_index=True)
+        frame.attrs["units"] = {"density": "share of tokens"}
+        return frame
+
+    def summary(self) -> dict[str, float]:
+        """Best value over the dictionaries of each headline metric, and the mean label F1."""
+        best = {"explained_variance": np.max, "ce_recovered_zero": np.max}
+        best |= {"ce_recovered_mean": np.max, "dead_fraction": np.min}
+        out = {"dictionaries": float(len(self.names)), "tokens": float(self.n_tokens)}
+        for metric, pick in best.items():
+            if metric in self.metrics:
+                column = self.values[:, self.metrics.index(metric), 0]
+                out[f"best {metric}"] = float(pick(column)) if len(column) else float("nan")
+        if self.labels:
+            f1 = np.asarray(self.labels["f1"], float)
+            out["label f1, mean"] = float(f1[np.isfinite(f1)].mean()) if f1.size else float("nan")
+        if self.layers_separate:
+            out["layer-forwards / separate"] = self.layer_ratio
+        return out
+
+    def plot(self) -> "go.Figure":
+        """L0 against CE recovered (or explained variance where no model was run)."""
+        from lensbench.plots import scatter
+
+        with_model = "ce_recovered_zero" in self.metrics
+        y = "ce_recovered_zero" if with_model else "explained_variance"
+        frame = self.wide_frame()
+        column = self.values[:, self.metrics.index(y)]
+        frame["low"], frame["high"], frame["n"] = column[:, 1], column[:, 2], self.n_documents
+        return scatter(frame, x="l0", y=y, color="architecture", low="low", high="high",
+                       text="name", front="max", title="Sparsity against fidelity",
+                       subtitle=f"{self.n_tokens} tokens; control: {self.controls}")  # fmt: skip
