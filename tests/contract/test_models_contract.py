@@ -1,0 +1,167 @@
+"""What every model behind the waist must do, whatever its architecture."""
+
+import pytest
+import torch
+
+from tests.helpers import FAMILY_NAMES, random_ids, tiny
+
+IDS = random_ids(2, 8, seed=1)
+
+
+@pytest.fixture(scope="module", params=FAMILY_NAMES)
+def model(request):
+    import lensbench
+
+    return lensbench.load_model(tiny(request.param, seed=3), certify=False)
+
+
+def test_certificate_passes(model) -> None:
+    certificate = model.certify(fresh=True)
+    assert certificate.passed, certificate.to_frame().to_string()
+    assert len(certificate.checks) == 13
+
+
+def test_an_empty_plan_changes_nothing(model) -> None:
+    from lensbench import Plan
+
+    with torch.no_grad():
+        own = model.module(input_ids=IDS, use_cache=False).logits
+    assert torch.equal(model.run(IDS, Plan()).logits, own)
+
+
+def test_writing_what_is_there_changes_nothing_and_writing_more_does(model) -> None:
+    from lensbench.plan import Plan, Replace, Scale, edit
+
+    clean = model.run(IDS, capture=model.sites())
+    for site in model.sites():
+        value = clean.acts[site]
+        if site.name in ("attn.k", "attn.v", "attn.q", "attn.z") or site.name != "logits":
+            same = model.run(IDS, edit(site, Replace(value))).logits
+            torch.testing.assert_close(same, clean.logits, rtol=0, atol=2e-3, msg=str(site))
+    assert Plan() == Plan.from_json(Plan().to_json())
+    moved = model.run(IDS, edit("blocks.1.resid_post", Scale(0.5))).logits
+    assert float((moved - clean.logits).abs().max()) > 1e-2
+
+
+def test_a_patch_of_all_of_a_layer_reproduces_the_other_run(model) -> None:
+    from lensbench.plan import Replace, edit
+
+    other = random_ids(2, 8, seed=9)
+    source = model.run(other, capture=["blocks.1.resid_post"])
+    patched = model.run(IDS, edit("blocks.1.resid_post", Replace(source.acts["blocks.1.resid_post"])))
+    torch.testing.assert_close(patched.logits, source.logits, rtol=0, atol=1e-4)
+    assert float((model.run(IDS).logits - source.logits).abs().max()) > 1e-2  # control: unpatched
+
+
+def test_run_many_equals_separate_runs_and_starts_late(model) -> None:
+    from lensbench.plan import Add, Scale, Zero, edit, skip_layers
+
+    attention = "attn.z"
+    plans = [
+        edit("blocks.2.resid_pre", Add(torch.randn(32)), positions=[-1]),
+        edit("blocks.2.mlp_out", Zero(), positions=[0, 3]),
+        edit(f"blocks.2.{attention}", Scale(2.0), heads=[1]),
+        edit("blocks.1.attn.pattern", Scale(0.5), heads=[2], positions=[4]),
+        skip_layers([1]) + edit("blocks.2.attn_out", Zero()),
+        edit("logits", Add(1.0), dims=[5]),
+        edit("blocks.2.mlp.post", Scale(3.0), dims=[1, 4]),
+    ]
+    one = IDS[:1]
+    many = model.run_many(one, plans, ["blocks.0.resid_post", "blocks.2.resid_post"])
+    for i, plan in enumerate(plans):
+        alone = model.run(one, plan, ["blocks.0.resid_post", "blocks.2.resid_post"])
+        torch.testing.assert_close(many.logits[i], alone.logits[0], rtol=0, atol=2e-4)
+        for name in alone.acts:
+            torch.testing.assert_close(many.acts[name][i], alone.acts[name][0], rtol=0, atol=2e-4)
+    assert many.layers_run < len(plans) * 3
+    late = model.run_many(one, [edit("blocks.2.mlp_out", Zero(), positions=[p]) for p in range(8)])
+    assert late.layers_run == 2 + 8  # two blocks once, the last one eight times
+
+
+def test_generate_under_a_plan_equals_full_forwards(model) -> None:
+    from lensbench.plan import Plan, Scale, Zero, edit, skip_layers
+
+    plans = [
+        Plan(),
+        edit("blocks.1.resid_post", Scale(0.7)),
+        edit("blocks.1.attn.k", Scale(1.7), positions=[2], heads=[0]),
+        edit("blocks.0.mlp_out", Zero(), positions=[-1]),
+        skip_layers([0]),
+    ]
+    for plan in plans:
+        made = model.generate(IDS[:1], plan, 6, stop_ids=[])[0]
+        ids = IDS[:1]
+        for token in made:
+            # Negative positions mean the prompt's; here they are written out.
+            fixed = Plan.from_json(plan.to_json())
+            if fixed.edits and fixed.edits[0].positions == (-1,):
+                fixed = edit("blocks.0.mlp_out", Zero(), positions=[7])
+            logits = model.run(ids, fixed, logits="last").logits[0, -1]
+            top = logits.max()
+            assert float(top - logits[token]) < 1e-4 * max(1.0, float(top.abs()))
+            ids = torch.cat((ids, torch.tensor([[token]])), 1)
+
+
+def test_left_padding_moves_nothing_and_positions_ignore_it(model) -> None:
+    from lensbench import Tokens
+    from lensbench.plan import Zero, edit
+
+    row = IDS[:1]
+    padded = Tokens(torch.cat((torch.zeros(1, 3, dtype=torch.long), row), 1), torch.tensor([[False] * 3 + [True] * 8]))
+    plan = edit("blocks.1.attn_out", Zero(), positions=[2, -1])
+    ours, alone = model.run(padded, plan), model.run(row, plan)
+    torch.testing.assert_close(ours.logits[:, 3:], alone.logits, rtol=0, atol=2e-4)
+    torch.testing.assert_close(model.run(padded, plan, logits="last").logits, alone.logits[:, -1:], rtol=0, atol=2e-4)
+    unedited = model.run(padded).logits[:, 3:]
+    assert float((unedited - alone.logits).abs().max()) > 1e-3  # control: the plan does something
+
+
+def test_gradients_reach_captured_activations(model) -> None:
+    for parameter in model.module.parameters():
+        parameter.requires_grad_(False)
+    out = model.run(IDS, capture=["blocks.1.resid_post", "blocks.2.attn.z"], grad=True)
+    grads = torch.autograd.grad(out.logits[:, -1, 7].sum(), list(out.acts.values()))
+    assert all(float(g.abs().max()) > 0 for g in grads)
+    step = 1e-3
+    from lensbench.plan import Add, edit
+
+    base = out.logits[:, -1, 7].sum().detach()
+    direction = torch.randn(32)
+    up = model.run(IDS, edit("blocks.1.resid_post", Add(step * direction), positions=[4])).logits[:, -1, 7].sum()
+    predicted = step * (grads[0][:, 4] @ direction).sum()
+    # A first-order estimate: agreement to 10 % plus fp32 rounding of the difference.
+    assert abs(float(up - base - predicted)) < 0.1 * abs(float(predicted)) + 2e-4
+
+
+def test_skips_and_stops_really_do_not_run(model) -> None:
+    from lensbench import Plan
+    from lensbench.plan import skip_layers
+
+    calls = []
+    norm = model.module.get_submodule(model.family.blocks)[1].get_submodule(model.family.ln1)
+    head = model.module.get_output_embeddings()
+    hooks = [norm.register_forward_hook(lambda *_: calls.append("block 1")), head.register_forward_hook(lambda *_: calls.append("head"))]
+    try:
+        skipped = model.run(IDS, skip_layers([1]))
+        assert calls == ["head"]
+        assert skipped.layers_run == 2 * 2
+        calls.clear()
+        early = model.run(IDS, Plan(stop=1), ["blocks.0.resid_post"])
+        assert calls == ["head"]
+        torch.testing.assert_close(model.unembed(early.acts["blocks.0.resid_post"]), early.logits, rtol=0, atol=0)
+        calls.clear()
+        assert model.run(IDS, capture=["blocks.0.resid_post"], logits="none").logits is None
+        assert calls == []
+        model.run(IDS)
+        assert calls == ["block 1", "head"]  # control: both run otherwise
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def test_run_layers_composes(model) -> None:
+    acts = model.run(IDS, capture=["blocks.1.resid_pre", "blocks.2.resid_post"]).acts
+    out, _ = model.run_layers(acts["blocks.1.resid_pre"], 1, 3)
+    torch.testing.assert_close(out, acts["blocks.2.resid_post"], rtol=0, atol=0)
+    half, _ = model.run_layers(acts["blocks.1.resid_pre"], 1, 2)
+    assert float((half - out).abs().max()) > 1e-2  # control: fewer layers, another state

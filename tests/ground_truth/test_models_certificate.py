@@ -1,0 +1,136 @@
+"""Each check of the certificate fails on a model that is broken in the way it looks for."""
+
+import pytest
+import torch
+
+from tests.helpers import random_ids, tiny
+
+
+def failed_checks(model) -> set[str]:
+    return {c["name"] for c in model.certify(fresh=True).checks if not c["passed"]}
+
+
+def broken(monkeypatch, **attributes):
+    import lensbench
+    from lensbench.models import attention
+
+    model = lensbench.load_model(tiny("llama", seed=5), certify=False)
+    assert failed_checks(model) == set()  # sound before it is broken
+    for name, value in attributes.items():
+        monkeypatch.setattr(attention, name, value)
+    return model
+
+
+def test_a_lost_causal_mask_is_caught(monkeypatch) -> None:
+    model = broken(monkeypatch, _additive=lambda *_: None)
+    assert {"causality, tapped", "taps"} <= failed_checks(model)
+
+
+def test_positions_shifted_by_padding_are_caught(monkeypatch) -> None:
+    # Learned positions, because rotary ones are relative: a shift of all of them moves nothing.
+    import lensbench
+
+    model = lensbench.load_model(tiny("gpt2", seed=5), certify=False)
+    run_trunk = model._run_trunk
+
+    def shifted(session, batch, real, positions, cache):
+        columns = torch.arange(positions.shape[1]) + 0 * positions
+        return run_trunk(session, batch, real, columns if cache is None else positions, cache)
+
+    monkeypatch.setattr(model, "_run_trunk", shifted)
+    assert "left padding" in failed_checks(model)
+
+
+def test_a_wrong_head_width_is_caught(monkeypatch) -> None:
+    from lensbench.models import edits
+
+    index = edits._index
+
+    def half_heads(x, edit, columns, *, attention):
+        found = index(x, edit, columns, attention=attention)
+        if edit.heads is None or attention or found is None:
+            return found
+        # Zeroing "head 1" zeroes head 0 instead, as a wrong d_head would.
+        return (*found[:2], found[2] * 0)
+
+    model = broken(monkeypatch)
+    monkeypatch.setattr(edits, "_index", half_heads)
+    assert "heads" in failed_checks(model)
+
+
+def test_a_dead_site_and_a_dead_write_are_caught(monkeypatch) -> None:
+    from lensbench.errors import UnknownSiteError
+    from lensbench.models.session import Session
+
+    model = broken(monkeypatch)
+    tap = Session.tap
+
+    def deaf(self, key, x):
+        out = tap(self, key, x)
+        return x if key == ("mlp_out", 1) else out
+
+    monkeypatch.setattr(Session, "tap", deaf)
+    assert "sites write" in failed_checks(model)
+    monkeypatch.setattr(Session, "tap", lambda self, key, x: x if key[0] == "mlp_out" else tap(self, key, x))
+    with pytest.raises(UnknownSiteError, match="did not fire"):
+        model.run(random_ids(), capture=["blocks.1.mlp_out"])
+
+
+def test_a_cache_that_forgets_is_caught(monkeypatch) -> None:
+    from lensbench.models import huggingface
+
+    def forgetful(past, mask, layers):
+        del layers
+        past.take()
+        from lensbench.models.past import _cache_class
+
+        cache = _cache_class()()
+        cache.seen = 0
+        return cache, mask, 0
+
+    model = broken(monkeypatch)
+    monkeypatch.setattr(huggingface, "open_past", forgetful)
+    assert failed_checks(model) == {"cache"}
+
+
+def test_an_unembedding_without_the_soft_cap_is_caught(monkeypatch) -> None:
+    import lensbench
+
+    model = lensbench.load_model(tiny("gemma2", seed=5), certify=False)
+    monkeypatch.setattr(model, "_unembed_normed", lambda hidden: model._head(hidden))
+    assert "forward" in failed_checks(model)
+
+
+def test_a_skipped_block_that_runs_is_caught(monkeypatch) -> None:
+    from lensbench.models.session import Session
+
+    model = broken(monkeypatch)
+    block = Session.block
+
+    def eager_block(self, layer, forward, hidden, args, kwargs):
+        if layer in self.skips:
+            self.layers_run += hidden.shape[0]
+        return block(self, layer, forward, hidden, args, kwargs)
+
+    monkeypatch.setattr(Session, "block", eager_block)
+    assert "skipping" in failed_checks(model)
+
+
+def test_a_failed_certificate_stops_the_load(monkeypatch) -> None:
+    import lensbench
+    from lensbench.errors import ModelError
+    from lensbench.models import attention, certificate
+
+    monkeypatch.setattr(attention, "_additive", lambda *_: None)
+    monkeypatch.setattr(certificate, "_CACHE", {})
+    with pytest.raises(ModelError, match="causality") as caught:
+        lensbench.load_model(tiny("llama", seed=6))
+    assert "certify=False" in str(caught.value)
+
+
+def test_the_certificate_is_kept_by_fingerprint() -> None:
+    import lensbench
+
+    model = lensbench.load_model(tiny("llama", seed=7))
+    assert model.certify() is lensbench.load_model(tiny("llama", seed=7)).certify()
+    assert model.certify() is not lensbench.load_model(tiny("llama", seed=8)).certify()

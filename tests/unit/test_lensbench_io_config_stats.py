@@ -1,0 +1,91 @@
+import os
+
+import numpy as np
+import pytest
+from pydantic import Field
+
+from lensbench import io
+from lensbench.config import Config
+from lensbench.errors import ConfigError, DamagedDataError, DataError, MissingDataError
+from lensbench.stats import bootstrap_mean
+
+
+class Sample(Config):
+    rate: float = Field(gt=0)
+    width: int = 4
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path) -> None:
+    path = tmp_path / "a.json"
+    io.write_json(path, {"x": 1})
+    with pytest.raises(KeyboardInterrupt), io.atomic_path(path) as temp:
+        temp.write_text("half")
+        raise KeyboardInterrupt
+    assert io.read_json(path) == {"x": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
+def test_a_full_disk_is_a_clear_error(tmp_path) -> None:
+    with pytest.raises(DataError, match="No space left"), io.atomic_path(tmp_path / "a") as temp:
+        temp.unlink()
+        temp.symlink_to("/dev/full")
+        with temp.open("w") as file:
+            file.write("x" * 100)
+
+
+def test_an_unwritable_folder_is_a_clear_error(tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot write"):
+        io.write_text(tmp_path / "file" / "a.txt", "x")
+
+
+def test_arrays_round_trip_and_damage(tmp_path) -> None:
+    path = tmp_path / "a.safetensors"
+    io.write_arrays(path, {"x": np.arange(4)[::-1]})
+    assert io.read_arrays(path)["x"].tolist() == [3, 2, 1, 0]
+    path.write_bytes(path.read_bytes()[:10])
+    with pytest.raises(DamagedDataError):
+        io.read_arrays(path)
+    with pytest.raises(MissingDataError):
+        io.read_json(tmp_path / "none.json")
+    with pytest.raises(ValueError, match="JSON compliant"):
+        io.write_json(tmp_path / "nan.json", float("nan"))
+
+
+def test_configs_name_field_rule_value_and_the_nearest_key(tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"unknown key 'widht'.*Did you mean 'width'"):
+        Sample.parse({"rate": 1, "widht": 2})
+    with pytest.raises(ConfigError, match=r"rate: .*greater than 0 \(got -1\)"):
+        Sample.parse({"rate": -1})
+    assert Sample(rate=1).fingerprint() == Sample(rate=1.0).fingerprint() != Sample(rate=2).fingerprint()
+    (tmp_path / "bad.yaml").write_text("rate: [1")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        Sample.from_yaml(tmp_path / "bad.yaml")
+    (tmp_path / "good.yaml").write_text("rate: 2.5")
+    assert Sample.from_yaml(tmp_path / "good.yaml").rate == 2.5
+    with pytest.raises(MissingDataError):
+        Sample.from_yaml(tmp_path / "none.yaml")
+
+
+def test_the_bootstrap_covers_the_truth_and_tokens_would_not() -> None:
+    # 40 documents with a shared effect each, 50 tokens per document; true mean 0.
+    rng = np.random.default_rng(0)
+    hits = {"documents": 0, "tokens": 0}
+    for trial in range(200):
+        effect = rng.normal(size=40)
+        values = (effect[:, None] + rng.normal(size=(40, 50))).ravel()
+        groups = np.repeat(np.arange(40), 50)
+        for name, units in (("documents", groups), ("tokens", None)):
+            interval = bootstrap_mean(values, units, n_boot=200, seed=trial)
+            hits[name] += interval.low <= 0 <= interval.high
+    assert hits["documents"] / 200 > 0.88
+    assert hits["tokens"] / 200 < 0.5  # control: resampling tokens is far too sure
+    assert bootstrap_mean(values, groups).n == 40
+
+
+def test_the_bootstrap_refuses_nan_and_nothing() -> None:
+    with pytest.raises(ConfigError, match="1 of 2 values are not finite"):
+        bootstrap_mean(np.array([1.0, np.nan]))
+    with pytest.raises(ConfigError, match="at least one"):
+        bootstrap_mean(np.array([]))

@@ -1,0 +1,94 @@
+import json
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lensbench.errors import ConfigError, UnknownNameError
+from lensbench.plan import Add, Call, Clamp, Edit, Op, Plan, Project, Replace, Scale, Set, Zero, edit, skip_layers
+from lensbench.sites import Site
+
+NUMBER = st.floats(-5, 5, allow_nan=False, width=32)
+OP = st.one_of(
+    st.builds(Add, NUMBER),
+    st.builds(lambda v: Set(torch.tensor(v)), st.lists(NUMBER, min_size=1, max_size=4)),
+    st.builds(Scale, NUMBER),
+    st.just(Zero()),
+    st.builds(lambda n: Project(torch.randn(n, 4, generator=torch.Generator().manual_seed(n))), st.integers(1, 3)),
+    st.builds(Clamp, NUMBER, st.none()),
+)
+PLAN = st.builds(
+    Plan,
+    st.lists(st.builds(Edit, st.just(Site("resid_post", 1)), OP, st.none(), st.sampled_from([None, (0, -1)])), max_size=3).map(tuple),
+    st.frozensets(st.integers(0, 9), max_size=3),
+    st.none() | st.integers(0, 9),
+)
+
+
+@given(PLAN)
+def test_json_round_trip_keeps_equality_hash_and_fingerprint(plan: Plan) -> None:
+    back = Plan.from_json(json.loads(json.dumps(plan.to_json())))
+    assert back == plan
+    assert hash(back) == hash(plan)
+    assert back.fingerprint() == plan.fingerprint()
+
+
+@given(PLAN, PLAN)
+def test_sum_holds_both_and_the_empty_plan_is_neutral(a: Plan, b: Plan) -> None:
+    total = a + b
+    assert total.edits == a.edits + b.edits
+    assert total.skips == a.skips | b.skips
+    assert a + Plan() == a == Plan() + a
+
+
+def test_content_decides_equality() -> None:
+    assert edit("blocks.1.resid_post", Add(torch.ones(3))) == edit("blocks.1.hook_resid_post", Add(torch.ones(3)))
+    assert edit("blocks.1.resid_post", Add(torch.ones(3))) != edit("blocks.1.resid_post", Add(torch.zeros(3)))
+    assert Add(1.0) != Set(1.0)
+
+
+@pytest.mark.parametrize(
+    ("op", "expected"),
+    [
+        (Add(2.0), [3.0, 4.0, 5.0]),
+        (Set(torch.tensor([7.0, 8.0, 9.0])), [7.0, 8.0, 9.0]),
+        (Scale(torch.tensor([0.0, 1.0, 2.0])), [0.0, 2.0, 6.0]),
+        (Zero(), [0.0, 0.0, 0.0]),
+        (Clamp(1.5, 2.5), [1.5, 2.0, 2.5]),
+        (Project(torch.tensor([[2.0, 0.0, 0.0]])), [0.0, 2.0, 3.0]),
+        (Project(torch.tensor([[2.0, 0.0, 0.0], [1.0, 1.0, 0.0], [2.0, 2.0, 0.0]]), keep=True), [1.0, 2.0, 0.0]),
+    ],
+)
+def test_operations(op: Op, expected: list[float]) -> None:
+    torch.testing.assert_close(op.apply(torch.tensor([[1.0, 2.0, 3.0]])), torch.tensor([expected]))
+
+
+def test_replace_refuses_another_shape() -> None:
+    with pytest.raises(ConfigError, match="use Set"):
+        Replace(torch.ones(3)).apply(torch.ones(2, 3))
+
+
+def test_a_call_is_marked_and_cannot_be_read_back() -> None:
+    plan = edit("blocks.0.attn_out", Call(lambda x: x * 2, "double"))
+    assert not plan.reproducible
+    assert edit("blocks.0.attn_out", Zero()).reproducible
+    with pytest.raises(ConfigError, match="double"):
+        Plan.from_json(plan.to_json())
+
+
+def test_impossible_edits_are_refused() -> None:
+    with pytest.raises(ConfigError, match="no heads"):
+        edit("blocks.0.resid_post", Zero(), heads=[0])
+    with pytest.raises(ConfigError, match="empty selection"):
+        edit("blocks.0.resid_post", Zero(), positions=[])
+    with pytest.raises(ConfigError, match="counted from 0"):
+        skip_layers([-1])
+    with pytest.raises(UnknownNameError, match="Did you mean 'Scale'"):
+        Plan.from_json({"edits": [{"site": "embed", "op": "Scal"}], "skips": [], "stop": None})
+
+
+def test_str_reads_as_a_sentence() -> None:
+    plan = edit("blocks.3.attn.z", Zero(), heads=[1]) + skip_layers([2]) + Plan(stop=5)
+    assert str(plan) == "blocks.3.attn.z heads=(1,) <- Zero()\nskip layers [2]\nstop before layer 5"
+    assert str(Plan()) == "empty plan"
