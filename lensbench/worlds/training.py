@@ -123,7 +123,7 @@ def save_model(config: WorldTrainConfig, world: Atlas, model: nn.Module, folder:
     }
     _write_tensors(folder / "model.safetensors", weights, {"format": "pt"})
     settings = model.config.to_dict()
-    settings.update(dtype="float16", architectures=["LlamaForCausalLM"])
+    settings.update(dtype="float32", architectures=["LlamaForCausalLM"])
     settings.pop("_name_or_path", None)
     io.write_json(folder / "config.json", settings)
     io.write_json(

@@ -1,0 +1,1 @@
+"""Bundled models and prompt sets; ``README.md`` beside this file names source and licence."""
