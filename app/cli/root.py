@@ -1,0 +1,54 @@
+"""The tree of commands; building it imports nothing heavy."""
+
+from typing import Annotated
+
+import typer
+
+from lensbench.app.cli import (
+    capture,
+    demo,
+    doctor,
+    evaluate,
+    report,
+    runs,
+    store,
+    train,
+    world,
+)
+from lensbench.app.cli.groups import new_group
+
+HELP = """Capture a transformer's activations once, then ask them anything.
+
+Every command takes --json (one JSON document on stdout; progress is on stderr) and --traceback.
+Exit codes: 0 ok, 1 a bug, 2 usage or configuration, 3 missing or damaged data or model, 4 over a
+stated budget, 130 stopped.
+"""
+
+
+def build() -> typer.Typer:
+    """The application with all its commands."""
+    app = new_group(HELP)
+    app.callback()(_root)
+    app.command("demo")(demo.demo)
+    app.command("capture")(capture.capture)
+    app.add_typer(store.group(), name="store")
+    app.command("report")(report.report)
+    app.add_typer(train.group(), name="train")
+    app.add_typer(evaluate.group(), name="eval")
+    app.add_typer(runs.group(), name="runs")
+    app.add_typer(world.group(), name="world")
+    app.command("doctor")(doctor.doctor)
+    return app
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True)
+    ] = False,
+) -> None:
+    if version:
+        from lensbench import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+

@@ -1,0 +1,76 @@
+"""``lensbench train``: sweeps of dictionaries."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lensbench.app.cli.console import Answer, Progress, fields, table
+from lensbench.app.cli.groups import RevisionOption, new_group
+
+
+def group() -> typer.Typer:
+    """The commands of this file."""
+    app = new_group("Train dictionaries on captured activations.")
+    app.callback()(_keep_group)
+    app.command("sae")(sae)
+    return app
+
+
+def _keep_group() -> None:
+    """Train dictionaries on captured activations."""
+
+
+def sae(
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="Sweep file (YAML): source, train, sweep.")
+    ] = None,
+    store: Annotated[Path | None, typer.Option("--store", help="Store to train on.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Without a store: capture from this model.")
+    ] = None,
+    text: Annotated[str | None, typer.Option("--text", help="With --model: the text.")] = None,
+    sites: Annotated[
+        list[str] | None, typer.Option("--sites", help="Sites to train on, several in a row.")
+    ] = None,
+    architecture: Annotated[
+        str | None, typer.Option("--architecture", help="topk, batchtopk, ...; lists: topk,relu.")
+    ] = None,
+    d_sae: Annotated[str | None, typer.Option("--d-sae", help="Latents; lists: 512,1024.")] = None,
+    k: Annotated[str | None, typer.Option("--k", help="Latents per token; lists: 16,32.")] = None,
+    tokens: Annotated[
+        int | None, typer.Option("--tokens", help="Training tokens per dictionary.")
+    ] = None,
+    assign: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any key: train.batch=2048, sweep.lr=1e-3,3e-4. Repeatable."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Run folder.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", help="Go on with this run folder.")
+    ] = None,
+    array: Annotated[
+        str | None, typer.Option("--array", help="i/n: train the i-th of n parts (from 1).")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print parameters, memory, disk and time; train none.")
+    ] = False,
+    revision: RevisionOption = None,
+) -> Answer:
+    """Train a sweep; comma lists and grids expand, RUN holds one sub-folder per dictionary."""
+    from lensbench.app.workflows.training import TrainRequest, train_sweep
+
+    request = TrainRequest(
+        config=config, store=store, model=model, text=text, sites=_split(sites),
+        architecture=architecture, d_sae=d_sae, k=k, tokens=tokens, assign=tuple(assign or ()),
+        out=out, resume=resume, array=array, dry_run=dry_run, revision=revision,
+    )  # fmt: skip
+    progress = Progress("train")
+    facts = train_sweep(request, progress=progress)
+    progress.end()
+    head = {k: v for k, v in facts.items() if not isinstance(v, (dict, list))}
+    return Answer(facts, table(facts["dictionaries"]) + "\n\n" + fields(head))
+
+
+def _split(sites: list[str] | None) -> tuple[str, ...]:
+    return tuple(part for site in sites or () for part in site.split(",") if part)

@@ -1,0 +1,58 @@
+"""Settings as people type them: ``--set a.b=c`` and comma lists, into plain dictionaries."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from lensbench.errors import ConfigError
+
+
+def read_value(text: str) -> Any:
+    """One value, or a list where commas part several: ``16``, ``topk``, ``16,32``.
+
+    YAML reads ``1e-3`` as text; numbers written so are numbers here.
+    """
+    if "," in text and not text.lstrip().startswith(("[", "{", '"', "'")):
+        return [read_value(part.strip()) for part in text.split(",") if part.strip()]
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"cannot read the value {text!r}: {error}") from error
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def assignments(items: Sequence[str]) -> dict[str, Any]:
+    """``["train.batch=2048", "sweep.lr=1e-3,3e-4"]`` as nested dictionaries.
+
+    Raises:
+        ConfigError: no ``=``, an empty key, or a key that is both a value and a section.
+    """
+    tree: dict[str, Any] = {}
+    for item in items:
+        key, equals, text = item.partition("=")
+        parts = [part.strip() for part in key.split(".")]
+        if not equals or not all(parts):
+            raise ConfigError(f"--set needs key=value, such as train.batch=2048; got {item!r}")
+        where = tree
+        for part in parts[:-1]:
+            where = where.setdefault(part, {})
+            if not isinstance(where, dict):
+                raise ConfigError(f"--set {item!r}: {part!r} was set to a value before")
+        where[parts[-1]] = read_value(text)
+    return tree
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with the values of ``over``; sections merge, everything else is replaced."""
+    out = dict(base)
+    for key, value in over.items():
+        below = out.get(key)
+        both = isinstance(value, Mapping) and isinstance(below, Mapping)
+        out[key] = merged(below, value) if both else value
+    return out

@@ -1,0 +1,58 @@
+"""Sampling a world's text and training its model."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lensbench.app.workflows.settings import assignments, merged
+from lensbench.config import load_yaml
+from lensbench.errors import ConfigError, UnknownNameError
+
+
+def sample_world(
+    out: Path, *, n_docs: int, split: str, seed: int, world_seed: int, variant: str, family: str
+) -> dict[str, Any]:
+    """Write ``n_docs`` documents of the atlas as JSON lines.
+
+    Raises:
+        UnknownNameError: an unknown split, variant or family.
+    """
+    from lensbench.worlds.atlas import SPLITS, Atlas, write_jsonl
+
+    _one_of("split", split, SPLITS)
+    _one_of("variant", variant, ("english", "equal"))
+    world = Atlas(world_seed, variant)  # pyright: ignore[reportArgumentType] - checked above
+    if family:
+        _one_of("family", family, world.families)
+    corpus = world.sample(n_docs, split, seed, family=family)
+    write_jsonl(corpus, out)
+    return {
+        "file": str(out),
+        "documents": corpus.n_docs,
+        "tokens": len(corpus.tokens),
+        "split": split,
+        "vocabulary": len(corpus.vocab),
+    }
+
+
+def train_world_model(
+    config: Path | None,
+    given: Mapping[str, Any],
+    assign: Sequence[str],
+    progress: Callable[[dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
+    """Train a world's model from a recipe file, flags and ``--set`` (later ones win)."""
+    from lensbench.worlds.recipe import WorldTrainConfig
+    from lensbench.worlds.training import train_world
+
+    base = load_yaml(config) if config is not None else {}
+    if not isinstance(base, dict):
+        raise ConfigError(f"{config} must be a mapping of recipe keys")
+    recipe = WorldTrainConfig.parse(merged(merged(base, given), assignments(assign)))
+    folder = train_world(recipe, progress)
+    return {"model": str(folder), "steps": recipe.steps, "seeds": recipe.seeds}
+
+
+def _one_of(kind: str, name: str, known: Sequence[str]) -> None:
+    if name not in known:
+        raise UnknownNameError(kind, name, known=known)
