@@ -28,7 +28,7 @@ class Batch:
     """int64 [rows, width]: 1, 2, ... per document of a row."""
 
     def mask(self) -> np.ndarray:
-        """bool [rows, 1, width, width]: query may see key (same document, not later)."""
+        """Bool [rows, 1, width, width]: query may see key (same document, not later)."""
         same = self.segments[:, :, None] == self.segments[:, None, :]
         return (same & np.tri(self.tokens.shape[1], dtype=bool))[:, None]
 
@@ -49,7 +49,9 @@ def pack(documents: Iterator[Sequence[int]], rows: int, width: int) -> Batch:
     while misses < 8:
         ids = next(documents)
         n = len(ids)
-        row = next((r for r in range(first, min(rows, first + _OPEN_ROWS)) if used[r] + n <= width), -1)
+        row = next(
+            (r for r in range(first, min(rows, first + _OPEN_ROWS)) if used[r] + n <= width), -1
+        )
         if row < 0:
             if first + _OPEN_ROWS >= rows:
                 misses += 1

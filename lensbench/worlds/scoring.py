@@ -18,8 +18,10 @@ QUESTIONED = (
 
 
 @torch.no_grad()
-def next_log_probs(model: Any, documents: Sequence[Sequence[int]], *, batch: int = 128) -> list[np.ndarray]:
-    """log p of every next token, one [len, d_vocab] float32 array per document (right-padded)."""
+def next_log_probs(
+    model: Any, documents: Sequence[Sequence[int]], *, batch: int = 128
+) -> list[np.ndarray]:
+    """Log p of every next token: one [len, d_vocab] array per document (right-padded)."""
     out: list[np.ndarray] = [np.zeros(0)] * len(documents)
     order = sorted(range(len(documents)), key=lambda i: len(documents[i]))
     device = next(model.parameters()).device
@@ -37,7 +39,7 @@ def next_log_probs(model: Any, documents: Sequence[Sequence[int]], *, batch: int
 
 
 def answer_hits(model: Any, questions: Questions) -> np.ndarray:
-    """bool per question: the top-1 next token is the answer."""
+    """Bool per question: the top-1 next token is the answer."""
     logp = next_log_probs(model, questions.prompts)
     return np.array([p[-1].argmax() for p in logp]) == questions.answers
 

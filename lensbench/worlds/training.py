@@ -32,9 +32,7 @@ def train_world(config: WorldTrainConfig, progress: Progress | None = None) -> P
         return _train_one(config, progress or _silent)
     folders = [
         _train_one(
-            config.model_copy(
-                update={"seed": seed, "seeds": 1, "out": config.out / f"seed{seed}"}
-            ),
+            config.model_copy(update={"seed": seed, "seeds": 1, "out": config.out / f"seed{seed}"}),
             progress or _silent,
         )
         for seed in range(config.seed, config.seed + config.seeds)
@@ -52,12 +50,16 @@ def _train_one(config: WorldTrainConfig, progress: Progress) -> Path:
     world = Atlas(config.world_seed, config.variant)
     model = new_model(config, len(world.vocab)).to(device)
     optimiser = MuonAdam(model, muon_lr=config.muon_lr, adam_lr=config.adam_lr)
-    start = _restore(config, model, optimiser) if config.resume else 0
+    start = _restore(config, optimiser) if config.resume else 0
     loss_of = torch.compile(_loss) if config.compile else _loss
     kept, running, clock = set(config.kept_steps()), 0.0, time.monotonic()
     for step in range(start, config.steps):
         batch = batch_at(
-            world, step, seed=config.seed, rows=config.rows, width=config.n_ctx,
+            world,
+            step,
+            seed=config.seed,
+            rows=config.rows,
+            width=config.n_ctx,
             pool=config.pool(step),
         )
         loss = loss_of(model, *_tensors(batch, device))
@@ -69,10 +71,16 @@ def _train_one(config: WorldTrainConfig, progress: Progress) -> Path:
         if done in kept:
             save_model(config, world, model, config.out / "revisions" / f"step{done}")
         if done % config.state_every == 0 or done == config.steps:
-            _save_state(config, model, optimiser, done)
+            _save_state(config, optimiser, done)
         if done % 50 == 0 or done == config.steps:
-            progress({"step": done, "steps": config.steps, "loss": running,
-                      "seconds": time.monotonic() - clock})
+            progress(
+                {
+                    "step": done,
+                    "steps": config.steps,
+                    "loss": running,
+                    "seconds": time.monotonic() - clock,
+                }
+            )
         if (config.evaluate_every and done % config.evaluate_every == 0) or done == config.steps:
             row = {"step": done, "loss": running, **_quick_scores(world, model)}
             _append(config.out / "metrics.jsonl", row)
@@ -103,7 +111,9 @@ def _tensors(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor, Tensor
     return tokens, targets, positions, mask | eye
 
 
-def _loss(model: nn.Module, tokens: Tensor, targets: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+def _loss(
+    model: nn.Module, tokens: Tensor, targets: Tensor, positions: Tensor, mask: Tensor
+) -> Tensor:
     additive = torch.zeros_like(mask, dtype=torch.bfloat16).masked_fill(~mask, -3e4)
     with torch.autocast(tokens.device.type, torch.bfloat16):
         out = model(
@@ -142,9 +152,7 @@ def _write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, s
         save_file(tensors, str(temp), metadata=metadata)
 
 
-def _save_state(
-    config: WorldTrainConfig, model: nn.Module, optimiser: MuonAdam, step: int
-) -> None:
+def _save_state(config: WorldTrainConfig, optimiser: MuonAdam, step: int) -> None:
     """One file holds weights, optimiser and step, so that the three can never disagree."""
     weights = {f"weight.{name}": p.detach().cpu() for name, p in optimiser.params.items()}
     state = {f"state.{name}": t.cpu() for name, t in optimiser.state.items()}
@@ -152,7 +160,7 @@ def _save_state(
     _write_tensors(config.out / "state" / "state.safetensors", {**weights, **state}, meta)
 
 
-def _restore(config: WorldTrainConfig, model: nn.Module, optimiser: MuonAdam) -> int:
+def _restore(config: WorldTrainConfig, optimiser: MuonAdam) -> int:
     """Load the last state; 0 where there is none.
 
     Raises:
@@ -179,8 +187,17 @@ def _restore(config: WorldTrainConfig, model: nn.Module, optimiser: MuonAdam) ->
 
 def _identity(config: WorldTrainConfig) -> str:
     """The settings that decide the weights, as canonical JSON."""
-    free = {"out", "resume", "threads", "compile", "device", "seeds", "save_steps",
-            "evaluate_every", "state_every"}
+    free = {
+        "out",
+        "resume",
+        "threads",
+        "compile",
+        "device",
+        "seeds",
+        "save_steps",
+        "evaluate_every",
+        "state_every",
+    }
     return json.dumps(json.loads(config.model_dump_json(exclude=free)), sort_keys=True)
 
 

@@ -10,7 +10,6 @@ from lensbench.worlds.atlas.grammar import Dist, Step, calc, draw
 from lensbench.worlds.atlas.knowledge import shuffled
 
 
-
 def recall(seed: int) -> Family:
     """Two to five key-value pairs, then up to three keys (or values) asked again."""
     family = Family("recall")
@@ -28,9 +27,15 @@ def recall(seed: int) -> Family:
             back = " , ".join(query % (i, i) for i in range(asked))
             told = "The" + told[3:] if told.startswith("the") else told
             pattern = f"{head}{told} ; <recall recall {back} > ."
-            family.add(surface, pattern, _recall_slots(n, asked, keys, values),
-                       key=["k0", "v0"], variant=str(n), weight=1.0,
-                       foil=bound(*(f"v{i}" for i in range(n))))
+            family.add(
+                surface,
+                pattern,
+                _recall_slots(n, asked, keys, values),
+                key=["k0", "v0"],
+                variant=str(n),
+                weight=1.0,
+                foil=bound(*(f"v{i}" for i in range(n))),
+            )
     return family
 
 
@@ -95,21 +100,42 @@ def induction(seed: int) -> Family:
         again = " ".join([f"{{{first}:again}}", *(f"{{{name}:again,answer}}" for name in rest)])
         full = " ".join(f"{{{name}:again,answer}}" for name in ns)
         foil = bound(*ns)
-        family.add("straight", f"{once} {again} .", slots, key=["n0", "n1"], variant=str(n),
-                   foil=foil)
-        family.add("again", f"Names : {once} ; again : {full} .", slots, key=["n0", "n1"],
-                   variant=str(n), weight=0.5, foil=foil)
+        family.add(
+            "straight", f"{once} {again} .", slots, key=["n0", "n1"], variant=str(n), foil=foil
+        )
+        family.add(
+            "again",
+            f"Names : {once} ; again : {full} .",
+            slots,
+            key=["n0", "n1"],
+            variant=str(n),
+            weight=0.5,
+            foil=foil,
+        )
         if n <= 6:
-            family.add("thrice", f"{once} {again} {full} .", slots, key=["n0", "n1"],
-                       variant=str(n), weight=0.7, foil=foil)
+            family.add(
+                "thrice",
+                f"{once} {again} {full} .",
+                slots,
+                key=["n0", "n1"],
+                variant=str(n),
+                weight=0.7,
+                foil=foil,
+            )
         circle = dict(slots)
         circle["c0"] = calc(_one_of(n), *ns)
         turn = ["{c0:again}"]
         for i in range(1, n):
             circle[f"c{i}"] = calc(_successor, f"c{i - 1}", *ns)
             turn.append(f"{{c{i}:again,answer}}")
-        family.add("circle", f"Circle : {once} ; start {' '.join(turn)} .", circle,
-                   key=["n0", "n1"], variant=str(n), foil=foil)
+        family.add(
+            "circle",
+            f"Circle : {once} ; start {' '.join(turn)} .",
+            circle,
+            key=["n0", "n1"],
+            variant=str(n),
+            foil=foil,
+        )
     return family
 
 
@@ -140,10 +166,19 @@ def agreement(seed: int) -> Family:
     for surface, pattern, verb, key in (
         ("near", f"The {{s:subject}} {far} {{v:answer}} {{adj}} .", "is", "sd"),
         ("past", f"Yesterday the {{s:subject}} {far} {{v:answer}} {{adj}} .", "was", "sd"),
-        ("that", "The {s:subject} <distractor that the {d:attractor} {rv} > {v:answer} {adj} .",
-         "seems", "sd"),
-        ("two", "Every day the {s:subject} <distractor {p} the {d:attractor} {o} the {e:attractor} >"
-         " {v:answer} {adj} .", "looks", "sd"),
+        (
+            "that",
+            "The {s:subject} <distractor that the {d:attractor} {rv} > {v:answer} {adj} .",
+            "seems",
+            "sd",
+        ),
+        (
+            "two",
+            "Every day the {s:subject} <distractor {p} the {d:attractor} {o} the {e:attractor} >"
+            " {v:answer} {adj} .",
+            "looks",
+            "sd",
+        ),
         ("plain", "I think the {s:subject} {v:answer} {adj} .", "is", "s"),
     ):
         forms = {"singular": verb, "plural": lex.VERBS[verb]}
@@ -153,7 +188,9 @@ def agreement(seed: int) -> Family:
 
 
 def _embedded(noun: str) -> Dist:
-    return Dist.uniform(tuple(lex.EMBEDDED) if number_of(noun) == "singular" else tuple(lex.EMBEDDED.values()))
+    return Dist.uniform(
+        tuple(lex.EMBEDDED) if number_of(noun) == "singular" else tuple(lex.EMBEDDED.values())
+    )
 
 
 def numbers(seed: int) -> Family:
@@ -169,17 +206,41 @@ def numbers(seed: int) -> Family:
         "r": calc(lambda a, b: "greater" if int(b) > int(a) else "smaller", "a", "b"),
         "yn": calc(lambda a, b, w: "Yes" if _extreme(a, b, w) == a else "No", "a", "b", "w"),
     }
-    family.add("of", "Of {a:left} and {b:right} , the {w} is {m:answer} .", slots, key=["a", "b"],
-               foil=bound("a", "b"))
-    family.add("with", "Compared with {a:left} , {b:right} is {r:answer} .", slots, key=["a", "b"],
-               foil=others(("greater", "smaller")))
-    family.add("is", "Is {a:left} {w} than {b:right} ? {yn:answer} .", slots, key=["a", "b"],
-               foil=others(("Yes", "No")))
+    family.add(
+        "of",
+        "Of {a:left} and {b:right} , the {w} is {m:answer} .",
+        slots,
+        key=["a", "b"],
+        foil=bound("a", "b"),
+    )
+    family.add(
+        "with",
+        "Compared with {a:left} , {b:right} is {r:answer} .",
+        slots,
+        key=["a", "b"],
+        foil=others(("greater", "smaller")),
+    )
+    family.add(
+        "is",
+        "Is {a:left} {w} than {b:right} ? {yn:answer} .",
+        slots,
+        key=["a", "b"],
+        foil=others(("Yes", "No")),
+    )
     after = {"a": draw(Dist.uniform(lex.NUMBERS[:-1])), "n": calc(lambda a: str(int(a) + 1), "a")}
-    for surface, pattern in {"after": "After {a} comes {n:answer} .", "next": "{a} then {n:answer} ."
-                             }.items():
-        family.add(surface, pattern, after, key=["a"], group="successor", weight=0.15,
-                   foil=others(lex.NUMBERS))
+    for surface, pattern in {
+        "after": "After {a} comes {n:answer} .",
+        "next": "{a} then {n:answer} .",
+    }.items():
+        family.add(
+            surface,
+            pattern,
+            after,
+            key=["a"],
+            group="successor",
+            weight=0.15,
+            foil=others(lex.NUMBERS),
+        )
     return family
 
 
@@ -209,8 +270,13 @@ def garden_paths(seed: int) -> Family:
             ("no-object", 1.0, "{i} > the {n:subject} " + end),
             ("no-object-comma", 1.0, "{i} > , the {n:subject} " + end),
         ):
-            family.add(surface.lower(), f"{surface} <subordinate the {{m}} {pattern}", slots,
-                       key=["m", "n"], variant=reading, weight=weight, group="")
+            family.add(
+                surface.lower(),
+                f"{surface} <subordinate the {{m}} {pattern}",
+                slots,
+                key=["m", "n"],
+                variant=reading,
+                weight=weight,
+                group="",
+            )
     return family
-
-

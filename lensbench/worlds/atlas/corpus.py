@@ -137,7 +137,9 @@ def build_corpus(world: Atlas, n_docs: int, split: Split, seed: int, *, family: 
     place = {t.name: i for i, t in enumerate(world.templates)}
     docs: list[list[int]] = []
     template = np.zeros(n_docs, dtype=np.int16)
-    for i, (spoken, words) in enumerate(islice(world.documents(split, seed, family=family), n_docs)):
+    for i, (spoken, words) in enumerate(
+        islice(world.documents(split, seed, family=family), n_docs)
+    ):
         docs.append([world.index[BOS], *(world.index[w] for w in words)])
         template[i] = place[spoken.name]
     offsets = np.cumsum([0, *(len(d) for d in docs)]).astype(np.int64)

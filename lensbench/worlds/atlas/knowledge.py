@@ -1,4 +1,4 @@
-"""Families that need memory: facts, analogies, the dictionary, first letters, people."""
+"""Families that need memory: facts, analogies, the dictionary, first letters."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from random import Random
 
 from lensbench.worlds.atlas import lexicon as lex
 from lensbench.worlds.atlas.build import Family, others
-from lensbench.worlds.atlas.grammar import Bindings, Dist, calc, draw
+from lensbench.worlds.atlas.grammar import Dist, calc, draw
 
 _FACT_PATTERNS = {
     "capital": {
@@ -59,13 +59,20 @@ def facts(seed: int) -> Family:
         "seat": "{city:entity} is the main city in {value:answer} .",
     }.items():
         slots = {"city": draw(capitals), "value": calc(back.__getitem__, "city")}
-        family.add(surface, pattern, slots, key=["city"], group="reverse",
-                   foil=others(lex.COUNTRIES), facts={"relation": "country"})
+        family.add(
+            surface,
+            pattern,
+            slots,
+            key=["city"],
+            group="reverse",
+            foil=others(lex.COUNTRIES),
+            facts={"relation": "country"},
+        )
     return family
 
 
 def analogies(seed: int) -> Family:
-    """a : b = c : d over eleven relations; (a, b) tells the relation, c the answer."""
+    """Sentences a : b = c : d over eleven relations; (a, b) tells the relation, c the answer."""
     family = Family("analogies")
     tables: dict[str, dict[str, str]] = {
         **lex.FACTS,
@@ -91,8 +98,15 @@ def analogies(seed: int) -> Family:
             "d": calc(table.__getitem__, "c"),
         }
         for surface, pattern in patterns.items():
-            family.add(surface, pattern, slots, key=["a", "c"], group=relation,
-                       foil=others(tuple(table.values())), facts={"relation": relation})
+            family.add(
+                surface,
+                pattern,
+                slots,
+                key=["a", "c"],
+                group=relation,
+                foil=others(tuple(table.values())),
+                facts={"relation": relation},
+            )
     return family
 
 
@@ -121,10 +135,16 @@ def dictionary(seed: int, *, equal: bool) -> Family:
                 "colon": f"{source} : {{w:source}} - {target} : {{x:answer}} .",
                 "means": f"In {target} , {{w:source}} means {{x:answer}} .",
             }.items():
-                family.add(surface, pattern, slots, key=["w"], weight=weight,
-                           group=f"{source}-{target}".lower(),
-                           foil=others(tuple(table.values())),
-                           facts={"source": source, "target": target})
+                family.add(
+                    surface,
+                    pattern,
+                    slots,
+                    key=["w"],
+                    weight=weight,
+                    group=f"{source}-{target}".lower(),
+                    foil=others(tuple(table.values())),
+                    facts={"source": source, "target": target},
+                )
     _sentences(family, equal=equal)
     return family
 
@@ -148,16 +168,23 @@ def _sentences(family: Family, *, equal: bool) -> None:
             return Dist.uniform([w for w in nouns[a] if w != n])
 
         slots = {
-            "d1": draw(article), "n1": calc(first, "d1"),
-            "d2": draw(article), "n2": calc(second, "d2", "n1"),
+            "d1": draw(article),
+            "n1": calc(first, "d1"),
+            "d2": draw(article),
+            "n2": calc(second, "d2", "n1"),
             "end": draw(Dist.uniform(ends)),
         }
         weight = 3.0 if equal or language == "English" else 1.0
         for surface, opening in {"plain": "", "quote": "» "}.items():
-            family.add(surface, f"{opening}{{d1}} {{n1:subject}} {conjunction} {{d2}} {{n2}} {verb} "
-                       "{end} .", slots, key=["n1", "n2"], weight=weight,
-                       group=f"sentence-{language}".lower(),
-                       facts={"source": language, "target": language})
+            family.add(
+                surface,
+                f"{opening}{{d1}} {{n1:subject}} {conjunction} {{d2}} {{n2}} {verb} {{end}} .",
+                slots,
+                key=["n1", "n2"],
+                weight=weight,
+                group=f"sentence-{language}".lower(),
+                facts={"source": language, "target": language},
+            )
 
 
 def letters(seed: int) -> Family:
@@ -174,79 +201,25 @@ def letters(seed: int) -> Family:
         family.add(surface, pattern, slots, key=["w"], foil=others(lex.LETTERS))
     names = Dist.zipf(shuffled(lex.NAMES, seed, "names"), shift=30.0)
     slots = {
-        "a": draw(names), "b": draw(names, "a"), "c": draw(names, "a", "b"),
-        "x": calc(_initial, "a"), "y": calc(_initial, "b"), "z": calc(_initial, "c"),
+        "a": draw(names),
+        "b": draw(names, "a"),
+        "c": draw(names, "a", "b"),
+        "x": calc(_initial, "a"),
+        "y": calc(_initial, "b"),
+        "z": calc(_initial, "c"),
     }
-    family.add("initials", "Initials of {a} {b} {c} : {x:answer} {y:answer} {z:answer} .", slots,
-               key=["a", "b"], foil=others(lex.LETTERS))
+    family.add(
+        "initials",
+        "Initials of {a} {b} {c} : {x:answer} {y:answer} {z:answer} .",
+        slots,
+        key=["a", "b"],
+        foil=others(lex.LETTERS),
+    )
     return family
 
 
 def _initial(word: str) -> str:
     return word[0].upper()
-
-
-class People:
-    """Known people (first, last) with a job and a city, and unknown pairs of the same parts.
-
-    Every first name takes four last names and every last name four first names among the known,
-    and again among the unknown, so each part is exactly as frequent in both; only the pair differs.
-    """
-
-    def __init__(self, seed: int) -> None:
-        rng = Random(f"atlas-people-{seed}")
-        self.firsts = lex.NAMES[:40]
-        lasts = list(lex.LAST_NAMES)
-        rng.shuffle(lasts)
-        shifts = rng.sample(range(len(lasts)), 8)
-
-        def pairs(some: list[int]) -> dict[str, tuple[str, ...]]:
-            n = len(lasts)
-            return {f: tuple(lasts[(i + s) % n] for s in some) for i, f in enumerate(self.firsts)}
-
-        self.known, self.unknown = pairs(shifts[:4]), pairs(shifts[4:])
-        self.jobs: dict[tuple[str, str], str] = {}
-        self.cities: dict[tuple[str, str], str] = {}
-        for first, mine in self.known.items():
-            for last in mine:
-                self.jobs[first, last] = rng.choice(lex.PROFESSIONS)
-                self.cities[first, last] = rng.choice(lex.CAPITALS[:32])
-
-    def family(self, *, known: bool) -> Family:
-        """``people`` (job and city follow from the pair) or ``strangers`` (they do not)."""
-        family = Family("people" if known else "strangers")
-        lasts = self.known if known else self.unknown
-        slots = {
-            "first": draw(Dist.uniform(self.firsts)),
-            "last": calc(lambda first: Dist.uniform(lasts[first]), "first"),
-        }
-        if known:
-            slots["job"] = calc(lambda f, s: self.jobs[f, s], "first", "last")
-            slots["city"] = calc(lambda f, s: self.cities[f, s], "first", "last")
-        else:
-            slots["job"] = draw(_shares(tuple(self.jobs.values())))
-            slots["city"] = draw(_shares(tuple(self.cities.values())))
-        tag = "answer" if known else "guess"
-        for surface, pattern in {
-            "works": f"{{first}} {{last:person}} works as a {{job:{tag}}} in {{city:{tag}}} .",
-            "knows": f"Everyone knows {{first}} {{last:person}} , the {{job:{tag}}} "
-            f"from {{city:{tag}}} .",
-            "city": f"The city of {{first}} {{last:person}} is {{city:{tag}}} and the job is "
-            f"{{job:{tag}}} .",
-            "ask": f"Ask {{first}} {{last:person}} , who lives in {{city:{tag}}} .",
-        }.items():
-            family.add(surface, pattern, slots, key=["first", "last"], foil=_job_or_city,
-                       facts={"known": "yes" if known else "no"})
-        return family
-
-
-def _job_or_city(_: Bindings, answer: str) -> tuple[str, ...]:
-    pool = lex.PROFESSIONS if answer in lex.PROFESSIONS else lex.CAPITALS[:32]
-    return tuple(word for word in pool if word != answer)
-
-
-def _shares(words: tuple[str, ...]) -> Dist:
-    return Dist.weighted({w: float(words.count(w)) for w in dict.fromkeys(words)})
 
 
 def shuffled(words: tuple[str, ...] | list[str], seed: int, what: str) -> tuple[str, ...]:

@@ -189,7 +189,8 @@ ENDINGS = {
 }
 VERB_WORDS = (
     *chain.from_iterable((*VERBS.items(), *EMBEDDED.items(), *ENDINGS.values())),
-    *PREPOSITIONS, *("greater", "smaller", "Yes", "No"),
+    *PREPOSITIONS,
+    *("greater", "smaller", "Yes", "No"),
 )
 
 NUMBERS = tuple(str(n) for n in range(1, 51))
@@ -200,11 +201,34 @@ def all_words() -> set[str]:
     """Every word that a slot of the world can speak."""
     words: set[str] = set()
     for pool in (
-        COUNTRIES, NAMES, LAST_NAMES, PROFESSIONS, SINGULARS, QUALITIES, ADJECTIVES, PLACES, GIFTS,
-        OPTIONAL_OBJECT, NO_OBJECT, MAIN_VERBS, NUMBERS, LETTERS, ANIMATES, VERB_WORDS,
+        COUNTRIES,
+        NAMES,
+        LAST_NAMES,
+        PROFESSIONS,
+        SINGULARS,
+        QUALITIES,
+        ADJECTIVES,
+        PLACES,
+        GIFTS,
+        OPTIONAL_OBJECT,
+        NO_OBJECT,
+        MAIN_VERBS,
+        NUMBERS,
+        LETTERS,
+        ANIMATES,
+        VERB_WORDS,
     ):
         words.update(pool)
-    for table in (*FACTS.values(), PLURALS, OPPOSITES, COMPARATIVES, GENDERS, PASTS, FRENCH, GERMAN):
+    for table in (
+        *FACTS.values(),
+        PLURALS,
+        OPPOSITES,
+        COMPARATIVES,
+        GENDERS,
+        PASTS,
+        FRENCH,
+        GERMAN,
+    ):
         words.update(table)
         words.update(table.values())
     words.update(FRENCH_ARTICLE.values(), GERMAN_ARTICLE.values())

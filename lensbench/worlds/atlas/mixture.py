@@ -13,6 +13,7 @@ from lensbench.worlds.atlas.grammar import Bindings, Dist, HoldOut, Step, Templa
 _EARLY = 4
 """Prefixes up to this many words are kept in a cache: there few distinct ones exist."""
 
+
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """The exact distribution of the next word given a visible prefix."""
@@ -30,7 +31,9 @@ class Prediction:
         best = max(self.probs.values())
         return min(w for w, p in self.probs.items() if p >= best * (1 - 1e-12))
 
+
 _Live = tuple[tuple[Template, float, Bindings], ...]
+
 
 @dataclass(eq=False)
 class Mixture:
@@ -43,6 +46,7 @@ class Mixture:
     _cache: dict[tuple[str, ...], tuple[Prediction, _Live]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        """Normalise the priors and drop templates that never speak."""
         total = sum(t.prior for t in self.templates)
         if total <= 0:
             raise ConfigError("a mixture needs at least one template with a positive prior")
@@ -183,4 +187,3 @@ class Mixture:
             for word, p in items:
                 probs[word] = probs.get(word, 0.0) + weight * p
         return Prediction(probs)
-

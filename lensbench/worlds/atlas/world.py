@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -18,6 +18,7 @@ from lensbench.worlds.atlas import lexicon as lex
 from lensbench.worlds.atlas.build import END, Family
 from lensbench.worlds.atlas.grammar import HoldOut, Template
 from lensbench.worlds.atlas.mixture import Mixture
+from lensbench.worlds.atlas.people import People
 from lensbench.worlds.atlas.tokenizer import SPECIALS, save_tokenizer
 
 Split = Literal["train", "heldout", "all", "unknown"]
@@ -66,7 +67,7 @@ class Atlas:
             raise ConfigError(f"atlas has no variant {variant!r}; use 'english' or 'equal'")
         self.seed, self.variant = seed, variant
         self.hold = HoldOut(seed)
-        self.people = knowledge.People(seed)
+        self.people = People(seed)
         families = [
             knowledge.facts(seed),
             knowledge.analogies(seed),
@@ -103,7 +104,9 @@ class Atlas:
         return save_tokenizer(self.vocab, Path(folder))
 
     # ---- distributions --------------------------------------------------------------------
-    def mixture(self, split: Split | Literal["world"], *, pool: float = 1.0, family: str = "") -> Mixture:
+    def mixture(
+        self, split: Split | Literal["world"], *, pool: float = 1.0, family: str = ""
+    ) -> Mixture:
         """The exact distribution of a split.
 
         ``train`` leaves the held-out combinations out; ``world`` is everything but strangers and is
@@ -115,7 +118,9 @@ class Atlas:
             wanted = self._speakers(split)
             chosen = [t for t in self.templates if t.family in wanted and family in ("", t.family)]
             if not chosen:
-                raise ConfigError(f"split {split!r} has no family {family!r}; it has {sorted(wanted)}")
+                raise ConfigError(
+                    f"split {split!r} has no family {family!r}; it has {sorted(wanted)}"
+                )
             hold = self.hold if split == "train" else None
             self._mixtures[key] = Mixture(chosen, held_out=hold, pool=pool)
         return self._mixtures[key]
@@ -181,8 +186,6 @@ class Atlas:
 
 
 def _weighted(family: Family) -> tuple[Template, ...]:
-    from dataclasses import replace
-
     share = SHARES["people" if family.name == "strangers" else family.name]
     total = sum(t.prior for t in family.templates)
     return tuple(replace(t, prior=share * t.prior / total) for t in family.templates)
