@@ -38,7 +38,7 @@ class Dist:
 
     @classmethod
     def zipf(cls, words: Sequence[str], *, shift: float = 10.0) -> Dist:
-        """p(rank r) proportional to 1 / (r + shift), r from 0: mild, so that rare words are seen."""
+        """P(rank r) ~ 1 / (r + shift), r from 0: mild, so that rare words are seen."""
         return cls.weighted({word: 1 / (r + shift) for r, word in enumerate(words)})
 
     @classmethod

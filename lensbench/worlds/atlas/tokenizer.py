@@ -10,7 +10,7 @@ SPECIALS = ("[PAD]", "[UNK]", "[BOS]", "[EOS]")
 
 
 def save_tokenizer(vocab: Sequence[str], folder: Path) -> Path:
-    """Write ``tokenizer.json`` and ``tokenizer_config.json``: words split at white space, BOS first.
+    """Write ``tokenizer.json`` and ``tokenizer_config.json``: split at spaces, BOS first.
 
     Text to ids to text is exact on text of the world; EOS is a word that documents end with and
     that the tokenizer does not add, so that a prompt can be continued.
