@@ -96,7 +96,8 @@ class Figure:
     def html(self, figures: list[go.Figure]) -> str:
         """See :class:`Block`."""
         figures.append(self.figure)
-        height = self.figure.layout.height or 400
+        layout: Any = self.figure.layout
+        height = layout.height or 400
         caption = f"<figcaption>{escape(self.caption)}</figcaption>" if self.caption else ""
         label = f' role="img" aria-label="{escape(self.caption, quote=True)}"'
         return (

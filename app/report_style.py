@@ -38,7 +38,8 @@ h2{{scroll-margin-top:44px}}
 figure{{margin:14px 0 22px}} figcaption{{font-size:13px;max-width:88ch}}
 .plot{{width:100%}}
 .pair{{display:grid;grid-template-columns:repeat(auto-fit,minmax(440px,1fr));gap:0 28px}}
-.cards{{display:grid;grid-template-columns:repeat(auto-fit,minmax(158px,1fr));gap:12px;margin:18px 0}}
+.cards{{display:grid;grid-template-columns:repeat(auto-fit,minmax(158px,1fr));gap:12px;
+margin:18px 0}}
 .card{{background:var(--soft);border:1px solid var(--rule);border-radius:8px;padding:11px 14px}}
 .card b{{display:block;font-size:21px;font-variant-numeric:tabular-nums;line-height:1.3}}
 .card span{{font-size:12.5px;color:var(--muted);line-height:1.35;display:block}}
@@ -59,8 +60,7 @@ padding:13px 16px;margin:12px 0}}
 .latent li .v{{flex:none;width:58px;text-align:right;font-size:12.5px;color:var(--muted);
 font-variant-numeric:tabular-nums;padding-top:2px}}
 @media print{{nav{{display:none}}}}
-"""
-    + STRIP_CSS
+""" + STRIP_CSS
 )
 
 SCRIPT = """

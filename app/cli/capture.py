@@ -28,7 +28,9 @@ def capture(
     ] = "pack",
     context: Annotated[int, typer.Option("--context", help="Tokens per row.")] = 128,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Rows per forward.")] = 16,
-    dtype: Annotated[str, typer.Option("--dtype", help="float16, bfloat16 or float32.")] = "float16",
+    dtype: Annotated[
+        str, typer.Option("--dtype", help="float16, bfloat16 or float32.")
+    ] = "float16",
     revision: RevisionOption = None,
 ) -> Answer:
     """Run --model over --text once and store the activations at --sites (or a --profile)."""

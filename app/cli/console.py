@@ -104,9 +104,7 @@ class Watch:
 
 
 def _aligned(cells: Iterable[str], widths: Sequence[int], right: Sequence[bool]) -> str:
-    parts = [
-        c.rjust(w) if r else c.ljust(w) for c, w, r in zip(cells, widths, right, strict=True)
-    ]
+    parts = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(cells, widths, right, strict=True)]
     return "  ".join(parts).rstrip()
 
 

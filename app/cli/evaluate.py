@@ -39,5 +39,5 @@ def sae(
         run, store, model, revision=revision, max_docs=max_docs, seed=seed, progress=progress
     )
     progress.end()
-    text = table(facts["dictionaries"]) + f"\ncontrols: {facts['controls']}\nsaved in {facts['saved']}"
-    return Answer(facts, text)
+    lines = [table(facts["dictionaries"]), f"controls: {facts['controls']}"]
+    return Answer(facts, "\n".join([*lines, f"saved in {facts['saved']}"]))

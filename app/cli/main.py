@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
@@ -116,7 +116,7 @@ def _wants_help(args: Sequence[str]) -> bool:
 
 
 @contextmanager
-def _stop_on_term() -> Iterator[None]:
+def _stop_on_term() -> Generator[None]:
     """A polite kill is an interrupt: the work is saved, exit code 130."""
     if threading.current_thread() is not threading.main_thread():
         yield

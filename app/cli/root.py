@@ -51,4 +51,3 @@ def _root(
 
         typer.echo(__version__)
         raise typer.Exit
-

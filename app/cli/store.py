@@ -53,7 +53,9 @@ def sample(
 
 def remove(
     folder: Folder,
-    yes: Annotated[bool, typer.Option("--yes", help="Do it; without this nothing is removed.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it; without this nothing is removed.")
+    ] = False,
 ) -> Answer:
     """Remove a store; only folders that hold a store, and only with --yes."""
     from lensbench.app.workflows.stores import remove_store

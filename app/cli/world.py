@@ -20,7 +20,9 @@ def group() -> typer.Typer:
 def sample(
     out: Annotated[Path, typer.Option("--out", help="JSON-lines file to write.")],
     docs: Annotated[int, typer.Option("--docs", help="Number of documents.")] = 1000,
-    split: Annotated[str, typer.Option("--split", help="train, heldout, all or unknown.")] = "train",
+    split: Annotated[
+        str, typer.Option("--split", help="train, heldout, all or unknown.")
+    ] = "train",
     seed: Annotated[int, typer.Option("--seed", help="Seed of the documents.")] = 0,
     world_seed: Annotated[int, typer.Option("--world-seed", help="Seed of the world.")] = 0,
     variant: Annotated[str, typer.Option("--variant", help="english or equal.")] = "english",

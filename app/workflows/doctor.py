@@ -3,6 +3,7 @@
 from typing import Any
 
 from lensbench import provenance
+from lensbench.app.workflows.models import open_model
 
 
 def examine(model: str | None = None, revision: str | None = None) -> dict[str, Any]:
@@ -28,9 +29,7 @@ def examine(model: str | None = None, revision: str | None = None) -> dict[str, 
 
 
 def _certificate(name: str, revision: str | None) -> dict[str, Any]:
-    from lensbench.models import load_model
-
-    model: Any = load_model(name, revision=revision, certify=False)
+    model: Any = open_model(name, revision, certify=False)
     certificate = model.certify()
     return {
         "model": certificate.model,

@@ -53,6 +53,7 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     out = dict(base)
     for key, value in over.items():
         below = out.get(key)
-        both = isinstance(value, Mapping) and isinstance(below, Mapping)
-        out[key] = merged(below, value) if both else value
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            value = merged(below, value)
+        out[key] = value
     return out

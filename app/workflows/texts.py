@@ -80,5 +80,5 @@ def _generated(name: str) -> Texts:
         raise ConfigError(
             f"--text {name}: write atlas:N or atlas:N:SPLIT:SEED, SPLIT one of {', '.join(SPLITS)}"
         )
-    corpus = Atlas(0).sample(int(count), split, int(seed))
+    corpus: Corpus = Atlas(0).sample(int(count), split, int(seed))  # pyright: ignore[reportArgumentType]
     return Texts(tuple(corpus.texts()), name, corpus)

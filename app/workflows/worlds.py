@@ -21,7 +21,7 @@ def sample_world(
 
     _one_of("split", split, SPLITS)
     _one_of("variant", variant, ("english", "equal"))
-    world = Atlas(world_seed, variant)  # pyright: ignore[reportArgumentType] - checked above
+    world: Any = Atlas(world_seed, variant)  # pyright: ignore[reportArgumentType] - checked above
     if family:
         _one_of("family", family, world.families)
     corpus = world.sample(n_docs, split, seed, family=family)

@@ -1,0 +1,104 @@
+"""What can be asked of a store from outside: facts, checks, samples, removal."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lensbench.errors import ConfigError, DamagedDataError, MissingDataError
+from lensbench.store import ActivationStore, open_store
+from lensbench.store.manifest import MANIFEST, PARTS
+
+
+def store_info(folder: Path) -> dict[str, Any]:
+    """Model, text, settings, sites and sizes of a store.
+
+    Raises:
+        MissingDataError, DamagedDataError: no store there, or its manifest cannot be read.
+    """
+    store = open_store(folder, check="size")
+    return {
+        "folder": store.url,
+        "model": store.model.get("name"),
+        "fingerprint": store.model.get("fingerprint"),
+        "text": store.text.get("path") or store.text.get("kind"),
+        "layout": store.settings.get("layout"),
+        "dtype": store.dtype,
+        "tokens": store.n_tokens,
+        "documents": store.n_docs,
+        "shards": len(store.manifest["shards"]),
+        "bytes": _bytes(store),
+        "complete": store.complete,
+        "sites": [
+            {
+                "site": name,
+                "width": store.width(name),
+                "alias_of": store.manifest["sites"][name]["alias"] or "",
+            }
+            for name in store.sites
+        ],
+    }
+
+
+def verify_store(folder: Path) -> dict[str, Any]:
+    """Compare every file with its checksum.
+
+    Raises:
+        DamagedDataError: every damaged or missing file, by name.
+    """
+    store = open_store(folder, check="size")
+    problems = store.verify()
+    if problems:
+        raise DamagedDataError(f"{len(problems)} problem(s): " + "; ".join(problems))
+    files = sum(len(shard["files"]) for shard in store.manifest["shards"])
+    return {"folder": store.url, "files": files, "bytes": _bytes(store), "verdict": "sound"}
+
+
+def sample_store(folder: Path, *, n: int, site: str | None, seed: int) -> dict[str, Any]:
+    """``n`` random rows: document, position, token id, and the norm of the activation.
+
+    Raises:
+        ConfigError: ``n`` below 1, or a store without rows.
+    """
+    store = open_store(folder)
+    if n < 1:
+        raise ConfigError(f"-n must be at least 1, got {n}")
+    if not store.n_tokens or not store.sites:
+        raise ConfigError(f"{store.url} holds no rows yet")
+    chosen = site or store.sites[0]
+    size = min(n, store.n_tokens)
+    rows = np.sort(np.random.default_rng(seed).choice(store.n_tokens, size, replace=False))
+    values, index = store.rows(chosen, rows), store.index()
+    return {
+        "site": chosen,
+        "rows": [
+            {
+                "row": int(row),
+                "document": int(index.doc_ids[row]),
+                "position": int(index.positions[row]),
+                "token_id": int(index.token_ids[row]),
+                "norm": float(np.linalg.norm(values[i])),
+            }
+            for i, row in enumerate(rows)
+        ],
+    }
+
+
+def remove_store(folder: Path, *, yes: bool) -> dict[str, Any]:
+    """Remove the folder of a store, and nothing that is not one.
+
+    Raises:
+        MissingDataError: the folder holds no store.
+        ConfigError: not confirmed.
+    """
+    if not (folder / MANIFEST).is_file() and not (folder / PARTS).is_dir():
+        raise MissingDataError(f"{folder} holds no activation store; nothing was removed")
+    if not yes:
+        raise ConfigError(f"this would remove {folder} for good; add --yes to do it")
+    shutil.rmtree(folder)
+    return {"removed": str(folder)}
+
+
+def _bytes(store: ActivationStore) -> int:
+    return sum(entry[1] for shard in store.manifest["shards"] for entry in shard["files"].values())
