@@ -115,7 +115,7 @@ def induction(seed: int) -> Family:
         if n <= 6:
             family.add(
                 "thrice",
-                f"{once} {again} {full} .",
+                f"{once} {again} {again} .",
                 slots,
                 key=["n0", "n1"],
                 variant=str(n),
