@@ -1,4 +1,57 @@
-"""lensbench.saes (see ARCHITECTURE.md)."""
+"""Dictionaries: train many on one stream of activations, save, load, evaluate, look inside.
+
+``train(source, sweep)`` gives one :class:`SAERun` per dictionary; ``load`` reads dictionaries in
+SAELens' format. Names are resolved on first use, so importing this package loads no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if not __name__.startswith("lensbench."):
     raise ImportError(f"import this package as lensbench.saes, not as {__name__}")
+
+if TYPE_CHECKING:
+    from lensbench.saes.configs import BatchTopKConfig as BatchTopKConfig
+    from lensbench.saes.configs import ReLUConfig as ReLUConfig
+    from lensbench.saes.configs import SweepConfig as SweepConfig
+    from lensbench.saes.configs import TopKConfig as TopKConfig
+    from lensbench.saes.configs import TrainConfig as TrainConfig
+    from lensbench.saes.dashboard import dashboards as dashboards
+    from lensbench.saes.evaluation import evaluate as evaluate
+    from lensbench.saes.forecast import dry_run as dry_run
+    from lensbench.saes.forecast import plan_memory as plan_memory
+    from lensbench.saes.formats import load as load
+    from lensbench.saes.formats import save as save
+    from lensbench.saes.runs import SAERun as SAERun
+    from lensbench.saes.runs import open_runs as open_runs
+    from lensbench.saes.sae import SAE as SAE
+    from lensbench.saes.trainer import train as train
+
+_HOME = {
+    "BatchTopKConfig": "configs",
+    "ReLUConfig": "configs",
+    "SweepConfig": "configs",
+    "TopKConfig": "configs",
+    "TrainConfig": "configs",
+    "dashboards": "dashboard",
+    "dry_run": "forecast",
+    "evaluate": "evaluation",
+    "load": "formats",
+    "open_runs": "runs",
+    "plan_memory": "forecast",
+    "SAE": "sae",
+    "SAERun": "runs",
+    "save": "formats",
+    "train": "trainer",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,124 @@
+"""Dictionaries on disk, in SAELens' format: ``cfg.json`` and ``sae_weights.safetensors``.
+
+``sae_lens.SAE.load_from_disk`` reads what :func:`save` writes and gives the same codes. A threshold
+dictionary (BatchTopK after training) is written as ``jumprelu``, as SAELens itself does.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lensbench import io
+from lensbench.errors import DamagedDataError, MismatchError, MissingDataError, UnknownNameError
+from lensbench.saes.sae import SAE, Activation
+
+CONFIG_FILE, WEIGHTS_FILE = "cfg.json", "sae_weights.safetensors"
+FORMAT_VERSION = "6.54.12"
+"""Version of SAELens whose file format is written (it converts files without a version)."""
+_TO_SAELENS: dict[Activation, str] = {
+    "topk": "topk",
+    "relu": "standard",
+    "threshold": "jumprelu",
+}
+_FROM_SAELENS: dict[str, Activation] = {name: ours for ours, name in _TO_SAELENS.items()}
+
+
+def save(sae: SAE, path: Path | str) -> Path:
+    """Write ``sae`` into the folder ``path``; return the folder."""
+    folder = Path(path)
+    arrays = {n: _numpy(getattr(sae, n)) for n in ("W_enc", "b_enc", "W_dec", "b_dec")}
+    if sae.threshold is not None:
+        arrays["threshold"] = _numpy(sae.threshold)
+    io.write_arrays(folder / WEIGHTS_FILE, arrays)
+    io.write_json(folder / CONFIG_FILE, _saelens_config(sae))
+    return folder
+
+
+def load(path: Path | str, *, device: torch.device | str = "cpu") -> SAE:
+    """Read a dictionary that :func:`save` or SAELens (6.0 or later) wrote.
+
+    ``rescale_acts_by_decoder_norm`` and ``apply_b_dec_to_input`` are folded into the weights, so
+    that the codes are the same.
+
+    Raises:
+        MissingDataError: no dictionary there.
+        DamagedDataError: not readable, or a tensor is absent or of the wrong shape.
+        UnknownNameError: an architecture that cannot be read here.
+        MismatchError: activations are normalised in a way the weights cannot express.
+    """
+    folder = Path(path)
+    if not (folder / CONFIG_FILE).is_file():
+        raise MissingDataError(
+            f"no dictionary in {folder} (no {CONFIG_FILE}); pass a folder written by saes.save, "
+            "by SAELens, or the `result` folder of a run"
+        )
+    config = io.read_json(folder / CONFIG_FILE)
+    activation = _activation(config)
+    arrays = io.read_arrays(folder / WEIGHTS_FILE)
+    needed = ["W_enc", "b_enc", "W_dec", "b_dec", *(["threshold"] * (activation == "threshold"))]
+    if absent := [n for n in needed if n not in arrays]:
+        raise DamagedDataError(f"{folder / WEIGHTS_FILE} lacks {', '.join(absent)}")
+    tensors = {n: torch.from_numpy(arrays[n]).float() for n in needed}
+    _fold(tensors, config)
+    metadata = dict(config.get("metadata") or {})
+    sae = SAE(
+        **tensors,
+        activation=activation,
+        k=int(config["k"]) if activation == "topk" else None,
+        config=dict(metadata.pop("lensbench_config", None) or {}),
+        metadata={"site": metadata.get("hook_name")} | metadata,
+    )
+    return sae.to(device) if torch.device(device).type != "cpu" else sae
+
+
+def _activation(config: dict[str, Any]) -> Activation:
+    architecture = str(config.get("architecture"))
+    if architecture not in _FROM_SAELENS:
+        raise UnknownNameError("readable architecture", architecture, known=tuple(_FROM_SAELENS))
+    if (scaling := config.get("normalize_activations", "none")) not in ("none", None):
+        raise MismatchError(
+            f"this dictionary expects activations scaled by {scaling!r}; fold the scale into the "
+            "weights with SAELens (fold_activation_norm_scaling_factor) and save it again"
+        )
+    return _FROM_SAELENS[architecture]
+
+
+def _fold(tensors: dict[str, torch.Tensor], config: dict[str, Any]) -> None:
+    """Rewrite the weights so that neither option of SAELens is needed any more."""
+    if not config.get("apply_b_dec_to_input", True):
+        tensors["b_enc"] = tensors["b_enc"] + tensors["b_dec"] @ tensors["W_enc"]
+    if config.get("rescale_acts_by_decoder_norm", False):
+        norm = tensors["W_dec"].norm(dim=1)
+        tensors["W_enc"] = tensors["W_enc"] * norm
+        tensors["b_enc"] = tensors["b_enc"] * norm
+        tensors["W_dec"] = tensors["W_dec"] / norm[:, None]
+
+
+def _saelens_config(sae: SAE) -> dict[str, Any]:
+    metadata = {
+        "sae_lens_version": FORMAT_VERSION,
+        "sae_lens_training_version": None,
+        **{k: v for k, v in sae.metadata.items() if k != "site"},
+        "hook_name": sae.metadata.get("hook_name") or sae.site,
+        "lensbench_config": sae.config,
+    }
+    body: dict[str, Any] = {
+        "architecture": _TO_SAELENS[sae.activation],
+        "d_in": sae.d_model,
+        "d_sae": sae.d_sae,
+        "dtype": str(sae.W_dec.dtype).removeprefix("torch."),
+        "device": "cpu",
+        "apply_b_dec_to_input": True,
+        "normalize_activations": "none",
+        "reshape_activations": "none",
+        "metadata": metadata,
+    }
+    if sae.activation == "topk":
+        body |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
+    return body
+
+
+def _numpy(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().cpu().contiguous().numpy()
