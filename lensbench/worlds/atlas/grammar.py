@@ -128,8 +128,8 @@ class Template:
 
     @cached_property
     def key_step(self) -> int:
-        """Index of the step that completes the held-out key."""
-        return max(i for i, step in enumerate(self.steps) if step.slot in self.key)
+        """Index of the step that completes the held-out key (first mentions count)."""
+        return max(self.slots[name] for name in self.key)
 
     @cached_property
     def slots(self) -> dict[str, int]:
