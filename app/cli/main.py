@@ -74,7 +74,7 @@ def _guarded(args: list[str], flags: Flags, out: Any) -> tuple[int, Answer | Non
         with redirect_stdout(out if _wants_help(args) else sys.stderr):
             result = build()(args=args, prog_name="lensbench", standalone_mode=False)
     except KeyboardInterrupt:
-        return _failed(StoppedError("stopped; what was finished is on disk"), STOPPED, flags)
+        return _stopped(flags)
     except LensbenchError as error:
         return _failed(error, error.exit_code, flags)
     except Exception as error:  # the boundary: what nobody raised on purpose is a bug, exit 1
@@ -83,7 +83,13 @@ def _guarded(args: list[str], flags: Flags, out: Any) -> tuple[int, Answer | Non
         return _failed(error, BUG, flags, _bug(error))
     if isinstance(result, Answer):
         return result.exit_code, result
+    if result == STOPPED:  # typer turns an interrupt into this code
+        return _stopped(flags)
     return (result if isinstance(result, int) else 0), None
+
+
+def _stopped(flags: Flags) -> tuple[int, Answer | None]:
+    return _failed(StoppedError("stopped; what was finished is on disk"), STOPPED, flags)
 
 
 def _failed(

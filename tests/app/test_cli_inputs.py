@@ -1,0 +1,160 @@
+"""What users get wrong in text, settings, models and worlds: a clear message, the right code."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+
+def run(*args: str) -> int:
+    from lensbench.app.cli import main
+
+    return main(list(args))
+
+
+def test_stories_are_split_at_the_separator_or_at_blank_lines(tmp_path: Path) -> None:
+    from lensbench.app.workflows.texts import read_texts
+
+    path = tmp_path / "a.txt"
+    path.write_text("one\n\nstill one<|endoftext|>\n two <|endoftext|>\n")
+    assert read_texts(str(path)).documents == ("one\n\nstill one", "two")
+    path.write_text("one\nline\r\n\r\ntwo\n\n\n")
+    assert read_texts(str(path)).documents == ("one\nline", "two")
+
+
+def test_json_lines_and_generated_documents(tmp_path: Path) -> None:
+    from lensbench.app.workflows.texts import read_texts
+
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "one"}\n\n{"text": "two", "id": 2}\n')
+    assert read_texts(str(path)).documents == ("one", "two")
+    generated = read_texts("atlas:5:heldout:3")
+    assert len(generated.documents) == 5
+    assert generated.corpus is not None
+    assert generated.corpus.spec["split"] == "heldout"
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "part"),
+    [
+        ("", "a.txt", "holds no text"),
+        ("  \n\n ", "a.txt", "holds no text"),
+        ("{bad\n", "a.jsonl", "line 1: not JSON"),
+        ('{"words": 1}\n', "a.jsonl", '"text" field'),
+        ('{"text": 3}\n', "a.jsonl", '"text" field'),
+    ],
+)
+def test_text_without_documents_is_a_data_error(
+    tmp_path: Path, content: str, name: str, part: str
+) -> None:
+    from lensbench.app.workflows.texts import read_texts
+    from lensbench.errors import DataError
+
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=part):
+        read_texts(str(tmp_path / name))
+
+
+def test_text_that_is_not_there_not_a_file_or_not_utf8(tmp_path: Path) -> None:
+    from lensbench.app.workflows.texts import read_texts
+    from lensbench.errors import ConfigError, DamagedDataError, MissingDataError
+
+    with pytest.raises(MissingDataError, match="does not exist"):
+        read_texts(str(tmp_path / "no.txt"))
+    with pytest.raises(MissingDataError, match="is a folder"):
+        read_texts(str(tmp_path))
+    (tmp_path / "b.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(DamagedDataError, match="byte 3"):
+        read_texts(str(tmp_path / "b.txt"))
+    for name in ("atlas:many", "atlas:5:nosplit", "atlas:5:train:0:0"):
+        with pytest.raises(ConfigError, match="write atlas:N"):
+            read_texts(name)
+
+
+def test_settings_are_read_as_numbers_lists_and_sections() -> None:
+    from lensbench.app.workflows.settings import assignments, merged
+
+    tree = assignments(["train.batch=2048", "sweep.lr=1e-3,3e-4", "name=topk", "train.bf16=true"])
+    assert tree == {
+        "train": {"batch": 2048, "bf16": True},
+        "sweep": {"lr": [1e-3, 3e-4]},
+        "name": "topk",
+    }
+    assert merged({"train": {"batch": 1, "tokens": 5}}, tree)["train"] == {
+        "batch": 2048, "tokens": 5, "bf16": True,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("item", ["train.batch", "=3", "a..b=1"])
+def test_a_malformed_setting_is_named(item: str) -> None:
+    from lensbench.app.workflows.settings import assignments
+    from lensbench.errors import ConfigError
+
+    with pytest.raises(ConfigError, match="needs key=value"):
+        assignments([item])
+
+
+def test_an_unknown_model_offers_the_nearest_and_exits_three(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lensbench.errors import UnknownNameError
+    from lensbench.models import loading
+
+    def missing(name: str, **_: object) -> None:
+        raise UnknownNameError("model", name, known=["atlas-dense"])
+
+    monkeypatch.setattr("lensbench.models.load_model", missing)
+    assert loading.bundled_models is not None
+    assert run("doctor", "--model", "atlas-dens") == 3
+    assert "Did you mean 'atlas-dense'?" in capsys.readouterr().err
+
+
+def test_a_model_folder_that_is_not_there_never_asks_the_hub(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run("doctor", "--model", str(tmp_path / "nothing")) == 3
+    assert "no folder" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_model_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run("doctor", "--model", str(tmp_path)) == 3
+    said = capsys.readouterr().err
+    assert str(tmp_path) in said
+    assert "Traceback" not in said
+
+
+def test_world_sample_writes_documents_and_refuses_unknown_names(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "w.jsonl"
+    assert run("world", "sample", "--out", str(out), "--docs", "7", "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["documents"] == len(out.read_text().splitlines()) == 7
+    assert run("world", "sample", "--out", str(out), "--split", "trian") == 2
+    assert "Did you mean 'train'?" in capsys.readouterr().err
+    assert run("world", "sample", "--out", str(out), "--family", "fact") == 2
+    assert "Did you mean 'facts'?" in capsys.readouterr().err
+
+
+def test_an_unwritable_folder_is_a_data_error(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    blocker = tmp_path / "file"
+    blocker.write_text("not a folder")
+    assert run("world", "sample", "--out", str(blocker / "w.jsonl"), "--docs", "3") == 3
+    assert "cannot write" in capsys.readouterr().err
+
+
+def test_world_train_refuses_an_unknown_key_with_the_nearest(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("stepz: 3\n")
+    assert run("world", "train", "-c", str(recipe)) == 2
+    assert "Did you mean 'steps'?" in capsys.readouterr().err
+    recipe.write_text("a: [1\n")
+    assert run("world", "train", "-c", str(recipe)) == 2
+    assert "line 2" in capsys.readouterr().err
+    assert run("world", "train", "-c", str(tmp_path / "no.yaml")) == 3

@@ -1,0 +1,132 @@
+"""The report page: self-contained, inert, complete."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+EVIL = "<script>alert('x')</script><img src=https://evil.example/a.png>"
+
+
+class Page(HTMLParser):
+    """Tags and attributes of a page, and the text of its scripts by id."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: dict[str, str] = {}
+        self._script = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.tags.append((tag, found))
+        self._script = (found.get("id") or "code") if tag == "script" else ""
+
+    def handle_endtag(self, tag: str) -> None:
+        self._script = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._script:
+            self.scripts[self._script] = self.scripts.get(self._script, "") + data
+
+
+@pytest.fixture
+def html() -> str:
+    from lensbench import plots
+    from lensbench.app.report import (
+        Context,
+        Figure,
+        Latent,
+        Pair,
+        Report,
+        Section,
+        Table,
+        Text,
+    )
+
+    frame = pd.DataFrame({"x": [1.0, 2.0], "y": [0.5, float("nan")], "who": [EVIL, "b"]})
+    figure = plots.scatter(frame, x="x", y="y", text="who", title="t")
+    contexts = (Context((EVIL, " b"), (0.2, 2.0), 1), Context(("c", "d"), (1.0, 0.0), 0))
+    blocks = (
+        Text(EVIL),
+        Table(frame, caption=EVIL),
+        Pair((Figure(figure, EVIL), Figure(figure))),
+        Latent(EVIL, EVIL, contexts),
+    )
+    return Report(EVIL, EVIL, (Section(EVIL, blocks, lead=EVIL),), cards=((EVIL, EVIL),)).html()
+
+
+def test_nothing_is_loaded_from_the_network(html: str) -> None:
+    loads = [
+        (tag, name, value)
+        for tag, attributes in Page(html).tags
+        for name, value in attributes.items()
+        if name in ("src", "href", "srcset", "data", "action", "poster")
+    ]
+    assert loads, "the navigation links and the icon are there"
+    assert all(v and v.startswith(("#", "data:")) for _, _, v in loads), loads
+    style = html[html.index("<style>") : html.index("</style>")]
+    assert "@import" not in style
+    assert "url(" not in style
+
+
+def test_the_browser_is_told_to_refuse_the_network(html: str) -> None:
+    policy = next(
+        a["content"] for _, a in Page(html).tags
+        if a.get("http-equiv") == "Content-Security-Policy"
+    )  # fmt: skip
+    assert policy is not None
+    assert "default-src 'none'" in policy
+    assert "http" not in policy
+
+
+def test_text_from_models_is_inert_everywhere(html: str) -> None:
+    tags = Page(html).tags
+    assert "<img" not in html
+    assert not [a for t, a in tags if t == "img"]
+    assert html.count("<script>") == 2, "plotly and our few lines"
+    assert "alert('x')</script>" not in html
+
+
+def test_plotly_is_there_once_and_figures_carry_their_data(html: str) -> None:
+    page = Page(html)
+    assert html.count("plotly.js v") == 1
+    data = json.loads(page.scripts["figure-1-data"])
+    assert data["layout"]["title"]["text"] == "t"
+    assert "template" not in data["layout"], "the page puts in the reader's mode"
+    assert set(json.loads(page.scripts["templates"])) == {"light", "dark"}
+    assert json.loads(page.scripts["config"])["showSendToCloud"] is False
+    divs = [a["id"] for _, a in page.tags if a.get("class") == "plot"]
+    assert divs == ["figure-1", "figure-2"]
+
+
+def test_missing_numbers_are_called_absent(html: str) -> None:
+    assert ">absent</td>" in html
+
+
+def test_contexts_share_one_scale(html: str) -> None:
+    strengths = re.findall(r"background:rgba\(213,94,0,([\d.]+)\)", html)
+    assert strengths == ["0.075", "0.750", "0.375"]
+
+
+def test_a_page_without_figures_has_no_plotly() -> None:
+    from lensbench.app.report import Report, Section, Text
+
+    assert len(Report("t", "l", (Section("s", (Text("x"),)),)).html()) < 12_000
+
+
+def test_writing_to_a_bad_place_leaves_nothing(tmp_path: Path) -> None:
+    from lensbench.app.report import Report, write_report
+    from lensbench.errors import DataError
+
+    blocker = tmp_path / "file"
+    blocker.write_text("x")
+    report: Any = Report("t", "l", ())
+    with pytest.raises(DataError, match="cannot write"):
+        write_report(report, blocker / "report.html")
+    assert write_report(report, tmp_path / "a" / "report.html").is_file()
