@@ -35,11 +35,11 @@ _EXPORTS = {
     "Site": "lensbench.sites",
     "Tokens": "lensbench.tokens",
     "Zero": "lensbench.plan",
-    "capture": "lensbench.capture",
+    "capture": "lensbench.harvest",
     "load_model": "lensbench.models",
     "open_store": "lensbench.store",
 }
-__all__ = [*_EXPORTS, "__version__"]  # noqa: PLE0604 - the keys are literals, one line above
+__all__ = [*_EXPORTS, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

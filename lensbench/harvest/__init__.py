@@ -1,0 +1,9 @@
+"""Text through a model into a store, or straight into training.
+
+The package is not called ``capture``, because ``lensbench.capture`` is its function.
+"""
+
+from lensbench.harvest.run import capture
+from lensbench.harvest.text import Text, read_text
+
+__all__ = ["Text", "capture", "read_text"]

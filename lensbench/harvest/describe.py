@@ -1,0 +1,86 @@
+"""What a capture writes down about its model, tokenizer and layout."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from lensbench import io
+from lensbench.errors import ConfigError, UnknownNameError
+from lensbench.harvest.layout import Layout, LayoutName, Positions
+from lensbench.harvest.text import Text
+from lensbench.models.base import Model
+
+DTYPES = ("float16", "bfloat16", "float32")
+
+
+def model_entry(model: Model) -> dict[str, Any]:
+    """Identity and shape of the model; the fingerprint is of its weights."""
+    card = model.card
+    names = ("name", "revision", "fingerprint", "family", "n_layers", "d_model", "d_vocab", "dtype")
+    return {name: getattr(card, name) for name in names}
+
+
+def tokenizer_entry(tokenizer: Any) -> dict[str, Any]:
+    """Name and fingerprint of the tokenizer; None for both where the model has none."""
+    if tokenizer is None:
+        return {"name": None, "fingerprint": None}
+    fast = getattr(tokenizer, "backend_tokenizer", None)
+    if fast is not None:
+        content = json.loads(fast.to_str())
+        # Padding and truncation are switched by use; they do not change what we ask of it.
+        content.update(padding=None, truncation=None)
+    else:
+        content = sorted(tokenizer.get_vocab().items())
+    special = [tokenizer.bos_token_id, sorted(tokenizer.all_special_ids)]
+    name = str(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)
+    return {"name": name.rpartition("/")[2], "fingerprint": io.fingerprint([content, special])}
+
+
+def make_layout(
+    model: Model,
+    text: Text,
+    name: LayoutName,
+    context: int,
+    bos: bool,
+    exclude_special: bool | Sequence[int],
+    positions: Positions,
+    batch_size: int,
+    max_tokens: int | None,
+) -> Layout:
+    """The layout, once it is sure that model and tokenizer can do it.
+
+    Raises:
+        ConfigError: text or special tokens without a tokenizer, or a context the model has not.
+    """
+    tokenizer = model.tokenizer
+    if tokenizer is None and not text.given_as_ids:
+        raise ConfigError(
+            f"model {model.card.name!r} has no tokenizer, so it cannot read text; pass token ids, "
+            "or load_model(..., tokenizer=...)"
+        )
+    if exclude_special is True and tokenizer is None:
+        raise ConfigError(
+            f"model {model.card.name!r} has no tokenizer to name its special tokens; pass their "
+            "ids: exclude_special=[0, 1]"
+        )
+    if context > model.card.n_ctx:
+        raise ConfigError(
+            f"context must be at most {model.card.n_ctx}, the longest sequence of "
+            f"{model.card.name!r}; got {context}"
+        )
+    exclude = tokenizer.all_special_ids if exclude_special is True else exclude_special or ()
+    return Layout(
+        name=name,
+        context=context,
+        bos=bos and getattr(tokenizer, "bos_token_id", None) is not None,
+        exclude=tuple(sorted({int(i) for i in exclude})),
+        positions=positions,
+        batch_size=batch_size,
+        max_tokens=max_tokens,
+    )
+
+
+def check_dtype(dtype: str) -> None:
+    """Refuse a storage type that is not offered."""
+    if dtype not in DTYPES:
+        raise UnknownNameError("dtype", dtype, known=DTYPES)

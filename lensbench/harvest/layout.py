@@ -1,0 +1,245 @@
+"""From documents to the sequences a model is given, and to the rows that are kept.
+
+``pack`` joins documents, each after a BOS, and cuts the stream into sequences of ``context``
+tokens; a sequence that begins inside a document begins with a BOS too. A token can then attend to
+the document before its own: usual practice for training dictionaries. ``pad`` gives every document
+a sequence of its own, cut at ``context`` and padded on the right under a mask, so no document sees
+another. Ids are fed as they are given; a BOS is added to text only.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from lensbench.errors import ConfigError, UnknownNameError
+from lensbench.harvest.text import Document, Text
+from lensbench.store.writer import ShardTokens
+
+LayoutName: TypeAlias = Literal["pack", "pad"]
+Positions: TypeAlias = "int | Sequence[int] | slice | None"
+_CHUNK_DOCS, _CHUNK_CHARS = 256, 1 << 20
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sequence: ids, document of each, and how many documents begin in it."""
+
+    ids: np.ndarray
+    docs: np.ndarray
+    begins: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sequences of one forward pass, padded on the right."""
+
+    ids: np.ndarray
+    real: np.ndarray
+    kept: np.ndarray
+    docs: np.ndarray
+
+
+@dataclass
+class Counts:
+    """What the layout left out, known once the text has been read to its end."""
+
+    empty_documents: int = 0
+    cut_documents: int = 0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How documents become sequences and which tokens are kept.
+
+    ``positions`` selects by place in the sequence, counted from 0, or from the last real token when
+    negative; a sequence that is too short for a position has no row for it.
+    """
+
+    name: LayoutName
+    context: int
+    bos: bool
+    exclude: tuple[int, ...]
+    positions: Positions
+    batch_size: int
+    max_tokens: int | None
+    counts: Counts = field(default_factory=Counts)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be laid out."""
+        if self.name not in ("pack", "pad"):
+            raise UnknownNameError("layout", str(self.name), known=("pack", "pad"))
+        for what, least in (("context", 2), ("batch_size", 1)):
+            if getattr(self, what) < least:
+                raise ConfigError(f"{what} must be at least {least}, got {getattr(self, what)}")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise ConfigError(f"max_tokens must be at least 1, got {self.max_tokens}")
+
+    def rows_per_sequence(self) -> int:
+        """At most."""
+        if self.positions is None or isinstance(self.positions, slice):
+            return self.context
+        return 1 if isinstance(self.positions, int) else max(1, len(self.positions))
+
+    def settings(self, *, given_as_ids: bool) -> dict[str, Any]:
+        """What the manifest says."""
+        where = self.positions
+        if isinstance(where, slice):
+            where = {"start": where.start, "stop": where.stop, "step": where.step}
+        elif where is not None:
+            where = [where] if isinstance(where, int) else [int(p) for p in where]
+        return {
+            "layout": self.name,
+            "context": self.context,
+            "bos": "as given" if given_as_ids else self.bos,
+            "excluded_ids": list(self.exclude),
+            "positions": where,
+            "batch_size": self.batch_size,
+            "max_tokens": self.max_tokens,
+        }
+
+    def sequences(self, text: Text, tokenizer: Any) -> Iterator[Row]:
+        """Sequences of the text, until it ends or ``max_tokens`` tokens have been fed."""
+        bos = None if text.given_as_ids or not self.bos else tokenizer.bos_token_id
+        documents = _encoded(text, tokenizer, self.counts)
+        lay = self._packed if self.name == "pack" else self._padded
+        fed = 0
+        for sequence in lay(documents, bos):
+            yield sequence
+            fed += len(sequence.ids)
+            if self.max_tokens is not None and fed >= self.max_tokens:
+                return
+
+    def batches(self, sequences: Iterator[Row]) -> Iterator[tuple[Batch, int]]:
+        """Forward batches and the number of documents that begin in each."""
+        held: list[Row] = []
+        for sequence in sequences:
+            held.append(sequence)
+            if len(held) == self.batch_size:
+                yield self._batch(held)
+                held = []
+        if held:
+            yield self._batch(held)
+
+    def _padded(
+        self, documents: Iterator[tuple[int, np.ndarray]], bos: int | None
+    ) -> Iterator[Row]:
+        for number, ids in documents:
+            whole = ids if bos is None else np.concatenate(([bos], ids))
+            self.counts.cut_documents += len(whole) > self.context
+            cut = whole[: self.context]
+            yield Row(cut, np.full(len(cut), number), 1)
+
+    def _packed(
+        self, documents: Iterator[tuple[int, np.ndarray]], bos: int | None
+    ) -> Iterator[Row]:
+        ids, docs = np.zeros(self.context, np.int64), np.zeros(self.context, np.int64)
+        used = begins = 0
+        for number, tokens in documents:
+            whole = tokens if bos is None else np.concatenate(([bos], tokens))
+            at = 0
+            while at < len(whole):
+                if used == 0 and at and bos is not None:
+                    ids[0], docs[0], used = bos, number, 1
+                take = min(self.context - used, len(whole) - at)
+                ids[used : used + take] = whole[at : at + take]
+                docs[used : used + take] = number
+                begins += at == 0
+                used, at = used + take, at + take
+                if used == self.context:
+                    yield Row(ids.copy(), docs.copy(), begins)
+                    used = begins = 0
+        if used:
+            yield Row(ids[:used].copy(), docs[:used].copy(), begins)
+
+    def _batch(self, rows: list[Row]) -> tuple[Batch, int]:
+        lengths = np.array([len(r.ids) for r in rows])
+        real = np.arange(lengths.max()) < lengths[:, None]
+        ids, docs = np.zeros(real.shape, np.int64), np.full(real.shape, -1, np.int64)
+        ids[real] = np.concatenate([r.ids for r in rows])
+        docs[real] = np.concatenate([r.docs for r in rows])
+        kept = real & self._selected(real.shape[1], lengths)
+        if self.exclude:
+            kept &= ~np.isin(ids, self.exclude)
+        return Batch(ids, real, kept, docs), sum(r.begins for r in rows)
+
+    def _selected(self, width: int, lengths: np.ndarray) -> np.ndarray:
+        if self.positions is None:
+            return np.ones((len(lengths), width), bool)
+        chosen = np.zeros((len(lengths), width), bool)
+        for row, length in zip(chosen, lengths, strict=True):
+            if isinstance(self.positions, slice):
+                row[: int(length)][self.positions] = True
+                continue
+            wanted = [self.positions] if isinstance(self.positions, int) else self.positions
+            places = [p if p >= 0 else int(length) + p for p in wanted]
+            row[[p for p in places if 0 <= p < length]] = True
+        return chosen
+
+
+def join(batches: Sequence[Batch], documents: int) -> ShardTokens:
+    """Sequences of several batches as one block, padded to the longest."""
+    width = max(b.ids.shape[1] for b in batches)
+    wide = lambda a, fill: np.pad(  # noqa: E731 - four uses below
+        a, ((0, 0), (0, width - a.shape[1])), constant_values=fill
+    )
+    return ShardTokens(
+        ids=np.concatenate([wide(b.ids, 0) for b in batches]).astype(np.int32),
+        real=np.concatenate([wide(b.real, False) for b in batches]),
+        kept=np.concatenate([wide(b.kept, False) for b in batches]),
+        docs=np.concatenate([wide(b.docs, -1) for b in batches]),
+        documents=documents,
+    )
+
+
+def _encoded(text: Text, tokenizer: Any, counts: Counts) -> Iterator[tuple[int, np.ndarray]]:
+    """Numbered documents as ids; the empty ones are counted and left out."""
+    for first, chunk in _chunks(text.documents()):
+        encoded = chunk if text.given_as_ids else _encode(chunk, tokenizer)
+        for number, ids in enumerate(encoded, first):
+            if text.given_as_ids:
+                _refuse_padding(number, ids, tokenizer)
+            if len(ids):
+                yield number, np.asarray(ids, dtype=np.int64)
+            else:
+                counts.empty_documents += 1
+
+
+def _refuse_padding(number: int, ids: np.ndarray, tokenizer: Any) -> None:
+    """Padding without a mask would be read as text; one pad id that doubles as BOS or EOS is."""
+    pad = getattr(tokenizer, "pad_token_id", None)
+    if pad is None:
+        return
+    least = 1 + (pad in (tokenizer.bos_token_id, tokenizer.eos_token_id))
+    if len(ids) >= least and ((ids[:least] == pad).all() or (ids[-least:] == pad).all()):
+        raise ConfigError(
+            f"document {number} begins or ends with the padding token {pad} but no mask was given; "
+            "pass Tokens(ids, mask) with mask False under the padding, or lists without padding"
+        )
+
+
+def _encode(chunk: list[Document], tokenizer: Any) -> list[Any]:
+    filled = [i for i, document in enumerate(chunk) if str(document).strip()]
+    out: list[Any] = [()] * len(chunk)
+    if filled:
+        texts = [chunk[i] for i in filled]
+        # verbose: it warns of documents longer than the context, which we cut ourselves
+        given = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        for i, ids in zip(filled, given, strict=True):
+            out[i] = ids
+    return out
+
+
+def _chunks(documents: Iterator[Document]) -> Iterator[tuple[int, list[Document]]]:
+    """Enough documents at a time for the tokenizer to work in one go, but no more."""
+    held: list[Document] = []
+    first = size = 0
+    for document in documents:
+        held.append(document)
+        size += len(document)
+        if len(held) == _CHUNK_DOCS or size >= _CHUNK_CHARS:
+            yield first, held
+            first, held, size = first + len(held), [], 0
+    if held:
+        yield first, held

@@ -1,0 +1,186 @@
+"""From what a user has (a file, a dataset, strings, ids, a world's corpus) to documents, lazily.
+
+A document is a string or an array of token ids. Documents are numbered from 0 as they come, empty
+ones included, so that a document id finds its text again. Only one document, and one block of a
+file, is in memory at a time.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lensbench import io
+from lensbench.errors import ConfigError, DamagedDataError, MissingDataError, UnknownNameError
+from lensbench.tokens import Tokens, as_tokens
+
+Document = str | np.ndarray
+SEPARATOR = "<|endoftext|>"
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text that can be read any number of times.
+
+    ``entry`` goes into the manifest: kind, fingerprint, and what is needed to have it again.
+    """
+
+    entry: dict[str, Any]
+    documents: Callable[[], Iterator[Document]]
+    given_as_ids: bool = False
+
+
+def read_text(texts: Any, *, separator: str | None = None, field: str = "text") -> Text:
+    """Read any of the accepted forms.
+
+    A ``.txt`` file is split at ``separator``: by default ``<|endoftext|>`` where its first MiB has
+    one, else blank lines; documents are stripped of surrounding white space and cut at 2^20
+    characters. A ``.jsonl`` file or a dataset gives its column ``field`` (or ``input_ids``).
+
+    Raises:
+        MissingDataError: no such file.
+        ConfigError: a form that is not accepted.
+        DamagedDataError: a line that is not JSON with the field.
+    """
+    if isinstance(texts, Text):
+        return texts
+    if isinstance(texts, (str, Path)):
+        return _file(Path(texts), separator, field)
+    if all(hasattr(texts, name) for name in ("tokens", "offsets", "spec")):
+        return _corpus(texts)
+    if hasattr(texts, "column_names") and hasattr(texts, "features"):
+        return _dataset(texts, field)
+    if isinstance(texts, (Tokens, torch.Tensor, np.ndarray)):
+        return _ids(_unpadded(texts))
+    if isinstance(texts, Sequence) and texts and all(isinstance(t, str) for t in texts):
+        digest = _digest(t.encode() for t in texts)
+        return Text({"kind": "texts", "fingerprint": digest}, lambda: iter(texts))
+    if isinstance(texts, Sequence) and texts and not isinstance(texts[0], str):
+        return _ids(_ragged(texts))
+    what = "an empty list" if isinstance(texts, Sequence) else type(texts).__name__
+    raise ConfigError(
+        f"got {what} as text; pass a .txt or .jsonl path, a list of strings, token ids, a dataset "
+        "with a text column, or a corpus"
+    )
+
+
+def _file(path: Path, separator: str | None, field: str) -> Text:
+    if not path.is_file():
+        hint = " For text itself, pass a list of strings." if " " in str(path) else ""
+        raise MissingDataError(f"no text file {str(path)[:200]}.{hint}")
+    digest = io.sha256_file(path)
+    entry: dict[str, Any] = {"kind": "file", "path": str(path)}
+    if path.suffix in (".jsonl", ".ndjson"):
+        rule = {"field": field}
+        documents = lambda: _lines(path, field)  # noqa: E731 - one use
+    else:
+        rule = {"separator": _separator(path) if separator is None else separator}
+        documents = lambda: _split(path, rule["separator"])  # noqa: E731 - one use
+    fingerprint = io.fingerprint([digest, rule])
+    return Text({**entry, **rule, "sha256": digest, "fingerprint": fingerprint}, documents)
+
+
+def _separator(path: Path) -> str:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return SEPARATOR if SEPARATOR in file.read(_BLOCK) else "\n\n"
+
+
+def _split(path: Path, separator: str) -> Iterator[str]:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        rest, first = "", True
+        while block := file.read(_BLOCK):
+            *whole, rest = (rest + block).split(separator)
+            for document in whole:
+                yield document.strip()
+                first = False
+            while len(rest) >= _BLOCK:
+                cut = rest.rfind(" ", 1, _BLOCK) + 1 or _BLOCK
+                yield rest[:cut].strip()
+                rest = rest[cut:]
+        if rest.strip() or first:
+            yield rest.strip()
+
+
+def _lines(path: Path, field: str) -> Iterator[str]:
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield _line(path, number, line, field)
+
+
+def _line(path: Path, number: int, line: str, field: str) -> str:
+    try:
+        value = json.loads(line)[field]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise DamagedDataError(
+            f'{path}, line {number}: not a JSON object with a field "{field}" ({error})'
+        ) from error
+    if not isinstance(value, str):
+        raise DamagedDataError(f"{path}, line {number}: field {field!r} is not a string")
+    return value
+
+
+def _corpus(corpus: Any) -> Text:
+    tokens, offsets = np.asarray(corpus.tokens), np.asarray(corpus.offsets)
+    digest = _digest([tokens.astype("<i4").tobytes(), offsets.astype("<i8").tobytes()])
+    entry = {"kind": "atlas", "fingerprint": digest, "spec": dict(corpus.spec)}
+    pairs = pairwise(offsets)
+    spans = [(int(a), int(b)) for a, b in pairs]
+    return Text(entry, lambda: (tokens[a:b] for a, b in spans), given_as_ids=True)
+
+
+def _dataset(dataset: Any, field: str) -> Text:
+    columns = list(dataset.column_names or dataset.features or ())
+    column = field if field in columns else "input_ids"
+    if column not in columns:
+        raise UnknownNameError("column", field, known=columns)
+    entry = {
+        "kind": "dataset",
+        "column": column,
+        "fingerprint": getattr(dataset, "_fingerprint", None),
+        "name": str(getattr(dataset.info, "dataset_name", None)),
+    }
+    read = lambda: (_document(row[column]) for row in dataset)  # noqa: E731 - one use
+    return Text(entry, read, given_as_ids=column == "input_ids")
+
+
+def _document(value: Any) -> Document:
+    return value if isinstance(value, str) else np.asarray(value, dtype=np.int64)
+
+
+def _unpadded(texts: Any) -> list[np.ndarray]:
+    batch = as_tokens(texts)
+    rows = zip(batch.ids.cpu().numpy(), batch.real.cpu().numpy(), strict=True)
+    return [ids[real] for ids, real in rows]
+
+
+def _ragged(texts: Sequence[Any]) -> list[np.ndarray]:
+    rows = [texts] if isinstance(texts[0], (int, np.integer)) else list(texts)
+    documents = [np.asarray(row) for row in rows]
+    for document in documents:
+        if document.ndim != 1 or (document.size and document.dtype.kind not in "iu"):
+            raise ConfigError(
+                f"token ids must be integers in one list per document, got {document.dtype} of "
+                f"shape {list(document.shape)}"
+            )
+    return documents
+
+
+def _ids(documents: list[np.ndarray]) -> Text:
+    digest = _digest(d.astype("<i8").tobytes() for d in documents)
+    return Text({"kind": "ids", "fingerprint": digest}, lambda: iter(documents), given_as_ids=True)
+
+
+def _digest(parts: Any) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()[:16]

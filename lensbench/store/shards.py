@@ -1,0 +1,99 @@
+"""The files of a store's shards: mapped, checked on first touch, gathered row by row."""
+
+from collections import OrderedDict
+from threading import Lock
+from typing import Literal
+
+import numpy as np
+
+from lensbench import io
+from lensbench.errors import ConfigError, DamagedDataError, MissingDataError
+from lensbench.store import shard as files
+from lensbench.store.folder import Folder
+from lensbench.store.manifest import TOKENS, FileEntry, Manifest
+
+Check = Literal["sha256", "size"]
+_OPEN_MAPS = 128
+
+
+class ShardFiles:
+    """Readable shards of one state of a store; safe to use from several threads."""
+
+    def __init__(self, folder: Folder, manifest: Manifest, check: Check) -> None:
+        self._folder, self._manifest, self._check = folder, manifest, check
+        self.shards = manifest.readable()
+        self.starts = np.cumsum([0, *(s.rows for s in self.shards)])
+        """Row number at which each shard begins, and the number of rows."""
+        self._dtype = str(manifest.settings["dtype"])
+        self._maps: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._sound: set[str] = set()
+        self._lock = Lock()
+
+    def gather(self, stored: str, indices: np.ndarray, width: int) -> np.ndarray:
+        """Rows as they lie on disk, in the order of ``indices``.
+
+        Raises:
+            ConfigError: a row number that does not exist.
+        """
+        indices = np.asarray(indices, dtype=np.int64).reshape(-1)
+        if indices.size and (indices.min() < 0 or indices.max() >= self.starts[-1]):
+            raise ConfigError(
+                f"rows run from 0 to {self.starts[-1] - 1}; got {indices.min()} to {indices.max()}"
+            )
+        out = np.empty((indices.size, width), dtype=files.numpy_dtype(self._dtype))
+        owner = np.searchsorted(self.starts, indices, side="right") - 1
+        for number in np.unique(owner):
+            entry = self.shards[number].files[stored]
+            where = np.flatnonzero(owner == number)
+            mapped = self._open(entry, "acts", self._dtype)
+            out[where] = mapped[indices[where] - self.starts[number]]
+        return out
+
+    def tokens(self, number: int) -> dict[str, np.ndarray]:
+        """Arrays of a shard's tokens file; see :class:`lensbench.store.writer.ShardTokens`."""
+        entry = self.shards[number].files[TOKENS]
+        return {n: self._open(entry, n, None) for n in ("ids", "real", "kept", "doc_ids")}
+
+    def kept(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Token ids, positions and documents of a shard's rows."""
+        arrays = self.tokens(number)
+        kept = arrays["kept"].astype(bool)
+        return arrays["ids"][kept], np.nonzero(kept)[1], arrays["doc_ids"][kept]
+
+    def problems(self) -> list[str]:
+        """One line per file that is missing, truncated or altered, readable shard or not."""
+        found: list[str] = []
+        for shard in self._manifest.shards:
+            for entry in shard.files.values():
+                try:
+                    self._verify(entry, "sha256")
+                except (DamagedDataError, MissingDataError) as error:
+                    found.append(str(error))
+        return found
+
+    def _open(self, entry: FileEntry, name: str, dtype: str | None) -> np.ndarray:
+        key = f"{entry.path}:{name}"
+        with self._lock:
+            if key in self._maps:
+                self._maps.move_to_end(key)
+                return self._maps[key]
+            if entry.path not in self._sound:
+                self._verify(entry, self._check)
+                self._sound.add(entry.path)
+            array = files.map_file(self._folder.local(entry.path), name, dtype)
+            self._maps[key] = array
+            while len(self._maps) > _OPEN_MAPS:
+                self._maps.popitem(last=False)
+            return array
+
+    def _verify(self, entry: FileEntry, check: Check) -> None:
+        path = self._folder.local(entry.path)
+        size, again = path.stat().st_size, "Delete it and run the capture again: only it is redone."
+        if size != entry.bytes:
+            raise DamagedDataError(
+                f"{path} is truncated: {size} bytes instead of {entry.bytes}. {again}"
+            )
+        if check == "sha256" and (found := io.sha256_file(path)) != entry.sha256:
+            raise DamagedDataError(
+                f"{path} was altered: sha256 {found[:16]} instead of {entry.sha256[:16]}. {again}"
+            )
