@@ -36,6 +36,7 @@ _EXPORTS = {
     "Tokens": "lensbench.tokens",
     "Zero": "lensbench.plan",
     "capture": "lensbench.harvest",
+    "live_source": "lensbench.harvest",
     "load_model": "lensbench.models",
     "open_store": "lensbench.store",
 }

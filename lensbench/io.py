@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> Generator[Path]:
     """Yield a temporary path beside ``path``; on success fsync it and rename it into place.
 
     Raises:
@@ -78,9 +78,8 @@ def write_arrays(
     path: Path, arrays: "Mapping[str, np.ndarray]", metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write named numpy arrays as one safetensors file, atomically."""
-    from safetensors.numpy import save_file
-
     import numpy as np
+    from safetensors.numpy import save_file
 
     with atomic_path(path) as temp:
         save_file(

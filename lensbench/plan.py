@@ -40,7 +40,7 @@ class Op:
 
     def apply(self, x: Tensor) -> Tensor:
         """New activations; ``x`` has the axes of the site, restricted to the selection."""
-        raise TypeError(f"{type(self).__name__} does not define apply")
+        raise TypeError(f"{type(self).__name__} does not define apply for {type(x).__name__}")
 
     def to_json(self) -> dict[str, Any]:
         """Name and values; tensors as base64 of their bytes."""

@@ -1,4 +1,4 @@
-"""Shared fixtures. Product packages are imported inside fixtures, so shape checking can hook them."""
+"""Shared fixtures. Product packages are imported inside them, so shape checking can hook in."""
 
 import os
 from pathlib import Path

@@ -161,7 +161,6 @@ class Model(ABC):
         start: int,
         stop: int,
         past: Past | None = None,
-        positions: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> tuple[Float[Tensor, "batch pos d_model"], Past | None]:
         """Residual stream after blocks ``start .. stop-1`` from ``h``, the input of ``start``."""

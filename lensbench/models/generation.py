@@ -8,55 +8,53 @@ holds what the model computed, not what the plan made of it.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from lensbench.errors import ConfigError
 from lensbench.models.base import Past
+from lensbench.models.trunk import Request, Trunk
 from lensbench.plan import Edit, Plan, Replace
 from lensbench.tokens import Tokens
 
-if TYPE_CHECKING:
-    from lensbench.models.huggingface import NativeModel
-
 
 def generate(
-    model: "NativeModel",
+    trunk: Trunk,
     prompt: Tokens,
     plan: Plan,
     max_new_tokens: int,
     *,
     temperature: float,
     seed: int,
-    stop_ids: Sequence[int] | None,
+    stops: frozenset[int],
 ) -> list[list[int]]:
     """See :meth:`lensbench.models.base.Model.generate`."""
     if max_new_tokens < 1:
         raise ConfigError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
     if not temperature >= 0:
         raise ConfigError(f"temperature must be >= 0, got {temperature}")
-    room = model.card.n_ctx - int(prompt.real.sum(1).max())
-    if model.card.n_ctx and max_new_tokens > room:
-        raise ConfigError(
-            f"{max_new_tokens} new tokens do not fit; the context has room for {room}"
-        )
     if prompt.mask is not None and not bool(prompt.mask[:, -1].all()):
         raise ConfigError(
             "generation needs prompts padded on the left; pass a list of unpadded lists"
         )
-    plan, stops = _absolute(plan, prompt), _stop_ids(model, stop_ids)
+    plan = _absolute(plan, prompt)
     rng = torch.Generator(device="cpu").manual_seed(seed)
     n = prompt.n_rows
     new: list[list[int]] = [[] for _ in range(n)]
     alive, step, past = [True] * n, prompt, Past()
     for index in range(max_new_tokens):
-        # Only the prompt may not lack a position; later steps hold one token each.
-        out = model.run(
-            step, plan, logits="last", past=past, lenient=index > 0 or _beyond(plan, prompt)
+        request = Request(
+            batch=step,
+            plan=plan,
+            logits="last",
+            past=past,
+            # Only the prompt may not lack a position; later steps hold one token each.
+            lenient=index > 0 or _beyond(plan, prompt),
         )
-        assert out.logits is not None and out.past is not None
+        out, _ = trunk.forward(request)
+        assert out.logits is not None
+        assert out.past is not None
         chosen = _choose(out.logits[:, -1], temperature, rng)
         for row, token in enumerate(chosen.tolist()):
             if alive[row]:
@@ -66,13 +64,6 @@ def generate(
             break
         step, past = Tokens(chosen[:, None].to(prompt.ids.device)), out.past
     return new
-
-
-def _stop_ids(model: "NativeModel", stop_ids: Sequence[int] | None) -> set[int]:
-    if stop_ids is not None:
-        return set(stop_ids)
-    eos = getattr(model.tokenizer, "eos_token_id", None)
-    return set() if eos is None else {int(eos)}
 
 
 def _choose(logits: Tensor, temperature: float, rng: torch.Generator) -> Tensor:

@@ -62,7 +62,8 @@ class Session:
         self.stop_when_done = stop_when_done
         self.acts: dict[Site, Tensor] = {}
         self.layers_run = 0
-        self.start, self.end, self.stop_at_end = 0, n_layers, False
+        self.start = 0
+        self.end: int | None = None
         self.injected: Tensor | None = None
         self.last: Tensor | None = None
         self.resid_pre: Tensor | None = None
@@ -101,7 +102,7 @@ class Session:
             out = forward(hidden, *args, **kwargs)
         if ("resid_post", layer) in self.keys:
             out = replace_first(out, self.tap(("resid_post", layer), first(out)))
-        if layer + 1 == self.end and self.stop_at_end:
+        if layer + 1 == self.end:
             self.last = first(out)
             raise StopForward
         return out

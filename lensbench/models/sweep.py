@@ -7,20 +7,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from lensbench.errors import ConfigError
 from lensbench.models.base import Acts, Forward
+from lensbench.models.trunk import Request, Trunk
 from lensbench.plan import Plan
 from lensbench.sites import Site
 from lensbench.tokens import Tokens
 from lensbench.types import LogitsMode
-
-if TYPE_CHECKING:
-    from lensbench.models.huggingface import NativeModel
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,8 @@ class _Chunk:
 
 
 def run_many(
-    model: "NativeModel",
+    trunk: Trunk,
+    n_layers: int,
     tokens: Tokens,
     plans: Sequence[Plan],
     capture: Sequence[Site],
@@ -49,12 +47,12 @@ def run_many(
         )
     if any(edit.rows is not None for plan in plans for edit in plan.edits):
         raise ConfigError("plans of run_many must not name rows: plan i is row i")
-    chunks = _chunks(model.n_layers, plans, batch_size)
-    prefix, cost = _prefix(model, tokens, chunks, capture)
+    chunks = _chunks(n_layers, plans, batch_size)
+    prefix, cost = _prefix(trunk, tokens, chunks, capture)
     logits: list[Tensor | None] = [None] * len(plans)
     acts: dict[Site, list[Tensor]] = {site: [torch.empty(0)] * len(plans) for site in capture}
     for chunk in chunks:
-        out = _run_chunk(model, tokens, chunk, prefix, capture, mode)
+        out = _run_chunk(trunk, tokens, chunk, prefix, capture, mode)
         cost += out.layers_run
         for row, member in enumerate(chunk.members):
             logits[member] = None if out.logits is None else out.logits[row]
@@ -94,7 +92,7 @@ def _chunks(n_layers: int, plans: Sequence[Plan], batch_size: int) -> list[_Chun
 
 
 def _prefix(
-    model: "NativeModel", tokens: Tokens, chunks: Sequence[_Chunk], capture: Sequence[Site]
+    trunk: Trunk, tokens: Tokens, chunks: Sequence[_Chunk], capture: Sequence[Site]
 ) -> tuple[dict[Site, Tensor], int]:
     """Residual stream at every start, and captures before the earliest one, run once."""
     starts = {chunk.start for chunk in chunks} - {0}
@@ -106,12 +104,13 @@ def _prefix(
     }
     if not wanted:
         return {}, 0
-    out = model.run(tokens, capture=sorted(wanted | early), logits="none")
+    request = Request(batch=tokens, capture=sorted(wanted | early), logits="none")
+    out, _ = trunk.forward(request)
     return {Site.parse(name): x for name, x in out.acts.items()}, out.layers_run
 
 
 def _run_chunk(
-    model: "NativeModel",
+    trunk: Trunk,
     tokens: Tokens,
     chunk: _Chunk,
     prefix: dict[Site, Tensor],
@@ -121,7 +120,10 @@ def _run_chunk(
     n = len(chunk.members)
     rows = _rows(tokens, chunk.members)
     if chunk.start == 0:
-        return model.run(rows, chunk.plan, capture, logits=mode)
+        if any(s.name == "logits" for s in capture):
+            mode = "all"
+        whole = Request(batch=rows, plan=chunk.plan, capture=capture, logits=mode)
+        return trunk.forward(whole)[0]
     early = [
         s for s in capture if s.name == "embed" or (s.layer is not None and s.layer < chunk.start)
     ]
@@ -130,7 +132,9 @@ def _run_chunk(
         [0] * n if tokens.n_rows == 1 else list(chunk.members), device=rows.ids.device
     )
     h = prefix[Site("resid_pre", chunk.start)][pick]
-    out = model.run_from(h, chunk.start, rows, chunk.plan, late, mode)
+    out, _ = trunk.forward(
+        Request(batch=rows, plan=chunk.plan, capture=late, logits=mode, start=chunk.start, h=h)
+    )
     acts = {Site.parse(k): v for k, v in out.acts.items()}
     acts |= {s: prefix[s][pick] for s in early}
     return Forward(out.logits, Acts(acts), None, out.layers_run)

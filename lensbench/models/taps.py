@@ -37,9 +37,8 @@ class BlockForward:
 class Taps:
     """All hooks of one module, made once."""
 
-    def __init__(self, module: nn.Module, family: Family, *, head_dim: int) -> None:
+    def __init__(self, module: nn.Module, family: Family) -> None:
         self.family = family
-        self.head_dim = head_dim
         blocks = submodule(module, family.blocks)
         self.attention = {id(submodule(b, family.attn)): i for i, b in enumerate(blocks.children())}
         embedding = module.get_input_embeddings()  # pyright: ignore[reportCallIssue] - transformers

@@ -48,7 +48,9 @@ def test_a_patch_of_all_of_a_layer_reproduces_the_other_run(model) -> None:
 
     other = random_ids(2, 8, seed=9)
     source = model.run(other, capture=["blocks.1.resid_post"])
-    patched = model.run(IDS, edit("blocks.1.resid_post", Replace(source.acts["blocks.1.resid_post"])))
+    patched = model.run(
+        IDS, edit("blocks.1.resid_post", Replace(source.acts["blocks.1.resid_post"]))
+    )
     torch.testing.assert_close(patched.logits, source.logits, rtol=0, atol=1e-4)
     assert float((model.run(IDS).logits - source.logits).abs().max()) > 1e-2  # control: unpatched
 
@@ -107,11 +109,16 @@ def test_left_padding_moves_nothing_and_positions_ignore_it(model) -> None:
     from lensbench.plan import Zero, edit
 
     row = IDS[:1]
-    padded = Tokens(torch.cat((torch.zeros(1, 3, dtype=torch.long), row), 1), torch.tensor([[False] * 3 + [True] * 8]))
+    padded = Tokens(
+        torch.cat((torch.zeros(1, 3, dtype=torch.long), row), 1),
+        torch.tensor([[False] * 3 + [True] * 8]),
+    )
     plan = edit("blocks.1.attn_out", Zero(), positions=[2, -1])
     ours, alone = model.run(padded, plan), model.run(row, plan)
     torch.testing.assert_close(ours.logits[:, 3:], alone.logits, rtol=0, atol=2e-4)
-    torch.testing.assert_close(model.run(padded, plan, logits="last").logits, alone.logits[:, -1:], rtol=0, atol=2e-4)
+    torch.testing.assert_close(
+        model.run(padded, plan, logits="last").logits, alone.logits[:, -1:], rtol=0, atol=2e-4
+    )
     unedited = model.run(padded).logits[:, 3:]
     assert float((unedited - alone.logits).abs().max()) > 1e-3  # control: the plan does something
 
@@ -127,7 +134,11 @@ def test_gradients_reach_captured_activations(model) -> None:
 
     base = out.logits[:, -1, 7].sum().detach()
     direction = torch.randn(32)
-    up = model.run(IDS, edit("blocks.1.resid_post", Add(step * direction), positions=[4])).logits[:, -1, 7].sum()
+    up = (
+        model.run(IDS, edit("blocks.1.resid_post", Add(step * direction), positions=[4]))
+        .logits[:, -1, 7]
+        .sum()
+    )
     predicted = step * (grads[0][:, 4] @ direction).sum()
     # A first-order estimate: agreement to 10 % plus fp32 rounding of the difference.
     assert abs(float(up - base - predicted)) < 0.1 * abs(float(predicted)) + 2e-4
@@ -138,9 +149,14 @@ def test_skips_and_stops_really_do_not_run(model) -> None:
     from lensbench.plan import skip_layers
 
     calls = []
-    norm = model.module.get_submodule(model.family.blocks)[1].get_submodule(model.family.ln1)
+    norm = model.module.get_submodule(model.layout.family.blocks)[1].get_submodule(
+        model.layout.family.ln1
+    )
     head = model.module.get_output_embeddings()
-    hooks = [norm.register_forward_hook(lambda *_: calls.append("block 1")), head.register_forward_hook(lambda *_: calls.append("head"))]
+    hooks = [
+        norm.register_forward_hook(lambda *_: calls.append("block 1")),
+        head.register_forward_hook(lambda *_: calls.append("head")),
+    ]
     try:
         skipped = model.run(IDS, skip_layers([1]))
         assert calls == ["head"]
@@ -148,7 +164,9 @@ def test_skips_and_stops_really_do_not_run(model) -> None:
         calls.clear()
         early = model.run(IDS, Plan(stop=1), ["blocks.0.resid_post"])
         assert calls == ["head"]
-        torch.testing.assert_close(model.unembed(early.acts["blocks.0.resid_post"]), early.logits, rtol=0, atol=0)
+        torch.testing.assert_close(
+            model.unembed(early.acts["blocks.0.resid_post"]), early.logits, rtol=0, atol=0
+        )
         calls.clear()
         assert model.run(IDS, capture=["blocks.0.resid_post"], logits="none").logits is None
         assert calls == []

@@ -31,13 +31,13 @@ def test_positions_shifted_by_padding_are_caught(monkeypatch) -> None:
     import lensbench
 
     model = lensbench.load_model(tiny("gpt2", seed=5), certify=False)
-    run_trunk = model._run_trunk
+    run_trunk = model.trunk._call
 
-    def shifted(session, batch, real, positions, cache):
+    def shifted(session, ids, real, positions, cache):
         columns = torch.arange(positions.shape[1]) + 0 * positions
-        return run_trunk(session, batch, real, columns if cache is None else positions, cache)
+        return run_trunk(session, ids, real, columns if cache is None else positions, cache)
 
-    monkeypatch.setattr(model, "_run_trunk", shifted)
+    monkeypatch.setattr(model.trunk, "_call", shifted)
     assert "left padding" in failed_checks(model)
 
 
@@ -71,13 +71,15 @@ def test_a_dead_site_and_a_dead_write_are_caught(monkeypatch) -> None:
 
     monkeypatch.setattr(Session, "tap", deaf)
     assert "sites write" in failed_checks(model)
-    monkeypatch.setattr(Session, "tap", lambda self, key, x: x if key[0] == "mlp_out" else tap(self, key, x))
+    monkeypatch.setattr(
+        Session, "tap", lambda self, key, x: x if key[0] == "mlp_out" else tap(self, key, x)
+    )
     with pytest.raises(UnknownSiteError, match="did not fire"):
         model.run(random_ids(), capture=["blocks.1.mlp_out"])
 
 
 def test_a_cache_that_forgets_is_caught(monkeypatch) -> None:
-    from lensbench.models import huggingface
+    from lensbench.models import trunk
 
     def forgetful(past, mask, layers):
         del layers
@@ -89,7 +91,7 @@ def test_a_cache_that_forgets_is_caught(monkeypatch) -> None:
         return cache, mask, 0
 
     model = broken(monkeypatch)
-    monkeypatch.setattr(huggingface, "open_past", forgetful)
+    monkeypatch.setattr(trunk, "open_past", forgetful)
     assert failed_checks(model) == {"cache"}
 
 
@@ -97,7 +99,7 @@ def test_an_unembedding_without_the_soft_cap_is_caught(monkeypatch) -> None:
     import lensbench
 
     model = lensbench.load_model(tiny("gemma2", seed=5), certify=False)
-    monkeypatch.setattr(model, "_unembed_normed", lambda hidden: model._head(hidden))
+    monkeypatch.setattr(model.trunk, "unembed_normed", lambda hidden: model.trunk._head(hidden))
     assert "forward" in failed_checks(model)
 
 

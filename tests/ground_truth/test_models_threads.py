@@ -22,7 +22,9 @@ def contaminated(model, seed: int) -> int:
     for i in range(ROUNDS):
         want = expected[i % 3]
         got = model.run(ids, plans[i % 3], [site])
-        wrong += not (torch.equal(got.logits, want.logits) and torch.equal(got.acts[site], want.acts[site]))
+        wrong += not (
+            torch.equal(got.logits, want.logits) and torch.equal(got.acts[site], want.acts[site])
+        )
     return wrong
 
 
@@ -37,7 +39,7 @@ def test_four_threads_do_not_contaminate_each_other() -> None:
 def test_control_a_shared_session_would_contaminate(monkeypatch) -> None:
     # The same traffic with one global session instead of a ContextVar: answers go wrong.
     import lensbench
-    from lensbench.models import attention, huggingface, taps
+    from lensbench.models import attention, taps, trunk
 
     class Global:
         value = None
@@ -53,15 +55,15 @@ def test_control_a_shared_session_would_contaminate(monkeypatch) -> None:
 
     model = lensbench.load_model(tiny("llama", num_hidden_layers=2), certify=False)
     shared = Global()
-    for module in (attention, huggingface, taps):
+    for module in (attention, taps, trunk):
         monkeypatch.setattr(module, "ACTIVE", shared)
 
     def traffic(seed: int) -> bool:
         try:
             return contaminated(model, seed) > 0
-        except Exception:  # noqa: BLE001 - any failure shows the contamination
+        except Exception:
             return True
-        except BaseException:  # noqa: BLE001 - StopForward leaking is one, too
+        except BaseException:
             return True
 
     with ThreadPoolExecutor(4) as pool:

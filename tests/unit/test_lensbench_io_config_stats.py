@@ -1,4 +1,4 @@
-import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,23 +15,33 @@ class Sample(Config):
     width: int = 4
 
 
+def interrupted(path) -> None:
+    with io.atomic_path(path) as temp:
+        temp.write_text("half")
+        raise KeyboardInterrupt
+
+
+def into_a_full_disk(path) -> None:
+    with io.atomic_path(path) as temp:
+        temp.unlink()
+        temp.symlink_to("/dev/full")
+        temp.write_text("x" * 100)
+
+
 def test_an_interrupted_write_leaves_the_old_file(tmp_path) -> None:
     path = tmp_path / "a.json"
     io.write_json(path, {"x": 1})
-    with pytest.raises(KeyboardInterrupt), io.atomic_path(path) as temp:
-        temp.write_text("half")
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(path)
     assert io.read_json(path) == {"x": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_a_full_disk_is_a_clear_error(tmp_path) -> None:
-    with pytest.raises(DataError, match="No space left"), io.atomic_path(tmp_path / "a") as temp:
-        temp.unlink()
-        temp.symlink_to("/dev/full")
-        with temp.open("w") as file:
-            file.write("x" * 100)
+    with pytest.raises(DataError, match="No space left"):
+        into_a_full_disk(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unwritable_folder_is_a_clear_error(tmp_path) -> None:
@@ -58,7 +68,11 @@ def test_configs_name_field_rule_value_and_the_nearest_key(tmp_path) -> None:
         Sample.parse({"rate": 1, "widht": 2})
     with pytest.raises(ConfigError, match=r"rate: .*greater than 0 \(got -1\)"):
         Sample.parse({"rate": -1})
-    assert Sample(rate=1).fingerprint() == Sample(rate=1.0).fingerprint() != Sample(rate=2).fingerprint()
+    assert (
+        Sample(rate=1).fingerprint()
+        == Sample(rate=1.0).fingerprint()
+        != Sample(rate=2).fingerprint()
+    )
     (tmp_path / "bad.yaml").write_text("rate: [1")
     with pytest.raises(ConfigError, match="not valid YAML"):
         Sample.from_yaml(tmp_path / "bad.yaml")

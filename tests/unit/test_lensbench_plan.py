@@ -6,7 +6,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lensbench.errors import ConfigError, UnknownNameError
-from lensbench.plan import Add, Call, Clamp, Edit, Op, Plan, Project, Replace, Scale, Set, Zero, edit, skip_layers
+from lensbench.plan import (
+    Add,
+    Call,
+    Clamp,
+    Edit,
+    Op,
+    Plan,
+    Project,
+    Replace,
+    Scale,
+    Set,
+    Zero,
+    edit,
+    skip_layers,
+)
 from lensbench.sites import Site
 
 NUMBER = st.floats(-5, 5, allow_nan=False, width=32)
@@ -15,12 +29,20 @@ OP = st.one_of(
     st.builds(lambda v: Set(torch.tensor(v)), st.lists(NUMBER, min_size=1, max_size=4)),
     st.builds(Scale, NUMBER),
     st.just(Zero()),
-    st.builds(lambda n: Project(torch.randn(n, 4, generator=torch.Generator().manual_seed(n))), st.integers(1, 3)),
+    st.builds(
+        lambda n: Project(torch.randn(n, 4, generator=torch.Generator().manual_seed(n))),
+        st.integers(1, 3),
+    ),
     st.builds(Clamp, NUMBER, st.none()),
 )
 PLAN = st.builds(
     Plan,
-    st.lists(st.builds(Edit, st.just(Site("resid_post", 1)), OP, st.none(), st.sampled_from([None, (0, -1)])), max_size=3).map(tuple),
+    st.lists(
+        st.builds(
+            Edit, st.just(Site("resid_post", 1)), OP, st.none(), st.sampled_from([None, (0, -1)])
+        ),
+        max_size=3,
+    ).map(tuple),
     st.frozensets(st.integers(0, 9), max_size=3),
     st.none() | st.integers(0, 9),
 )
@@ -43,8 +65,12 @@ def test_sum_holds_both_and_the_empty_plan_is_neutral(a: Plan, b: Plan) -> None:
 
 
 def test_content_decides_equality() -> None:
-    assert edit("blocks.1.resid_post", Add(torch.ones(3))) == edit("blocks.1.hook_resid_post", Add(torch.ones(3)))
-    assert edit("blocks.1.resid_post", Add(torch.ones(3))) != edit("blocks.1.resid_post", Add(torch.zeros(3)))
+    assert edit("blocks.1.resid_post", Add(torch.ones(3))) == edit(
+        "blocks.1.hook_resid_post", Add(torch.ones(3))
+    )
+    assert edit("blocks.1.resid_post", Add(torch.ones(3))) != edit(
+        "blocks.1.resid_post", Add(torch.zeros(3))
+    )
     assert Add(1.0) != Set(1.0)
 
 
@@ -57,7 +83,10 @@ def test_content_decides_equality() -> None:
         (Zero(), [0.0, 0.0, 0.0]),
         (Clamp(1.5, 2.5), [1.5, 2.0, 2.5]),
         (Project(torch.tensor([[2.0, 0.0, 0.0]])), [0.0, 2.0, 3.0]),
-        (Project(torch.tensor([[2.0, 0.0, 0.0], [1.0, 1.0, 0.0], [2.0, 2.0, 0.0]]), keep=True), [1.0, 2.0, 0.0]),
+        (
+            Project(torch.tensor([[2.0, 0.0, 0.0], [1.0, 1.0, 0.0], [2.0, 2.0, 0.0]]), keep=True),
+            [1.0, 2.0, 0.0],
+        ),
     ],
 )
 def test_operations(op: Op, expected: list[float]) -> None:

@@ -20,15 +20,29 @@ class Sample(Result):
     pair: tuple[float, float] = (0.0, 1.0)
 
 
-ARRAYS = hnp.arrays(st.sampled_from([np.float32, np.int64, np.bool_]), hnp.array_shapes(max_dims=3, max_side=4))
+ARRAYS = hnp.arrays(
+    st.sampled_from([np.float32, np.int64, np.bool_]), hnp.array_shapes(max_dims=3, max_side=4)
+)
 
 
-@given(ARRAYS, st.text(max_size=5), st.floats(), st.dictionaries(st.text(max_size=3), st.integers(), max_size=3))
-def test_save_and_load_give_back_an_equal_object(tmp_path_factory, values, name, number, extra) -> None:
+@given(
+    ARRAYS,
+    st.text(max_size=5),
+    st.floats(),
+    st.dictionaries(st.text(max_size=3), st.integers(), max_size=3),
+)
+def test_save_and_load_give_back_an_equal_object(
+    tmp_path_factory, values, name, number, extra
+) -> None:
     folder = tmp_path_factory.mktemp("result")
     sample = Sample(
-        values=values, name=name, extra=extra, pair=(number, 1.0), config={"k": [1, 2]},
-        provenance=record(seed=3), controls=Controls({"shuffled": 0.5}, "note"),
+        values=values,
+        name=name,
+        extra=extra,
+        pair=(number, 1.0),
+        config={"k": [1, 2]},
+        provenance=record(seed=3),
+        controls=Controls({"shuffled": 0.5}, "note"),
     )
     assert results.load(sample.save(folder)) == sample
 

@@ -25,7 +25,17 @@ def test_padded_ids_without_a_mask_are_refused() -> None:
     assert as_tokens(torch.tensor([[4, 0, 5]]), pad_id=0).n_pos == 3  # inside, it is a token
 
 
-@pytest.mark.parametrize("value", [[], [[]], torch.zeros(0, 3, dtype=torch.long), torch.ones(2, 2), "text", torch.zeros(1, 2, 3, dtype=torch.long)])
+@pytest.mark.parametrize(
+    "value",
+    [
+        [],
+        [[]],
+        torch.zeros(0, 3, dtype=torch.long),
+        torch.ones(2, 2),
+        "text",
+        torch.zeros(1, 2, 3, dtype=torch.long),
+    ],
+)
 def test_unusable_input_is_refused(value) -> None:
     with pytest.raises(ConfigError):
         as_tokens(value)

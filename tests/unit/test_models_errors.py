@@ -5,7 +5,13 @@ import shutil
 import pytest
 import torch
 
-from lensbench.errors import ConfigError, DamagedDataError, MissingDataError, UnknownNameError, UnknownSiteError
+from lensbench.errors import (
+    ConfigError,
+    DamagedDataError,
+    MissingDataError,
+    UnknownNameError,
+    UnknownSiteError,
+)
 from tests.helpers import random_ids, tiny
 
 IDS = random_ids()
@@ -28,7 +34,9 @@ def test_sites_and_layers_that_do_not_exist(model) -> None:
         model.run(IDS, skip_layers([3]))
     with pytest.raises(UnknownSiteError, match="skipped by the plan"):
         model.run(IDS, skip_layers([1]), ["blocks.1.mlp_out"])
-    with pytest.raises(ConfigError, match="position 12 does not exist in row 0, which has 9 tokens"):
+    with pytest.raises(
+        ConfigError, match="position 12 does not exist in row 0, which has 9 tokens"
+    ):
         model.run(IDS, edit("blocks.1.mlp_out", Zero(), positions=[12]))
     with pytest.raises(ConfigError, match="4 heads; got head 4"):
         model.run(IDS, edit("blocks.1.attn.z", Zero(), heads=[4]))
@@ -100,7 +108,9 @@ def test_a_saved_model_comes_back_the_same_and_revisions_are_found(tmp_path, mod
         again = lensbench.load_model(folder, revision=revision)
         assert torch.equal(again.run(IDS).logits, model.run(IDS).logits)
         assert again.card.fingerprint == model.card.fingerprint
-    assert lensbench.load_model(tiny(seed=1), certify=False).card.fingerprint != model.card.fingerprint
+    assert (
+        lensbench.load_model(tiny(seed=1), certify=False).card.fingerprint != model.card.fingerprint
+    )
 
 
 def test_unsupported_families_are_named() -> None:

@@ -1,0 +1,63 @@
+# Two commands on a machine that has only Python, pip and make:
+#   make demo    sets everything up and runs the main job on the bundled model
+#   make test    sets everything up and runs the tests
+PYTHON ?= python3
+TORCH  ?= torch==2.13.0
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+TREE   := build/typecheck/lensbench
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo app test test-slow test-gpu check format bench clean setup
+
+setup: $(READY)
+
+# torch comes first and by exact version, so that no later package pulls in another build of it.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $(READY)
+
+demo: $(READY)
+	OMP_NUM_THREADS=2 $(BIN)/lensbench demo
+
+app: $(READY)
+	$(BIN)/lensbench app
+
+test: $(READY)
+	$(BIN)/python -m pytest -n 2 -q
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -q -m "slow and not gpu"
+
+test-gpu: $(READY)
+	$(BIN)/python -m pytest -q -m gpu
+
+check: $(READY) $(TREE)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	cd build/typecheck && ../../$(BIN)/lint-imports --config ../../pyproject.toml
+	$(MAKE) test
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# Type checkers and import contracts read files, not installed packages: a tree of linked files shows
+# them every folder where it is imported.
+$(TREE): FORCE
+	rm -rf build/typecheck
+	$(PYTHON) -c "import os, shutil; here = os.getcwd(); \
+	  [shutil.copytree(f'{here}/{d}', f'build/typecheck/{m}', copy_function=os.symlink) \
+	   for d, m in (('lensbench', 'lensbench'), *((x, 'lensbench/' + x) for x in ('saes', 'probes', 'interventions', 'app')))]"
+FORCE:
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.run
+
+clean:
+	rm -rf $(VENV) build/typecheck build *.egg-info demo-run
