@@ -145,15 +145,19 @@ def f1_interval(
     hit = np.bincount(doc, weights=predicted & y, minlength=n)
     total = np.bincount(doc, weights=predicted.astype(float) + y, minlength=n)
 
+    # Documents without a positive or a call change nothing: they share one cell of the draw.
+    live = total > 0
+    shares = np.full(int(live.sum()) + 1, 1 / n)
+    shares[-1] = 1 - shares[:-1].sum()
+    hit, total = np.r_[hit[live], 0.0], np.r_[total[live], 0.0]
+
     def f1(weights: np.ndarray) -> np.ndarray:
         return 2 * (weights @ hit) / np.maximum(weights @ total, 1e-12)
 
     rng = np.random.default_rng(seed)
-    draws = np.concatenate(
-        [f1(rng.multinomial(n, np.full(n, 1 / n), size=50)) for _ in range(n_boot // 50)]
-    )
+    draws = np.concatenate([f1(rng.multinomial(n, shares, size=50)) for _ in range(n_boot // 50)])
     low, high = np.quantile(draws, [0.025, 0.975])
-    return Interval(float(f1(np.ones(n))), float(low), float(high), n)
+    return Interval(float(f1(np.ones(len(hit)))), float(low), float(high), n)
 
 
 @dataclass(frozen=True)
