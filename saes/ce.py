@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lensbench.models.base import Model
@@ -34,10 +34,10 @@ _LOGITS_AT_ONCE = 1 << 24  # floats: 64 MiB
 
 @dataclass(frozen=True)
 class Sequences:
-    """A batch to score: tokens, the document of each row, and which positions are replaced."""
+    """A batch to score: tokens, the document of each, and which positions are replaced."""
 
     tokens: Tokens
-    docs: "np.ndarray"
+    docs: Int[np.ndarray, "batch pos"]
     kept: Bool[Tensor, "batch pos"]
 
 
@@ -55,6 +55,15 @@ class LossSums:
     """What one evaluation per dictionary runs: clean, zero, mean and reconstructed, in full."""
     layers_separate_shared: int = 0
     """The same, if each of those evaluations ran the layers below the site once."""
+
+    def add(
+        self, docs: Int[np.ndarray, " tokens"], columns: Float[np.ndarray, "columns tokens"]
+    ) -> None:
+        """Add the values of single tokens to the sums of their documents."""
+        unique, index = np.unique(docs, return_inverse=True)
+        table = np.stack([np.bincount(index, c, len(unique)) for c in columns], 1)
+        for doc, values in zip(unique.tolist(), table, strict=True):
+            self.by_doc[doc] = self.by_doc.get(doc, 0.0) + values
 
     @property
     def ratio(self) -> float:
@@ -147,9 +156,8 @@ def _run_above(model: Model, states: Tensor, start: int, tokens: Tokens, sums: L
     h = states.flatten(0, 1)
     if start == model.n_layers:
         return states
-    positions = tokens.positions().to(h.device).repeat(n, 1)
     mask = None if tokens.mask is None else tokens.mask.to(h.device).repeat(n, 1)
-    h, _ = model.run_layers(h, start, model.n_layers, positions=positions, mask=mask)
+    h, _ = model.run_layers(h, start, model.n_layers, mask=mask)
     sums.layers_run += (model.n_layers - start) * len(h)
     return h.view(states.shape)
 
@@ -196,29 +204,21 @@ class _Scorer:
         scored[:, :-1] = real[:, :-1] & real[:, 1:]
         if not score_first:
             scored &= batch.tokens.positions() > 0
-        self._targets = torch.cat([ids[:, 1:], ids[:, -1:]], 1).clamp_min(0)
+        scored = scored.cpu()
+        self._targets = torch.cat([ids[:, 1:], ids[:, -1:]], 1).cpu()
         self._scored, self._docs, self._sums = scored, batch.docs, sums
 
     def add(self, rows: slice, logits: Iterable[Float[Tensor, "batch pos d_vocab"]]) -> None:
         """Take in the logits of ``rows``, one tensor per state, the clean one first."""
-        table: list[Float[Tensor, "columns batch"]] = []
+        scored = self._scored[rows]
         ce: list[Tensor] = []
         kl: list[Tensor] = []
         clean: Tensor | None = None
         for state in logits:
-            logp = state.float().log_softmax(-1)
-            scored = self._scored[rows].to(logp.device)
-            targets = self._targets[rows].to(logp.device)
+            logp = state[scored.to(state.device)].float().log_softmax(-1)
+            targets = self._targets[rows][scored].to(logp.device)
             clean = logp if clean is None else clean
-            nll = -logp.gather(-1, targets[..., None])[..., 0]
-            divergence = (clean.exp() * (clean - logp)).sum(-1)
-            ce.append(_masked_sum(nll, scored))
-            kl.append(_masked_sum(divergence, scored))
-        table = [self._scored[rows].double().sum(-1).cpu(), *ce, *kl]
-        for doc, values in zip(self._docs[rows], torch.stack(table, 1).numpy(), strict=True):
-            known = self._sums.by_doc.get(int(doc))
-            self._sums.by_doc[int(doc)] = values if known is None else known + values
-
-
-def _masked_sum(values: Tensor, mask: Tensor) -> Float[Tensor, " batch"]:
-    return values.double().masked_fill(~mask, 0.0).sum(-1).cpu()
+            ce.append(-logp.gather(-1, targets[:, None])[:, 0].double().cpu())
+            kl.append((clean.exp() * (clean - logp)).sum(-1).double().cpu())
+        columns = [torch.ones(int(scored.sum())).double(), *ce, *kl]
+        self._sums.add(self._docs[rows][scored.numpy()], torch.stack(columns).numpy())

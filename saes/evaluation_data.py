@@ -1,0 +1,201 @@
+"""Which rows of a store an evaluation looks at, and how labels and sequences are joined to them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+from zlib import crc32
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+
+from lensbench.errors import ConfigError, MismatchError
+from lensbench.saes.ce import Sequences
+from lensbench.saes.labels import LabelledRows, check_same_tokens
+
+if TYPE_CHECKING:
+    from lensbench.store import ActivationStore
+    from lensbench.worlds.atlas import Corpus
+
+_FOLDS = 4  # one combination in four is kept for scoring where the text has no held-out part
+
+
+@dataclass(frozen=True)
+class EvaluationRows:
+    """Rows of a store in ascending order, whole documents only."""
+
+    rows: Int[np.ndarray, " rows"]
+    docs: Int[np.ndarray, " rows"]
+    """Document number 0 .. n_docs - 1."""
+    doc_ids: Int[np.ndarray, " rows"]
+    positions: Int[np.ndarray, " rows"]
+    """Place in the document, not in the (possibly packed) sequence."""
+    tokens: Int[np.ndarray, " rows"]
+
+    @property
+    def n_docs(self) -> int:
+        """Number of documents."""
+        return int(self.docs.max()) + 1
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.rows)
+
+
+def choose_rows(store: "ActivationStore", max_tokens: int, seed: int) -> EvaluationRows:
+    """Whole documents in random order until ``max_tokens`` rows are reached (at least one).
+
+    Raises:
+        ConfigError: the store holds no rows.
+    """
+    index = store.index()
+    doc_ids = np.asarray(index.doc_ids)
+    if not len(doc_ids):
+        raise ConfigError("the store holds no rows to evaluate on")
+    unique, number, counts = np.unique(doc_ids, return_inverse=True, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(unique))
+    fits = np.cumsum(counts[order]) <= max_tokens
+    fits[0] = True
+    wanted = np.zeros(len(unique), bool)
+    wanted[order[fits]] = True
+    rows = np.flatnonzero(wanted[number])
+    _, docs = np.unique(doc_ids[rows], return_inverse=True)
+    return EvaluationRows(
+        rows,
+        docs,
+        doc_ids[rows],
+        _places(store)[rows],
+        np.asarray(index.token_ids)[rows],
+    )
+
+
+def _places(store: "ActivationStore") -> Int[np.ndarray, " rows"]:
+    """Place of every stored row in its document: sequences may begin within one, or hold many."""
+    places, seen, last = np.zeros(store.n_tokens, np.int64), 0, -1
+    for batch in store.sequences():
+        for docs, rows in zip(batch.doc_ids, batch.rows, strict=True):
+            docs, rows = docs[docs >= 0], rows[docs >= 0]
+            starts = np.flatnonzero(np.r_[True, docs[1:] != docs[:-1]])
+            place = np.arange(len(docs)) - np.repeat(starts, np.diff(np.r_[starts, len(docs)]))
+            if docs[0] == last:  # goes on from the sequence before
+                place[docs == last] += seen
+            last, seen = int(docs[-1]), int(place[-1]) + 1
+            places[rows[rows >= 0]] = place[rows >= 0]
+    return places
+
+
+def corpus_of(store: "ActivationStore") -> "Corpus | None":
+    """The labelled corpus the store was captured from, or None where it names none."""
+    spec = store.text.get("spec")
+    if not isinstance(spec, dict) or spec.get("world") != "atlas":
+        return None
+    from lensbench.worlds.atlas import Corpus
+
+    return Corpus.from_spec(spec)
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Labels joined to rows, before they are split in halves."""
+
+    names: tuple[str, ...]
+    kinds: tuple[str, ...]
+    values: Bool[np.ndarray, "rows labels"]
+
+
+def _join(rows: EvaluationRows, corpus: "Corpus", kinds: Sequence[str]) -> _Columns:
+    names = [n for n in corpus.labels if corpus.label_kinds[n] in kinds]
+    if not names:
+        known = sorted(set(corpus.label_kinds.values()))
+        raise ConfigError(f"the corpus has no labels of kind {tuple(kinds)}; it has {known}")
+    if rows.doc_ids.max() >= corpus.n_docs or np.any(
+        rows.positions >= corpus.lengths[rows.doc_ids]
+    ):
+        raise MismatchError(
+            f"the store holds documents that the corpus {dict(corpus.spec)} does not have, or "
+            "longer ones; use the corpus the store was captured from"
+        )
+    at = corpus.rows(rows.doc_ids, rows.positions)
+    check_same_tokens(rows.tokens, corpus.tokens[at])
+    values = np.stack([np.asarray(corpus.labels[n], bool)[at] for n in names], 1)
+    return _Columns(tuple(names), tuple(corpus.label_kinds[n] for n in names), values)
+
+
+def labelled_rows(rows: EvaluationRows, corpus: "Corpus", kinds: Sequence[str]) -> LabelledRows:
+    """Labels of the rows, joined by document and position, and the halves.
+
+    Raises:
+        MismatchError: the store's token ids are not the corpus's.
+        ConfigError: no labels of these kinds, or no document for one of the halves.
+    """
+    joined = _join(rows, corpus, kinds)
+    held, how = held_documents(corpus, np.unique(rows.doc_ids))
+    return LabelledRows(
+        joined.names, joined.kinds, joined.values, rows.docs, rows.tokens, held[rows.docs], how
+    )
+
+
+def labelled_pair(
+    select: EvaluationRows,
+    select_corpus: "Corpus",
+    score: EvaluationRows,
+    score_corpus: "Corpus",
+    kinds: Sequence[str],
+) -> LabelledRows:
+    """Choose on all rows of one store and score on all rows of another, one after the other.
+
+    Raises:
+        MismatchError: token ids of another text, or corpora of different labels.
+    """
+    a, b = _join(select, select_corpus, kinds), _join(score, score_corpus, kinds)
+    if a.names != b.names:
+        raise MismatchError(f"the two corpora carry different labels: {a.names} and {b.names}")
+    how = [c.spec.get("split", "?") for c in (select_corpus, score_corpus)]
+    return LabelledRows(
+        a.names,
+        a.kinds,
+        np.concatenate([a.values, b.values]),
+        np.concatenate([select.docs, score.docs + select.n_docs]),
+        np.concatenate([select.tokens, score.tokens]),
+        np.repeat([False, True], [len(select), len(score)]),
+        f"chosen on a store of split {how[0]!r}, scored on one of split {how[1]!r}",
+    )
+
+
+def held_documents(
+    corpus: "Corpus", doc_ids: Int[np.ndarray, " docs"]
+) -> tuple[Bool[np.ndarray, " docs"], str]:
+    """Which documents only score, and in words why.
+
+    Where the text mixes combinations the model was trained on with held-out ones, the held-out
+    ones score. Otherwise combinations of a template with its key entities are dealt to one side or
+    the other by a hash, so that no combination is on both.
+    """
+    from lensbench.worlds.atlas import Atlas
+
+    world = Atlas(corpus.spec["world_seed"], corpus.spec["variant"])
+    mixed = corpus.spec["split"] in ("all", "unknown")
+    held = np.zeros(len(doc_ids), bool)
+    for i, doc in enumerate(doc_ids):
+        template, words = world.templates[corpus.template[doc]], corpus.words(int(doc))[1:]
+        if mixed:
+            held[i] = world.is_held_out(template, words)
+        else:
+            key = "|".join([template.surface, *(words[template.slots[k]] for k in template.key)])
+            held[i] = crc32(key.encode()) % _FOLDS == 0
+    how = (
+        "scored on combinations held out of the model's training, chosen on the others"
+        if mixed
+        else f"split {corpus.spec['split']!r} only: no combination of a template with its key "
+        f"entities is on both sides; 1 in {_FOLDS} scores"
+    )
+    return held, how
+
+
+def scored_sequences(store: "ActivationStore", n: int, batch_size: int) -> Iterator[Sequences]:
+    """The first ``n`` sequences of the store, in batches; stored positions are the kept ones."""
+    n_batches = -(-n // batch_size)
+    for batch in islice(store.sequences(batch_size), n_batches):
+        kept = torch.as_tensor(batch.rows) >= 0
+        yield Sequences(batch.tokens, np.asarray(batch.doc_ids), kept)

@@ -1,0 +1,100 @@
+"""The passes over stored rows: every dictionary of a site on the same blocks of activations."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy import sparse
+from torch import Tensor
+
+from lensbench.protocols import Codec
+from lensbench.saes.evaluation_data import EvaluationRows
+from lensbench.saes.metrics_stream import Moments, ReconstructionSums
+
+if TYPE_CHECKING:
+    from lensbench.store import ActivationStore
+
+
+@dataclass(frozen=True)
+class Dictionary:
+    """A dictionary to evaluate: a codec, its site, and what to call it."""
+
+    name: str
+    site: str
+    codec: Codec
+    architecture: str = ""
+
+
+def as_dictionary(run: Any) -> Dictionary:
+    """A training run as a dictionary to evaluate; a :class:`Dictionary` as it is."""
+    if isinstance(run, Dictionary):
+        return run
+    return Dictionary(run.name, str(run.config.site), run.sae, run.config.architecture)
+
+
+@dataclass
+class Pass:
+    """What the passes over the rows of one site leave."""
+
+    mean: Float[Tensor, " d_model"]
+    sums: dict[str, ReconstructionSums]
+    acts: "dict[str, sparse.csr_array]"
+
+
+def encode_all(
+    store: "ActivationStore",
+    site: str,
+    rows: EvaluationRows,
+    dictionaries: Sequence[Dictionary],
+    batch_size: int,
+    keep: bool,
+) -> Pass:
+    """Mean, reconstruction sums and (with ``keep``) latents of every dictionary of ``site``.
+
+    The rows are read twice, in blocks: once for the mean, once for every dictionary together.
+    """
+    moments = Moments(store.width(site))
+    for x, _ in blocks(store, site, rows, batch_size):
+        moments.update(x)
+    here = [d for d in dictionaries if d.site == site]
+    sums = {d.name: ReconstructionSums(moments.mean, rows.n_docs, d.codec.d_sae) for d in here}
+    acts: dict[str, list[sparse.csr_array]] = {d.name: [] for d in here}
+    for x, docs in blocks(store, site, rows, batch_size):
+        for d in here:
+            latents = encode(d.codec, x)
+            sums[d.name].update(x, decode(d.codec, latents), latents, docs)
+            if keep:
+                acts[d.name].append(to_csr(latents))
+    stacked = {n: sparse.csr_array(sparse.vstack(a)) for n, a in acts.items() if a}
+    return Pass(moments.mean.float(), sums, stacked)
+
+
+def blocks(
+    store: "ActivationStore", site: str, rows: EvaluationRows, size: int
+) -> "Iterator[tuple[Tensor, Int[np.ndarray, ' tokens']]]":
+    """Activations of the rows and their document numbers, ``size`` rows at a time."""
+    for start in range(0, len(rows), size):
+        part = slice(start, start + size)
+        yield torch.from_numpy(store.rows(site, rows.rows[part])), rows.docs[part]
+
+
+def encode(codec: Codec, x: Float[Tensor, "tokens d_model"]) -> Float[Tensor, "tokens d_sae"]:
+    """Latents, computed where the codec's weights are."""
+    weights = getattr(codec, "W_dec", None)
+    return codec.encode(x if weights is None else x.to(weights.device))
+
+
+def decode(codec: Codec, acts: Float[Tensor, "tokens d_sae"]) -> Float[Tensor, "tokens d_model"]:
+    """Reconstructions on the CPU."""
+    return codec.decode(acts).cpu()
+
+
+def to_csr(acts: Float[Tensor, "tokens d_sae"]) -> "sparse.csr_array":
+    """The non-zero latents as a scipy matrix."""
+    acts = acts.cpu()
+    row, column = acts.nonzero(as_tuple=True)
+    where = (row.numpy(), column.numpy())
+    return sparse.csr_array((acts[row, column].numpy(), where), shape=tuple(acts.shape))

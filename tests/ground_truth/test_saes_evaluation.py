@@ -1,0 +1,201 @@
+"""``evaluate`` on a real atlas corpus with activations whose right answers are known."""
+
+import numpy as np
+import pytest
+import torch
+
+from lensbench import load_model, results
+from lensbench.errors import ConfigError, MismatchError
+from lensbench.saes.evaluation import EvaluationConfig, evaluate
+from lensbench.saes.evaluation_pass import Dictionary
+from lensbench.worlds.atlas import Atlas
+from tests.saes_evaluation_helpers import (
+    HandSet,
+    constant,
+    identity,
+    run_corpus,
+    tiny_llama,
+    write_store,
+)
+
+D, SITE, N_DOCS = 16, "blocks.1.resid_post", 240
+WIDE = 64  # of the planted world: few of its directions lie near a random one
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return Atlas(0).sample(N_DOCS, "all", seed=5)
+
+
+@pytest.fixture(scope="module")
+def label(corpus) -> str:
+    """The contextual label with most tokens."""
+    contextual = [n for n, kind in corpus.label_kinds.items() if kind == "contextual"]
+    return max(
+        contextual, key=lambda n: int(corpus.labels[n].sum()) * (corpus.labels[n].mean() < 0.3)
+    )
+
+
+@pytest.fixture(scope="module")
+def model(corpus):
+    return load_model(tiny_llama(len(corpus.vocab)), certify=False)
+
+
+@pytest.fixture(scope="module")
+def live(model, corpus, tmp_path_factory):
+    """A store of the model's own activations."""
+    acts = run_corpus(model, corpus, [SITE])
+    return write_store(tmp_path_factory.mktemp("live"), corpus, acts, card=model.card)
+
+
+@pytest.fixture(scope="module")
+def planted(corpus, label, tmp_path_factory):
+    """Noise, plus direction 0 wherever the label holds."""
+    acts = noise_with(corpus, label, seed=0)
+    return write_store(tmp_path_factory.mktemp("planted"), corpus, {SITE: acts})
+
+
+def noise_with(corpus, label: str, seed: int) -> torch.Tensor:
+    """Unit noise, and 6 along dimension 0 where the label holds."""
+    gen = torch.Generator().manual_seed(seed)
+    acts = torch.randn(len(corpus.tokens), WIDE, generator=gen)
+    acts[:, 0] += 6.0 * torch.from_numpy(np.array(corpus.labels[label])).float()
+    return acts
+
+
+def reader(width: int = 12, *, at: int = 7, d: int = WIDE) -> HandSet:
+    """Latent ``at`` reads direction 0; the others read noise directions."""
+    gen = torch.Generator().manual_seed(1)
+    w = torch.nn.functional.normalize(torch.randn(width, d, generator=gen), dim=-1)
+    w[:, 0] = 0
+    w[at] = torch.eye(d)[0]
+    return HandSet(w.T, w, b_enc=-0.2)
+
+
+def test_identity_mean_and_zero_dictionaries_hit_their_marks(live, model) -> None:
+    mean = torch.from_numpy(live.rows(SITE, np.arange(live.n_tokens))).double().mean(0).float()
+    found = evaluate(
+        [
+            Dictionary("identity", SITE, identity(D), "hand"),
+            Dictionary("mean", SITE, constant(mean), "hand"),
+            Dictionary("zero", SITE, constant(torch.zeros(D)), "hand"),
+        ],
+        live,
+        model,
+        config=EvaluationConfig(ce_sequences=32, controls=False),
+    )
+    assert found.value("fvu", "identity") == 0.0
+    assert found.value("l0", "identity") == D  # every dimension is positive or negative
+    assert found.value("fvu", "mean") == pytest.approx(1.0, abs=1e-6)
+    assert found.value("explained_variance", "mean") == pytest.approx(0.0, abs=1e-6)
+    assert found.value("fvu", "zero") > 1.001
+    for metric in ("ce_recovered_zero", "ce_recovered_mean", "kl_recovered_zero"):
+        assert found.value(metric, "identity") == pytest.approx(1.0, abs=1e-6)
+    assert found.value("ce_recovered_mean", "mean") == pytest.approx(0.0, abs=1e-5)
+    assert found.value("kl_recovered_mean", "mean") == pytest.approx(0.0, abs=1e-5)
+    assert found.value("ce_recovered_zero", "zero") == pytest.approx(0.0, abs=1e-6)
+    assert abs(found.value("ce_recovered_zero", "mean")) > 1e-3  # control: baselines differ
+    assert found.value("dead_fraction", "mean") == 1.0
+    assert found.value("dead_fraction", "identity") == 0.0
+    undefined = found.undefined[2, found.metrics.index("cosine")]
+    assert undefined == found.n_tokens  # a zero vector has no direction
+    assert np.isnan(found.value("cosine", "zero"))
+
+
+def test_planted_label_direction_is_found_and_every_control_is_low(planted, label) -> None:
+    found = evaluate([Dictionary("d", SITE, reader())], planted)
+    row = found.labels_frame().set_index("label").loc[label]
+    assert row["latent"] == 7
+    assert row["f1"] > 0.97
+    assert row["auroc"] > 0.99
+    assert row["f1_low"] <= row["f1"] <= row["f1_high"]
+    assert row["f1_shuffled_labels"] < 0.6
+    assert row["f1_always_on"] < 0.6
+    assert row["f1_random_dictionary"] < row["f1"] - 0.15
+    assert "random_dictionary" in str(found.controls)
+    assert "held out" in found.split
+    assert "ce_recovered_zero" not in found.metrics  # no model was given
+
+
+def test_without_the_planted_direction_nothing_is_found(planted, label) -> None:
+    blind = reader()
+    blind.W_enc[:, 7] = blind.W_enc[:, 6]
+    row = evaluate([Dictionary("d", SITE, blind)], planted, config=EvaluationConfig(controls=False))
+    row = row.labels_frame().set_index("label").loc[label]
+    assert row["f1"] < 0.6
+    assert abs(row["auroc"] - 0.5) < 0.1
+
+
+def test_train_split_deals_combinations_and_two_stores_select_on_one(tmp_path, label) -> None:
+    stores = {}
+    for split in ("train", "heldout"):
+        corpus = Atlas(0).sample(N_DOCS, split, seed=3)
+        acts = noise_with(corpus, label, seed=2)
+        stores[split] = write_store(tmp_path / split, corpus, {SITE: acts})
+    runs, config = [Dictionary("d", SITE, reader())], EvaluationConfig(controls=False)
+    one = evaluate(runs, stores["train"], config=config)
+    assert "no combination" in one.split
+    two = evaluate(runs, stores["train"], heldout=stores["heldout"], config=config)
+    assert "scored on one of split 'heldout'" in two.split
+    for found in (one, two):
+        row = found.labels_frame().set_index("label").loc[label]
+        assert (row["latent"], row["f1"] > 0.97) == (7, True)
+    assert two.labels_frame()["n_documents"].max() == N_DOCS
+
+
+def test_implants_are_recovered_only_when_the_decoder_has_them(planted) -> None:
+    w = torch.nn.functional.normalize(
+        torch.randn(4, WIDE, generator=torch.Generator().manual_seed(3))
+    )
+    runs = [Dictionary("has", SITE, HandSet(w.T, w)), Dictionary("hasn't", SITE, reader())]
+    found = evaluate(runs, planted, implants=w, config=EvaluationConfig(controls=False))
+    assert found.value("implants_recovered", "has") == 1.0
+    assert found.value("implants_recovered", "hasn't") == 0.0
+    assert found.controls.values["random directions recovered"] == 0.0
+
+
+def test_sweep_of_eight_costs_at_most_035_and_says_so(live, model) -> None:
+    runs = [Dictionary(str(i), SITE, identity(D)) for i in range(8)]
+    config = EvaluationConfig(ce_sequences=16, controls=False, max_tokens=500)
+    found = evaluate(runs, live, model, config=config)
+    assert found.layer_ratio <= 0.35
+    assert found.layers_run / found.layers_separate_shared <= 0.35
+    assert found.summary()["layer-forwards / separate"] == found.layer_ratio
+    assert found.n_scored > 0
+
+
+def test_result_has_frames_a_picture_controls_and_comes_back_equal(live, model, tmp_path) -> None:
+    runs = [Dictionary("a", SITE, identity(D), "x"), Dictionary("b", SITE, reader(d=D), "y")]
+    config = EvaluationConfig(ce_sequences=16, max_tokens=2000)
+    found = evaluate(runs, live, model, config=config)
+    again = results.load(found.save(tmp_path / "result"))
+    assert again == found
+    frame = found.to_frame()
+    assert set(frame["metric"]) == set(found.metrics)
+    assert (frame["n"] > 0).all()
+    inner = frame[np.isfinite(frame["low"]) & np.isfinite(frame["value"])]
+    assert len(inner) > 10
+    assert (inner["low"] <= inner["value"]).all()
+    assert (inner["value"] <= inner["high"]).all()
+    assert len(found.labels_frame()) == 2 * len(set(found.labels["label"]))
+    assert len(found.density_frame()) == 2 * D + 12
+    assert found.plot().data
+    assert "uncontrolled" not in str(found.controls)
+    assert found.provenance.seed == 0
+
+
+def test_what_does_not_belong_together_is_refused(live, model, corpus, tmp_path) -> None:
+    other = load_model(tiny_llama(len(corpus.vocab), seed=9), certify=False)
+    one = Dictionary("a", SITE, identity(D))
+    with pytest.raises(MismatchError, match="holds activations of"):
+        evaluate([one], live, other)
+    with pytest.raises(ConfigError, match="names of their own"):
+        evaluate([one, one], live)
+    with pytest.raises(ConfigError, match="names of their own"):
+        evaluate([], live)
+    with pytest.raises(MismatchError, match="reads 5 numbers"):
+        evaluate([Dictionary("b", SITE, identity(5))], live)
+    acts = {SITE: torch.randn(len(corpus.tokens), D)}
+    strange = write_store(tmp_path / "s", corpus, acts, spec={**corpus.spec, "seed": 6})
+    with pytest.raises(MismatchError, match="stored token ids differ|longer ones"):
+        evaluate([one], strange)
