@@ -52,7 +52,7 @@ def make_layout(
     Raises:
         ConfigError: text or special tokens without a tokenizer, or a context the model has not.
     """
-    tokenizer = model.tokenizer
+    tokenizer: Any = model.tokenizer
     if tokenizer is None and not text.given_as_ids:
         raise ConfigError(
             f"model {model.card.name!r} has no tokenizer, so it cannot read text; pass token ids, "
@@ -68,7 +68,8 @@ def make_layout(
             f"context must be at most {model.card.n_ctx}, the longest sequence of "
             f"{model.card.name!r}; got {context}"
         )
-    exclude = tokenizer.all_special_ids if exclude_special is True else exclude_special or ()
+    special: list[int] = getattr(tokenizer, "all_special_ids", [])
+    exclude = special if exclude_special is True else exclude_special or ()
     return Layout(
         name=name,
         context=context,

@@ -1,6 +1,6 @@
 """The work of a capture, one shard at a time: which sequences it has, and their activations."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
@@ -89,15 +89,23 @@ def fill(
     sites = [Site.parse(name) for name in rows]
     at = 0
     for batch in job.batches:
-        tokens = token_batch(batch.ids, batch.real)
-        acts = model.run(tokens, capture=sites, logits="none").acts
+        found = kept_rows(model, batch, sites, entries)
         n = int(batch.kept.sum())
-        every = n == batch.kept.size
-        pick = None if every else torch.from_numpy(np.flatnonzero(batch.kept))
-        for name, site in zip(rows, sites, strict=True):
-            flat = as_rows(site, acts[name], entries[name])
-            if pick is not None:
-                flat = flat.index_select(0, pick.to(flat.device))
-            rows[name][at : at + n].copy_(flat)
+        for name, values in found.items():
+            rows[name][at : at + n].copy_(values)
         at += n
         after(int(batch.real.sum()))
+
+
+def kept_rows(
+    model: Model, batch: Batch, sites: Sequence[Site], entries: Mapping[str, SiteEntry]
+) -> dict[str, torch.Tensor]:
+    """Activations ``[n, width]`` of the kept tokens of one forward batch, in reading order."""
+    acts = model.run(token_batch(batch.ids, batch.real), capture=sites, logits="none").acts
+    pick = None if batch.kept.all() else torch.from_numpy(np.flatnonzero(batch.kept))
+    found: dict[str, torch.Tensor] = {}
+    for site in sites:
+        name = str(site)
+        flat = as_rows(site, acts[site], entries[name])
+        found[name] = flat if pick is None else flat.index_select(0, pick.to(flat.device))
+    return found

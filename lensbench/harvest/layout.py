@@ -198,10 +198,11 @@ def _encoded(text: Text, tokenizer: Any, counts: Counts) -> Iterator[tuple[int, 
     for first, chunk in _chunks(text.documents()):
         encoded = chunk if text.given_as_ids else _encode(chunk, tokenizer)
         for number, ids in enumerate(encoded, first):
+            array = np.asarray(ids, dtype=np.int64)
             if text.given_as_ids:
-                _refuse_padding(number, ids, tokenizer)
-            if len(ids):
-                yield number, np.asarray(ids, dtype=np.int64)
+                _refuse_padding(number, array, tokenizer)
+            if array.size:
+                yield number, array
             else:
                 counts.empty_documents += 1
 

@@ -137,7 +137,7 @@ def _corpus(corpus: Any) -> Text:
 
 
 def _dataset(dataset: Any, field: str) -> Text:
-    columns = list(dataset.column_names or dataset.features or ())
+    columns: list[str] = list(dataset.column_names or dataset.features or ())
     column = field if field in columns else "input_ids"
     if column not in columns:
         raise UnknownNameError("column", field, known=columns)

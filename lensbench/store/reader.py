@@ -71,7 +71,8 @@ class ActivationStore:
     def __init__(self, folder: Folder, *, check: Check = "sha256") -> None:
         if check not in ("sha256", "size"):
             raise ConfigError(f"check must be 'sha256' or 'size', got {check!r}")
-        self._folder, self._check = folder, check
+        self._folder: Folder = folder
+        self._check: Check = check
         self.refresh()
 
     def refresh(self) -> None:

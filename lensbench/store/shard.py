@@ -9,6 +9,7 @@ import json
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -25,15 +26,20 @@ _NUMPY = {
     "U8": np.dtype("u1"),
 }
 _CODE_OF = {v: k for k, v in _NUMPY.items() if k != "BF16"}
-_EXPONENT = {"float16": (np.uint16, 0x7C00), "bfloat16": (np.uint16, 0x7F80)}
+_EXPONENT: dict[str, tuple[type[np.unsignedinteger[Any]], int]] = {
+    "float16": (np.uint16, 0x7C00),
+    "bfloat16": (np.uint16, 0x7F80),
+}
 _EXPONENT["float32"] = (np.uint32, 0x7F800000)
 _CHUNK = 1 << 20
+Chunks: TypeAlias = "list[bytes | memoryview]"
+"""Content of a file in pieces, so that nothing is copied to be joined."""
 
 
-def encode(arrays: Mapping[str, np.ndarray], codes: Mapping[str, str] | None = None) -> list:
+def encode(arrays: Mapping[str, np.ndarray], codes: Mapping[str, str] | None = None) -> Chunks:
     """Header and data of a safetensors file as a list of buffers; no array is copied."""
     header: dict[str, object] = {}
-    chunks: list[bytes | memoryview] = []
+    chunks: Chunks = []
     offset = 0
     for name, array in arrays.items():
         data = np.ascontiguousarray(array)
@@ -41,14 +47,14 @@ def encode(arrays: Mapping[str, np.ndarray], codes: Mapping[str, str] | None = N
         span = [offset, offset + data.nbytes]
         header[name] = {"dtype": code, "shape": list(data.shape), "data_offsets": span}
         if data.nbytes:
-            chunks.append(memoryview(data.reshape(-1).view(np.uint8)))
+            chunks.append(data.reshape(-1).view(np.uint8).data)
         offset += data.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return [struct.pack("<Q", len(text)) + text, *chunks]
 
 
-def encode_rows(rows: torch.Tensor) -> list:
+def encode_rows(rows: torch.Tensor) -> Chunks:
     """A file of activations: one array ``acts`` ``[n, width]``."""
     name = str(rows.dtype).removeprefix("torch.")
     return encode({"acts": bits(rows)}, {"acts": _CODES[name]})
@@ -61,7 +67,7 @@ def bits(rows: torch.Tensor) -> np.ndarray:
     return rows.numpy()
 
 
-def checksum(chunks: list) -> str:
+def checksum(chunks: Chunks) -> str:
     """Hex sha256 of the buffers in a row."""
     digest = hashlib.sha256()
     for chunk in chunks:

@@ -20,7 +20,8 @@ class ShardFiles:
     """Readable shards of one state of a store; safe to use from several threads."""
 
     def __init__(self, folder: Folder, manifest: Manifest, check: Check) -> None:
-        self._folder, self._manifest, self._check = folder, manifest, check
+        self._folder, self._manifest = folder, manifest
+        self._check: Check = check
         self.shards = manifest.readable()
         self.starts = np.cumsum([0, *(s.rows for s in self.shards)])
         """Row number at which each shard begins, and the number of rows."""

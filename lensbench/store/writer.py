@@ -36,7 +36,7 @@ class ShardTokens:
     documents: int
     """Documents that begin in this shard."""
 
-    def encode(self) -> list:
+    def encode(self) -> files.Chunks:
         """Bytes of the tokens file."""
         return files.encode(
             {
@@ -225,7 +225,7 @@ class StoreWriter:
         text = json.dumps(shard.to_json()).encode()
         self.folder.write(f"{PARTS}/b{batch:08d}.json", [text])
 
-    def _put(self, path: str, chunks: list) -> FileEntry:
+    def _put(self, path: str, chunks: files.Chunks) -> FileEntry:
         digest = self._hasher.submit(files.checksum, chunks)  # while the disk is busy
         self.folder.write(path, chunks)
         return FileEntry(path, sum(len(c) for c in chunks), digest.result())
