@@ -12,63 +12,28 @@ def run(*args: str) -> int:
     return main(list(args))
 
 
-def test_stories_are_split_at_the_separator_or_at_blank_lines(tmp_path: Path) -> None:
-    from lensbench.app.workflows.texts import read_texts
+def test_generated_documents_have_labels() -> None:
+    from lensbench.app.workflows.texts import find_text
 
-    path = tmp_path / "a.txt"
-    path.write_text("one\n\nstill one<|endoftext|>\n two <|endoftext|>\n")
-    assert read_texts(str(path)).documents == ("one\n\nstill one", "two")
-    path.write_text("one\nline\r\n\r\ntwo\n\n\n")
-    assert read_texts(str(path)).documents == ("one\nline", "two")
-
-
-def test_json_lines_and_generated_documents(tmp_path: Path) -> None:
-    from lensbench.app.workflows.texts import read_texts
-
-    path = tmp_path / "a.jsonl"
-    path.write_text('{"text": "one"}\n\n{"text": "two", "id": 2}\n')
-    assert read_texts(str(path)).documents == ("one", "two")
-    generated = read_texts("atlas:5:heldout:3")
-    assert len(generated.documents) == 5
-    assert generated.corpus is not None
-    assert generated.corpus.spec["split"] == "heldout"
+    corpus = find_text("atlas:5:heldout:3")
+    assert corpus.n_docs == 5
+    assert (corpus.spec["split"], corpus.spec["seed"]) == ("heldout", 3)
+    assert corpus.labels
 
 
-@pytest.mark.parametrize(
-    ("content", "name", "part"),
-    [
-        ("", "a.txt", "holds no text"),
-        ("  \n\n ", "a.txt", "holds no text"),
-        ("{bad\n", "a.jsonl", "line 1: not JSON"),
-        ('{"words": 1}\n', "a.jsonl", '"text" field'),
-        ('{"text": 3}\n', "a.jsonl", '"text" field'),
-    ],
-)
-def test_text_without_documents_is_a_data_error(
-    tmp_path: Path, content: str, name: str, part: str
-) -> None:
-    from lensbench.app.workflows.texts import read_texts
-    from lensbench.errors import DataError
-
-    (tmp_path / name).write_text(content)
-    with pytest.raises(DataError, match=part):
-        read_texts(str(tmp_path / name))
-
-
-def test_text_that_is_not_there_not_a_file_or_not_utf8(tmp_path: Path) -> None:
-    from lensbench.app.workflows.texts import read_texts
-    from lensbench.errors import ConfigError, DamagedDataError, MissingDataError
+def test_text_that_is_not_there_or_misnamed(tmp_path: Path) -> None:
+    from lensbench.app.workflows.texts import find_text
+    from lensbench.errors import ConfigError, MissingDataError, UnknownNameError
 
     with pytest.raises(MissingDataError, match="does not exist"):
-        read_texts(str(tmp_path / "no.txt"))
+        find_text(str(tmp_path / "no.txt"))
     with pytest.raises(MissingDataError, match="is a folder"):
-        read_texts(str(tmp_path))
-    (tmp_path / "b.txt").write_bytes(b"caf\xe9")
-    with pytest.raises(DamagedDataError, match="byte 3"):
-        read_texts(str(tmp_path / "b.txt"))
-    for name in ("atlas:many", "atlas:5:nosplit", "atlas:5:train:0:0"):
+        find_text(str(tmp_path))
+    for name in ("atlas:many", "atlas:0", "atlas:5:train:x", "atlas:5:train:0:0"):
         with pytest.raises(ConfigError, match="write atlas:N"):
-            read_texts(name)
+            find_text(name)
+    with pytest.raises(UnknownNameError, match="Did you mean 'heldout'"):
+        find_text("atlas:5:heldotu")
 
 
 def test_settings_are_read_as_numbers_lists_and_sections() -> None:

@@ -1,0 +1,66 @@
+"""Capturing by names: model, text and folder as a user typed them."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lensbench.app.workflows.models import open_model
+from lensbench.app.workflows.stores import store_info
+from lensbench.app.workflows.texts import find_text
+from lensbench.errors import ConfigError, DamagedDataError
+
+
+def capture_text(
+    model: str,
+    text: str,
+    *,
+    out: Path,
+    sites: Sequence[str] | None = None,
+    profile: str | None = None,
+    max_tokens: int | None = None,
+    layout: str = "pack",
+    context: int = 128,
+    batch_size: int = 16,
+    dtype: str = "float16",
+    revision: str | None = None,
+    progress: Callable[..., None] | None = None,
+) -> dict[str, Any]:
+    """Run ``model`` over ``text``, store what was asked for, and say what is there now.
+
+    Raises:
+        LensbenchError: see ``lensbench.capture``.
+    """
+    from lensbench import capture
+
+    if sites is None and profile is None:
+        raise ConfigError("name what to keep: --sites blocks.3.resid_post ... or --profile resid")
+    documents = find_text(text)  # before the model, which takes longer to find wrong
+    opened = open_model(model, revision)
+    if min(context, opened.card.n_ctx) < context:
+        context = opened.card.n_ctx
+    try:
+        capture(
+            opened,
+            documents,
+            sites,
+            profile=profile,  # pyright: ignore[reportArgumentType] - checked by capture
+            out=out,
+            layout=layout,  # pyright: ignore[reportArgumentType] - checked by capture
+            context=context,
+            dtype=dtype,
+            batch_size=batch_size,
+            max_tokens=max_tokens,
+            progress=tokens_done(progress, max_tokens),
+        )
+    except UnicodeDecodeError as error:
+        raise DamagedDataError(f"{text} is not UTF-8 text (byte {error.start})") from error
+    return store_info(out)
+
+
+def tokens_done(
+    progress: Callable[..., None] | None, total: int | None
+) -> Callable[[int], None] | None:
+    """A capture's count of tokens as a line of progress."""
+    if progress is None:
+        return None
+    return lambda n: progress(tokens=n, total_tokens=total) if total else progress(tokens=n)
