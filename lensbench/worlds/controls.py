@@ -148,7 +148,7 @@ def f1_interval(
     # Documents without a positive or a call change nothing: they share one cell of the draw.
     live = total > 0
     shares = np.full(int(live.sum()) + 1, 1 / n)
-    shares[-1] = 1 - shares[:-1].sum()
+    shares[-1] = max(0.0, 1 - live.sum() / n)
     hit, total = np.r_[hit[live], 0.0], np.r_[total[live], 0.0]
 
     def f1(weights: np.ndarray) -> np.ndarray:

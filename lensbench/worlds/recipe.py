@@ -23,7 +23,7 @@ class WorldTrainConfig(Config):
     """Seed of the initial weights and of the documents."""
     seeds: int = Field(default=1, ge=1)
     """Train this many models with seeds ``seed``, ``seed + 1``, ... into ``out/seed<k>``."""
-    steps: int = Field(default=20_000, ge=1)
+    steps: int = Field(default=8_000, ge=1)
     out: Path = Path("runs/atlas-dense")
     n_layers: int = Field(default=6, ge=1)
     d_model: int = Field(default=128, ge=8)
