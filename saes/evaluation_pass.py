@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from scipy import sparse
 from torch import Tensor
 
+from lensbench.errors import ConfigError
 from lensbench.protocols import Codec
 from lensbench.saes.evaluation_data import EvaluationRows
 from lensbench.saes.metrics_stream import Moments, ReconstructionSums
@@ -29,10 +30,20 @@ class Dictionary:
 
 
 def as_dictionary(run: Any) -> Dictionary:
-    """A training run as a dictionary to evaluate; a :class:`Dictionary` as it is."""
+    """A training run, or an :class:`~lensbench.saes.sae.SAE` that knows its site, to evaluate.
+
+    Raises:
+        ConfigError: a dictionary that does not say which site it belongs to.
+    """
     if isinstance(run, Dictionary):
         return run
-    return Dictionary(run.name, str(run.config.site), run.sae, run.config.architecture)
+    sae = getattr(run, "sae", run)
+    name = getattr(run, "name", None) or sae.config.get("name") or "sae"
+    if not sae.site:
+        raise ConfigError(
+            f"{name!r} does not say which site it reads; wrap it as Dictionary(name, site, sae)"
+        )
+    return Dictionary(name, str(sae.site), sae, sae.config.get("architecture") or sae.activation)
 
 
 @dataclass

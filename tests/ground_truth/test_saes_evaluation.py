@@ -184,7 +184,7 @@ def test_result_has_frames_a_picture_controls_and_comes_back_equal(live, model, 
     assert found.provenance.seed == 0
 
 
-def test_what_does_not_belong_together_is_refused(live, model, corpus, tmp_path) -> None:
+def test_what_does_not_belong_together_is_refused(live, corpus, tmp_path) -> None:
     other = load_model(tiny_llama(len(corpus.vocab), seed=9), certify=False)
     one = Dictionary("a", SITE, identity(D))
     with pytest.raises(MismatchError, match="holds activations of"):
@@ -197,5 +197,5 @@ def test_what_does_not_belong_together_is_refused(live, model, corpus, tmp_path)
         evaluate([Dictionary("b", SITE, identity(5))], live)
     acts = {SITE: torch.randn(len(corpus.tokens), D)}
     strange = write_store(tmp_path / "s", corpus, acts, spec={**corpus.spec, "seed": 6})
-    with pytest.raises(MismatchError, match="stored token ids differ|longer ones"):
+    with pytest.raises(MismatchError, match=r"stored token ids differ|longer ones"):
         evaluate([one], strange)
