@@ -45,6 +45,8 @@ class WorldTrainConfig(Config):
     evaluate_every: int = Field(default=1000, ge=0)
     state_every: int = Field(default=500, ge=1)
     """Steps between resumable states."""
+    card: bool = True
+    """Measure the finished model and write ``evaluation.json`` and the model card."""
     resume: bool = False
     threads: int = Field(default=2, ge=1)
     compile: bool = False

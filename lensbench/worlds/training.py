@@ -85,7 +85,12 @@ def _train_one(config: WorldTrainConfig, progress: Progress) -> Path:
             row = {"step": done, "loss": running, **_quick_scores(world, model)}
             _append(config.out / "metrics.jsonl", row)
             progress(row)
-    return save_model(config, world, model, config.out)
+    save_model(config, world, model, config.out)
+    if config.card:
+        from lensbench.worlds.card import write_card
+
+        write_card(config.out)
+    return config.out
 
 
 def new_model(config: WorldTrainConfig, d_vocab: int) -> Any:
@@ -140,7 +145,10 @@ def save_model(config: WorldTrainConfig, world: Atlas, model: nn.Module, folder:
         folder / "generation_config.json",
         {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0, "do_sample": False},
     )
-    io.write_json(folder / "recipe.json", json.loads(config.model_dump_json(exclude={"out"})))
+    io.write_json(
+        folder / "recipe.json",
+        json.loads(config.model_dump_json(exclude={"out", "resume", "card"})),
+    )
     world.save_tokenizer(folder)
     return folder
 
@@ -190,6 +198,7 @@ def _identity(config: WorldTrainConfig) -> str:
     free = {
         "out",
         "resume",
+        "card",
         "threads",
         "compile",
         "device",

@@ -21,7 +21,7 @@ WORLD = Atlas(0)
 def tiny(out: Path, **changes: object) -> WorldTrainConfig:
     base = {"steps": 6, "out": out, "n_layers": 1, "d_model": 16, "n_heads": 2, "d_mlp": 16,
             "rows": 2, "warmup": 2, "evaluate_every": 0, "state_every": 2, "threads": 1,
-            "device": "cpu"}  # fmt: skip
+            "device": "cpu", "card": False}  # fmt: skip
     return WorldTrainConfig.parse({**base, **changes})
 
 
@@ -84,7 +84,7 @@ def test_orthogonalise_flattens_the_spectrum() -> None:
     g = torch.randn(3, 32, 48, generator=torch.Generator().manual_seed(0))
     before, after = (torch.linalg.svdvals(x) for x in (g, orthogonalise(g)))
     assert before.max() / before.min() > 5  # control: the input is not flat
-    assert 0.5 < after.min()
+    assert after.min() > 0.5
     assert after.max() < 1.3
 
 
