@@ -136,7 +136,7 @@ class LatentDashboard(Result):
         """One row per latent and bin: middle of the bin, and tokens in it."""
         import pandas as pd
 
-        n, bins = self.histogram_counts.shape
+        bins = self.histogram_counts.shape[1]
         middle = (self.histogram_edges[:, 1:] + self.histogram_edges[:, :-1]) / 2
         frame = pd.DataFrame(
             {

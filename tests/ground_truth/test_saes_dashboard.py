@@ -134,18 +134,19 @@ def test_logit_effects_equal_the_weights_and_scale_back_to_the_model(corpus) -> 
 
 
 def test_effects_name_the_token_a_direction_writes(corpus, acts, tmp_path) -> None:
-    hf = tiny_llama(len(corpus.vocab), d=D)
+    hf, target = tiny_llama(len(corpus.vocab), d=D), 17
+    with torch.no_grad():
+        hf.lm_head.weight[target] *= 3  # no other token lies further along its row
     model = load_model(hf, certify=False)
     store = write_store(tmp_path / "s", corpus, {SITE: acts}, card=model.card)
-    w_u = (hf.lm_head.weight * hf.model.norm.weight).detach()
-    target = 17
     write = torch.eye(D)
-    write[3] = (w_u[target] - w_u.mean(0)) / hf.model.norm.weight.detach().pow(2)
+    write[3] = hf.lm_head.weight.detach()[target] / hf.model.norm.weight.detach()
     board = dashboards(Dictionary("d", SITE, HandSet(torch.eye(D), write)), store, [3, 0], model)
     frame = board.effects_frame(Words(corpus))
     best = frame[(frame["latent"] == 3)].nlargest(1, "effect").iloc[0]
     effects = logit_effects(model, write[3:4])[0]
-    assert best["token_id"] == int(effects.argmax())
+    assert best["token_id"] == target
+    assert best["token"] == corpus.vocab[target]
     assert best["effect"] == pytest.approx(float(effects.max()))
     assert board.low_effects[0, 0] == pytest.approx(float(effects.min()))
     assert board.controls.values["largest logit effect of a random direction"] > 0
