@@ -8,168 +8,42 @@ real token of the row. ``rows`` index the batch. ``heads`` are query heads for `
 ``attn.scores``, ``attn.pattern`` and ``attn.z``, key-value heads for ``attn.k`` and ``attn.v``.
 """
 
-import base64
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from dataclasses import fields as dataclass_fields
-from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from lensbench.errors import ConfigError, UnknownNameError
+from lensbench.errors import ConfigError
+from lensbench.ops import (
+    Add,
+    Call,
+    Clamp,
+    Op,
+    Project,
+    Replace,
+    Scale,
+    Set,
+    Zero,
+    op_from_json,
+)
 from lensbench.sites import Site
 
-_OPS: "dict[str, type[Op]]" = {}
-
-
-@dataclass(frozen=True, eq=False)
-class Op:
-    """What an edit does to the selected activations: a pure function of a tensor."""
-
-    reproducible: ClassVar[bool] = True
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Register the operation under its name, for JSON."""
-        super().__init_subclass__(**kwargs)
-        _OPS[cls.__name__] = cls
-
-    def apply(self, x: Tensor) -> Tensor:
-        """New activations; ``x`` has the axes of the site, restricted to the selection."""
-        raise TypeError(f"{type(self).__name__} does not define apply for {type(x).__name__}")
-
-    def to_json(self) -> dict[str, Any]:
-        """Name and values; tensors as base64 of their bytes."""
-        values = {f.name: _encode(getattr(self, f.name)) for f in dataclass_fields(self)}
-        return {"op": type(self).__name__, **values}
-
-    def __eq__(self, other: object) -> bool:
-        """Equal content."""
-        return isinstance(other, Op) and self.to_json() == other.to_json()
-
-    def __hash__(self) -> int:
-        """Hash of the content."""
-        return hash(json.dumps(self.to_json(), sort_keys=True))
-
-    def __repr__(self) -> str:
-        """``Add(float32[64])``: tensors by shape, numbers by value."""
-        inner = ", ".join(_short(getattr(self, f.name)) for f in dataclass_fields(self))
-        return f"{type(self).__name__}({inner})"
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Add(Op):
-    """``x + value``; ``value`` broadcasts against the selection (units of the site)."""
-
-    value: Tensor | float
-
-    def apply(self, x: Tensor) -> Tensor:
-        """See the class."""
-        return x + _like(self.value, x)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Set(Op):
-    """Every selected vector becomes ``value`` (broadcast)."""
-
-    value: Tensor | float
-
-    def apply(self, x: Tensor) -> Tensor:
-        """See the class."""
-        return _like(self.value, x).expand_as(x)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Replace(Op):
-    """Selected activations become ``values``, which must have the shape of the selection."""
-
-    values: Tensor
-
-    def apply(self, x: Tensor) -> Tensor:
-        """See the class; raises ConfigError when the shapes differ."""
-        values = _like(self.values, x)
-        if values.shape != x.shape:
-            raise ConfigError(
-                f"Replace got values of shape {list(values.shape)} for a selection of shape "
-                f"{list(x.shape)}; use Set to broadcast one vector"
-            )
-        return values
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Scale(Op):
-    """``x * factor``; 1 changes nothing."""
-
-    factor: Tensor | float
-
-    def apply(self, x: Tensor) -> Tensor:
-        """See the class."""
-        return x * _like(self.factor, x)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Zero(Op):
-    """``0``: zero ablation."""
-
-    def apply(self, x: Tensor) -> Tensor:
-        """See the class."""
-        return torch.zeros_like(x)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Project(Op):
-    """Remove (or with ``keep=True`` keep only) the span of ``directions`` ``[n, d]``.
-
-    The rows need not be orthonormal: with Q an orthonormal basis of their span, ``x - x Q^T Q``.
-    """
-
-    directions: Tensor
-    keep: bool = False
-
-    def apply(self, x: Tensor) -> Tensor:
-        """See the class."""
-        inside = x @ (self._basis.to(x) @ self._basis.to(x).mT)
-        return inside if self.keep else x - inside
-
-    @cached_property
-    def _basis(self) -> Tensor:
-        rows = self.directions[None] if self.directions.ndim == 1 else self.directions
-        u, s, vh = torch.linalg.svd(rows.double(), full_matrices=False)
-        del u
-        return vh[s > s.max() * 1e-9].mT.float() if s.numel() else rows.mT.float()
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Clamp(Op):
-    """``min(max(x, low), high)``; ``low == high`` pins a neuron or latent."""
-
-    low: float | None = None
-    high: float | None = None
-
-    def apply(self, x: Tensor) -> Tensor:
-        """See the class."""
-        return x.clamp(self.low, self.high)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Call(Op):
-    """Any function of the selection, known by its label only; results are not reproducible."""
-
-    reproducible: ClassVar[bool] = False
-    fn: Callable[[Tensor], Tensor]
-    label: str
-
-    def apply(self, x: Tensor) -> Tensor:
-        """See the class."""
-        return self.fn(x)
-
-    def to_json(self) -> dict[str, Any]:
-        """Label and identity of the function: enough to compare, not to read back."""
-        return {"op": "Call", "label": self.label, "id": id(self.fn)}
+__all__ = [
+    "Add",
+    "Call",
+    "Clamp",
+    "Edit",
+    "Op",
+    "Plan",
+    "Project",
+    "Replace",
+    "Scale",
+    "Set",
+    "Zero",
+    "edit",
+    "skip_layers",
+]
 
 
 @dataclass(frozen=True)
@@ -210,13 +84,7 @@ class Edit:
         data = dict(data)
         where = {n: tuple(data.pop(n)) for n in ("rows", "positions", "heads", "dims") if n in data}
         site, name = Site.parse(data.pop("site")), data.pop("op")
-        if name == "Call":
-            raise ConfigError(
-                f"edit {data.get('label')!r} is a Python function; it cannot be read back"
-            )
-        if name not in _OPS:
-            raise UnknownNameError("operation", name, known=sorted(_OPS))
-        return cls(site, _OPS[name](**{k: _decode(v) for k, v in data.items()}), **where)
+        return cls(site, op_from_json(name, data), **where)
 
     def __str__(self) -> str:
         """``blocks.3.attn.z heads=(1,) <- Zero()``."""
@@ -318,32 +186,3 @@ def _indices(name: str, value: Sequence[int] | int) -> tuple[int, ...]:
     if name != "positions" and min(values) < 0:
         raise ConfigError(f"{name} are counted from 0; got {min(values)}")
     return values
-
-
-def _like(value: Tensor | float, x: Tensor) -> Tensor:
-    return value.to(x) if isinstance(value, Tensor) else x.new_tensor(value)
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
-    return repr(value)
-
-
-def _encode(value: Any) -> Any:
-    if not isinstance(value, Tensor):
-        return value
-    array = value.detach().cpu().contiguous()
-    raw = array.view(torch.uint8).numpy().tobytes() if array.numel() else b""
-    return {
-        "dtype": str(array.dtype).removeprefix("torch."),
-        "shape": list(array.shape),
-        "data": base64.b64encode(raw).decode(),
-    }
-
-
-def _decode(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    raw = np.frombuffer(base64.b64decode(value["data"]), dtype=np.uint8).copy()
-    return torch.from_numpy(raw).view(getattr(torch, value["dtype"])).reshape(value["shape"])
