@@ -35,10 +35,10 @@ class WorldTrainConfig(Config):
     muon_lr: float = Field(default=0.02, gt=0)
     adam_lr: float = Field(default=4e-3, gt=0)
     warmup: int = Field(default=100, ge=0)
-    decay: float = Field(default=0.5, gt=0, le=1)
-    """Last fraction of the steps over which the learning rate falls linearly to zero."""
-    pools: tuple[tuple[float, float], ...] = ((0.04, 0.25), (0.10, 0.5), (1.0, 1.0))
-    """(until this fraction of the steps, use this fraction of every entity pool): small pools
+    decay_steps: int = Field(default=3000, ge=1)
+    """The learning rate is flat and then falls linearly to zero over this many last steps (at most half)."""
+    pools: tuple[tuple[int, float], ...] = ((320, 0.25), (800, 0.5))
+    """(until this step, use this fraction of every entity pool), then all of it: small pools
     early let facts and recall start."""
     save_steps: str = ""
     """``log:12`` keeps the 12 largest powers of two up to ``steps``; ``512,2048`` keeps those."""
@@ -52,15 +52,24 @@ class WorldTrainConfig(Config):
     compile: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
+    @property
+    def falling(self) -> int:
+        """Steps over which the learning rate falls: never more than half of the run."""
+        return min(self.decay_steps, max(1, self.steps // 2))
+
     def scale(self, step: int) -> float:
         """Learning-rate factor of ``step`` (from 0): warm-up, flat, linear decay."""
         up = min(1.0, (step + 1) / max(1, self.warmup))
-        down = min(1.0, (self.steps - step) / max(1.0, self.decay * self.steps))
+        down = min(1.0, (self.steps - step) / self.falling)
         return min(up, down)
 
     def pool(self, step: int) -> float:
         """Fraction of every entity pool in use at ``step``."""
-        return next(share for until, share in self.pools if step < until * self.steps or until >= 1)
+        return next((share for until, share in self.pools if step < until), 1.0)
+
+    def is_flat(self, step: int) -> bool:
+        """Has the learning rate not begun to fall before ``step``?"""
+        return step <= self.steps - self.falling
 
     def kept_steps(self) -> tuple[int, ...]:
         """Steps whose weights are kept as revisions."""

@@ -164,12 +164,15 @@ def _save_state(config: WorldTrainConfig, optimiser: MuonAdam, step: int) -> Non
     """One file holds weights, optimiser and step, so that the three can never disagree."""
     weights = {f"weight.{name}": p.detach().cpu() for name, p in optimiser.params.items()}
     state = {f"state.{name}": t.cpu() for name, t in optimiser.state.items()}
-    meta = {"step": str(step), "recipe": _identity(config)}
+    meta = {"step": str(step), "steps": str(config.steps), "recipe": _identity(config)}
     _write_tensors(config.out / "state" / "state.safetensors", {**weights, **state}, meta)
 
 
 def _restore(config: WorldTrainConfig, optimiser: MuonAdam) -> int:
     """Load the last state; 0 where there is none.
+
+    Another number of steps is allowed while both learning rates are still flat: up to there the
+    two runs are the same run.
 
     Raises:
         MismatchError: the folder holds a run with another recipe.
@@ -181,16 +184,21 @@ def _restore(config: WorldTrainConfig, optimiser: MuonAdam) -> int:
         return 0
     with safe_open(str(path), "pt") as file, torch.no_grad():
         meta = file.metadata()
-        if meta["recipe"] != _identity(config):
+        done = int(meta["step"])
+        before = config.model_copy(update={"steps": int(meta["steps"])})
+        same_length = before.steps == config.steps or (
+            before.is_flat(done) and config.is_flat(done)
+        )
+        if meta["recipe"] != _identity(config) or not same_length:
             raise MismatchError(
                 f"{config.out} holds a run with another recipe; choose another --out or repeat "
-                f"its settings: {meta['recipe']}"
+                f"its settings: {meta['steps']} steps, {meta['recipe']}"
             )
         for name, p in optimiser.params.items():
             p.copy_(file.get_tensor(f"weight.{name}"))
         for name, t in optimiser.state.items():
             t.copy_(file.get_tensor(f"state.{name}"))
-    return int(meta["step"])
+    return done
 
 
 def _identity(config: WorldTrainConfig) -> str:
@@ -199,6 +207,7 @@ def _identity(config: WorldTrainConfig) -> str:
         "out",
         "resume",
         "card",
+        "steps",
         "threads",
         "compile",
         "device",

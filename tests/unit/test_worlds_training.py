@@ -20,7 +20,7 @@ WORLD = Atlas(0)
 
 def tiny(out: Path, **changes: object) -> WorldTrainConfig:
     base = {"steps": 6, "out": out, "n_layers": 1, "d_model": 16, "n_heads": 2, "d_mlp": 16,
-            "rows": 2, "warmup": 2, "evaluate_every": 0, "state_every": 2, "threads": 1,
+            "rows": 2, "warmup": 2, "decay_steps": 3, "evaluate_every": 0, "state_every": 2, "threads": 1,
             "device": "cpu", "card": False}  # fmt: skip
     return WorldTrainConfig.parse({**base, **changes})
 
@@ -109,6 +109,19 @@ def test_resume_refuses_another_recipe(tmp_path: Path) -> None:
         train_world(tiny(tmp_path, resume=True, adam_lr=0.1))
 
 
+def test_a_run_may_be_shortened_before_its_learning_rate_falls(tmp_path: Path) -> None:
+    train_world(tiny(tmp_path / "short", steps=6))
+    for steps, killed_at in ((12, 3), (12, 10)):  # state at step 2 (flat in both), at step 8
+        out = tmp_path / f"long{killed_at}"
+        with pytest.raises(Killed):
+            train_world(tiny(out, steps=steps, evaluate_every=killed_at), kill_at(killed_at))
+    train_world(tiny(tmp_path / "long3", steps=6, resume=True))
+    short, cut = (load_file(tmp_path / n / "model.safetensors") for n in ("short", "long3"))
+    assert all(torch.equal(short[k], cut[k]) for k in short)
+    with pytest.raises(MismatchError, match="12 steps"):
+        train_world(tiny(tmp_path / "long10", steps=6, resume=True))
+
+
 def test_series_and_seeds_are_kept_and_open(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -126,7 +139,7 @@ def test_series_and_seeds_are_kept_and_open(tmp_path: Path) -> None:
 
 
 def test_learning_rate_and_pools_follow_the_recipe(tmp_path: Path) -> None:
-    config = tiny(tmp_path, steps=100, warmup=10, decay=0.5)
+    config = tiny(tmp_path, steps=100, warmup=10, decay_steps=50, pools=[(4, 0.25), (10, 0.5)])
     scales = [config.scale(s) for s in range(100)]
     assert scales[0] == 0.1
     assert max(scales) == 1.0 == scales[30]
