@@ -45,19 +45,19 @@ WRITES = ("embed", "resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post"
 class DashboardConfig(Config):
     """How much of a latent to look at."""
 
-    max_tokens: int = Field(1_000_000, gt=0)
+    max_tokens: int = Field(default=1_000_000, gt=0)
     """Stored tokens looked at, from the start of the store."""
-    per_band: int = Field(5, gt=0)
+    per_band: int = Field(default=5, gt=0)
     """Contexts per band of activation; the first band (the strongest) gets four times as many."""
-    before: int = Field(12, ge=0)
+    before: int = Field(default=12, ge=0)
     """Tokens shown before the one that fires."""
-    after: int = Field(4, ge=0)
+    after: int = Field(default=4, ge=0)
     """Tokens shown after it."""
-    bins: int = Field(40, gt=0)
+    bins: int = Field(default=40, gt=0)
     """Bins of the activation histogram."""
-    n_logits: int = Field(10, gt=0)
+    n_logits: int = Field(default=10, gt=0)
     """Tokens shown at each end of the logit effects."""
-    sequence_batch: int = Field(64, gt=0)
+    sequence_batch: int = Field(default=64, gt=0)
     """Sequences encoded at once."""
     seed: int = 0
     """Of the choice of contexts within a band."""

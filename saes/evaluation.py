@@ -44,13 +44,13 @@ NO_LABELS = "no labels: the store's text names no labelled corpus"
 class EvaluationConfig(Config):
     """How much to look at, and what to compare with."""
 
-    max_tokens: int = Field(200_000, gt=0)
+    max_tokens: int = Field(default=200_000, gt=0)
     """Stored tokens for reconstruction and labels, drawn as whole documents."""
-    ce_sequences: int = Field(256, ge=0)
+    ce_sequences: int = Field(default=256, ge=0)
     """Sequences for CE and KL, from the start of the store; 0 leaves the model out."""
-    batch_size: int = Field(4096, gt=0)
+    batch_size: int = Field(default=4096, gt=0)
     """Tokens encoded at once."""
-    sequence_batch: int = Field(16, gt=0)
+    sequence_batch: int = Field(default=16, gt=0)
     """Sequences run at once; the batch above the site is (3 + dictionaries) times as large."""
     score_first: bool = False
     """Also score the prediction made at each sequence's first token (BOS)."""

@@ -21,7 +21,7 @@ from lensbench.saes.evaluation_pass import (
     encode,
     to_csr,
 )
-from lensbench.saes.labels import LabelledRows, check_same_tokens
+from lensbench.saes.labels import LabelledRows, Latents, check_same_tokens
 from lensbench.worlds import controls
 
 if TYPE_CHECKING:
@@ -49,11 +49,9 @@ class LabelMatcher:
         dealt = controls.shuffled_labels(columns, labels.docs, seed=seed)
         self.shuffled = labels.replacing(np.stack(list(dealt.values()), 1))
 
-    def latents(
-        self, codec: Codec, site: str, first: "sparse.csr_array | None" = None
-    ) -> "sparse.csr_array":
+    def latents(self, codec: Codec, site: str, first: Latents | None = None) -> Latents:
         """Latents of every labelled row; ``first`` are those of the first store, if known."""
-        found: list[sparse.csr_array] = [] if first is None else [first]
+        found: list[Latents] = [] if first is None else [first]
         for store, rows in self.parts[len(found) :]:
             for x, _ in blocks(store, site, rows, self.batch_size):
                 found.append(to_csr(encode(codec, x)))
@@ -63,7 +61,7 @@ class LabelMatcher:
         self,
         dictionary: Dictionary,
         passed: Pass,
-        extra: Mapping[str, "tuple[sparse.csr_array, LabelledRows]"],
+        extra: Mapping[str, tuple[Latents, LabelledRows]],
         *,
         with_controls: bool,
     ) -> dict[str, Any]:
@@ -114,7 +112,7 @@ def implants_recovered(
 
 def twin_latents(
     matcher: LabelMatcher, run: Any, store: "ActivationStore", rows: EvaluationRows
-) -> "sparse.csr_array":
+) -> Latents:
     """Latents of a dictionary trained on the re-initialised twin, on the same tokens.
 
     Raises:

@@ -13,6 +13,7 @@ from torch import Tensor
 from lensbench.errors import ConfigError
 from lensbench.protocols import Codec
 from lensbench.saes.evaluation_data import EvaluationRows
+from lensbench.saes.labels import Latents
 from lensbench.saes.metrics_stream import Moments, ReconstructionSums
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Pass:
 
     mean: Float[Tensor, " d_model"]
     sums: dict[str, ReconstructionSums]
-    acts: "dict[str, sparse.csr_array]"
+    acts: dict[str, Latents]
 
 
 def encode_all(
@@ -72,7 +73,7 @@ def encode_all(
         moments.update(x)
     here = [d for d in dictionaries if d.site == site]
     sums = {d.name: ReconstructionSums(moments.mean, rows.n_docs, d.codec.d_sae) for d in here}
-    acts: dict[str, list[sparse.csr_array]] = {d.name: [] for d in here}
+    acts: dict[str, list[Latents]] = {d.name: [] for d in here}
     for x, docs in blocks(store, site, rows, batch_size):
         for d in here:
             latents = encode(d.codec, x)
@@ -103,7 +104,7 @@ def decode(codec: Codec, acts: Float[Tensor, "tokens d_sae"]) -> Float[Tensor, "
     return codec.decode(acts).cpu()
 
 
-def to_csr(acts: Float[Tensor, "tokens d_sae"]) -> "sparse.csr_array":
+def to_csr(acts: Float[Tensor, "tokens d_sae"]) -> Latents:
     """The non-zero latents as a scipy matrix."""
     acts = acts.cpu()
     row, column = acts.nonzero(as_tuple=True)

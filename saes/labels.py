@@ -13,6 +13,7 @@ Do not read the F1 of the selection half as a result: it is the maximum of thous
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -21,6 +22,9 @@ from scipy.stats import rankdata
 
 from lensbench.errors import ConfigError, MismatchError
 from lensbench.saes.metrics_stream import Measured, Sums, bootstrap_documents
+
+Latents: TypeAlias = Any
+"""A ``scipy.sparse.csr_array`` ``[rows, d_sae]``; scipy has no types to name it by."""
 
 LEVELS = 16
 CANDIDATES = 6
@@ -95,9 +99,7 @@ def auroc(scores: Float[np.ndarray, " rows"], labels: Bool[np.ndarray, " rows"])
     return float((rank_sum - n_pos * (n_pos + 1) / 2) / (n_pos * n_neg))
 
 
-def best_latents(
-    acts: "sparse.csr_array", rows: LabelledRows, *, seed: int = 0
-) -> tuple[LabelScore, ...]:
+def best_latents(acts: Latents, rows: LabelledRows, *, seed: int = 0) -> tuple[LabelScore, ...]:
     """The best single latent of every label; see the module for the steps.
 
     Args:
@@ -123,7 +125,7 @@ def best_latents(
 
 
 def _candidates(
-    acts: "sparse.csc_array", labels: Bool[np.ndarray, "rows labels"]
+    acts: Latents, labels: Bool[np.ndarray, "rows labels"]
 ) -> list[Int[np.ndarray, " candidates"]]:
     n_latents, n_labels = acts.shape[1], labels.shape[1]
     column = np.repeat(np.arange(n_latents), np.diff(acts.indptr))
@@ -148,7 +150,7 @@ def _candidates(
 
 
 def _best_threshold(
-    acts: "sparse.csc_array", latent: int, truth: Bool[np.ndarray, " rows"]
+    acts: Latents, latent: int, truth: Bool[np.ndarray, " rows"]
 ) -> tuple[float, float]:
     """Best F1 of ``act >= threshold`` and that threshold, over every value that occurs."""
     span = slice(acts.indptr[latent], acts.indptr[latent + 1])
@@ -167,7 +169,7 @@ def _score(
     latent: int,
     threshold: float,
     f1: float,
-    scored: "sparse.csc_array",
+    scored: Latents,
     rows: LabelledRows,
     label: int,
     seed: int,

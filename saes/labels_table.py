@@ -11,17 +11,14 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy import sparse
 
 from lensbench.saes.labels import (
     LabelledRows,
-    LabelScore,
+    Latents,
     best_latents,
     f1_interval,
     lookup_predictions,
 )
-
-Shuffle = Callable[..., Bool[np.ndarray, "rows labels"]]
 
 
 def context_free(rows: LabelledRows) -> dict[str, Float[np.ndarray, " labels"]]:
@@ -39,9 +36,9 @@ def context_free(rows: LabelledRows) -> dict[str, Float[np.ndarray, " labels"]]:
 
 def table_of(
     name: str,
-    acts: "sparse.csr_array",
+    acts: Latents,
     rows: LabelledRows,
-    controls: Mapping[str, tuple["sparse.csr_array", LabelledRows]],
+    controls: Mapping[str, tuple[Latents, LabelledRows]],
     fixed: Mapping[str, Float[np.ndarray, " labels"]],
     *,
     seed: int = 0,
@@ -95,6 +92,3 @@ def _each(
     truth: Bool[np.ndarray, "rows labels"], score: Callable[[int], float]
 ) -> Float[np.ndarray, " labels"]:
     return np.array([score(i) for i in range(truth.shape[1])])
-
-
-__all__ = ["LabelScore", "context_free", "means", "stacked", "table_of"]
