@@ -36,7 +36,7 @@ class WorldTrainConfig(Config):
     adam_lr: float = Field(default=4e-3, gt=0)
     warmup: int = Field(default=100, ge=0)
     decay_steps: int = Field(default=3000, ge=1)
-    """The learning rate is flat and then falls linearly to zero over this many last steps (at most half)."""
+    """The learning rate falls linearly to zero over this many last steps (at most half)."""
     pools: tuple[tuple[int, float], ...] = ((320, 0.25), (800, 0.5))
     """(until this step, use this fraction of every entity pool), then all of it: small pools
     early let facts and recall start."""

@@ -20,8 +20,8 @@ WORLD = Atlas(0)
 
 def tiny(out: Path, **changes: object) -> WorldTrainConfig:
     base = {"steps": 6, "out": out, "n_layers": 1, "d_model": 16, "n_heads": 2, "d_mlp": 16,
-            "rows": 2, "warmup": 2, "decay_steps": 3, "evaluate_every": 0, "state_every": 2, "threads": 1,
-            "device": "cpu", "card": False}  # fmt: skip
+            "rows": 2, "warmup": 2, "decay_steps": 3, "evaluate_every": 0, "state_every": 2,
+            "threads": 1, "device": "cpu", "card": False}  # fmt: skip
     return WorldTrainConfig.parse({**base, **changes})
 
 
