@@ -145,7 +145,7 @@ def test_another_model_is_refused(store) -> None:
 
 
 @pytest.mark.parametrize("changed", ["model", "tokenizer", "text", "settings"])
-def test_a_store_of_something_else_is_not_continued(store, changed) -> None:
+def test_a_store_of_something_else_is_not_continued(changed) -> None:
     from lensbench.errors import MismatchError
     from lensbench.store.writer import compare
 

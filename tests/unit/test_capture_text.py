@@ -1,0 +1,117 @@
+"""Every accepted form of text, and what is said of the others."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+
+def documents(texts, **options):
+    from lensbench.harvest import read_text
+
+    return [
+        d if isinstance(d, str) else d.tolist() for d in read_text(texts, **options).documents()
+    ]
+
+
+def entry(texts, **options):
+    from lensbench.harvest import read_text
+
+    return read_text(texts, **options).entry
+
+
+def test_a_text_file_is_split_at_endoftext_else_at_blank_lines(tmp_path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("One.\n\nStill one.\n<|endoftext|>\nTwo. \n<|endoftext|>\n")
+    assert documents(path) == ["One.\n\nStill one.", "Two."]
+    assert entry(str(path))["separator"] == "<|endoftext|>"
+    path.write_text("One.\nStill one.\n\nTwo.")
+    assert documents(str(path)) == ["One.\nStill one.", "Two."]
+    assert documents(path, separator=".") == ["One", "Still one", "Two"]
+
+
+def test_a_text_file_is_read_in_blocks_and_endless_documents_are_cut(tmp_path, monkeypatch) -> None:
+    from lensbench.harvest import text
+
+    path, parts = tmp_path / "a.txt", [f"story {i} " * (1 + i % 7) for i in range(50)]
+    path.write_text("<|endoftext|>".join(parts))
+    whole = documents(path)
+    monkeypatch.setattr(text, "_BLOCK", 90)  # longer than any story, shorter than the file
+    assert documents(path) == whole == [p.strip() for p in parts]
+    path.write_text("word " * 100)
+    pieces = documents(path)
+    assert max(map(len, pieces)) <= 90
+    assert " ".join(pieces).split() == ["word"] * 100
+
+
+def test_jsonl_gives_its_field_and_names_a_bad_line(tmp_path) -> None:
+    from lensbench.errors import DamagedDataError
+
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "One", "story": "Eins"}\n\n{"text": "Two", "story": "Zwei"}\n')
+    assert documents(path) == ["One", "Two"]
+    assert documents(path, field="story") == ["Eins", "Zwei"]
+    for bad in ('{"text": ', '["text"]', '{"title": "x"}', '{"text": 3}'):
+        path.write_text('{"text": "One"}\n' + bad + "\n")
+        with pytest.raises(DamagedDataError, match=r"a\.jsonl, line 2"):
+            documents(path)
+
+
+def test_ids_in_every_form() -> None:
+    from lensbench.tokens import Tokens
+
+    rows = [[5, 6, 7], [8, 9, 10]]
+    for form in (rows, torch.tensor(rows), np.array(rows), tuple(rows), Tokens(torch.tensor(rows))):
+        assert documents(form) == rows
+    assert documents([5, 6, 7]) == [[5, 6, 7]]
+    assert documents([np.array([5]), [6, 7]]) == [[5], [6, 7]]
+    masked = Tokens(torch.tensor(rows), torch.tensor([[False, True, True], [True] * 3]))
+    assert documents(masked) == [[6, 7], [8, 9, 10]]
+
+
+def test_a_world_corpus_carries_its_spec() -> None:
+    corpus = SimpleNamespace(
+        tokens=np.arange(6, dtype=np.int32), offsets=np.array([0, 2, 6]), spec={"seed": 3}
+    )
+    assert documents(corpus) == [[0, 1], [2, 3, 4, 5]]
+    assert entry(corpus)["kind"] == "atlas"
+    assert entry(corpus)["spec"] == {"seed": 3}
+
+
+def test_a_dataset_gives_its_text_or_ids() -> None:
+    datasets = pytest.importorskip("datasets")
+    from lensbench.errors import UnknownNameError
+
+    texts = datasets.Dataset.from_dict({"text": ["One", "Two"], "label": [0, 1]})
+    assert documents(texts) == ["One", "Two"]
+    assert entry(texts)["fingerprint"] == texts._fingerprint
+    assert documents(texts.to_iterable_dataset()) == ["One", "Two"]
+    assert documents(datasets.Dataset.from_dict({"input_ids": [[1, 2], [3]]})) == [[1, 2], [3]]
+    with pytest.raises(UnknownNameError, match=r"no column named 'txt'.*mean 'text'"):
+        documents(texts, field="txt")
+
+
+def test_fingerprints_follow_the_content(tmp_path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("one two")
+    before = entry(path)["fingerprint"]
+    assert before == entry(path)["fingerprint"] != entry(path, separator=" ")["fingerprint"]
+    path.write_text("one too")
+    assert entry(path)["fingerprint"] != before
+    assert entry(["ab", "c"])["fingerprint"] != entry(["a", "bc"])["fingerprint"]
+    assert entry([[1, 2], [3]])["fingerprint"] != entry([[1], [2, 3]])["fingerprint"]
+    json.dumps(entry(path))
+
+
+def test_what_is_no_text_is_refused() -> None:
+    from lensbench.errors import ConfigError, MissingDataError
+
+    with pytest.raises(MissingDataError, match=r"no text file nowhere\.txt\.$"):
+        documents("nowhere.txt")
+    with pytest.raises(MissingDataError, match="pass a list of strings"):
+        documents("Once upon a time")
+    for bad in ([], 3, ["a", 3], [[1.5, 2.0]], [[[1]]], torch.ones(2, 3)):
+        with pytest.raises(ConfigError):
+            documents(bad)
