@@ -18,8 +18,7 @@ Activation = Literal["topk", "relu", "threshold"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SAE:
-    """Sparse autoencoder: ``acts = f((x - b_dec) @ W_enc + b_enc)``;
-    ``x_hat = acts @ W_dec + b_dec``.
+    """Sparse autoencoder: ``x_hat = f((x - b_dec) @ W_enc + b_enc) @ W_dec + b_dec``.
 
     ``f`` is one of: ``topk`` (the k largest, negative ones set to zero), ``relu``, ``threshold``
     (``z`` where ``z > threshold``, else 0; what BatchTopK uses after training).

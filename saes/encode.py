@@ -1,0 +1,185 @@
+"""From activations to sparse codes on a CPU: one dense product, then exact selection.
+
+The dense product either is the answer (``dense``) or only says where to look (``screened``):
+a bfloat16 product, four to eight times cheaper on hardware that has it, gives pre-activations with
+a proven error bound; every latent that could be among the largest is then computed in float32.
+Nothing is approximate in the result. See :func:`screen_bound` for the bound.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from lensbench.saes import kernels
+from lensbench.saes.kernels import Codes
+from lensbench.saes.selection import GROUP, above, group_maxima, top_k
+
+PAD = 32
+"""Extra columns of the screening product; the first carries the bias."""
+MAX_CANDIDATES = 1 / 16
+"""Share of latents per token above which screening is given up for a batch."""
+FIRST_GUESS_ROWS = 32
+GUESS_BELOW = 0.9
+
+
+@dataclass
+class Workspace:
+    """Buffers that are reused from step to step, and guesses that only affect speed."""
+
+    buffers: dict[tuple[str, tuple[int, ...]], Tensor] = field(
+        default_factory=dict[tuple[str, tuple[int, ...]], Tensor]
+    )
+    guesses: dict[str, float] = field(default_factory=dict[str, float])
+
+    def get(
+        self, name: str, shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """An uninitialised buffer; the same memory for the same name and shape."""
+        key = (name, shape)
+        if key not in self.buffers:
+            self.buffers[key] = torch.empty(shape, device=like.device, dtype=dtype or like.dtype)
+        return self.buffers[key]
+
+
+def pre_activations(x: Tensor, weight: Tensor, bias: Tensor, space: Workspace) -> Tensor:
+    """``x @ weight^T + bias`` for every latent."""
+    out = space.get("pre", (len(x), len(weight)), x)
+    return torch.addmm(bias, x, weight.t(), out=out)
+
+
+def top_k_codes(
+    x: Tensor, weight: Tensor, bias: Tensor, k: int, space: Workspace, *, screened: bool
+) -> Codes:
+    """The ``k`` largest pre-activations of every token, negative ones as zero."""
+    found = _screen_rows(x, weight, bias, k, space) if screened else None
+    if found is None:
+        values, indices = top_k(pre_activations(x, weight, bias, space), k)
+        return Codes.fixed(values.relu_(), indices, len(weight))
+    exact = _exact(found, x, weight, bias)
+    padded = x.new_full((len(x), int(found.starts.diff().max())), -torch.inf)
+    slot = torch.arange(len(exact)) - found.starts.long()[found.rows]
+    padded[found.rows, slot] = exact
+    values, where = torch.topk(padded, k, dim=1, sorted=False)
+    indices = found.columns[found.starts[:-1, None].long() + where]
+    return Codes.fixed(values.relu_(), indices, len(weight))
+
+
+def batch_top_k_codes(
+    x: Tensor, weight: Tensor, bias: Tensor, k: int, space: Workspace, key: str, *, screened: bool
+) -> Codes:
+    """The ``k * len(x)`` largest positive pre-activations of the batch (all, if there are fewer).
+
+    A guess of the smallest one kept (nine tenths of the last) makes a short list that is checked
+    to be long enough; the guess affects the time only.
+    """
+    wanted = k * len(x)
+    pre = None if screened else pre_activations(x, weight, bias, space)
+    screen = _Screen.of(x, weight, bias, space) if screened else None
+    if key not in space.guesses:
+        few = x[:FIRST_GUESS_ROWS]
+        sample = torch.addmm(bias, few, weight.t()).relu_().view(-1)
+        space.guesses[key] = float(torch.topk(sample, k * len(few), sorted=False)[0].min())
+    guess = space.guesses[key]
+    while True:
+        if screen is None:
+            assert pre is not None  # one of the two is made
+            rows, columns = above(pre, pre.new_full((len(x), 1), max(guess, 1e-30)))
+            found, values = (rows, columns), pre[rows, columns]
+        else:
+            rows, columns = screen.above(torch.full((len(x),), guess))
+            listed = Codes.listed(x.new_zeros(len(rows)), rows, columns, len(x), len(weight))
+            found, values = (rows, columns), _exact(listed, x, weight, bias)
+        if int((values >= guess).sum()) >= wanted or guess <= 0:
+            break
+        guess = guess / 2 if guess > 1e-20 else 0.0
+        if guess <= 0 and screen is not None:
+            screen, pre = None, pre_activations(x, weight, bias, space)
+    cut = values.new_tensor(0.0)
+    if len(values) > wanted:
+        cut = torch.topk(values, wanted, sorted=False)[0].min()
+    space.guesses[key] = max(0.0, float(cut)) * GUESS_BELOW
+    kept = (values >= cut) & (values > 0)
+    return Codes.listed(values[kept], found[0][kept], found[1][kept], len(x), len(weight))
+
+
+def positive_codes(pre: Tensor, mask: Bool[Tensor, "tokens d_sae"]) -> Codes:
+    """Every positive pre-activation."""
+    rows, columns = mask.nonzero(as_tuple=True)
+    return Codes.listed(pre[rows, columns], rows, columns, *pre.shape)
+
+
+def screen_bound(
+    x: Float[Tensor, "tokens d"],
+    coarse: Float[Tensor, "tokens d"],
+    weight: Float[Tensor, "d_sae d"],
+    weight_error: Float[Tensor, "d_sae d"],
+    bias: Float[Tensor, " d_sae"],
+) -> Float[Tensor, " tokens"]:
+    """Largest error of a bfloat16 pre-activation before its own rounding, by token.
+
+    With ``x = c + l`` and ``w = v + m``, where ``c`` and ``v`` are the rounded parts:
+    ``|x.w - c.v| <= |l||w| + |c||m|`` (Cauchy-Schwarz, largest norms over latents); a bias errs by
+    at most ``2^-8 |b|``; summing d products in float32 adds at most about ``d 2^-23 |c||w|``. The
+    last two are doubled.
+    """
+    summing = x.shape[1] * 2.0**-22
+    longest, off = weight.norm(dim=1).max(), weight_error.norm(dim=1).max()
+    lost, kept = (x - coarse).norm(dim=1), coarse.norm(dim=1)
+    return longest * lost + (off + summing * longest) * kept + 2.0**-7 * bias.abs().max() + 1e-30
+
+
+@dataclass(frozen=True)
+class _Screen:
+    """Coarse pre-activations as int16: bfloat16 bits of positive numbers sort like integers."""
+
+    bits: Int[Tensor, "tokens d_sae"]
+    bound: Float[Tensor, " tokens"]
+    maxima: Int[Tensor, "tokens groups"] | None
+
+    @classmethod
+    def of(cls, x: Tensor, weight: Tensor, bias: Tensor, space: Workspace) -> "_Screen":
+        d, half = x.shape[1], torch.bfloat16
+        left = space.get("screen.x", (len(x), d + PAD), x, half)
+        right = space.get("screen.w", (len(weight), d + PAD), x, half)
+        left[:, :d], left[:, d], left[:, d + 1 :] = x, 1.0, 0.0
+        right[:, :d], right[:, d], right[:, d + 1 :] = weight, bias, 0.0
+        coarse = space.get("screen.pre", (len(x), len(weight)), x, half)
+        torch.mm(left, right.t(), out=coarse)
+        error = space.get("screen.error", tuple(weight.shape), x).copy_(right[:, :d]).sub_(weight)
+        bits = coarse.view(torch.int16)
+        bound = screen_bound(x, left[:, :d].float(), weight, error, bias)
+        return cls(bits, bound, group_maxima(bits) if bits.shape[1] % GROUP == 0 else None)
+
+    def above(self, cut: Float[Tensor, " tokens"]) -> tuple[Tensor, Tensor]:
+        """Rows and columns of a superset of the latents whose exact value is at least ``cut``."""
+        lowest = cut - self.bound
+        lowest = lowest - lowest.abs() * 2.0**-8  # the coarse value was itself rounded
+        bits = (lowest.clamp(min=0.0).view(torch.int32) >> 16).to(torch.int16)  # rounds down
+        return above(self.bits, bits[:, None], self.maxima)
+
+
+def _screen_rows(x: Tensor, weight: Tensor, bias: Tensor, k: int, space: Workspace) -> Codes | None:
+    """Candidates for each token's top k; None where the bound does not narrow them enough."""
+    n, d_sae = len(x), len(weight)
+    if d_sae % (GROUP * GROUP) or d_sae // (GROUP * GROUP) < 2 * k:
+        return None
+    screen = _Screen.of(x, weight, bias, space)
+    assert screen.maxima is not None  # d_sae is a multiple of the group
+    # The k-th largest of group maxima is at most the k-th largest of all.
+    floor = torch.topk(group_maxima(screen.maxima), k, dim=1, sorted=False)[0].amin(1)
+    if int(floor.min()) <= 0:
+        return None
+    coarse = (floor.to(torch.int32) << 16).view(torch.float32)
+    cut = coarse * (1 - 2.0**-8) - screen.bound  # at most the exact k-th largest
+    if float((cut - screen.bound).min()) <= 0:
+        return None
+    rows, columns = screen.above(cut)
+    if len(rows) > MAX_CANDIDATES * n * d_sae:
+        return None
+    return Codes.listed(x.new_zeros(len(rows)), rows, columns, n, d_sae)
+
+
+def _exact(found: Codes, x: Tensor, weight: Tensor, bias: Tensor) -> Float[Tensor, " nnz"]:
+    return kernels.code_gradient(found, x, weight) + bias[found.columns]
