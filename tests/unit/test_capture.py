@@ -276,7 +276,6 @@ def test_what_cannot_be_captured_is_refused(model, tmp_path) -> None:
     assert take(mute, tmp_path / "ids", texts=[[5, 6]], exclude_special=[5]).n_tokens == 1
 
 
-@pytest.mark.usefixtures("small_shards")
 def test_nan_in_the_model_is_named(tmp_path) -> None:
     import lensbench
     from lensbench.errors import NonFiniteError
@@ -316,6 +315,7 @@ def test_an_interrupt_keeps_what_is_finished_and_the_same_call_goes_on(
     assert content(tmp_path / "cut") == content(tmp_path / "whole")
 
 
+@pytest.mark.usefixtures("small_shards")
 def test_a_shard_that_was_deleted_is_redone_alone(model, tmp_path, runs) -> None:
     take(model, tmp_path)
     whole = content(tmp_path)
@@ -328,7 +328,6 @@ def test_a_shard_that_was_deleted_is_redone_alone(model, tmp_path, runs) -> None
     assert content(tmp_path) == whole
 
 
-@pytest.mark.usefixtures("small_shards")
 KILLED = """
 import sys, time, torch
 torch.set_num_threads(1)
@@ -343,6 +342,7 @@ take(model, sys.argv[1], progress=lambda fed: time.sleep(float(sys.argv[2])))
 """
 
 
+@pytest.mark.usefixtures("small_shards")
 def test_kill_9_loses_nothing_that_was_finished(model, tmp_path) -> None:
     out = tmp_path / "killed"
     child = subprocess.Popen([sys.executable, "-c", KILLED, str(out), "0.2"], cwd=ROOT)
