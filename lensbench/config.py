@@ -6,13 +6,15 @@ One schema serves all four. Configs are frozen, check themselves, refuse keys th
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lensbench import io
 from lensbench.errors import ConfigError, MissingDataError
+
+C = TypeVar("C", bound="Config")
 
 
 class Config(BaseModel):
@@ -21,7 +23,7 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     @classmethod
-    def parse(cls, data: Any) -> Self:
+    def parse(cls: type[C], data: Any) -> C:
         """Validate ``data`` (a mapping).
 
         Raises:
@@ -34,7 +36,7 @@ class Config(BaseModel):
             raise ConfigError(explain(error, cls)) from None
 
     @classmethod
-    def from_yaml(cls, path: Path) -> Self:
+    def from_yaml(cls: type[C], path: Path) -> C:
         """Read and validate a YAML file (JSON is YAML too)."""
         return cls.parse(load_yaml(path))
 

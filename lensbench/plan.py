@@ -52,10 +52,10 @@ class Edit:
 
     site: Site
     op: Op
-    rows: tuple[int, ...] | None = None
-    positions: tuple[int, ...] | None = None
-    heads: tuple[int, ...] | None = None
-    dims: tuple[int, ...] | None = None
+    rows: Sequence[int] | None = None
+    positions: Sequence[int] | None = None
+    heads: Sequence[int] | None = None
+    dims: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         """Normalise, and refuse what can never be done."""
@@ -179,8 +179,8 @@ def _first_changed(site: Site) -> int:
     return 0 if site.name == "embed" else 1_000_000
 
 
-def _indices(name: str, value: Sequence[int] | int) -> tuple[int, ...]:
-    values = (value,) if isinstance(value, int) else tuple(int(v) for v in value)
+def _indices(name: str, value: Sequence[int]) -> tuple[int, ...]:
+    values = tuple(int(v) for v in value)
     if not values:
         raise ConfigError(f"{name} is an empty selection; leave it out to select all")
     if name != "positions" and min(values) < 0:
