@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from lensbench.saes.evaluation_pass import Dictionary, encode
 
@@ -19,11 +19,11 @@ BANDS = ("strongest", "75-100 %", "50-75 %", "25-50 %", "0-25 %")
 
 @dataclass(frozen=True)
 class Firings:
-    """Every non-zero activation of the chosen latents, rows ascending."""
+    """Every non-zero activation: one array per latent (each of its own length), rows ascending."""
 
-    rows: list[Int[np.ndarray, " fires"]]
-    values: list[Float[np.ndarray, " fires"]]
-    docs: list[Int[np.ndarray, " fires"]]
+    rows: list[np.ndarray]
+    values: list[np.ndarray]
+    docs: list[np.ndarray]
     n_tokens: int
     n_batches: int
     batch_size: int

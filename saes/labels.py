@@ -124,9 +124,7 @@ def best_latents(acts: Latents, rows: LabelledRows, *, seed: int = 0) -> tuple[L
     return tuple(scores)
 
 
-def _candidates(
-    acts: Latents, labels: Bool[np.ndarray, "rows labels"]
-) -> list[Int[np.ndarray, " candidates"]]:
+def _candidates(acts: Latents, labels: Bool[np.ndarray, "rows labels"]) -> list[list[int]]:
     n_latents, n_labels = acts.shape[1], labels.shape[1]
     column = np.repeat(np.arange(n_latents), np.diff(acts.indptr))
     keep = acts.data > 0
@@ -146,7 +144,7 @@ def _candidates(
     f1 = (2 * hits / np.maximum(predicted + positive, 1)).max(1)  # 2
     f1[counts == 0] = -1.0
     top = np.argsort(-f1, axis=0, kind="stable")[:CANDIDATES]
-    return [top[f1[top[:, i], i] > 0, i] if positive[i] else top[:0, i] for i in range(n_labels)]
+    return [top[f1[top[:, i], i] > 0, i].tolist() if positive[i] else [] for i in range(n_labels)]
 
 
 def _best_threshold(
