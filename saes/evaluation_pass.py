@@ -40,11 +40,12 @@ def as_dictionary(run: Any) -> Dictionary:
         return run
     sae = getattr(run, "sae", run)
     name = getattr(run, "name", None) or sae.config.get("name") or "sae"
-    if not sae.site:
+    site = getattr(run, "site", None) or sae.site
+    if not site:
         raise ConfigError(
             f"{name!r} does not say which site it reads; wrap it as Dictionary(name, site, sae)"
         )
-    return Dictionary(name, str(sae.site), sae, sae.config.get("architecture") or sae.activation)
+    return Dictionary(name, str(site), sae, sae.config.get("architecture") or sae.activation)
 
 
 @dataclass
