@@ -152,6 +152,8 @@ class TrainConfig(Config):
     """Steps between two checkpoints."""
     keep: int = Field(2, ge=1)
     """Checkpoints kept per dictionary, newest first."""
+    engine: Literal["auto", "dense", "screened", "stacked"] = "auto"
+    """How steps are computed; auto measures on the first batch. All give the same up to rounding."""
     deterministic: bool = False
     """On a GPU, only deterministic kernels: slower, but a resumed run is bit-exact."""
 

@@ -48,7 +48,7 @@ def above(
     (:func:`group_maxima`, if already known) are compared first, and only groups that pass are
     looked into.
     """
-    rows, n = x.shape
+    n = x.shape[1]
     if n % GROUP:
         found = (x >= cut).nonzero()
         return found[:, 0], found[:, 1]

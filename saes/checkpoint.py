@@ -1,0 +1,115 @@
+"""Checkpoints of a run: everything the next step depends on; a kill leaves a whole one.
+
+``RUN/<name>/checkpoints/step_N/`` holds ``state.safetensors`` (parameters, moments, counters) and,
+written last, ``state.json`` (position of the source, engine, scale, checksum). Training draws no
+random numbers after the start, so the position of the source is the only generator state.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+import torch
+
+from lensbench import io
+from lensbench.errors import DamagedDataError, DataError, MissingDataError
+from lensbench.saes.group import Group
+
+FOLDER = "checkpoints"
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What a checkpoint says beside the tensors; the same for all dictionaries of a step."""
+
+    step: int
+    source: dict[str, Any] | None
+    engines: dict[str, str]
+    """Engine of every group, by its key: a resumed run must not measure anew."""
+    scales: dict[str, float]
+    """Scale of the activations, by site."""
+    variance: dict[str, Any]
+    """Summed variance and steps since the last log line, by site."""
+    seconds: float
+    threads: int
+    """Threads of torch; sums differ in their last bits where it changes."""
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able dictionary."""
+        return dict(self.__dict__)
+
+
+def write(folder: Path, group: Group, i: int, state: RunState) -> Path:
+    """Write dictionary ``i`` under its own ``folder``; return the checkpoint's folder."""
+    place = folder / FOLDER / f"step_{state.step}"
+    arrays = {
+        name: tensor.detach().to("cpu").reshape(tensor.shape or (1,)).numpy()
+        for name, tensor in group.tensors(i).items()
+    }
+    io.write_arrays(place / "state.safetensors", arrays)
+    body = state.to_json() | {
+        "alive": group.alive[i],
+        "sha256": io.sha256_file(place / "state.safetensors"),
+    }
+    io.write_json(place / "state.json", body)
+    return place
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Remove all but the ``keep`` newest checkpoints; unfinished ones go as well."""
+    done = steps(folder)
+    for path in (folder / FOLDER).glob("step_*"):
+        if int(path.name.removeprefix("step_")) not in done[-keep:]:
+            rmtree(path)
+
+
+def steps(folder: Path) -> list[int]:
+    """Steps with a finished checkpoint, ascending."""
+    found = (folder / FOLDER).glob("step_*/state.json")
+    return sorted(int(path.parent.name.removeprefix("step_")) for path in found)
+
+
+def latest(folders: list[Path]) -> int | None:
+    """Newest step at which every dictionary has a checkpoint; None if there is none."""
+    common = set.intersection(*(set(steps(folder)) for folder in folders))
+    return max(common, default=None)
+
+
+def read_state(folder: Path, step: int) -> RunState:
+    """What a checkpoint says beside the tensors.
+
+    Raises:
+        DataError: not a checkpoint of this version.
+    """
+    body = io.read_json(folder / FOLDER / f"step_{step}" / "state.json")
+    try:
+        return RunState(**{k: v for k, v in body.items() if k not in ("alive", "sha256")})
+    except TypeError as error:
+        raise DataError(f"{folder} holds a checkpoint of another version: {error}") from error
+
+
+def width(folder: Path, step: int) -> int:
+    """d_model of a checkpoint."""
+    arrays = io.read_arrays(folder / FOLDER / f"step_{step}" / "state.safetensors")
+    return int(arrays["b_dec"].shape[0])
+
+
+def read(folder: Path, step: int, group: Group, i: int) -> None:
+    """Put dictionary ``i`` of ``group`` back as it was.
+
+    Raises:
+        DamagedDataError: the tensors are not those that were written.
+    """
+    place = folder / FOLDER / f"step_{step}"
+    body = io.read_json(place / "state.json")
+    path = place / "state.safetensors"
+    if not path.is_file():
+        raise MissingDataError(f"no file {path}; remove {place} to resume from an older step")
+    if io.sha256_file(path) != body["sha256"]:
+        raise DamagedDataError(
+            f"{path} is damaged (sha256 differs); remove {place} to resume from an older step"
+        )
+    arrays = io.read_arrays(path)
+    group.restore(i, {name: torch.from_numpy(array) for name, array in arrays.items()})
+    group.alive[i] = bool(body["alive"])

@@ -1,0 +1,108 @@
+"""Which way a group steps: measured on the first batch, printed, and kept for the whole run.
+
+- ``dense``: dictionary by dictionary, dense encoder product, everything after it sparse.
+- ``screened``: the same, with a bfloat16 product that only says where to look (exact).
+- ``stacked``: all dictionaries of the group in batched dense products.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lensbench.saes import update
+from lensbench.saes.configs import ReLUConfig
+from lensbench.saes.encode import Workspace
+from lensbench.saes.group import Group
+from lensbench.saes.looped import Looped
+from lensbench.saes.stacked import stacked_gradients
+
+Engine = Literal["dense", "screened", "stacked"]
+STACKED_LIMIT = 2e11
+"""Operations of one stacked step above which a CPU does not try it."""
+REPEATS = 2
+
+
+@dataclass
+class Stepper:
+    """Steps of one group, with the engine it was given."""
+
+    group: Group
+    engine: Engine
+    space: Workspace = field(default_factory=Workspace)
+
+    def __post_init__(self) -> None:
+        """Prepare the loop over dictionaries."""
+        self._looped = Looped(screened=self.engine == "screened", space=self.space)
+
+    def step(self, x: Tensor, rates: list[float], l1: list[float]) -> None:
+        """One update of every dictionary that is alive; ``x`` in the units of the source."""
+        group = self.group
+        x = x * group.scale
+        if self.engine == "stacked":
+            for i, gradients in enumerate(stacked_gradients(group, x, l1)):
+                if group.alive[i]:
+                    update.apply(group, i, gradients, rates[i], len(x))
+            return
+        for i in range(group.n):
+            if group.alive[i]:
+                found = self._looped.one(group, i, x, l1[i])
+                if found is None:
+                    found = stacked_gradients(group, x, l1, i, i + 1)[0]
+                update.apply(group, i, found, rates[i], len(x))
+
+    def probe(self, x: Tensor) -> float:
+        """Seconds for the gradients of one step; nothing is updated."""
+        group = self.group
+        x, l1, best = x * group.scale, [0.0] * group.n, float("inf")
+        for _ in range(REPEATS):
+            _wait(x)
+            start = time.perf_counter()
+            if self.engine == "stacked":
+                stacked_gradients(group, x, l1)
+            else:
+                for i in range(group.n):
+                    self._looped.one(group, i, x, l1[i])
+            _wait(x)
+            best = min(best, time.perf_counter() - start)
+        return best
+
+
+def candidates(group: Group, tokens: int) -> list[Engine]:
+    """Engines worth trying on this device."""
+    relu = isinstance(group.configs[0], ReLUConfig)
+    if group.device.type != "cpu":
+        # The loop over listed codes waits for the device once per step, except for TopK.
+        return ["stacked", "dense"] if group.configs[0].kind() == "topk" else ["stacked"]
+    work = 20.0 * group.n * tokens * group.d_model * group.d_sae
+    found: list[Engine] = ["dense"] if relu else ["dense", "screened"]
+    return [*found, "stacked"] if work < STACKED_LIMIT else found
+
+
+def choose(group: Group, x: Tensor, space: Workspace) -> tuple[Engine, str]:
+    """The fastest engine for a group and a line that says how that was found."""
+    times = {e: Stepper(group, e, space).probe(x) for e in candidates(group, len(x))}
+    best = min(times, key=lambda engine: times[engine])
+    measured = ", ".join(f"{name} {seconds * 1e3:.1f} ms" for name, seconds in times.items())
+    return best, f"{best} ({measured} per step of {group.n})"
+
+
+@contextmanager
+def deterministic(on: bool) -> Iterator[None]:
+    """Only deterministic kernels inside, if ``on``; the setting of before afterwards."""
+    before = torch.are_deterministic_algorithms_enabled()
+    if on:
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def _wait(x: Tensor) -> None:
+    if x.device.type == "cuda":
+        torch.cuda.synchronize(x.device)

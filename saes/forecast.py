@@ -1,0 +1,132 @@
+"""What a sweep will cost before it runs: parameters, memory, disk, and time from a short probe."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lensbench.saes.configs import DictionaryConfig, SweepConfig
+from lensbench.saes.encode import Workspace
+from lensbench.saes.engines import Stepper, choose
+from lensbench.saes.start import new_group, scale_of
+from lensbench.saes.stream import Stream, open_source
+
+PROBE_STEPS = 2
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Counts and bytes of a sweep."""
+
+    dictionaries: int
+    parameters: int
+    """Numbers trained, all dictionaries together."""
+    state_bytes: int
+    """Parameters and both moments of Adam, float32: 12 bytes per parameter, and counters."""
+    work_bytes: int
+    """Largest gradients and pre-activations held at one time."""
+    checkpoint_bytes: int
+    """One checkpoint of all dictionaries."""
+    disk_bytes: int
+    """All checkpoints kept, and the results (weights twice: result and SAELens' format)."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """What training holds at its largest."""
+        return self.state_bytes + self.work_bytes
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A :class:`MemoryPlan` with measured time."""
+
+    memory: MemoryPlan
+    steps: int
+    seconds_per_step: float
+    """Reading a batch and stepping every dictionary, measured on a few steps."""
+    engines: dict[str, str]
+
+    @property
+    def seconds(self) -> float:
+        """Expected time of the whole run."""
+        return self.steps * self.seconds_per_step
+
+    def lines(self) -> list[str]:
+        """The forecast for people."""
+        memory = self.memory
+        return [
+            f"dictionaries     {memory.dictionaries}",
+            f"parameters       {memory.parameters:,}",
+            f"memory           {_size(memory.memory_bytes)}",
+            f"disk             {_size(memory.disk_bytes)}",
+            f"steps            {self.steps:,}",
+            f"time             {_duration(self.seconds)} "
+            f"({self.seconds_per_step * 1e3:.1f} ms per step, probed)",
+            *(f"engine           {key}: {how}" for key, how in self.engines.items()),
+        ]
+
+
+def plan_memory(sweep: SweepConfig, d_model: int | dict[str, int]) -> MemoryPlan:
+    """Bytes of a sweep on sites of width ``d_model`` (one number, or one per site)."""
+    configs, batch = sweep.expand(), sweep.train.batch_size
+    sizes = [
+        (c.d_sae, d_model if isinstance(d_model, int) else d_model[str(c.site)]) for c in configs
+    ]
+    counts = [2 * f * d + f + d for f, d in sizes]
+    counters = sum(9 * f for f, _ in sizes)
+    work = max(4 * (2 * f * d + batch * (2 * f + 4 * d)) for f, d in sizes)
+    state = 12 * sum(counts) + counters
+    disk = sweep.train.keep * state + 8 * sum(counts)
+    return MemoryPlan(len(configs), sum(counts), state, work, state, disk)
+
+
+def dry_run(
+    source: Any, sweep: SweepConfig | dict[str, Any], *, device: torch.device | str | None = None
+) -> Forecast:
+    """Measure a few steps of every group on real batches; nothing is written.
+
+    The batches come from ``source``, which moves on by as many.
+    """
+    if isinstance(sweep, dict):
+        sweep = SweepConfig.parse(sweep)
+    configs: list[DictionaryConfig] = list(sweep.expand())
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    source, sites = open_source(source, configs)
+    stream = Stream(source, list(dict.fromkeys(sites)), sweep.train.batch_size, where)
+    began = time.perf_counter()
+    batch = stream.next()
+    for _ in range(PROBE_STEPS):
+        batch = stream.next()
+    seconds = (time.perf_counter() - began) / (PROBE_STEPS + 1)
+    together: dict[str, list[DictionaryConfig]] = {}
+    for config, site in zip(configs, sites, strict=True):
+        together.setdefault(f"{site} {config.kind()} {config.d_sae}", []).append(config)
+    space, engines = Workspace(), dict[str, str]()
+    for key, members in together.items():
+        x = batch[key.split(" ")[0]]
+        group = new_group(members, key.split(" ")[0], x, scale_of(x))
+        engine, engines[key] = choose(group, x, space)
+        stepper = Stepper(group, engine, space)
+        start = time.perf_counter()
+        for _ in range(PROBE_STEPS):
+            stepper.step(x, [1e-6] * group.n, [0.0] * group.n)
+        seconds += (time.perf_counter() - start) / PROBE_STEPS
+    widths = {site: x.shape[1] for site, x in batch.items()}
+    per_site = {str(c.site): widths[s] for c, s in zip(configs, sites, strict=True)}
+    return Forecast(plan_memory(sweep, per_site), sweep.train.steps, seconds, engines)
+
+
+def _size(count: int) -> str:
+    value = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.2f} GiB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,213 @@
+"""What a run says while it goes: terminal, ``metrics.jsonl``, ``status.json``, and its end."""
+
+import math
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lensbench import provenance
+from lensbench.errors import StoppedError
+from lensbench.results import Controls
+from lensbench.saes.configs import TrainConfig
+from lensbench.saes.folder import RunFolder
+from lensbench.saes.group import METRICS, Group
+from lensbench.saes.runs import RESULT_FOLDER, SAERun, arrays
+
+
+class Totals:
+    """Variance of the batches since the last log line, by site, in scaled units."""
+
+    def __init__(self, sites: list[str], device: torch.device) -> None:
+        self._sums = {s: torch.zeros((), dtype=torch.float64, device=device) for s in sites}
+        self._steps = dict.fromkeys(sites, 0)
+
+    def add(self, site: str, x: Tensor, scale: float) -> bool:
+        """Add a batch; whether it is finite (waits only on a CPU, True elsewhere)."""
+        total = x.var(0, correction=0).sum() * (len(x) * scale * scale)
+        if x.device.type == "cpu" and not math.isfinite(float(total)):
+            return False
+        self._sums[site] += total
+        self._steps[site] += 1
+        return True
+
+    def read(self) -> tuple[dict[str, float], int]:
+        """Sums by site and the number of steps in them; starts again from zero."""
+        found, steps = self.peek(), next(iter(self._steps.values()))
+        for site in self._sums:
+            self._sums[site].zero_()
+            self._steps[site] = 0
+        return {site: value for site, (value, _) in found.items()}, steps
+
+    def peek(self) -> dict[str, tuple[float, int]]:
+        """Sum and number of steps, by site."""
+        return {s: (float(v), self._steps[s]) for s, v in self._sums.items()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Put back what :meth:`peek` gave."""
+        for site, (value, steps) in state.items():
+            self._sums[site].fill_(value)
+            self._steps[site] = int(steps)
+
+
+class Reporter:
+    """Speaks on stderr, writes the run folder, and keeps the history."""
+
+    def __init__(self, folder: RunFolder, train: TrainConfig, *, progress: bool) -> None:
+        self._folder, self._train, self._progress = folder, train, progress
+        self._history: dict[str, list[dict[str, float]]] = {}
+        self._bar: Any = None
+
+    @contextmanager
+    def bar(self, steps: int, done: int) -> Iterator[None]:
+        """Show a progress bar where stderr is a terminal."""
+        if not (self._progress and sys.stderr.isatty()):
+            yield
+            return
+        from tqdm import tqdm
+
+        with tqdm(total=steps, initial=done, unit="step", desc="saes") as self._bar:
+            yield
+        self._bar = None
+
+    def say(self, text: str) -> None:
+        """One line on stderr and in ``log.txt``."""
+        self._folder.log(text)
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stderr)
+        elif self._progress:
+            print(text, file=sys.stderr, flush=True)  # noqa: T201 - progress is spoken on stderr
+
+    def tick(self, step: int, states: dict[str, str]) -> None:
+        """Called after every step."""
+        if self._bar is not None:
+            self._bar.update(1)
+        if step == 1 or self._folder.due():
+            self._beat("running", step, states)
+
+    def rewind(self, name: str, step: int) -> None:
+        """Forget what was logged after ``step``."""
+        self._history[name] = self._folder.rewind(name, step)
+
+    def lines(
+        self,
+        group: Group,
+        variance: float,
+        count: int,
+        step: int,
+        limits: list[int],
+        factor: float,
+        seconds: float,
+    ) -> None:
+        """Log every living dictionary of a group; one that is not finite is reported and left."""
+        batch = self._train.batch_size
+        dead = group.since_fired >= torch.tensor(limits, device=group.device)[:, None]
+        dead_fractions = dead.float().mean(1).tolist()
+        sums = group.sums.tolist()
+        group.sums.zero_()
+        for i, name in group.names():
+            if not group.alive[i]:
+                continue
+            means = {m: v / count for m, v in zip(METRICS, sums[i], strict=True)}
+            if not all(math.isfinite(v) for v in means.values()):
+                group.alive[i] = False
+                self.say(f"{name} diverged by step {step}: loss or gradient is not finite; left")
+                continue
+            line = {
+                "step": step,
+                "tokens": step * batch,
+                "loss": means["loss"],
+                "fvu": sums[i][METRICS.index("sse")] / variance if variance > 0 else 0.0,
+                "l0": means["l0"],
+                "dead_fraction": dead_fractions[i],
+                "lr": group.configs[i].learning_rate * factor,
+                "grad_norm": means["grad_norm"],
+                "seconds": seconds,
+            }
+            self._history.setdefault(name, []).append(line)
+            self._folder.metrics(name, line)
+        self._speak(group, step, seconds)
+
+    def result(
+        self, group: Group, i: int, card: dict[str, Any], step: int, seconds: float
+    ) -> SAERun:
+        """A dictionary as a result; written if there is a folder."""
+        config, batch = group.configs[i], self._train.batch_size
+        name = str(config.name)
+        metadata: dict[str, Any] = {"tokens_trained": step * batch}
+        if card:
+            metadata |= {"model": card, "model_name": card.get("name", "")}
+        kept = "" if self._folder.path is None else str(self._folder.of(name))
+        run = SAERun.of(
+            group.export(i, metadata),
+            name=name,
+            site=group.site,
+            status="finished" if group.alive[i] else "diverged",
+            folder=kept,
+            history=arrays(self._history.get(name, [])),
+            provenance=provenance.record(
+                model=card, seed=config.seed, device=str(group.device), seconds=seconds
+            ),
+            controls=Controls(note="training alone has no control; evaluate() adds them"),
+        )
+        if self._folder.path is not None:
+            run.save(self._folder.of(name) / RESULT_FOLDER)
+        return run
+
+    def done(self, step: int, states: dict[str, str]) -> None:
+        """The run is complete."""
+        self._beat("finished", step, states)
+        self.say(f"finished {step} steps")
+
+    def failed(self, step: int, error: BaseException, states: dict[str, str]) -> None:
+        """The run ends with ``error``."""
+        stopped = isinstance(error, StoppedError | KeyboardInterrupt)
+        self._folder.log(f"{type(error).__name__}: {error}")
+        self._beat("stopped" if stopped else "failed", step, states, str(error))
+
+    def _beat(self, state: str, step: int, states: dict[str, str], note: str = "") -> None:
+        train = self._train
+        self._folder.status(state, step, train.steps, step * train.batch_size, states, note)
+
+    def _speak(self, group: Group, step: int, seconds: float) -> None:
+        names = [name for i, name in group.names() if group.alive[i] and name in self._history]
+        if not names:
+            return
+        best = min(names, key=lambda n: self._history[n][-1]["fvu"])
+        last = self._history[best][-1]
+        speed = step * self._train.batch_size / seconds if seconds > 0 else 0.0
+        self.say(
+            f"step {step}/{self._train.steps}  {speed:.0f} tokens/s  best {best}: "
+            f"fvu {last['fvu']:.4f}  l0 {last['l0']:.1f}  dead {last['dead_fraction']:.1%}"
+        )
+
+
+@contextmanager
+def stop_requested() -> Iterator[Callable[[], bool]]:
+    """Turn Ctrl-C and SIGTERM into a flag, so that no step and no write is cut in two.
+
+    A second Ctrl-C interrupts at once. Outside the main thread signals cannot be caught, and the
+    flag stays False.
+    """
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,175 @@
+"""Trained dictionaries as results, and the folder of a run.
+
+``RUN/{sweep.yaml, status.json, provenance.json, log.txt}`` and, per dictionary,
+``RUN/<name>/{config.json, metrics.jsonl, checkpoints/step_N/, result/}``. ``result/`` holds both
+the result and the dictionary in SAELens' format. ``metrics.jsonl`` grows while training runs, so a
+page or ``tail -f`` can follow; ``status.json`` is replaced whole, with a heartbeat.
+"""
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from lensbench import io
+from lensbench.errors import DamagedDataError, MissingDataError
+from lensbench.results import Result, load
+from lensbench.saes import formats
+from lensbench.saes.sae import SAE
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+COLUMNS = ("step", "tokens", "loss", "fvu", "l0", "dead_fraction", "lr", "grad_norm", "seconds")
+"""Columns of ``metrics.jsonl``; losses and norms are in scaled units (see ``saes.start``)."""
+UNITS = {
+    "loss": "squared norm per token, scaled",
+    "fvu": "share of variance",
+    "l0": "latents per token",
+    "dead_fraction": "share of latents",
+    "lr": "per step",
+    "grad_norm": "scaled",
+    "seconds": "seconds since the start",
+}
+STATUS_FILE, SWEEP_FILE, METRICS_FILE = "status.json", "sweep.yaml", "metrics.jsonl"
+CONFIG_FILE, RESULT_FOLDER = "config.json", "result"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SAERun(Result):
+    """One trained dictionary with the course of its training.
+
+    ``status`` is ``finished``, ``running``, ``stopped`` or ``diverged`` (its weights are those
+    before the first gradient that was not finite).
+    """
+
+    name: str
+    site: str
+    status: str
+    folder: str = ""
+    """Folder of the run on disk; empty if it was not kept."""
+    history: dict[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
+    """One array per entry of ``COLUMNS``; each value is a mean since the line before."""
+    weights: dict[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
+    activation: str = "relu"
+    k: int | None = None
+    metadata: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def sae(self) -> SAE:
+        """The dictionary."""
+        tensors: dict[str, Any] = {n: torch.from_numpy(a) for n, a in self.weights.items()}
+        activation: Any = self.activation
+        return SAE(
+            **tensors,
+            activation=activation,
+            k=self.k,
+            config=self.config,
+            metadata=self.metadata,
+        )
+
+    @classmethod
+    def of(cls, sae: SAE, **fields: Any) -> "SAERun":
+        """A run around a dictionary."""
+        names = ["W_enc", "b_enc", "W_dec", "b_dec", *(["threshold"] * (sae.threshold is not None))]
+        return cls(
+            weights={n: getattr(sae, n).numpy() for n in names},
+            activation=sae.activation,
+            k=sae.k,
+            config=sae.config,
+            metadata=sae.metadata,
+            **fields,
+        )
+
+    def save(self, folder: Path | str) -> Path:
+        """Write the result, and beside it the dictionary in SAELens' format."""
+        formats.save(self.sae, folder)
+        return super().save(folder)
+
+    def summary(self) -> dict[str, float]:
+        """Last logged loss, fvu, l0 and dead fraction."""
+        names = ("loss", "fvu", "l0", "dead_fraction")
+        return {n: float(self.history[n][-1]) for n in names if len(self.history.get(n, ()))}
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row per logged value: name, step, tokens, metric, value."""
+        import pandas as pd
+
+        if not self.history:
+            return pd.DataFrame(columns=["name", "step", "tokens", "metric", "value"])
+        wide = pd.DataFrame(self.history)
+        frame = wide.melt(["step", "tokens"], var_name="metric", value_name="value")
+        frame.insert(0, "name", self.name)
+        frame.attrs["units"] = UNITS
+        return frame
+
+    def plot(self) -> "go.Figure":
+        """FVU over tokens."""
+        from lensbench.plots import lines
+
+        frame = self.to_frame()
+        frame = frame[frame["metric"] == "fvu"]
+        return lines(frame, x="tokens", y="value", unit=UNITS["fvu"], title=f"FVU of {self.name}")
+
+
+def open_runs(folder: Path | str) -> list[SAERun]:
+    """All finished or diverged dictionaries of a run folder, in the order of the sweep.
+
+    Raises:
+        MissingDataError: no run there, or none of its dictionaries is finished.
+    """
+    run = Path(folder)
+    names = list(read_status(run)["dictionaries"])
+    done = [n for n in names if (run / n / RESULT_FOLDER / "result.json").is_file()]
+    if not done:
+        raise MissingDataError(
+            f"no dictionary in {run} is finished; train with resume=True to go on from its last "
+            "checkpoint"
+        )
+    return [_opened(run / name) for name in done]
+
+
+def _opened(folder: Path) -> SAERun:
+    found = load(folder / RESULT_FOLDER)
+    if not isinstance(found, SAERun):
+        raise DamagedDataError(f"{folder / RESULT_FOLDER} holds a {found.kind}, not an SAERun")
+    return replace(found, folder=str(folder))
+
+
+def read_status(run: Path) -> dict[str, Any]:
+    """``status.json`` of a run folder.
+
+    Raises:
+        MissingDataError: no run there.
+    """
+    if not (run / STATUS_FILE).is_file():
+        raise MissingDataError(f"no run in {run} (no {STATUS_FILE})")
+    return io.read_json(run / STATUS_FILE)
+
+
+def read_history(folder: Path, *, up_to: int | None = None) -> list[dict[str, float]]:
+    """Lines of a dictionary's ``metrics.jsonl``; a last line cut short by a kill is left out."""
+    path = folder / METRICS_FILE
+    if not path.is_file():
+        return []
+    lines: list[dict[str, float]] = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            break
+        if up_to is None or line["step"] <= up_to:
+            lines.append(line)
+    return lines
+
+
+def arrays(lines: list[dict[str, float]]) -> dict[str, np.ndarray]:
+    """History as one array per column."""
+    return {
+        name: np.array([line[name] for line in lines], dtype=np.int64 if i < 2 else np.float64)
+        for i, name in enumerate(COLUMNS)
+    }

@@ -1,0 +1,153 @@
+"""One view of every kind of source: named sites, batches of one size, a position to come back to.
+
+An :class:`~lensbench.protocols.ActivationSource` (store, live capture) brings sites and a position.
+An activation store is asked for its source. Anything else that yields tensors ``[batch, d]`` is one
+nameless site; it can be resumed only if it has ``state_dict`` and ``load_state_dict``.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lensbench.errors import ConfigError, DataError, MismatchError, UnknownSiteError
+from lensbench.protocols import ActivationSource
+from lensbench.saes.configs import DictionaryConfig
+from lensbench.sites import Site
+
+NAMELESS = "activations"
+"""Site of a source that names none."""
+
+
+class Stream:
+    """Batches ``{site: [batch_size, d] float32}`` on one device."""
+
+    def __init__(self, source: Any, sites: list[str], batch_size: int, device: torch.device):
+        self._source, self._sites = source, sites
+        self._batch_size, self.device = batch_size, device
+        self._named = isinstance(source, ActivationSource)
+        self._iterator: Iterator[Any] | None = None
+        self._batches = 0
+        self._widths = {s: source.width(s) for s in sites} if self._named else dict[str, int]()
+
+    def expect(self, widths: dict[str, int]) -> None:
+        """Refuse batches of other widths from now on.
+
+        Raises:
+            MismatchError: the source already says another one.
+        """
+        for site, width in widths.items():
+            if self._widths.get(site, width) != width:
+                raise MismatchError(
+                    f"{site} is {self._widths[site]} wide in this source, but the checkpoint was "
+                    f"trained on width {width}; resume with the source of the run"
+                )
+        self._widths |= widths
+
+    def next(self) -> dict[str, Tensor]:
+        """The next batch.
+
+        Raises:
+            DataError: the source has no more full batch.
+            MismatchError: a batch of another shape than was said.
+        """
+        if self._iterator is None:
+            self._iterator = self._open()
+        found = next(self._iterator, None)
+        if found is None and self._restarts():
+            self._iterator = self._open()
+            found = next(self._iterator, None)
+        short = found is not None and self._named and len(found[self._sites[0]]) < self._batch_size
+        if found is None or short:
+            raise DataError(
+                f"the source ended after {self._batches} batches of {self._batch_size}; lower "
+                "train.tokens, or use a source that starts over (loop=True)"
+            )
+        self._batches += 1
+        batch = found if isinstance(found, dict) else {self._sites[0]: found}
+        return {site: self._checked(site, batch[site]) for site in self._sites}
+
+    def state(self) -> dict[str, Any] | None:
+        """Position after the last batch; None where the source cannot say."""
+        if not callable(getattr(self._source, "state_dict", None)):
+            return None
+        return self._source.state_dict()
+
+    def restore(self, state: dict[str, Any] | None) -> None:
+        """Go back to a position.
+
+        Raises:
+            ConfigError: the source cannot do that.
+        """
+        if state is None or not callable(getattr(self._source, "load_state_dict", None)):
+            raise ConfigError(
+                f"a {type(self._source).__name__} cannot be resumed: it has no state_dict() and "
+                "load_state_dict(). Train from a store or a live capture, or add them"
+            )
+        self._source.load_state_dict(state)
+        self._iterator = None
+
+    def _open(self) -> Iterator[Any]:
+        if self._named:
+            return iter(self._source.batches(self._batch_size))
+        return iter(self._source)
+
+    def _restarts(self) -> bool:
+        """Whether a finished source can be read again from its start (a list can)."""
+        return not self._named and self._batches > 0 and iter(self._source) is not self._source
+
+    def _checked(self, site: str, x: Any) -> Tensor:
+        if not isinstance(x, Tensor) or x.ndim != 2:
+            what = f"a tensor {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+            raise MismatchError(f"the source gave {what}; batches must be tensors [batch, d]")
+        if len(x) != self._batch_size:
+            raise MismatchError(
+                f"the source gave a batch of {len(x)} rows; train.batch_size is "
+                f"{self._batch_size}: make the two agree"
+            )
+        if x.shape[1] != self._widths.setdefault(site, x.shape[1]):
+            raise MismatchError(
+                f"{site} is {x.shape[1]} wide in a batch; it should be {self._widths[site]}"
+            )
+        return x.to(self.device, torch.float32, non_blocking=True)
+
+
+def open_source(source: Any, configs: list[DictionaryConfig]) -> tuple[Any, list[str]]:
+    """A source that can be streamed, and the site of every dictionary.
+
+    Raises:
+        ConfigError: a source that yields nothing, or a dictionary that must name its site.
+        UnknownSiteError: a site that the source has not.
+    """
+    if not isinstance(source, ActivationSource) and callable(getattr(source, "source", None)):
+        named = [c.site for c in configs if c.site is not None]
+        chosen = sorted({str(Site.parse(s)) for s in named}) or list(source.sites)
+        source = source.source(chosen)
+    if isinstance(source, ActivationSource):
+        return source, [_site(config, source.sites) for config in configs]
+    if not isinstance(source, Iterable):
+        raise ConfigError(
+            f"cannot read activations from a {type(source).__name__}; pass a store, a live "
+            "capture or an iterable of tensors [batch, d]"
+        )
+    names = {config.site or NAMELESS for config in configs}
+    if len(names) > 1:
+        raise ConfigError(
+            f"an iterable of tensors is one site, but the sweep names {sorted(names)}; use a "
+            "store for several"
+        )
+    return source, [names.pop()] * len(configs)
+
+
+def _site(config: DictionaryConfig, known: tuple[str, ...]) -> str:
+    if config.site is None:
+        if len(known) != 1:
+            raise ConfigError(
+                f"{config.name} names no site and the source has {len(known)}: {', '.join(known)}"
+            )
+        return known[0]
+    name = config.site if config.site in known else str(Site.parse(config.site))
+    if name not in known:
+        raise UnknownSiteError(config.site, known=known, hint="Capture it, or train on another.")
+    return name

@@ -1,0 +1,271 @@
+"""Train the dictionaries of a sweep on one stream of activations.
+
+1. Expand the sweep, open the source, take one batch: it gives the scale of every site and the
+   initial biases (:mod:`lensbench.saes.start`), then is trained on like any other.
+2. Group dictionaries by site, architecture and width; choose an engine per group by measurement.
+3. Each step reads one batch and updates every dictionary. Nothing is random after the start.
+4. Log, write checkpoints, stop cleanly on Ctrl-C; a dictionary that diverges is left as it was.
+"""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lensbench.errors import ConfigError, NonFiniteError, StoppedError
+from lensbench.saes import checkpoint
+from lensbench.saes.checkpoint import RunState
+from lensbench.saes.configs import DictionaryConfig, SweepConfig
+from lensbench.saes.encode import Workspace
+from lensbench.saes.engines import Stepper, choose, deterministic
+from lensbench.saes.folder import RunFolder
+from lensbench.saes.group import Group, dead_limit, l1_weight
+from lensbench.saes.reporting import Reporter, Totals, stop_requested
+from lensbench.saes.runs import SAERun, open_runs
+from lensbench.saes.schedule import rate
+from lensbench.saes.start import new_group, scale_of
+from lensbench.saes.stream import Stream, open_source
+
+DEAD_REFRESH = 32
+"""Steps between two looks at which latents are dead (the only wait for the device)."""
+
+
+def train(
+    source: Any,
+    sweep: SweepConfig | dict[str, Any],
+    *,
+    out: Path | str | None = None,
+    resume: bool = False,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+    model_card: dict[str, Any] | None = None,
+) -> list[SAERun]:
+    """Train every dictionary of ``sweep`` on ``source``, in one pass.
+
+    Args:
+        source: an activation store, a live capture, any ``ActivationSource``, or an iterable of
+            tensors ``[batch_size, d]``.
+        sweep: what to train.
+        out: run folder; without it nothing is written.
+        resume: go on from the newest checkpoint in ``out`` (bit-exact on a CPU with equal threads,
+            on a GPU with ``train.deterministic``); starts afresh if there is none.
+        device: default: a GPU if there is one.
+        progress: a bar on a terminal, otherwise lines.
+        model_card: the model that the activations come from, kept with every dictionary.
+
+    Raises:
+        ConfigError: a setting that cannot be used, or a source that cannot be resumed.
+        MismatchError: ``out`` holds another sweep, or the source another site or width.
+        NonFiniteError: NaN or infinity in the activations, or every dictionary diverged.
+        StoppedError: interrupted; a checkpoint was written if there is a folder.
+    """
+    if isinstance(sweep, dict):
+        sweep = SweepConfig.parse(sweep)
+    if resume and out is None:
+        raise ConfigError("resume=True needs the folder of the run (out=...)")
+    configs: list[DictionaryConfig] = list(sweep.expand())
+    folder = RunFolder(None if out is None else Path(out), [str(c.name) for c in configs])
+    if resume and folder.finished() and out is not None:
+        folder.check(sweep)
+        return open_runs(out)
+    source, sites = open_source(source, configs)
+    folder.open(sweep, configs, resume=resume)
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    with deterministic(sweep.train.deterministic):
+        run = _Training(sweep, configs, sites, source, folder, where, progress, model_card or {})
+        return run.run(resume=resume)
+
+
+class _Training:
+    """State of one call of :func:`train`."""
+
+    def __init__(
+        self,
+        sweep: SweepConfig,
+        configs: list[DictionaryConfig],
+        sites: list[str],
+        source: Any,
+        folder: RunFolder,
+        device: torch.device,
+        progress: bool,
+        card: dict[str, Any],
+    ) -> None:
+        self._train, self._folder, self._card = sweep.train, folder, card
+        self._configs, self._sites = configs, sites
+        unique = list(dict.fromkeys(sites))
+        self._stream = Stream(source, unique, sweep.train.batch_size, device)
+        self._report = Reporter(folder, sweep.train, progress=progress)
+        self._totals = Totals(unique, device)
+        self._steppers: dict[str, Stepper] = {}
+        self._scales: dict[str, float] = {}
+        self._step, self._seconds, self._saved = 0, 0.0, ""
+        self._pending: dict[str, Tensor] | None = None
+
+    def run(self, *, resume: bool) -> list[SAERun]:
+        """Make or restore the groups, step to the end, give the dictionaries."""
+        try:
+            self._start(resume=resume)
+            return self._loop()
+        except BaseException as error:
+            self._report.failed(self._step, error, self._states("stopped"))
+            raise
+
+    def _start(self, *, resume: bool) -> None:
+        names = [str(c.name) for c in self._configs]
+        step = None
+        if resume:
+            step = checkpoint.latest([self._folder.of(name) for name in names])
+        if step is None:
+            first = self._stream.next()
+            self._scales = {s: self._scale(s, x) for s, x in first.items()}
+            self._make(first, {})
+            self._pending = first
+            return
+        state = checkpoint.read_state(self._folder.of(names[0]), step)
+        self._stream.restore(state.source)
+        self._step, self._seconds, self._scales = step, state.seconds, state.scales
+        self._totals.restore(state.variance)
+        widths = {
+            site: checkpoint.width(self._folder.of(name), step)
+            for name, site in zip(names, self._sites, strict=True)
+        }
+        self._stream.expect(widths)
+        device = self._stream.device
+        self._make({s: torch.zeros(1, w, device=device) for s, w in widths.items()}, state.engines)
+        for group in self._groups():
+            for i, name in group.names():
+                checkpoint.read(self._folder.of(name), step, group, i)
+                self._report.rewind(name, step)
+            group.refresh_lists()
+        if state.threads != torch.get_num_threads():
+            self._report.say(
+                f"resuming with {torch.get_num_threads()} threads, not {state.threads}: equal up "
+                "to rounding, not bit for bit"
+            )
+        self._report.say(f"resumed at step {step} of {self._train.steps}")
+
+    def _loop(self) -> list[SAERun]:
+        steps, began = self._train.steps, time.perf_counter() - self._seconds
+        with stop_requested() as stop, self._report.bar(steps, self._step):
+            while self._step < steps:
+                batch = self._pending or self._stream.next()
+                self._pending = None
+                self._advance(batch)
+                self._seconds = time.perf_counter() - began
+                if self._step % self._train.log_every == 0 or self._step == steps:
+                    self._log()
+                if stop():
+                    self._stop()
+                if self._step % self._train.checkpoint_every == 0 and self._step < steps:
+                    self._checkpoint()
+        return self._finish()
+
+    def _advance(self, batch: dict[str, Tensor]) -> None:
+        step, steps = self._step, self._train.steps
+        factor = rate(step, steps, self._train.warmup, self._train.decay)
+        for site, x in batch.items():
+            if not self._totals.add(site, x, self._scales[site]) and x.device.type == "cpu":
+                self._bad_activations(site)
+        for stepper in self._steppers.values():
+            group = stepper.group
+            if step % DEAD_REFRESH == 0:
+                group.refresh_dead([dead_limit(c, self._train.tokens) for c in group.configs])
+            rates = [factor * c.learning_rate for c in group.configs]
+            l1 = [l1_weight(c, step, steps) for c in group.configs]
+            stepper.step(batch[group.site], rates, l1)
+        self._step += 1
+        self._report.tick(self._step, self._states("running"))
+
+    def _log(self) -> None:
+        factor = rate(self._step - 1, self._train.steps, self._train.warmup, self._train.decay)
+        variance, count = self._totals.read()
+        for site, value in variance.items():
+            if not math.isfinite(value):
+                self._bad_activations(site)
+        for group in self._groups():
+            limits = [dead_limit(c, self._train.tokens) for c in group.configs]
+            self._report.lines(
+                group, variance[group.site], count, self._step, limits, factor, self._seconds
+            )
+        if not any(any(group.alive) for group in self._groups()):
+            raise NonFiniteError(
+                f"every dictionary diverged by step {self._step} (loss not finite); {self._last()}."
+                " Lower the learning rate"
+            )
+
+    def _bad_activations(self, site: str) -> None:
+        b = self._train.batch_size
+        raise NonFiniteError(
+            f"the activations of {site} contain NaN or infinity in step {self._step + 1} (rows "
+            f"{self._step * b} to {(self._step + 1) * b - 1} of the stream); {self._last()}"
+        )
+
+    def _last(self) -> str:
+        return f"the last good checkpoint is {self._saved}" if self._saved else "no checkpoint yet"
+
+    def _checkpoint(self) -> None:
+        if self._folder.path is None:
+            return
+        state = RunState(
+            step=self._step,
+            source=self._stream.state(),
+            engines={key: s.engine for key, s in self._steppers.items()},
+            scales=self._scales,
+            variance=self._totals.peek(),
+            seconds=self._seconds,
+            threads=torch.get_num_threads(),
+        )
+        for group in self._groups():
+            for i, name in group.names():
+                place = checkpoint.write(self._folder.of(name), group, i, state)
+                checkpoint.prune(self._folder.of(name), self._train.keep)
+                self._saved = str(place)
+
+    def _stop(self) -> None:
+        self._checkpoint()
+        kept = f"step {self._step} is in {self._folder.path}; resume=True goes on"
+        lost = "nothing was kept, because no folder was given (out=...)"
+        raise StoppedError(f"stopped: {kept if self._folder.path else lost}")
+
+    def _finish(self) -> list[SAERun]:
+        runs: dict[str, SAERun] = {}
+        for group in self._groups():
+            for i, name in group.names():
+                runs[name] = self._report.result(group, i, self._card, self._step, self._seconds)
+        self._report.done(self._step, self._states("finished"))
+        return [runs[str(c.name)] for c in self._configs]
+
+    def _states(self, state: str) -> dict[str, str]:
+        return {
+            name: state if group.alive[i] else "diverged"
+            for group in self._groups()
+            for i, name in group.names()
+        }
+
+    def _groups(self) -> list[Group]:
+        return [stepper.group for stepper in self._steppers.values()]
+
+    def _scale(self, site: str, x: Tensor) -> float:
+        if not bool(torch.isfinite(x).all()):
+            self._bad_activations(site)
+        return scale_of(x) if self._train.normalize else 1.0
+
+    def _make(self, first: dict[str, Tensor], engines: dict[str, str]) -> None:
+        space = Workspace()
+        together: dict[str, list[DictionaryConfig]] = {}
+        for config, site in zip(self._configs, self._sites, strict=True):
+            together.setdefault(f"{site} {config.kind()} {config.d_sae}", []).append(config)
+        for key, configs in together.items():
+            site = key.split(" ")[0]
+            group = new_group(configs, site, first[site], self._scales[site])
+            if key in engines:
+                engine: Any = engines[key]
+            elif self._train.engine != "auto":
+                engine = self._train.engine
+            else:
+                engine, how = choose(group, first[site], space)
+                self._report.say(f"{key}: {how}")
+            self._steppers[key] = Stepper(group, engine, space)
