@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import LifoQueue
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,8 @@ class Buffers:
 
     def __init__(self, dtype: str) -> None:
         self._dtype = getattr(torch, dtype)
-        self._free: SimpleQueue[dict[str, torch.Tensor]] = SimpleQueue()
+        # Last in, first out: the second set is only ever filled when the disk is behind.
+        self._free: LifoQueue[dict[str, torch.Tensor]] = LifoQueue()
         for _ in range(2):
             self._free.put({})
 
