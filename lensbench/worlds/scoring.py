@@ -19,7 +19,7 @@ QUESTIONED = (
 
 @torch.no_grad()
 def next_log_probs(
-    model: Any, documents: Sequence[Sequence[int]], *, batch: int = 128
+    model: Any, documents: Sequence[Sequence[int] | np.ndarray], *, batch: int = 128
 ) -> list[np.ndarray]:
     """Log p of every next token: one [len, d_vocab] array per document (right-padded)."""
     out: list[np.ndarray] = [np.zeros(0)] * len(documents)

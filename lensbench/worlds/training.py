@@ -99,7 +99,8 @@ def new_model(config: WorldTrainConfig, d_vocab: int) -> Any:
 
     torch.manual_seed(config.seed)
     # Plain attention: the fused CPU kernel took half of a step at these widths (measured).
-    return LlamaForCausalLM(LlamaConfig(**config.llama(d_vocab), attn_implementation="eager"))
+    settings: dict[str, Any] = {**config.llama(d_vocab), "attn_implementation": "eager"}
+    return LlamaForCausalLM(LlamaConfig(**settings))
 
 
 def _device(config: WorldTrainConfig) -> torch.device:
@@ -129,7 +130,7 @@ def _loss(
     )
 
 
-def save_model(config: WorldTrainConfig, world: Atlas, model: nn.Module, folder: Path) -> Path:
+def save_model(config: WorldTrainConfig, world: Atlas, model: Any, folder: Path) -> Path:
     """Write ``model`` in the hub's format, weights in fp16 (they are run in fp32)."""
     weights = {
         name: p.detach().cpu().half().contiguous()

@@ -122,31 +122,33 @@ ADJECTIVES = tuple("old new big small nice strange famous quiet bright cheap".sp
 PLACES = tuple("store park school market station garden office library museum beach".split())
 GIFTS = tuple("drink ticket flower present map coin kiss pen snack ball".split())
 
+
+def _pairs(text: str) -> dict[str, str]:
+    """``hot:cold tall:short`` as a table."""
+    return {a: b for a, _, b in (pair.partition(":") for pair in text.split())}
+
+
 # word pairs of the analogies that are not geography
-OPPOSITES = dict(
-    pair.split(":")
-    for pair in """hot:cold tall:short fast:slow rich:poor early:late hard:soft wet:dry loud:silent
+OPPOSITES = _pairs(
+    """hot:cold tall:short fast:slow rich:poor early:late hard:soft wet:dry loud:silent
     deep:shallow wide:narrow open:closed full:hollow strong:weak sweet:bitter safe:dangerous
-    true:false young:aged happy:sad thick:thin sharp:blunt""".split()
+    true:false young:aged happy:sad thick:thin sharp:blunt"""
 )
-COMPARATIVES = dict(
-    pair.split(":")
-    for pair in """hot:hotter tall:taller fast:faster rich:richer early:earlier hard:harder
+COMPARATIVES = _pairs(
+    """hot:hotter tall:taller fast:faster rich:richer early:earlier hard:harder
     wet:wetter loud:louder deep:deeper wide:wider strong:stronger sweet:sweeter safe:safer
     young:younger happy:happier thick:thicker sharp:sharper cold:colder short:shorter
-    slow:slower""".split()
+    slow:slower"""
 )
-GENDERS = dict(
-    pair.split(":")
-    for pair in """king:queen man:woman boy:girl father:mother son:daughter brother:sister
+GENDERS = _pairs(
+    """king:queen man:woman boy:girl father:mother son:daughter brother:sister
     uncle:aunt actor:actress prince:princess husband:wife nephew:niece waiter:waitress
-    duke:duchess hero:heroine lion:lioness host:hostess""".split()
+    duke:duchess hero:heroine lion:lioness host:hostess"""
 )
-PASTS = dict(
-    pair.split(":")
-    for pair in """walk:walked see:saw go:went eat:ate run:ran sing:sang write:wrote take:took
+PASTS = _pairs(
+    """walk:walked see:saw go:went eat:ate run:ran sing:sang write:wrote take:took
     give:gave sleep:slept buy:bought teach:taught find:found drive:drove fly:flew swim:swam
-    speak:spoke break:broke draw:drew begin:began""".split()
+    speak:spoke break:broke draw:drew begin:began"""
 )
 
 # English, French (gender), German (gender); spellings differ in all three
