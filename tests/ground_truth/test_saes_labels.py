@@ -135,3 +135,25 @@ def test_halves_that_share_a_document_and_other_texts_are_refused() -> None:
         best_latents(acts[:10], rows)
     with pytest.raises(MismatchError, match="1 of 3 stored token ids differ"):
         check_same_tokens(np.array([1, 2, 3]), np.array([1, 9, 3]))
+
+
+def test_a_latent_that_fires_everywhere_but_strongest_on_its_label_is_found() -> None:
+    rng = np.random.default_rng(4)
+    label = rng.random(ROWS) < 0.1
+    acts = rng.random((ROWS, LATENTS)) * (rng.random((ROWS, LATENTS)) < 0.1 + 0.2 * label[:, None])
+    acts[:, 33] = rng.random(ROWS) + 1.0 * label
+    docs = np.arange(ROWS) // 10
+    rows = LabelledRows(
+        ("a",), ("contextual",), label[:, None], docs, docs, docs % 2 == 0, "alternate"
+    )
+    (got,) = best_latents(sparse.csr_array(acts), rows)
+    assert got.latent == 33
+    assert got.f1.mean > 0.95
+
+
+def test_lookup_knows_only_the_selection_half() -> None:
+    tokens = np.tile(np.arange(10), 200)
+    held = np.arange(2000) >= 1000
+    label = (tokens == 1) | ((tokens == 5) & held)  # 5 carries the label in the scoring half only
+    says = lookup_predictions(tokens, label[:, None], held)[:, 0]
+    np.testing.assert_array_equal(says, tokens[held] == 1)

@@ -1,0 +1,68 @@
+"""Implanted directions come back as they get stronger, and never without an implant."""
+
+import numpy as np
+import pytest
+import torch
+
+from lensbench import results
+from lensbench.errors import ConfigError
+from lensbench.saes.evaluation_implants import fit_with, implant_recovery
+
+D, N = 24, 6
+
+
+class Rows:
+    """A dictionary that is only its decoder."""
+
+    def __init__(self, rows: torch.Tensor) -> None:
+        self.W_dec = rows
+
+
+def outliers(acts: torch.Tensor) -> Rows:
+    """Decoder rows: the 40 longest rows after centring. No training: finds what stands out."""
+    x = acts - acts.mean(0)
+    return Rows(x[x.norm(dim=-1).topk(80).indices])
+
+
+def noise(n: int = 4000, seed: int = 0) -> torch.Tensor:
+    return torch.randn(n, D, generator=torch.Generator().manual_seed(seed))
+
+
+def test_recovery_is_zero_without_implant_and_rises_with_strength() -> None:
+    curve = implant_recovery(outliers, noise(), n=N, strengths=(0.0, 0.5, 1.0, 4.0), fraction=0.002)
+    share = curve.share[:, 0]
+    assert share[0] == 0.0
+    assert share[-1] == 1.0
+    assert (np.diff(share) >= 0).all()
+    assert curve.controls.values == {"without implant": 0.0}
+    assert (curve.share[:, 1] <= share).all()
+    assert (share <= curve.share[:, 2]).all()
+    assert curve.best_cosine.shape == (4, N)
+    assert curve.best_cosine[0].max() < 0.9
+
+
+def test_a_fit_that_ignores_the_data_recovers_nothing() -> None:
+    blind = Rows(noise(40, seed=9))
+    assert (implant_recovery(lambda _: blind, noise(), n=N).share[:, 0] == 0).all()
+
+
+def test_the_curve_has_a_frame_a_picture_and_comes_back_equal(tmp_path) -> None:
+    curve = implant_recovery(outliers, noise(), n=N, strengths=(0.0, 4.0), fraction=0.002)
+    assert results.load(curve.save(tmp_path / "c")) == curve
+    assert curve.to_frame()["n"].tolist() == [N, N]
+    assert curve.summary() == {"recovered at 0": 0.0, "recovered at 4": 1.0}
+    assert curve.plot().data
+
+
+def test_a_curve_without_its_control_is_refused() -> None:
+    with pytest.raises(ConfigError, match="must hold 0"):
+        implant_recovery(outliers, noise(), strengths=(1.0, 2.0))
+
+
+def test_a_trained_dictionary_finds_strong_implants_and_none_at_zero() -> None:
+    from lensbench.saes import TopKConfig
+
+    fit = fit_with(TopKConfig(d_sae=48, k=2, lr=3e-3), tokens=80_000, batch_size=500)
+    curve = implant_recovery(fit, noise(), n=N, strengths=(0.0, 2.0), fraction=0.02)
+    assert curve.share[0, 0] == 0.0
+    assert curve.share[1, 0] >= 0.8
