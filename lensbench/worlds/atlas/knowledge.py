@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
+from typing import TypeVar
 
 from lensbench.worlds.atlas import lexicon as lex
 from lensbench.worlds.atlas.build import Family, others
 from lensbench.worlds.atlas.grammar import Dist, calc, draw
+
+T = TypeVar("T")
 
 _FACT_PATTERNS = {
     "capital": {
@@ -222,7 +226,7 @@ def _initial(word: str) -> str:
     return word[0].upper()
 
 
-def shuffled(words: tuple[str, ...] | list[str], seed: int, what: str) -> tuple[str, ...]:
+def shuffled(words: Sequence[T], seed: int, what: str) -> tuple[T, ...]:
     """A seeded order, so that which entities are common depends on the world's seed."""
     out = list(words)
     Random(f"atlas-{what}-{seed}").shuffle(out)
