@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from lensbench.app.cli.console import Answer, Progress, fields, table
-from lensbench.app.cli.groups import RevisionOption, new_group
+from lensbench.app.cli.groups import new_group
 
 
 def group() -> typer.Typer:
@@ -55,7 +55,6 @@ def sae(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print parameters, memory, disk and time; train none.")
     ] = False,
-    revision: RevisionOption = None,
 ) -> Answer:
     """Train a sweep; comma lists and grids expand, RUN holds one sub-folder per dictionary."""
     from lensbench.app.workflows.training import TrainRequest, train_sweep
@@ -63,11 +62,13 @@ def sae(
     request = TrainRequest(
         config=config, store=store, model=model, text=text, sites=_split(sites),
         architecture=architecture, d_sae=d_sae, k=k, tokens=tokens, assign=tuple(assign or ()),
-        out=out, resume=resume, array=array, dry_run=dry_run, revision=revision,
+        out=out, resume=resume, array=array, dry_run=dry_run,
     )  # fmt: skip
     progress = Progress("train")
     facts = train_sweep(request, progress=progress)
     progress.end()
+    if dry_run:
+        return Answer(facts, "\n".join(facts["lines"]))
     head = {k: v for k, v in facts.items() if not isinstance(v, (dict, list))}
     return Answer(facts, table(facts["dictionaries"]) + "\n\n" + fields(head))
 

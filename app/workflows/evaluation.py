@@ -1,0 +1,173 @@
+"""Evaluating a run: metrics with controls, dashboards of latents, the lens, all kept in the run.
+
+``RUN/evaluation/`` holds the evaluation, ``latents/<dictionary>/`` the dashboards, ``lens/`` and
+``lens_grid/`` what the store's residual stream says, ``words.json`` the text of every token id that
+is shown, so that a report needs neither model nor store.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lensbench import io
+from lensbench.app.workflows.latents import chosen_latents, records
+from lensbench.app.workflows.models import open_model
+from lensbench.app.workflows.runs import EVALUATION, all_runs
+from lensbench.errors import MismatchError, MissingDataError
+from lensbench.probes.lens_grid import LensGrid, lens_grid, token_texts
+from lensbench.probes.logit_lens import LensTrajectory, logit_lens, stored_layers
+from lensbench.saes import evaluate
+from lensbench.saes.dashboard import DashboardConfig, dashboards
+from lensbench.saes.dashboard_result import LatentDashboard
+from lensbench.saes.evaluation import EvaluationConfig
+from lensbench.saes.evaluation_result import SAEEvaluation
+from lensbench.saes.runs import SAERun
+from lensbench.store import open_store
+
+if TYPE_CHECKING:
+    from lensbench.models import Model
+    from lensbench.store import ActivationStore
+
+HEADLINE = (
+    "l0",
+    "fvu",
+    "ce_recovered_zero",
+    "ce_recovered_mean",
+    "kl_reconstructed",
+    "dead_fraction",
+)
+Say = Callable[..., None]
+
+
+def evaluate_run(
+    run: Path,
+    store: Path,
+    model: str,
+    *,
+    revision: str | None = None,
+    max_docs: int = 256,
+    seed: int = 0,
+    progress: Say | None = None,
+) -> dict[str, Any]:
+    """Evaluate every dictionary of ``run`` by names, save the results in it, and sum them up.
+
+    Raises:
+        MissingDataError, MismatchError, DamagedDataError: run, store and model do not fit or are
+            not there.
+    """
+    runs, opened = all_runs(run), open_store(store)
+    for one in runs:
+        opened.require(one.site)
+        trained_on = one.metadata.get("model", {}).get("fingerprint")
+        if trained_on is not None and trained_on != opened.model.get("fingerprint"):
+            raise MismatchError(
+                f"{one.name} was trained on activations of another model than those in {store}"
+            )
+    network = open_model(model, revision)
+    config = EvaluationConfig(ce_sequences=max_docs, seed=seed)
+    return evaluate_all(run, runs, opened, network, config, progress=progress)
+
+
+def evaluate_all(
+    run: Path,
+    runs: list[SAERun],
+    store: "ActivationStore",
+    model: "Model",
+    config: EvaluationConfig,
+    *,
+    lens_tokens: int = 10_000,
+    progress: Say | None = None,
+) -> dict[str, Any]:
+    """The same on opened things."""
+    say = progress or _silent
+    say(f"{len(runs)} dictionaries on {store.n_tokens:,} stored tokens")
+    result = evaluate(runs, store, model, config=config)
+    result.save(run / EVALUATION)
+    say("latents")
+    boards = _dashboards(run, runs, store, model, result, config.seed)
+    say("logit lens")
+    lens, grid = _lens(run, store, model, lens_tokens, config.seed)
+    _save_words(run, boards, model)
+    facts = summarise(result)
+    facts["saved"] = str(run / EVALUATION)
+    facts["lens"] = None if lens is None else lens.summary()
+    facts["lens_document"] = None if grid is None else grid.document
+    return facts
+
+
+def summarise(result: SAEEvaluation) -> dict[str, Any]:
+    """One row per dictionary with the headline metrics and its mean label F1, and the controls."""
+    wide = result.wide_frame()
+    shown = [m for m in HEADLINE if m in wide.columns]
+    labels = result.labels_frame() if result.labels else None
+    rows: list[dict[str, Any]] = []
+    for row in records(wide):
+        kept = {"name": row["name"], "site": row["site"], **{m: float(row[m]) for m in shown}}
+        if labels is not None:
+            kept["label_f1"] = float(labels.loc[labels["name"] == row["name"], "f1"].mean())
+        rows.append(kept)
+    return {
+        "dictionaries": rows,
+        "tokens": result.n_tokens,
+        "documents": result.n_documents,
+        "summary": result.summary(),
+        "controls": str(result.controls),
+    }
+
+
+def _dashboards(
+    run: Path,
+    runs: list[SAERun],
+    store: "ActivationStore",
+    model: "Model",
+    result: SAEEvaluation,
+    seed: int,
+) -> list[LatentDashboard]:
+    by_name = {one.name: one for one in runs}
+    boards: list[LatentDashboard] = []
+    for name, latents in chosen_latents(result, seed=seed).items():
+        config = DashboardConfig(max_tokens=150_000, per_band=2, seed=seed)
+        board = dashboards(by_name[name], store, latents, model, config=config)
+        board.save(run / EVALUATION / "latents" / name)
+        boards.append(board)
+    return boards
+
+
+def _lens(
+    run: Path, store: "ActivationStore", model: "Model", tokens: int, seed: int
+) -> tuple[LensTrajectory | None, LensGrid | None]:
+    """The lens, where the store has the residual stream after the last block."""
+    try:
+        stored_layers(store, model)
+    except MissingDataError:
+        return None, None
+    lens = logit_lens(store, model, max_tokens=tokens, seed=seed)
+    grid = lens_grid(store, model, _telling_document(store, seed), max_positions=24)
+    lens.save(run / EVALUATION / "lens")
+    grid.save(run / EVALUATION / "lens_grid")
+    return lens, grid
+
+
+def _telling_document(store: "ActivationStore", seed: int) -> int:
+    """A document at random among those with 12 to 24 stored tokens (else the longest)."""
+    docs, counts = np.unique(store.index().doc_ids, return_counts=True)
+    fit = docs[(counts >= 12) & (counts <= 24)]
+    if not len(fit):
+        return int(docs[counts.argmax()])
+    return int(np.random.default_rng(seed).choice(fit))
+
+
+def _save_words(run: Path, boards: list[LatentDashboard], model: "Model") -> None:
+    ids: set[int] = set()
+    for board in boards:
+        for array in (board.tokens, board.top_tokens, board.low_tokens):
+            ids |= {int(i) for i in np.unique(array) if i >= 0}
+    order = sorted(ids)
+    words = dict(zip(map(str, order), token_texts(model.tokenizer, order), strict=True))
+    io.write_json(run / EVALUATION / "words.json", words)
+
+
+def _silent(*_: Any, **__: Any) -> None:
+    return

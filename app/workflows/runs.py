@@ -1,0 +1,111 @@
+"""Run folders: find, list, show; the parts of an array are one run."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lensbench.errors import DamagedDataError, MissingDataError
+from lensbench.results import load
+from lensbench.saes.runs import STATUS_FILE, SAERun, open_runs, read_status
+
+if TYPE_CHECKING:
+    from lensbench.saes.evaluation_result import SAEEvaluation
+
+EVALUATION = "evaluation"
+_DEPTH = 4
+
+
+def parts_of(run: Path) -> list[Path]:
+    """The run folder itself, or its parts where it was trained as an array.
+
+    Raises:
+        MissingDataError: neither.
+    """
+    if (run / STATUS_FILE).is_file():
+        return [run]
+    parts = sorted(path.parent for path in run.glob(f"part-*/{STATUS_FILE}"))
+    if not parts:
+        raise MissingDataError(f"no run in {run} (no {STATUS_FILE}); see `lensbench runs ls DIR`")
+    return parts
+
+
+def all_runs(run: Path) -> list[SAERun]:
+    """Every finished dictionary of a run and of its parts."""
+    return [one for part in parts_of(run) for one in open_runs(part)]
+
+
+def evaluation_of(run: Path) -> "SAEEvaluation | None":
+    """The saved evaluation of a run, or None where it was not evaluated.
+
+    Raises:
+        DamagedDataError: what lies there is something else.
+    """
+    from lensbench.saes.evaluation_result import SAEEvaluation
+
+    folder = run / EVALUATION
+    if not (folder / "result.json").is_file():
+        return None
+    found = load(folder)
+    if not isinstance(found, SAEEvaluation):
+        raise DamagedDataError(f"{folder} holds a {found.kind}, not an SAEEvaluation")
+    return found
+
+
+def list_runs(root: Path) -> dict[str, Any]:
+    """Runs under ``root``, newest first.
+
+    Raises:
+        MissingDataError: no such folder.
+    """
+    if not root.is_dir():
+        raise MissingDataError(f"no folder {root}; runs are written where --out says")
+    found = [
+        path.parent
+        for depth in range(_DEPTH)
+        for path in root.glob("*/" * depth + STATUS_FILE)
+    ]  # fmt: skip
+    rows = [_row(path) for path in found]
+    rows.sort(key=lambda row: str(row["started"]), reverse=True)
+    return {"root": str(root), "runs": rows}
+
+
+def show_run(run: Path) -> dict[str, Any]:
+    """State, configuration and last numbers of a run, and its evaluation where there is one."""
+    from lensbench.config import load_yaml
+    from lensbench.saes.runs import SWEEP_FILE, read_history
+
+    rows: list[dict[str, Any]] = []
+    for part in parts_of(run):
+        status = read_status(part)
+        for name, state in status["dictionaries"].items():
+            lines = read_history(part / name)
+            last = lines[-1] if lines else {}
+            kept = {k: last[k] for k in ("step", "tokens", "fvu", "l0", "dead_fraction")
+                    if k in last}  # fmt: skip
+            rows.append({"name": name, "state": state, **kept})
+    first = parts_of(run)[0]
+    evaluation = evaluation_of(run)
+    facts: dict[str, Any] = {
+        "run": str(run),
+        "parts": len(parts_of(run)),
+        **_row(first),
+        "evaluated": evaluation is not None,
+        "dictionaries": rows,
+        "sweep": load_yaml(first / SWEEP_FILE),
+    }
+    if evaluation is not None:
+        facts["evaluation"] = evaluation.summary()
+        facts["controls"] = str(evaluation.controls)
+    return facts
+
+
+def _row(run: Path) -> dict[str, Any]:
+    status = read_status(run)
+    return {
+        "run": str(run),
+        "state": status["state"],
+        "dictionaries": len(status["dictionaries"]),
+        "step": status["step"],
+        "steps": status["steps"],
+        "tokens": status["tokens"],
+        "started": status["started"],
+    }

@@ -1,0 +1,239 @@
+"""The sections of a report, each from the data of one run; what is missing is said, not left out."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lensbench import plots
+from lensbench.app.report import Block, Context, Figure, Latent, Pair, Section, Table, Text
+from lensbench.app.workflows.evaluation import HEADLINE
+from lensbench.app.workflows.latents import best_labels, control_columns, records
+from lensbench.app.workflows.run_data import RunData
+from lensbench.saes.dashboard_result import LatentDashboard
+from lensbench.saes.evaluation_result import UNITS, SAEEvaluation
+
+CONTEXTS = 4
+LABELS = {
+    "l0": "L0",
+    "fvu": "FVU",
+    "ce_recovered_zero": "CE recovered",
+    "label_f1": "label F1",
+    "d_sae": "latents",
+}
+_PER_TOKEN = {"l0": "active latents per token"}
+
+
+def headline(data: RunData, prefix: str = "") -> Section:
+    """The table of dictionaries and its controls."""
+    title, result = f"{prefix}Dictionaries", data.evaluation
+    if result is None:
+        rows = [{"name": r.name, "site": r.site, "status": r.status, **r.summary()}
+                for r in data.runs]  # fmt: skip
+        return Section(title, (Table(pd.DataFrame(rows)), _not_evaluated(data)))
+    wide = result.wide_frame()
+    frame = wide.loc[:, ["name", "site", *[m for m in HEADLINE if m in wide.columns]]].copy()
+    frame.insert(2, "d_sae", [r.sae.d_sae for r in data.runs if r.name in set(frame["name"])])
+    if result.labels:
+        by_name = result.labels_frame().groupby("name")["f1"].mean()
+        frame["label_f1"] = [float(by_name.get(n, np.nan)) for n in frame["name"]]
+    units = "; ".join(f"{c}: {UNITS[c]}" for c in frame.columns if c in UNITS)
+    note = (
+        f"{result.n_tokens:,} stored tokens of {result.n_documents:,} documents; CE and KL on "
+        f"{result.n_scored:,} predicted tokens, live. Units: {units}."
+    )
+    control = f"Controls: {result.controls}. {result.controls.note}".strip()
+    return Section(title, (Table(frame, note), Text(control)))
+
+
+def pareto(data: RunData, prefix: str = "") -> Section:
+    """L0 against CE recovered and against FVU, with intervals."""
+    title, result = f"{prefix}Sparsity against fidelity", data.evaluation
+    if result is None:
+        return Section(title, (_not_evaluated(data),))
+    pair: list[Block] = []
+    for metric, best in (("ce_recovered_zero", "max"), ("fvu", "min")):
+        if metric not in result.metrics:
+            continue
+        frame = _with_interval(result, metric)
+        drawn = plots.scatter(
+            frame, x="l0", y=metric, color="architecture", low="low", high="high", text="name",
+            front="max" if best == "max" else "min", labels=LABELS,
+            title=f"{LABELS[metric]} ({'higher' if best == 'max' else 'lower'} is better)",
+            subtitle=f"95 % bootstrap over {result.n_documents:,} documents"
+            if metric == "fvu" else "95 % bootstrap over documents",
+        )  # fmt: skip
+        drawn.update_layout(legend={"orientation": "h", "y": -0.28, "title": {"text": ""}})
+        pair.append(Figure(drawn, _caption(metric)))
+    return Section(title, (Pair(tuple(pair)),))
+
+
+def training(data: RunData, prefix: str = "") -> Section:
+    """FVU and L0 over training tokens, one line per dictionary."""
+    frames = [r.to_frame() for r in data.runs if r.history]
+    if not frames:
+        empty = plots.empty_figure("no training history in this run")
+        return Section(f"{prefix}Training", (Figure(empty),))
+    whole = pd.concat(frames, ignore_index=True)
+    figures: list[Block] = []
+    for metric, log in (("fvu", True), ("l0", True)):
+        part = whole.loc[whole["metric"] == metric].assign(**{metric: lambda f: f["value"]})
+        part.attrs["units"] = {**UNITS, **_PER_TOKEN, "tokens": ""}
+        drawn = plots.lines(
+            part, x="tokens", y=metric, color="name", log_y=log, markers=False, labels=LABELS,
+            title=f"{LABELS[metric]} while training", height=360,
+        )  # fmt: skip
+        figures.append(Figure(drawn, ""))
+    note = "Each value is a mean over the steps since the one before; all dictionaries saw the "
+    return Section(f"{prefix}Training", tuple(figures), note + "same batches.")
+
+
+def latents(data: RunData, prefix: str = "") -> Section:
+    """Latents with contexts: those that match labels best, else a random sample."""
+    title, result = f"{prefix}Latents", data.evaluation
+    if result is None or not data.boards:
+        return Section(title, (_not_evaluated(data),))
+    cards: list[Block] = []
+    if result.labels:
+        lead = (
+            "For each label the best single latent, chosen on one part of the text and scored on "
+            f"another ({result.split}). Shown: the labels that beat their strongest control by "
+            "most. Contexts: the strongest, then one from each lower quarter of the activations."
+        )
+        for row in records(best_labels(result.labels_frame())):
+            board = _board(data, str(row["name"]), int(row["latent"]))
+            if board is not None:
+                cards.append(_latent(data, board, int(row["latent"]), _label_facts(row)))
+        return Section(title, tuple(cards), lead)
+    for board in data.boards:
+        cards += [_latent(data, board, int(n), ("", "")) for n in board.latents]
+    lead = (
+        "The text has no labels, so these are a random sample (not the prettiest) of the latents "
+        "that fire on 0.01 % to 5 % of the tokens, of the dictionary with the highest CE recovered."
+    )
+    return Section(title, tuple(cards), lead)
+
+
+def lens(data: RunData, prefix: str = "") -> Section:
+    """The logit lens from the same store."""
+    title = f"{prefix}Logit lens"
+    if data.lens is None or data.grid is None:
+        step = "capture with --profile resid, then `lensbench eval sae` again"
+        empty = plots.empty_figure("the store has no residual stream of the last block",
+                                   next_step=step)  # fmt: skip
+        return Section(title, (Figure(empty),))
+    lead = (
+        "What every layer would predict if it were the last: the final norm and unembedding read "
+        "from the stored residual stream, no block is run. A poor lens in early layers says that "
+        "the basis differs, not that nothing is known. Control: states shuffled over tokens."
+    )
+    pair = Pair(
+        tuple(
+            Figure(_below(data.lens.plot(metric)), caption)
+            for metric, caption in (
+                ("kl_to_final", "KL(last layer || this layer), mean over tokens."),
+                ("agreement", "Share of tokens with the last layer's most probable token."),
+            )
+        )
+    )
+    heat = Figure(
+        data.grid.plot("target_prob"),
+        "Colour: probability of the token that follows. Each column is the prediction made at "
+        "that token; cells name the most probable next token.",
+    )
+    return Section(title, (pair, heat), lead)
+
+
+def controls(data: RunData, prefix: str = "") -> Section:
+    """Label F1 of every dictionary beside the same procedure where nothing is to be found."""
+    title, result = f"{prefix}Controls", data.evaluation
+    if result is None:
+        return Section(title, (_not_evaluated(data),))
+    if not result.labels:
+        return Section(title, (Text(f"Label matching was not run: {result.split}."),))
+    table = result.labels_frame()
+    rows: list[dict[str, Any]] = []
+    for name, part in table.groupby("name", sort=False):
+        for column in ["f1", *control_columns(table)]:
+            values = part[column].dropna()
+            who = "latents" if column == "f1" else column.removeprefix("f1_").replace("_", " ")
+            rows.append({"dictionary": str(name), "scored": who, "label_f1": float(values.mean()),
+                         "n": len(values)})  # fmt: skip
+    frame = pd.DataFrame(rows)
+    frame.attrs["units"] = {"label_f1": "mean over labels"}
+    drawn = plots.bars(frame, x="dictionary", y="label_f1", color="scored", labels=LABELS,
+                       title="Label F1 beside its controls", height=420)  # fmt: skip
+    caption = (
+        "Every control runs the same choice of latent and threshold, or the best rule that needs no "
+        "activations: always on, the current token alone, shuffled labels, a random dictionary."
+    )
+    return Section(title, (Figure(drawn, caption),))
+
+
+def _with_interval(result: SAEEvaluation, metric: str) -> pd.DataFrame:
+    frame = result.wide_frame()
+    column = result.values[:, result.metrics.index(metric)]
+    frame["low"], frame["high"] = column[:, 1], column[:, 2]
+    frame["n"] = result.counts[:, result.metrics.index(metric)]
+    frame.attrs["units"] = {"l0": "latents per token", metric: UNITS[metric], "n": "documents"}
+    return frame
+
+
+def _caption(metric: str) -> str:
+    if metric == "fvu":
+        return "FVU: share of the variance of the activations that is not reconstructed."
+    return (
+        "CE recovered: (CE with the site zeroed - CE with the reconstruction) / (CE zeroed - CE "
+        "clean), measured by running the model with the reconstruction in place."
+    )
+
+
+def _board(data: RunData, name: str, latent: int) -> LatentDashboard | None:
+    found = [b for b in data.boards if b.name == name and latent in b.latents.tolist()]
+    return found[0] if found else None
+
+
+def _label_facts(row: dict[str, Any]) -> tuple[str, str]:
+    facts = (
+        f"F1 {row['f1']:.2f} [{row['f1_low']:.2f}, {row['f1_high']:.2f}] on "
+        f"{row['n_documents']:,} documents, strongest control {row['control']:.2f}, "
+        f"AUROC {row['auroc']:.2f}, {row['n_positive']:,} labelled tokens"
+    )
+    return str(row["label"]), facts
+
+
+def _latent(data: RunData, board: LatentDashboard, latent: int, label: tuple[str, str]) -> Latent:
+    i = board.index(latent)
+    places = [p for band in range(len(board.bands)) for p in _of_band(board, i, band)]
+    contexts: list[Context] = []
+    for j in places[: CONTEXTS + 2]:
+        inside = board.tokens[i, j] >= 0
+        ids = board.tokens[i, j, inside]
+        words = tuple(data.words.get(int(t), f"#{t}") for t in ids)
+        values = tuple(float(v) for v in np.nan_to_num(board.acts[i, j, inside]))
+        contexts.append(Context(words, values, int(inside[: board.before].sum())))
+    promoted = ", ".join(data.words.get(int(t), f"#{t}").strip() for t in board.top_tokens[i][:5])
+    facts = [label[1], f"fires on {100 * board.density[i]:.2f} % of {board.n_tokens:,} tokens",
+             f"writes towards: {promoted}" if promoted else ""]  # fmt: skip
+    heading = f"{label[0]} · " if label[0] else ""
+    return Latent(f"{heading}latent {latent} of {board.name}", " · ".join(filter(None, facts)),
+                  tuple(contexts))  # fmt: skip
+
+
+def _of_band(board: LatentDashboard, i: int, band: int) -> list[int]:
+    places = np.flatnonzero((board.band == band) & (board.rows[i] >= 0))
+    return places[: CONTEXTS - 1 if band == 0 else 1].tolist()
+
+
+def _below(figure: Any) -> Any:
+    figure.update_layout(legend={"orientation": "h", "y": -0.28, "title": {"text": ""}})
+    return figure
+
+
+def _not_evaluated(data: RunData) -> Figure:
+    return Figure(
+        plots.empty_figure(
+            f"{data.folder} was not evaluated",
+            next_step=f"lensbench eval sae {data.folder} --store DIR --model M",
+        )
+    )

@@ -1,0 +1,134 @@
+"""From a sweep file, flags and ``--set`` to one checked :class:`SweepConfig`.
+
+Later ones win: file, then flags, then ``--set``. ``--set sweep.key=value`` and the flags hold for
+every entry of the sweep; a list makes a grid.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lensbench.app.workflows.settings import assignments, merged, read_value
+from lensbench.config import load_yaml
+from lensbench.errors import ConfigError, UnknownNameError
+from lensbench.saes.configs import ARCHITECTURES, SweepConfig
+
+TOKENS, WIDTH, SPARSITY = 500_000, 512, 32
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """What the user typed after ``lensbench train sae``."""
+
+    config: Path | None = None
+    store: Path | None = None
+    model: str | None = None
+    text: str | None = None
+    sites: tuple[str, ...] = ()
+    architecture: str | None = None
+    d_sae: str | None = None
+    k: str | None = None
+    tokens: int | None = None
+    assign: tuple[str, ...] = field(default=())
+    out: Path | None = None
+    resume: Path | None = None
+    array: str | None = None
+    dry_run: bool = False
+
+
+def read_sweep(request: TrainRequest) -> SweepConfig:
+    """The sweep that was asked for; its sites may still be missing.
+
+    Raises:
+        ConfigError: every fault with its key and the nearest known one.
+    """
+    base = _from_file(request.config)
+    asked = assignments(request.assign)
+    everywhere = asked.pop("sweep", {})
+    if not isinstance(everywhere, Mapping):
+        raise ConfigError("--set sweep.<key>=<value> sets a key of every entry of the sweep")
+    source = {"model": request.model, "text": request.text}
+    if request.store is not None:
+        source["store"] = str(request.store.resolve())
+    tree: dict[str, Any] = {
+        "source": {k: v for k, v in source.items() if v is not None},
+        "train": {} if request.tokens is None else {"tokens": request.tokens},
+    }
+    tree = merged(merged(base, tree), asked)
+    tree["train"] = {"tokens": TOKENS, **tree["train"]}
+    tree["sweep"] = _entries(base.get("sweep"), request, everywhere)
+    return SweepConfig.parse(tree)
+
+
+def part_of(sweep: SweepConfig, array: str) -> SweepConfig:
+    """The dictionaries of part ``i`` of ``n``: i, i + n, i + 2n, ... (from 1).
+
+    Raises:
+        ConfigError: not ``i/n`` with 1 <= i <= n, or a part without a dictionary.
+    """
+    found = re.fullmatch(r"(\d+)/(\d+)", array)
+    i, n = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= i <= n:
+        raise ConfigError(f"--array needs i/n with 1 <= i <= n, such as 2/4; got {array!r}")
+    chosen = sweep.expand()[i - 1 :: n]
+    if not chosen:
+        raise ConfigError(f"--array {array}: the sweep has {len(sweep.expand())} dictionaries only")
+    return with_entries(sweep, [c.to_dict() for c in chosen])
+
+
+def with_sites(sweep: SweepConfig, sites: Sequence[str]) -> SweepConfig:
+    """The sweep with ``sites`` for the entries that name none (several sites make a grid)."""
+    chosen: Any = list(sites) if len(sites) > 1 else sites[0]
+    entries = [
+        e if e.get("site") or sweep.source.site else {**e, "site": chosen} for e in sweep.sweep
+    ]
+    return with_entries(sweep, entries)
+
+
+def with_entries(sweep: SweepConfig, entries: Sequence[Mapping[str, Any]]) -> SweepConfig:
+    """The same source and settings for other dictionaries."""
+    return SweepConfig.parse({**sweep.to_dict(), "sweep": [dict(e) for e in entries]})
+
+
+def _from_file(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    found = load_yaml(path)
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path} must hold the keys source, train and sweep")
+    return found
+
+
+def _entries(
+    given: Any, request: TrainRequest, everywhere: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    flags = {
+        name: read_value(value)
+        for name, value in (("d_sae", request.d_sae), ("k", request.k))
+        if value is not None
+    }
+    if request.sites:
+        flags["site"] = list(request.sites) if len(request.sites) > 1 else request.sites[0]
+    if given is not None:
+        if request.architecture is not None:
+            flags["architecture"] = read_value(request.architecture)
+        if not isinstance(given, list) or not all(isinstance(e, dict) for e in given):
+            raise ConfigError("sweep must be a list of entries {architecture, d_sae, k, ...}")
+        return [merged(merged(entry, flags), everywhere) for entry in given]
+    wanted: Any = read_value(request.architecture or "topk")
+    names = [str(name) for name in (wanted if isinstance(wanted, list) else [wanted])]
+    return [
+        merged({"architecture": name, **_fitting(name, {"d_sae": WIDTH, **flags})}, everywhere)
+        for name in names
+    ]
+
+
+def _fitting(architecture: str, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Flags of one architecture: ``--k`` goes to those that have a k."""
+    if architecture not in ARCHITECTURES:
+        raise UnknownNameError("architecture", architecture, known=tuple(ARCHITECTURES))
+    has_k = "k" in ARCHITECTURES[architecture].model_fields
+    return {**({"k": SPARSITY} if has_k else {}), **{k: v for k, v in flags.items() if
+            k != "k" or has_k}}  # fmt: skip

@@ -1,0 +1,163 @@
+"""Training a sweep by names: source, folder, parts, resuming, and what it would cost."""
+
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lensbench import saes
+from lensbench.app.workflows.models import open_model
+from lensbench.app.workflows.sweeps import (
+    TrainRequest,
+    part_of,
+    read_sweep,
+    with_entries,
+    with_sites,
+)
+from lensbench.app.workflows.texts import find_text
+from lensbench.errors import ConfigError, MissingDataError, StoppedError, UnknownSiteError
+from lensbench.saes.configs import SweepConfig
+from lensbench.saes.runs import SWEEP_FILE, SAERun
+from lensbench.sites import Site
+from lensbench.store import open_store
+
+if TYPE_CHECKING:
+    from lensbench.models import Model
+    from lensbench.saes.forecast import Forecast
+
+
+def train_sweep(
+    request: TrainRequest, progress: Callable[..., None] | None = None
+) -> dict[str, Any]:
+    """Train (or with ``dry_run`` only forecast) what was asked for.
+
+    Raises:
+        LensbenchError: see ``lensbench.saes.train``.
+    """
+    if request.resume is not None:
+        return _resume(request.resume)
+    sweep = read_sweep(request)
+    source, card, offered = _source(sweep)
+    sweep = _with_known_sites(sweep, offered)
+    if request.array is not None:
+        sweep = part_of(sweep, request.array)
+    if request.dry_run:
+        return _forecast(source(sweep), sweep)
+    out = request.out or Path("runs") / f"sae-{sweep.fingerprint()}"
+    if request.array is not None:  # parts run at the same time: each has a folder of its own
+        out = out / f"part-{request.array.replace('/', '-of-')}"
+    if progress is not None:
+        progress(f"{len(sweep.expand())} dictionaries into {out}")
+    return _train(source(sweep), sweep, out, card, resume=False)
+
+
+def facts_of(runs: list[SAERun], out: Path) -> dict[str, Any]:
+    """One row per dictionary: what it is, and the last logged numbers."""
+    rows = [
+        {
+            "name": run.name,
+            "site": run.site,
+            "status": run.status,
+            "d_sae": run.sae.d_sae,
+            **{k: round(v, 6) for k, v in run.summary().items()},
+        }
+        for run in runs
+    ]
+    return {"run": str(out), "dictionaries": rows}
+
+
+def _train(
+    source: Any, sweep: SweepConfig, out: Path, card: dict[str, Any], *, resume: bool
+) -> dict[str, Any]:
+    try:
+        runs = saes.train(source, sweep, out=out, resume=resume, model_card=card)
+    except StoppedError as stop:
+        raise StoppedError(
+            f"stopped after a checkpoint; go on with: lensbench train sae --resume {out}"
+        ) from stop
+    return facts_of(runs, out)
+
+
+def _resume(run: Path) -> dict[str, Any]:
+    if not (run / SWEEP_FILE).is_file():
+        parts = sorted(str(p.parent) for p in run.glob(f"part-*/{SWEEP_FILE}"))
+        hint = f"; its parts are {', '.join(parts)}" if parts else ""
+        raise MissingDataError(f"no run in {run} (no {SWEEP_FILE}){hint}")
+    sweep = SweepConfig.from_yaml(run / SWEEP_FILE)
+    source, card, _ = _source(sweep)
+    return _train(source(sweep), sweep, run, card, resume=True)
+
+
+def _source(
+    sweep: SweepConfig,
+) -> tuple[Callable[[SweepConfig], Any], dict[str, Any], tuple[str, ...]]:
+    """How to open the activations once the sites are known, the model's card, sites on offer."""
+    where = sweep.source
+    if where.store is not None:
+        store = open_store(where.store)
+        return (lambda _: store), store.model, store.sites
+    if where.model is None or where.text is None:
+        raise ConfigError(
+            "say where the activations come from: --store DIR, or --model M --text F --sites S"
+        )
+    model, text = open_model(where.model), find_text(where.text)
+    names = tuple(str(site) for site in model.sites())
+    return (lambda s: _live(model, text, s)), vars(model.card), names
+
+
+def _live(model: "Model", text: Any, sweep: SweepConfig) -> Any:
+    from lensbench.harvest.live import live_source
+
+    sites = list(dict.fromkeys(str(c.site) for c in sweep.expand()))
+    return live_source(model, text, sites, context=min(128, model.card.n_ctx))
+
+
+def _with_known_sites(sweep: SweepConfig, offered: tuple[str, ...]) -> SweepConfig:
+    """Sites as the source spells them: ``*`` expanded, a missing one filled in, others refused."""
+    if any(not c.site for c in sweep.expand()):
+        sweep = with_sites(sweep, [_middle(offered)])
+    entries: list[dict[str, Any]] = []
+    for entry in sweep.sweep:
+        named: Any = entry.get("site") or sweep.source.site
+        names = named if isinstance(named, list) else [named]
+        entries.append({**entry, "site": [s for name in names for s in _matching(name, offered)]})
+    return with_entries(sweep, entries)
+
+
+def _matching(name: str, offered: tuple[str, ...]) -> list[str]:
+    if "*" in name:
+        found = [site for site in offered if fnmatchcase(site, name)]
+    else:
+        found = [str(Site.parse(name))] if str(Site.parse(name)) in offered else []
+    if not found:
+        raise UnknownSiteError(name, known=offered, hint="The source does not have it.")
+    return found
+
+
+def _middle(offered: tuple[str, ...]) -> str:
+    """The residual stream after the middle block, where the source has it."""
+    residual = [site for site in offered if site.endswith("resid_post")]
+    if not residual:
+        raise ConfigError(f"name the sites to train on: --sites, one of {', '.join(offered)}")
+    return residual[(len(residual) - 1) // 2]
+
+
+def _forecast(source: Any, sweep: SweepConfig) -> dict[str, Any]:
+    forecast = saes.dry_run(source, sweep)
+    return forecast_facts(forecast)
+
+
+def forecast_facts(forecast: "Forecast") -> dict[str, Any]:
+    """A forecast as plain facts."""
+    memory = forecast.memory
+    return {
+        "dictionaries": memory.dictionaries,
+        "parameters": memory.parameters,
+        "memory_bytes": memory.memory_bytes,
+        "disk_bytes": memory.disk_bytes,
+        "steps": forecast.steps,
+        "seconds": forecast.seconds,
+        "seconds_per_step": forecast.seconds_per_step,
+        "engines": forecast.engines,
+        "lines": forecast.lines(),
+    }
