@@ -153,7 +153,7 @@ class TrainConfig(Config):
     keep: int = Field(2, ge=1)
     """Checkpoints kept per dictionary, newest first."""
     engine: Literal["auto", "dense", "screened", "stacked"] = "auto"
-    """How steps are computed; auto measures on the first batch. All give the same up to rounding."""
+    """How steps are computed; auto measures on the first batch. Equal up to rounding."""
     deterministic: bool = False
     """On a GPU, only deterministic kernels: slower, but a resumed run is bit-exact."""
 
@@ -218,6 +218,20 @@ class SweepConfig(Config):
             for one in _product(entry)
         ]
         return _name(plain)
+
+    def part(self, index: int, of: int) -> Self:
+        """Every ``of``-th dictionary, from ``index`` (0-based) on, under the same names.
+
+        Raises:
+            ConfigError: no such part, or an empty one.
+        """
+        if not 0 <= index < of:
+            raise ConfigError(f"part {index} of {of} does not exist; parts are 0 to {of - 1}")
+        chosen = self.expand()[index::of]
+        if not chosen:
+            raise ConfigError(f"part {index} of {of} is empty; lower the number of parts")
+        entries = tuple(config.model_dump(mode="json") for config in chosen)
+        return self.model_copy(update={"sweep": entries})
 
     @classmethod
     def of(cls, *dictionaries: Any, **train: Any) -> Self:
