@@ -31,6 +31,7 @@ from lensbench.saes.dashboard_contexts import (
     cut_contexts,
 )
 from lensbench.saes.dashboard_result import LatentDashboard
+from lensbench.saes.evaluation_controls import own_seed
 from lensbench.saes.evaluation_pass import as_dictionary
 from lensbench.sites import Site
 
@@ -168,7 +169,7 @@ def _effects(
     effects = logit_effects(model, rows)
     k = min(k, effects.shape[1])
     high, low = effects.topk(k), (-effects).topk(k)
-    gen = torch.Generator().manual_seed(config.seed)
+    gen = torch.Generator().manual_seed(own_seed(config.seed, "random directions"))
     random = logit_effects(model, torch.randn(64, rows.shape[1], generator=gen))
     fields = {
         "top_tokens": high.indices.numpy(),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -26,6 +27,15 @@ from lensbench.worlds import controls
 
 if TYPE_CHECKING:
     from lensbench.store import ActivationStore
+
+
+def own_seed(seed: int, what: str) -> int:
+    """A seed for one purpose only.
+
+    Generators of equal seed draw equal numbers: without this, directions to be found by chance
+    would be the very ones that were implanted, or the rows that training began with.
+    """
+    return int(np.random.SeedSequence([seed, crc32(what.encode())]).generate_state(1)[0])
 
 
 class LabelMatcher:
@@ -71,7 +81,12 @@ class LabelMatcher:
         if with_controls:
             k = max(1, round(acts.nnz / acts.shape[0]))
             noise = Centred(
-                controls.random_dictionary(len(passed.mean), acts.shape[1], k, seed=self.seed),
+                controls.random_dictionary(
+                    len(passed.mean),
+                    acts.shape[1],
+                    k,
+                    seed=own_seed(self.seed, "random dictionary"),
+                ),
                 passed.mean,
             )
             beside["shuffled_labels"] = (acts, self.shuffled)
@@ -104,7 +119,7 @@ def implants_recovered(
     A direction counts when a row of ``W_dec`` has cosine >= 0.9 with it.
     """
     rows = codec.W_dec.detach().float().cpu()
-    gen = torch.Generator().manual_seed(seed)
+    gen = torch.Generator().manual_seed(own_seed(seed, "random directions"))
     random = torch.randn(implants.shape, generator=gen)
     share = controls.recovered_share
     return share(rows, implants.float().cpu()), share(rows, random)

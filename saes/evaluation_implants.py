@@ -21,6 +21,7 @@ from torch import Tensor
 from lensbench.errors import ConfigError
 from lensbench.provenance import record
 from lensbench.results import Controls, Result
+from lensbench.saes.evaluation_controls import own_seed
 from lensbench.stats import bootstrap_mean
 from lensbench.worlds.controls import implant_directions, recovered_share
 
@@ -103,8 +104,9 @@ def implant_recovery(
     if 0.0 not in strengths:
         raise ConfigError(f"strengths must hold 0, the control without implant; got {strengths}")
     began, cosines, shares = time.perf_counter(), list[np.ndarray](), list[list[float]]()
+    places = own_seed(seed, "implants")
     for strength in strengths:
-        changed, implant = implant_directions(acts, n, strength, fraction=fraction, seed=seed)
+        changed, implant = implant_directions(acts, n, strength, fraction=fraction, seed=places)
         decoder = fit(changed).W_dec.detach().float().cpu()
         unit = torch.nn.functional.normalize(decoder, dim=-1)
         best = (implant.directions.cpu() @ unit.T).amax(1)

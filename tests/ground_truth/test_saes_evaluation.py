@@ -145,7 +145,7 @@ def test_train_split_deals_combinations_and_two_stores_select_on_one(tmp_path, l
 
 def test_implants_are_recovered_only_when_the_decoder_has_them(planted) -> None:
     w = torch.nn.functional.normalize(
-        torch.randn(4, WIDE, generator=torch.Generator().manual_seed(3))
+        torch.randn(4, WIDE, generator=torch.Generator().manual_seed(0))
     )
     runs = [Dictionary("has", SITE, HandSet(w.T, w)), Dictionary("hasn't", SITE, reader())]
     found = evaluate(runs, planted, implants=w, config=EvaluationConfig(controls=False))

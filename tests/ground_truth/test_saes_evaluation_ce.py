@@ -134,6 +134,25 @@ def test_losses_equal_hooked_transformers_one_dictionary_at_a_time(hf, model) ->
     assert measured.n == 6
 
 
+def test_padding_side_changes_no_loss(model) -> None:
+    left = ragged()
+    right = [
+        Sequences(Tokens(b.tokens.ids.clone(), b.tokens.mask.clone()), b.docs, b.kept.clone())
+        for b in left
+    ]
+    for batch in right:
+        for i, pad in enumerate((~batch.tokens.real).sum(1).tolist()):
+            for x in (batch.tokens.ids, batch.tokens.mask, batch.kept):
+                x[i] = x[i].roll(-pad)
+    mean = torch.full((D,), 0.1)
+    a, b = (
+        live_losses(model, "blocks.1.resid_post", [Affine(0.5, 0.1)], batches, mean).columns()
+        for batches in (left, right)
+    )
+    for name in a:
+        np.testing.assert_allclose(a[name], b[name], rtol=1e-4, err_msg=name)
+
+
 def test_first_token_is_scored_only_on_request(model) -> None:
     batches, site = ragged(), "blocks.1.resid_post"
     mean = torch.zeros(D)
