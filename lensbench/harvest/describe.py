@@ -40,7 +40,7 @@ def make_layout(
     model: Model,
     text: Text,
     name: LayoutName,
-    context: int,
+    context: int | None,
     bos: bool,
     exclude_special: bool | Sequence[int],
     positions: Positions,
@@ -63,6 +63,7 @@ def make_layout(
             f"model {model.card.name!r} has no tokenizer to name its special tokens; pass their "
             "ids: exclude_special=[0, 1]"
         )
+    context = min(128, model.card.n_ctx) if context is None else context
     if context > model.card.n_ctx:
         raise ConfigError(
             f"context must be at most {model.card.n_ctx}, the longest sequence of "

@@ -90,12 +90,10 @@ def fill(
     sites = [Site.parse(name) for name in rows]
     at = 0
     for batch in job.batches:
-        found = kept_rows(model, batch, sites, entries)
-        n = int(batch.kept.sum())
-        for name, values in found.items():
-            rows[name][at : at + n].copy_(values)
-        at += n
-        after(int(batch.real.sum()))
+        for name, values in kept_rows(model, batch, sites, entries).items():
+            rows[name][at : at + batch.n_kept].copy_(values)
+        at += batch.n_kept
+        after(batch.n_real)
 
 
 def kept_rows(
@@ -103,7 +101,8 @@ def kept_rows(
 ) -> dict[str, torch.Tensor]:
     """Activations ``[n, width]`` of the kept tokens of one forward batch, in reading order."""
     acts = model.run(token_batch(batch.ids, batch.real), capture=sites, logits="none").acts
-    pick = None if batch.kept.all() else torch.from_numpy(np.flatnonzero(batch.kept))
+    every = batch.n_kept == batch.kept.size
+    pick = None if every else torch.from_numpy(np.flatnonzero(batch.kept))
     found: dict[str, torch.Tensor] = {}
     for site in sites:
         name = str(site)

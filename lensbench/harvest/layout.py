@@ -33,12 +33,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Batch:
-    """Sequences of one forward pass, padded on the right."""
+    """Sequences of one forward pass, padded on the right; arrays are ``[sequence, pos]``."""
 
     ids: np.ndarray
     real: np.ndarray
     kept: np.ndarray
     docs: np.ndarray
+    n_real: int
+    n_kept: int
 
 
 @dataclass
@@ -154,43 +156,49 @@ class Layout:
             yield Row(ids[:used].copy(), docs[:used].copy(), begins)
 
     def _batch(self, rows: list[Row]) -> tuple[Batch, int]:
-        lengths = np.array([len(r.ids) for r in rows])
-        real = np.arange(lengths.max()) < lengths[:, None]
-        ids, docs = np.zeros(real.shape, np.int64), np.full(real.shape, -1, np.int64)
-        ids[real] = np.concatenate([r.ids for r in rows])
-        docs[real] = np.concatenate([r.docs for r in rows])
-        kept = real & self._selected(real.shape[1], lengths)
-        if self.exclude:
+        lengths = [len(r.ids) for r in rows]
+        width, n_real = max(lengths), sum(lengths)
+        if n_real == width * len(rows):
+            real = np.ones((len(rows), width), bool)
+            ids, docs = np.stack([r.ids for r in rows]), np.stack([r.docs for r in rows])
+        else:
+            real = np.arange(width) < np.array(lengths)[:, None]
+            ids, docs = np.zeros(real.shape, np.int64), np.full(real.shape, -1, np.int64)
+            ids[real] = np.concatenate([r.ids for r in rows])
+            docs[real] = np.concatenate([r.docs for r in rows])
+        kept, n_kept = real, n_real
+        if self.positions is not None or self.exclude:
+            kept = real & self._selected(width, lengths)
             kept &= ~np.isin(ids, self.exclude)
-        return Batch(ids, real, kept, docs), sum(r.begins for r in rows)
+            n_kept = int(kept.sum())
+        return Batch(ids, real, kept, docs, n_real, n_kept), sum(r.begins for r in rows)
 
-    def _selected(self, width: int, lengths: np.ndarray) -> np.ndarray:
+    def _selected(self, width: int, lengths: list[int]) -> np.ndarray:
         if self.positions is None:
             return np.ones((len(lengths), width), bool)
         chosen = np.zeros((len(lengths), width), bool)
         for row, length in zip(chosen, lengths, strict=True):
             if isinstance(self.positions, slice):
-                row[: int(length)][self.positions] = True
+                row[:length][self.positions] = True
                 continue
             wanted = [self.positions] if isinstance(self.positions, int) else self.positions
-            places = [p if p >= 0 else int(length) + p for p in wanted]
+            places = [p if p >= 0 else length + p for p in wanted]
             row[[p for p in places if 0 <= p < length]] = True
         return chosen
 
 
 def join(batches: Sequence[Batch], documents: int) -> ShardTokens:
     """Sequences of several batches as one block, padded to the longest."""
-    width = max(b.ids.shape[1] for b in batches)
-    wide = lambda a, fill: np.pad(  # noqa: E731 - four uses below
-        a, ((0, 0), (0, width - a.shape[1])), constant_values=fill
-    )
-    return ShardTokens(
-        ids=np.concatenate([wide(b.ids, 0) for b in batches]).astype(np.int32),
-        real=np.concatenate([wide(b.real, False) for b in batches]),
-        kept=np.concatenate([wide(b.kept, False) for b in batches]),
-        docs=np.concatenate([wide(b.docs, -1) for b in batches]),
-        documents=documents,
-    )
+    shape = sum(len(b.ids) for b in batches), max(b.ids.shape[1] for b in batches)
+    ids, docs = np.zeros(shape, np.int32), np.full(shape, -1, np.int64)
+    real, kept = np.zeros(shape, bool), np.zeros(shape, bool)
+    row = 0
+    for batch in batches:
+        place = slice(row, row + len(batch.ids)), slice(0, batch.ids.shape[1])
+        ids[place], docs[place] = batch.ids, batch.docs
+        real[place], kept[place] = batch.real, batch.kept
+        row += len(batch.ids)
+    return ShardTokens(ids, real, kept, docs, documents)
 
 
 def _encoded(text: Text, tokenizer: Any, counts: Counts) -> Iterator[tuple[int, np.ndarray]]:

@@ -33,7 +33,7 @@ def live_source(
     *,
     profile: site_rules.Profile | None = None,
     layout: LayoutName = "pack",
-    context: int = 128,
+    context: int | None = None,
     bos: bool = True,
     exclude_special: bool | Sequence[int] = False,
     positions: Positions = None,
@@ -189,7 +189,7 @@ class LiveSource:
             found = kept_rows(self._model, batch, self._chosen, self._entries)
             for site, values in found.items():
                 parts[site].append(values.to(self._dtype))
-            rows, n_batches = rows + int(batch.kept.sum()), n_batches + 1
+            rows, n_batches = rows + batch.n_kept, n_batches + 1
         joined = {s: torch.cat(p) if p else torch.empty(0) for s, p in parts.items()}
         for site, values in joined.items():
             if not bool(torch.isfinite(values).all()):

@@ -48,7 +48,7 @@ def capture(
     profile: site_rules.Profile | None = None,
     out: str | PathLike[str],
     layout: LayoutName = "pack",
-    context: int = 128,
+    context: int | None = None,
     bos: bool = True,
     exclude_special: bool | Sequence[int] = False,
     positions: Positions = None,
@@ -71,7 +71,7 @@ def capture(
             attention patterns and MLP neurons), in addition to ``sites``.
         out: a folder or any fsspec URL.
         layout: ``pack`` or ``pad``; see ``lensbench.harvest.layout`` for who sees whom.
-        context: longest sequence, in tokens.
+        context: longest sequence, in tokens; default: 128, or the model's own if that is less.
         bos: whether text gets a BOS; ids are fed as given.
         exclude_special: keep no rows of special tokens (True: the tokenizer's; or these ids). They
             are fed to the model all the same.
@@ -94,7 +94,7 @@ def capture(
     plan = make_layout(
         model, text, layout, context, bos, exclude_special, positions, batch_size, max_tokens
     )
-    entries = {str(s): site_rules.row_entry(model, s, context) for s in chosen}
+    entries = {str(s): site_rules.row_entry(model, s, plan.context) for s in chosen}
     folder = open_folder(out)
     header = _header(model, text, plan, dtype, entries, folder)
     if _already_there(folder, header, entries):
