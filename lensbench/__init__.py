@@ -40,7 +40,8 @@ _EXPORTS = {
     "load_model": "lensbench.models",
     "open_store": "lensbench.store",
 }
-__all__ = [*_EXPORTS, "__version__"]
+_PACKAGES = ("interventions", "plots", "probes", "saes", "worlds")
+__all__ = [*_EXPORTS, *_PACKAGES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
@@ -49,6 +50,8 @@ def __getattr__(name: str) -> Any:
         value = getattr(import_module(_EXPORTS[name]), name)
         globals()[name] = value
         return value
+    if name in _PACKAGES:
+        return import_module(f"lensbench.{name}")
     raise AttributeError(f"module 'lensbench' has no attribute {name!r}")
 
 

@@ -26,7 +26,10 @@ def capture(
     layout: Annotated[
         str, typer.Option("--layout", help="pack (documents joined) or pad (one per row).")
     ] = "pack",
-    context: Annotated[int, typer.Option("--context", help="Tokens per row.")] = 128,
+    context: Annotated[
+        int | None,
+        typer.Option("--context", help="Tokens per row; default 128, or the model's own if less."),
+    ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Rows per forward.")] = 16,
     dtype: Annotated[
         str, typer.Option("--dtype", help="float16, bfloat16 or float32.")

@@ -19,7 +19,7 @@ def capture_text(
     profile: str | None = None,
     max_tokens: int | None = None,
     layout: str = "pack",
-    context: int = 128,
+    context: int | None = None,
     batch_size: int = 16,
     dtype: str = "float16",
     revision: str | None = None,
@@ -36,8 +36,6 @@ def capture_text(
         raise ConfigError("name what to keep: --sites blocks.3.resid_post ... or --profile resid")
     documents = find_text(text)  # before the model, which takes longer to find wrong
     opened = open_model(model, revision)
-    if min(context, opened.card.n_ctx) < context:
-        context = opened.card.n_ctx
     try:
         capture(
             opened,
