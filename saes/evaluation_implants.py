@@ -137,7 +137,7 @@ def fit_with(dictionary: Any, *, tokens: int, batch_size: int = 512, seed: int =
     def fit(acts: Float[Tensor, "tokens d_model"]) -> Any:
         from lensbench.saes.trainer import train
 
-        (run,) = train(_batches(acts, batch_size, seed), sweep)
+        (run,) = train(_batches(acts, batch_size, seed), sweep, progress=False)
         return run.sae
 
     return fit

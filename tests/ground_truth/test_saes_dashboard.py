@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lensbench import load_model, results
+from lensbench import capture, load_model, results
 from lensbench.errors import ConfigError, UnknownNameError
 from lensbench.saes.dashboard import DashboardConfig, dashboards, logit_effects
 from lensbench.saes.evaluation_pass import Dictionary
@@ -108,6 +108,22 @@ def test_unstored_positions_are_nan_not_zero(corpus, acts, eye, tmp_path) -> Non
     assert np.isnan(board.acts[0, j, 0])  # BOS: shown, not stored
     assert board.tokens[0, j, 0] == corpus.document(int(board.doc_ids[0, j]))[0]
     assert board.acts[0, j, 1] == 0.0
+
+
+def test_contexts_of_packed_text_stop_at_the_document(corpus, tmp_path) -> None:
+    model = load_model(tiny_llama(len(corpus.vocab), n_layers=1, d=D), certify=False)
+    site = "blocks.0.resid_post"
+    store = capture(model, corpus, [site], out=tmp_path / "s", layout="pack", context=40)
+    eye = Dictionary("eye", site, HandSet(torch.eye(D), torch.eye(D)))
+    board = dashboards(eye, store, [0, 1], config=DashboardConfig(before=10, after=10))
+    crossed = 0
+    for i, j in np.argwhere(board.rows >= 0):
+        words = corpus.document(int(board.doc_ids[i, j])).tolist()
+        window = board.tokens[i, j]
+        inside = window[window >= 0].tolist()
+        assert any(inside == words[k : k + len(inside)] for k in range(len(words)))
+        crossed += len(inside) < 21
+    assert crossed > 10  # many windows would have run into a neighbour
 
 
 def test_logit_effects_equal_the_weights_and_scale_back_to_the_model(corpus) -> None:

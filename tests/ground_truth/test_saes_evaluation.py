@@ -129,7 +129,7 @@ def test_without_the_planted_direction_nothing_is_found(planted, label) -> None:
 def test_train_split_deals_combinations_and_two_stores_select_on_one(tmp_path, label) -> None:
     stores = {}
     for split in ("train", "heldout"):
-        corpus = Atlas(0).sample(N_DOCS, split, seed=3)
+        corpus = Atlas(0).sample(N_DOCS if split == "train" else 150, split, seed=3)
         acts = noise_with(corpus, label, seed=2)
         stores[split] = write_store(tmp_path / split, corpus, {SITE: acts})
     runs, config = [Dictionary("d", SITE, reader())], EvaluationConfig(controls=False)
@@ -140,7 +140,7 @@ def test_train_split_deals_combinations_and_two_stores_select_on_one(tmp_path, l
     for found in (one, two):
         row = found.labels_frame().set_index("label").loc[label]
         assert (row["latent"], row["f1"] > 0.97) == (7, True)
-    assert two.labels_frame()["n_documents"].max() == N_DOCS
+    assert two.labels_frame()["n_documents"].max() == 150
 
 
 def test_implants_are_recovered_only_when_the_decoder_has_them(planted) -> None:

@@ -58,22 +58,25 @@ def test_a_budget_takes_whole_documents_at_random(corpus, model, tmp_path) -> No
     assert len(data.choose_rows(store, 1, seed=0)) > 1  # at least one document
 
 
-def test_halves_share_no_combination_and_mixed_text_scores_the_held_out_ones(corpus) -> None:
+def test_halves_share_no_combination_and_mixed_text_scores_the_held_out_ones() -> None:
     world = Atlas(0)
-    docs = np.arange(corpus.n_docs)
-    held, how = data.held_documents(corpus, docs)
+    small = world.sample(600, "train", seed=2, family="agreement")  # few words: they come again
+    docs = np.arange(small.n_docs)
+    held, how = data.held_documents(small, docs)
     assert "no combination" in how
-    keys = [_key(world, corpus, i) for i in docs]
-    assert not {k for k, h in zip(keys, held, strict=True) if h} & {
-        k for k, h in zip(keys, held, strict=True) if not h
-    }
+    keys = [_key(world, small, i) for i in docs]
+    assert len(set(keys)) < len(keys)  # some combinations do occur twice
+    assert 0.1 < held.mean() < 0.4
+    scored = {k for k, h in zip(keys, held, strict=True) if h}
+    chosen = {k for k, h in zip(keys, held, strict=True) if not h}
+    assert not scored & chosen
     mixed = world.sample(200, "all", seed=0)
     held, how = data.held_documents(mixed, np.arange(200))
     assert "held out of the model's training" in how
     assert 0 < held.sum() < 200
-    only = world.sample(50, "heldout", seed=0)
-    template, words = world.templates[only.template[0]], only.words(0)[1:]
-    assert world.is_held_out(template, words)  # what the mixed text's scoring half consists of
+    for i in np.flatnonzero(held):
+        template, words = world.templates[mixed.template[i]], mixed.words(int(i))[1:]
+        assert world.is_held_out(template, words)
 
 
 def _key(world, corpus, i: int) -> tuple[str, ...]:

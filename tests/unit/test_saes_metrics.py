@@ -100,6 +100,17 @@ def test_document_bootstrap_is_wider_than_a_token_bootstrap_when_documents_diffe
     assert by_doc.high - by_doc.low > 4 * (by_token.high - by_token.low)
 
 
+def test_pooling_many_documents_keeps_value_and_spread() -> None:
+    rng = np.random.default_rng(0)
+    top, bottom = rng.normal(1, 1, 10_000), rng.integers(5, 15, 10_000).astype(float)
+    pooled = interval_of_ratio(top, bottom)
+    assert pooled.n == 10_000
+    assert pooled.mean == pytest.approx(top.sum() / bottom.sum())
+    draws = rng.integers(0, 10_000, (500, 10_000))
+    plain = np.quantile(top[draws].sum(1) / bottom[draws].sum(1), [0.025, 0.975])
+    assert (pooled.high - pooled.low) == pytest.approx(plain[1] - plain[0], rel=0.15)
+
+
 def test_a_diverged_dictionary_reports_nan_and_a_silent_one_counts_undefined_tokens(data) -> None:
     x, x_hat, acts, docs = data
     broken = x_hat.clone()
