@@ -109,16 +109,16 @@ def _split(path: Path, separator: str) -> Iterator[str]:
 
 
 def _lines(path: Path, field: str) -> Iterator[str]:
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 yield _line(path, number, line, field)
 
 
-def _line(path: Path, number: int, line: str, field: str) -> str:
+def _line(path: Path, number: int, line: bytes, field: str) -> str:
     try:
-        value = json.loads(line)[field]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        value = json.loads(line.decode("utf-8"))[field]
+    except (ValueError, KeyError, TypeError) as error:  # not UTF-8 and not JSON are ValueErrors
         raise DamagedDataError(
             f'{path}, line {number}: not a JSON object with a field "{field}" ({error})'
         ) from error
@@ -130,10 +130,19 @@ def _line(path: Path, number: int, line: str, field: str) -> str:
 def _corpus(corpus: Any) -> Text:
     tokens, offsets = np.asarray(corpus.tokens), np.asarray(corpus.offsets)
     digest = _digest([tokens.astype("<i4").tobytes(), offsets.astype("<i8").tobytes()])
-    entry = {"kind": "atlas", "fingerprint": digest, "spec": dict(corpus.spec)}
+    spec = dict(corpus.spec)
+    entry = {"kind": "atlas", "fingerprint": digest, "spec": spec, "name": _world_name(spec)}
     pairs = pairwise(offsets)
     spans = [(int(a), int(b)) for a, b in pairs]
     return Text(entry, lambda: (tokens[a:b] for a, b in spans), given_as_ids=True)
+
+
+def _world_name(spec: dict[str, Any]) -> str | None:
+    """What ``lensbench capture --text`` calls this corpus, where it can name it."""
+    usual = {"world": "atlas", "world_seed": 0, "variant": "english", "family": ""}
+    if any(spec.get(key) != value for key, value in usual.items()):
+        return None
+    return f"atlas:{spec['n_docs']}:{spec['split']}:{spec['seed']}"
 
 
 def _dataset(dataset: Any, field: str) -> Text:

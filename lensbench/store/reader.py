@@ -19,6 +19,7 @@ from lensbench.errors import (
 )
 from lensbench.sites import Site
 from lensbench.store import shard as files
+from lensbench.store.advice import how_to_add
 from lensbench.store.folder import Folder, open_folder
 from lensbench.store.manifest import Manifest
 from lensbench.store.shards import Check, ShardFiles
@@ -154,13 +155,10 @@ class ActivationStore:
         wanted = [sites] if isinstance(sites, str) else list(sites)
         missing = [str(s) for s in map(Site.parse, wanted) if str(s) not in self.sites]
         if missing:
-            text = self.text
-            source = text.get("path") or f"<the same text: {text.get('kind')}>"
+            add = how_to_add(missing, self.model, self.text, self.settings, self.url)
             raise MissingDataError(
                 f"the store in {self.url} lacks {', '.join(missing)}; it has "
-                f"{', '.join(self.sites) or 'no site yet'}. Add with: lensbench capture --model "
-                f"{self.model.get('name')} --text {source} --sites {','.join(missing)} "
-                f"--out {self.url}"
+                f"{', '.join(self.sites) or 'no site yet'}. Add with: {add}"
             )
 
     def check_model(self, card: Any) -> None:

@@ -86,7 +86,7 @@ def test_the_order_depends_on_neither_shards_nor_batch_size(sizes, cut, sizes_of
 
 def test_seeds_and_epochs_differ_and_text_order_is_on_offer(tmp_path) -> None:
     with small_groups():
-        store = build(tmp_path, {SITE: numbered(200)}, [90, 110])
+        store = build(tmp_path, {SITE: numbered(201)}, [90, 111])
         first = epoch(store.source(SITE, loop=False), 7)[1]
         assert epoch(store.source(SITE, seed=1, loop=False), 7)[1].tolist() != first.tolist()
         source = store.source(SITE, loop=False)
@@ -95,7 +95,7 @@ def test_seeds_and_epochs_differ_and_text_order_is_on_offer(tmp_path) -> None:
         assert second.tolist() != first.tolist()
         assert set(second[:12]) != set(first[:12])  # other blocks meet in the first group
         plain = store.source(SITE, shuffle=False, loop=False)
-        assert epoch(plain, 7)[1].tolist() == list(range(200))
+        assert epoch(plain, 7)[1].tolist() == list(range(201))
 
 
 def test_a_shuffled_batch_mixes_distant_rows(tmp_path) -> None:

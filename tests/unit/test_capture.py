@@ -190,6 +190,20 @@ def test_another_site_is_added_without_running_for_the_rest(model, tmp_path, run
     assert runs == []  # nothing left to do
 
 
+def test_the_advice_for_a_missing_site_can_be_followed_word_by_word(model, tmp_path) -> None:
+    import lensbench
+    from lensbench.errors import MissingDataError
+
+    texts = corpus()
+    store = take(model, tmp_path, exclude_special=True, positions=slice(1, 4), max_tokens=99)
+    with pytest.raises(MissingDataError) as caught:
+        store.require("embed")
+    call = str(caught.value).partition("Add with: ")[2]
+    added = eval(call, {"lensbench": lensbench, "model": model, "texts": texts})
+    assert added.complete
+    assert set(added.sites) == {"embed", "blocks.1.resid_post"}
+
+
 def test_an_added_input_of_a_block_is_an_alias_of_what_is_stored(model, tmp_path, runs) -> None:
     take(model, tmp_path, ["blocks.1.resid_post"])
     runs.clear()
@@ -329,7 +343,7 @@ def test_a_shard_that_was_deleted_is_redone_alone(model, tmp_path, runs) -> None
 
 
 KILLED = """
-import sys, time, torch
+import os, sys, time, torch
 torch.set_num_threads(1)
 import lensbench
 from lensbench.harvest import fill
@@ -338,7 +352,13 @@ from tests.helpers import tiny
 from tests.store_builder import word_tokenizer
 fill.SHARD_TOKENS = 64
 model = lensbench.load_model(tiny(seed=3), tokenizer=word_tokenizer(WORDS), certify=False)
-take(model, sys.argv[1], progress=lambda fed: time.sleep(float(sys.argv[2])))
+
+def progress(fed):
+    time.sleep(float(sys.argv[2]))
+    with open(sys.argv[1] + ".fed" + os.environ.get("RANK", ""), "w") as file:
+        file.write(str(fed))
+
+take(model, sys.argv[1], progress=progress)
 """
 
 
@@ -389,9 +409,11 @@ def test_two_ranks_write_the_bytes_of_one(model, tmp_path, launch) -> None:
     script.write_text(KILLED)
     launch(script, out, os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
     assert "2 process" in json.loads((out / "provenance.json").read_text())["note"]
-    take(model, tmp_path / "one")
+    one = take(model, tmp_path / "one")
     assert content(out) == content(tmp_path / "one")
-    assert len(list(out.glob("tokens/*"))) > 3
+    fed = [int((tmp_path / f"two.fed{rank}").read_text()) for rank in (0, 1)]
+    assert min(fed) > 0
+    assert sum(fed) == one.n_tokens  # neither did the other's share
 
 
 @pytest.mark.usefixtures("small_shards")

@@ -57,6 +57,9 @@ def test_jsonl_gives_its_field_and_names_a_bad_line(tmp_path) -> None:
         path.write_text('{"text": "One"}\n' + bad + "\n")
         with pytest.raises(DamagedDataError, match=r"a\.jsonl, line 2"):
             documents(path)
+    path.write_bytes(b'{"text": "One"}\n{"text": "\xff"}\n')
+    with pytest.raises(DamagedDataError, match=r"a\.jsonl, line 2.*utf-8"):
+        documents(path)
 
 
 def test_ids_in_every_form() -> None:
@@ -78,6 +81,15 @@ def test_a_world_corpus_carries_its_spec() -> None:
     assert documents(corpus) == [[0, 1], [2, 3, 4, 5]]
     assert entry(corpus)["kind"] == "atlas"
     assert entry(corpus)["spec"] == {"seed": 3}
+    assert entry(corpus)["name"] is None
+
+
+def test_an_atlas_corpus_has_the_name_the_command_line_gives_it() -> None:
+    from lensbench.app.workflows.texts import find_text
+
+    corpus = find_text("atlas:3:heldout:5")
+    assert entry(corpus)["name"] == "atlas:3:heldout:5"
+    assert entry(find_text("atlas:3:heldout:5"))["fingerprint"] == entry(corpus)["fingerprint"]
 
 
 def test_a_dataset_gives_its_text_or_ids() -> None:

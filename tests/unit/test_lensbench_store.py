@@ -101,15 +101,44 @@ def test_a_missing_site_is_refused_with_the_command_that_adds_it(store, tmp_path
 
     with pytest.raises(MissingDataError) as caught:
         store.require([SITE, "blocks.3.resid_post", "embed"])
-    assert (
-        "lensbench capture --model toy --text <the same text: ids> --sites "
-        f"blocks.3.resid_post,embed --out {tmp_path / 's'}"
-    ) in str(caught.value)
+    call = "lensbench.capture(model, texts, ['blocks.3.resid_post', 'embed'], out="
+    assert f"{call}'{tmp_path / 's'}', layout='pad', batch_size=2, dtype='float32')" in str(
+        caught.value
+    )
     store.require([SITE, OTHER, "blocks.0.hook_resid_post"])
     with pytest.raises(MissingDataError):
         store.source("blocks.3.resid_post")
     with pytest.raises(MissingDataError):
         store.rows("embed", [0])
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "line"),
+    [
+        (
+            {"path": "my text.txt"},
+            {"layout": "pack", "context": 128},
+            "--text 'my text.txt' --sites embed --out s",
+        ),
+        (
+            {"name": "atlas:20:train:1"},
+            {"layout": "pad", "context": 64, "max_tokens": 9},
+            "--text atlas:20:train:1 --sites embed --layout pad --context 64 --max-tokens 9 --out s",
+        ),
+        (
+            {"path": "a.txt"},
+            {"bos": False, "positions": {"start": 1, "stop": None, "step": None}},
+            "lensbench.capture(model, texts, ['embed'], out='s', bos=False, "
+            "positions=slice(1, None, None))",
+        ),
+    ],
+)
+def test_the_advice_repeats_the_settings_of_the_store(text, settings, line) -> None:
+    from lensbench.store.advice import how_to_add
+
+    model = {"name": "toy", "revision": None}
+    prefix = "" if line.startswith("lensbench") else "lensbench capture --model toy "
+    assert how_to_add(["embed"], model, text, settings, "s") == prefix + line
 
 
 def test_what_is_no_store_is_refused(tmp_path) -> None:

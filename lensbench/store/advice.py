@@ -1,0 +1,48 @@
+"""How to add a site to a store: the command, or the call, with the settings it was made with."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_DEFAULTS = {
+    "layout": "pack",
+    "context": 128,
+    "batch_size": 16,
+    "dtype": "float16",
+    "max_tokens": None,
+}
+_PYTHON_ONLY = {"bos": (True, "as given", None), "excluded_ids": ([], None), "positions": (None,)}
+
+
+def how_to_add(
+    sites: Sequence[str],
+    model: Mapping[str, Any],
+    text: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    url: str,
+) -> str:
+    """One line to run; a Python call where the command line has no such setting."""
+    other = {k: settings[k] for k, d in _DEFAULTS.items() if k in settings and settings[k] != d}
+    special = {k: v for k, usual in _PYTHON_ONLY.items() if (v := settings.get(k)) not in usual}
+    if special or not (text.get("path") or text.get("name")):
+        return _call(sites, {**other, **_as_arguments(special)}, url)
+    words = ["lensbench", "capture", "--model", str(model.get("name"))]
+    words += ["--revision", str(model["revision"])] if model.get("revision") else []
+    words += ["--text", str(text.get("path") or text["name"]), "--sites", ",".join(sites)]
+    for key, value in other.items():
+        words += [f"--{key.replace('_', '-')}", str(value)]
+    return shlex.join([*words, "--out", url])
+
+
+def _call(sites: Sequence[str], options: Mapping[str, Any], url: str) -> str:
+    settings = "".join(f", {key}={value!r}" for key, value in options.items())
+    return f"lensbench.capture(model, texts, {list(sites)!r}, out={url!r}{settings})"
+
+
+def _as_arguments(special: Mapping[str, Any]) -> dict[str, Any]:
+    named = {"excluded_ids": "exclude_special"}
+    found = {named.get(key, key): value for key, value in special.items()}
+    where = found.get("positions")
+    if isinstance(where, Mapping):
+        found["positions"] = slice(where["start"], where["stop"], where["step"])
+    return found
