@@ -121,9 +121,9 @@ def test_a_missing_site_is_refused_with_the_command_that_adds_it(store, tmp_path
             "--text 'my text.txt' --sites embed --out s",
         ),
         (
-            {"name": "atlas:20:train:1"},
+            {"name": "atlas:2:train:1"},
             {"layout": "pad", "context": 64, "max_tokens": 9},
-            "--text atlas:20:train:1 --sites embed --layout pad --context 64 --max-tokens 9 --out s",
+            "--text atlas:2:train:1 --sites embed --layout pad --context 64 --max-tokens 9 --out s",
         ),
         (
             {"path": "a.txt"},
