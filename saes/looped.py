@@ -115,7 +115,8 @@ class Looped:
             grad_b_enc[dead] += aux.b_enc
             along[dead] += aux.along
             loss = loss + aux.loss
-        smallest = torch.where(codes.values > 0, codes.values, torch.inf).min()
+        never = codes.values.new_full((1,), torch.inf)  # a batch may have no code at all
+        smallest = torch.cat([torch.where(active > 0, codes.values, torch.inf), never]).min()
         return Gradients(
             W_enc=grad_enc,
             b_enc=grad_b_enc,

@@ -1,0 +1,99 @@
+"""What every architecture promises; a new one is tested by being in ``ARCHITECTURES``."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+D, F, BATCH = 12, 64, 32
+
+
+def _kinds() -> list[str]:
+    from lensbench.saes.configs import ARCHITECTURES
+
+    return list(ARCHITECTURES)
+
+
+def _batches(n: int) -> list[torch.Tensor]:
+    return [torch.randn(BATCH, D, generator=torch.Generator().manual_seed(i)) for i in range(n)]
+
+
+def _sweep(kind: str, steps: int, engine: str = "dense", **changes: Any) -> dict[str, Any]:
+    from lensbench.saes.configs import ARCHITECTURES
+
+    own: dict[str, Any] = {"k": 4} if "k" in ARCHITECTURES[kind].model_fields else {}
+    entry = {"architecture": kind, "d_sae": F, "lr": 1e-2, "name": "it"} | own | changes
+    train = {"tokens": steps * BATCH, "batch_size": BATCH, "engine": engine, "log_every": 5}
+    return {"train": train, "sweep": [entry]}
+
+
+def _train(kind: str, steps: int = 60, **changes: Any) -> Any:
+    from lensbench import saes
+
+    sweep = _sweep(kind, steps, **changes)
+    return saes.train(_batches(steps), sweep, device="cpu", progress=False)[0]
+
+
+@pytest.fixture(params=_kinds())
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def test_training_lowers_the_loss_and_keeps_decoder_rows_at_unit_length(kind: str) -> None:
+    run = _train(kind)
+    assert run.history["loss"][-1] < 0.9 * run.history["loss"][0]
+    torch.testing.assert_close(run.sae.W_dec.norm(dim=1), torch.ones(F), rtol=0, atol=1e-5)
+    still = _train(kind, lr=1e-30)  # control: without a learning rate nothing gets better
+    assert still.history["loss"][-1] > 0.9 * still.history["loss"][0]
+
+
+def test_it_is_a_codec_whose_sparse_and_dense_forms_agree(kind: str) -> None:
+    from lensbench.protocols import Codec
+
+    sae = _train(kind, 20).sae
+    assert isinstance(sae, Codec)
+    x = _batches(1)[0]
+    acts = sae.encode(x)
+    assert acts.shape == (BATCH, sae.d_sae)
+    assert bool((acts >= 0).all())
+    values, indices = sae.encode_sparse(x)
+    dense = torch.zeros_like(acts).scatter_add_(1, indices, values)
+    torch.testing.assert_close(dense, acts)
+    torch.testing.assert_close(sae.decode_sparse(values, indices), sae.decode(acts))
+    torch.testing.assert_close(sae(x), sae.decode(acts))
+    assert sae.encode(x[:0]).shape == (0, sae.d_sae)
+
+
+@pytest.mark.parametrize("engine", ["screened", "stacked"])
+def test_every_engine_gives_the_same_dictionary(kind: str, engine: str) -> None:
+    dense, other = (_train(kind, 5, lr=1e-3, engine=e) for e in ("dense", engine))
+    for name, value in dense.weights.items():
+        assert abs(value - other.weights[name]).max() < 1e-4  # five steps move them by 5e-3
+    assert dense.history["fvu"][-1] == pytest.approx(other.history["fvu"][-1], rel=1e-4)
+
+
+def test_saved_loaded_and_told_apart(kind: str, tmp_path: Path) -> None:
+    from lensbench import results, saes
+
+    run = _train(kind, 10)
+    saes.save(run.sae, tmp_path / "dictionary")
+    again = saes.load(tmp_path / "dictionary")
+    x = _batches(1)[0]
+    assert torch.equal(again.encode(x), run.sae.encode(x))
+    assert again.config == run.sae.config
+    run.save(tmp_path / "result")
+    assert results.load(tmp_path / "result") == run
+    assert results.load(tmp_path / "result") != _train(kind, 10, seed=1)
+
+
+def test_the_history_says_what_the_dictionary_does(kind: str) -> None:
+    run = _train(kind)
+    history = run.history
+    assert list(history["step"]) == list(range(5, 61, 5))
+    assert bool((history["fvu"] >= 0).all())
+    assert bool((history["l0"] >= 0).all())
+    if "k" in run.config:
+        assert bool((history["l0"] <= run.config["k"]).all())
+    assert 0.0 <= history["dead_fraction"][-1] <= 1.0
+    assert set(run.summary()) == {"loss", "fvu", "l0", "dead_fraction"}

@@ -1,0 +1,126 @@
+"""A planted dictionary is found by every architecture, and is not found with sparsity off.
+
+Data: 64 unit directions in 32 dimensions, each present with probability 3/64 and a strength in
+[0.5, 1.5], plus a constant offset and a little noise. The match of a direction is its largest
+cosine with a decoder row; it counts as recovered above 0.9. Thresholds: mean match above 0.9 and
+more than three quarters recovered; with sparsity off, fewer than a tenth. The planted directions
+are drawn from another seed than any decoder (from the same one, they would be its first rows).
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+D, PLANTED, BATCH, STEPS, LATENTS = 32, 64, 512, 500, 128
+
+
+def planted(seed: int = 4321) -> Tensor:
+    rows = torch.randn(PLANTED, D, generator=torch.Generator().manual_seed(seed))
+    return rows / rows.norm(dim=1, keepdim=True)
+
+
+def batches(truth: Tensor, n: int) -> Iterator[Tensor]:
+    rng = torch.Generator().manual_seed(1)
+    offset = torch.randn(D, generator=rng)
+    for _ in range(n):
+        on = torch.rand(BATCH, PLANTED, generator=rng) < 3 / PLANTED
+        strength = torch.rand(BATCH, PLANTED, generator=rng) + 0.5
+        yield (on * strength) @ truth + offset + 0.01 * torch.randn(BATCH, D, generator=rng)
+
+
+def match(run: Any, truth: Tensor) -> Tensor:
+    return (run.sae.W_dec @ truth.t()).max(0).values
+
+
+def recovered(run: Any, truth: Tensor) -> float:
+    return float((match(run, truth) > 0.9).float().mean())
+
+
+def _train(*entries: dict[str, Any], steps: int = STEPS) -> Any:
+    from lensbench import saes
+
+    train = {"tokens": steps * BATCH, "batch_size": BATCH, "engine": "dense", "log_every": 100}
+    shared = {"d_sae": LATENTS, "lr": 1e-2}
+    sweep = {"train": train, "sweep": [shared | e for e in entries]}
+    return saes.train(batches(planted(), steps), sweep, device="cpu", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("sparse", "off"),
+    [
+        ({"architecture": "topk", "k": 3}, {"architecture": "topk", "k": LATENTS}),
+        ({"architecture": "batchtopk", "k": 3}, {"architecture": "batchtopk", "k": LATENTS}),
+        (
+            {"architecture": "relu", "l1_coefficient": 1.0},
+            {"architecture": "relu", "l1_coefficient": 0.0},
+        ),
+    ],
+    ids=["topk", "batchtopk", "relu"],
+)
+def test_planted_dictionary_is_recovered_and_not_without_sparsity(
+    sparse: dict[str, Any], off: dict[str, Any]
+) -> None:
+    found, control = _train(sparse, off)
+    assert float(match(found, planted()).mean()) > 0.9
+    assert recovered(found, planted()) > 0.75
+    assert recovered(control, planted()) < 0.1
+    assert recovered(found, planted(seed=9)) == 0.0  # another truth is not found
+
+
+SILENCED = 96
+
+
+def _silenced(coefficient: float, push: float) -> tuple[float, float]:
+    """Share of silenced latents that fire again, and of the planted directions recovered."""
+    from lensbench.saes.configs import TopKConfig
+    from lensbench.saes.engines import Stepper
+    from lensbench.saes.start import new_group, scale_of
+
+    x = next(batches(planted(), 1))
+    config = TopKConfig(name="a", d_sae=LATENTS, k=3, aux_coefficient=coefficient)
+    group = new_group([config], "s", x, scale_of(x))
+    group.b_enc[:, :SILENCED] -= push
+    stepper = Stepper(group, "dense")
+    for step, batch in enumerate(batches(planted(), STEPS)):
+        if step % 10 == 0:
+            group.refresh_dead([10 * BATCH])
+        stepper.step(batch, [1e-2], [0.0])
+    alive = float((group.since_fired[0, :SILENCED] < 10 * BATCH).float().mean())
+    found = float(((group.W_dec[0] @ planted().t()).max(0).values > 0.9).float().mean())
+    return alive, found
+
+
+def test_the_auxiliary_loss_revives_silenced_latents() -> None:
+    """96 of 128 latents start below the k-th largest; 64 directions need more than the other 32."""
+    alive_on, found_on = _silenced(1 / 32, push=1.0)
+    alive_off, found_off = _silenced(0.0, push=1.0)
+    assert found_on > 0.9
+    assert found_off < 0.6
+    assert alive_on > 3 * alive_off
+
+
+def test_inference_threshold_of_batch_top_k_keeps_k_on_average() -> None:
+    (run,) = _train({"architecture": "batchtopk", "k": 3})
+    x = torch.cat(list(batches(planted(), 4)))
+    l0 = float((run.sae.encode(x) > 0).sum(1).float().mean())
+    assert l0 == pytest.approx(3.0, rel=0.2)
+    assert run.sae.activation == "threshold"
+
+
+def test_scale_is_folded_into_what_is_saved() -> None:
+    from lensbench import saes
+
+    def run(factor: float) -> Any:
+        stream = (factor * x for x in batches(planted(), 100))
+        train = {"tokens": 100 * BATCH, "batch_size": BATCH, "engine": "dense"}
+        entry = {"architecture": "topk", "k": 3, "d_sae": LATENTS, "lr": 3e-3}
+        sweep = {"train": train, "sweep": [entry]}
+        return saes.train(stream, sweep, device="cpu", progress=False)[0].sae
+
+    small, large = run(1.0), run(1000.0)
+    x = next(batches(planted(), 1))
+    torch.testing.assert_close(large(1000 * x) / 1000, small(x), rtol=1e-2, atol=1e-2)
+    assert float((large(x) - small(x)).abs().max()) > 0.1  # control: not at the wrong scale
