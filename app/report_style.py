@@ -50,6 +50,7 @@ th{{text-align:left;font-weight:600;color:var(--muted);border-bottom:1px solid v
 padding:5px 16px 5px 0;vertical-align:bottom}}
 td{{border-bottom:1px solid var(--rule);padding:5px 16px 5px 0;vertical-align:top}}
 td.num,th.num{{text-align:right;white-space:nowrap}}
+td:first-child{{white-space:nowrap}}
 pre{{background:var(--soft);border:1px solid var(--rule);border-radius:8px;padding:11px 14px;
 overflow-x:auto;font-size:13px;line-height:1.5}}
 .latent{{background:var(--soft);border:1px solid var(--rule);border-radius:8px;

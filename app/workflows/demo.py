@@ -33,7 +33,7 @@ MAX_TOKENS, TOKENS_PER_DOC = 500_000, 15
 SWEEP: list[dict[str, Any]] = [
     {"architecture": "topk", "d_sae": [512, 1024], "k": [8, 16, 32]},
     {"architecture": "batchtopk", "d_sae": 512, "k": 16},
-    {"architecture": "relu", "d_sae": 512, "l1_coefficient": 5.0},
+    {"architecture": "relu", "d_sae": 512, "l1_coefficient": 20.0},
 ]
 
 
@@ -56,11 +56,9 @@ def run_demo(
     model = open_model(MODEL)
     store = _timed(seconds, "capture", lambda: _capture(model, out, tokens, seed, progress))
     runs = _timed(seconds, "train", lambda: _train(store, out, min(tokens, store.n_tokens), seed))
-    facts = _timed(
-        seconds, "evaluate", lambda: _evaluate(out, runs, store, model, seed, progress)
-    )
+    facts = _timed(seconds, "evaluate", lambda: _evaluate(out, runs, store, model, seed, progress))
     say("the other libraries")
-    packages = _timed(seconds, "peers", lambda: _packages(model, store, runs, facts))
+    packages = _timed(seconds, "peers", lambda: _packages(model, store, runs))
     say("report")
     page = report_runs(
         [out / "run"], out / "report.html", title="lensbench demo",
@@ -88,7 +86,7 @@ def demo_sweep(tokens: int, seed: int) -> "SweepConfig":
     from lensbench.saes.configs import SweepConfig
 
     sweep = [{**entry, "seed": seed, "site": SITE} for entry in SWEEP]
-    settings = {"tokens": tokens, "batch": 2048, "log_every": 5, "checkpoint_every": 50}
+    settings = {"tokens": tokens, "batch": 512, "log_every": 10, "checkpoint_every": 200}
     return SweepConfig.parse({"train": settings, "sweep": sweep})
 
 
@@ -137,7 +135,7 @@ def _evaluate(
 
 
 def _packages(
-    model: "Model", store: "ActivationStore", runs: "list[SAERun]", facts: dict[str, Any]
+    model: "Model", store: "ActivationStore", runs: "list[SAERun]"
 ) -> list[dict[str, str]]:
     batch = next(store.sequences(ROWS)).tokens
     shortest = int(batch.real.sum(1).min())  # unpadded, so that no mask can differ

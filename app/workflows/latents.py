@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 MIN_POSITIVE = 20
 QUIET, LOUD = 1e-4, 0.05
+SPARSE = 64
 _OWN = ("f1_low", "f1_high", "f1_selected")
 
 
@@ -59,10 +60,17 @@ def chosen_latents(evaluation: "SAEEvaluation", n: int = 8, seed: int = 0) -> di
 
 
 def best_dictionary(evaluation: "SAEEvaluation") -> str:
-    """The dictionary with the highest CE recovered (explained variance where no model was run)."""
+    """The highest CE recovered among the dictionaries with L0 up to 64 (else among all).
+
+    Explained variance stands in where no model was run.
+    """
     metric = "ce_recovered_zero" if "ce_recovered_zero" in evaluation.metrics else ""
     column = evaluation.metrics.index(metric or "explained_variance")
-    return evaluation.names[int(np.nanargmax(evaluation.values[:, column, 0]))]
+    scores = evaluation.values[:, column, 0].copy()
+    sparse = evaluation.values[:, evaluation.metrics.index("l0"), 0] <= SPARSE
+    if sparse.any():
+        scores[~sparse] = -np.inf
+    return evaluation.names[int(np.nanargmax(scores))]
 
 
 def records(frame: pd.DataFrame) -> Sequence[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The sections of a report, each from the data of one run; what is missing is said, not left out."""
+"""The sections of a report, from the data of one run; what is missing is said, not left out."""
 
 from typing import Any
 
@@ -33,9 +33,12 @@ def headline(data: RunData, prefix: str = "") -> Section:
         return Section(title, (Table(pd.DataFrame(rows)), _not_evaluated(data)))
     wide = result.wide_frame()
     frame = wide.loc[:, ["name", "site", *[m for m in HEADLINE if m in wide.columns]]].copy()
-    frame.insert(2, "d_sae", [r.sae.d_sae for r in data.runs if r.name in set(frame["name"])])
+    widths = {r.name: r.sae.d_sae for r in data.runs}
+    frame.insert(2, "d_sae", [widths.get(str(n), 0) for n in frame["name"]])
+    if frame["site"].nunique() == 1:  # the line under the title names it
+        frame = frame.drop(columns="site")
     if result.labels:
-        by_name = result.labels_frame().groupby("name")["f1"].mean()
+        by_name: Any = result.labels_frame().groupby("name")["f1"].mean()
         frame["label_f1"] = [float(by_name.get(n, np.nan)) for n in frame["name"]]
     units = "; ".join(f"{c}: {UNITS[c]}" for c in frame.columns if c in UNITS)
     note = (
@@ -58,7 +61,7 @@ def pareto(data: RunData, prefix: str = "") -> Section:
         frame = _with_interval(result, metric)
         drawn = plots.scatter(
             frame, x="l0", y=metric, color="architecture", low="low", high="high", text="name",
-            front="max" if best == "max" else "min", labels=LABELS,
+            front="max" if best == "max" else "min", labels=LABELS, log_x=True,
             title=f"{LABELS[metric]} ({'higher' if best == 'max' else 'lower'} is better)",
             subtitle=f"95 % bootstrap over {result.n_documents:,} documents"
             if metric == "fvu" else "95 % bootstrap over documents",
@@ -75,6 +78,7 @@ def training(data: RunData, prefix: str = "") -> Section:
         empty = plots.empty_figure("no training history in this run")
         return Section(f"{prefix}Training", (Figure(empty),))
     whole = pd.concat(frames, ignore_index=True)
+    whole["name"] = whole["name"].replace(short_names([r.name for r in data.runs]))
     figures: list[Block] = []
     for metric, log in (("fvu", True), ("l0", True)):
         part = whole.loc[whole["metric"] == metric].assign(**{metric: lambda f: f["value"]})
@@ -109,7 +113,8 @@ def latents(data: RunData, prefix: str = "") -> Section:
         cards += [_latent(data, board, int(n), ("", "")) for n in board.latents]
     lead = (
         "The text has no labels, so these are a random sample (not the prettiest) of the latents "
-        "that fire on 0.01 % to 5 % of the tokens, of the dictionary with the highest CE recovered."
+        "that fire on 0.01 % to 5 % of the tokens (of those that fire at all, where none does so), "
+        "of the dictionary with the highest CE recovered among those with L0 up to 64."
     )
     return Section(title, tuple(cards), lead)
 
@@ -152,22 +157,36 @@ def controls(data: RunData, prefix: str = "") -> Section:
     if not result.labels:
         return Section(title, (Text(f"Label matching was not run: {result.split}."),))
     table = result.labels_frame()
-    rows: list[dict[str, Any]] = []
-    for name, part in table.groupby("name", sort=False):
-        for column in ["f1", *control_columns(table)]:
-            values = part[column].dropna()
-            who = "latents" if column == "f1" else column.removeprefix("f1_").replace("_", " ")
-            rows.append({"dictionary": str(name), "scored": who, "label_f1": float(values.mean()),
-                         "n": len(values)})  # fmt: skip
-    frame = pd.DataFrame(rows)
+    frame = _scores_and_controls(table)
     frame.attrs["units"] = {"label_f1": "mean over labels"}
     drawn = plots.bars(frame, x="dictionary", y="label_f1", color="scored", labels=LABELS,
                        title="Label F1 beside its controls", height=420)  # fmt: skip
     caption = (
-        "Every control runs the same choice of latent and threshold, or the best rule that needs no "
-        "activations: always on, the current token alone, shuffled labels, a random dictionary."
+        "Every control runs the same choice of latent and threshold, or the best rule that needs "
+        "no activations: always on, the current token alone, shuffled labels, a random dictionary."
     )
     return Section(title, (Figure(drawn, caption),))
+
+
+def _scores_and_controls(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean F1 over labels, per dictionary: of its latents and of each control."""
+    rows: list[dict[str, Any]] = []
+    names = [str(n) for n in table["name"].unique()]
+    for name, short in short_names(names).items():
+        part = table.loc[table["name"] == name]
+        for column in ["f1", *control_columns(table)]:
+            values = np.asarray(part[column], dtype=np.float64)
+            values = values[np.isfinite(values)]
+            who = "latents" if column == "f1" else column.removeprefix("f1_").replace("_", " ")
+            mean = float(values.mean()) if len(values) else float("nan")
+            rows.append({"dictionary": short, "scored": who, "label_f1": mean, "n": len(values)})
+    return pd.DataFrame(rows)
+
+
+def short_names(names: list[str]) -> dict[str, str]:
+    """Names without learning rate and seed, where they stay apart."""
+    short = {name: name.split("-lr")[0] for name in names}
+    return short if len(set(short.values())) == len(set(names)) else {name: name for name in names}
 
 
 def _with_interval(result: SAEEvaluation, metric: str) -> pd.DataFrame:

@@ -110,7 +110,7 @@ def _entries(
         if value is not None
     }
     if request.sites:
-        flags["site"] = list(request.sites) if len(request.sites) > 1 else request.sites[0]
+        flags["site"] = list(request.sites)
     if given is not None:
         if request.architecture is not None:
             flags["architecture"] = read_value(request.architecture)

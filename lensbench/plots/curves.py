@@ -48,7 +48,7 @@ def lines(
             y=part[y].to_numpy(),
             name=name,
             legendgroup=name,
-            mode="lines+markers" if markers else "lines",
+            mode="lines+markers" if markers or len(part) < 4 else "lines",
             line={"color": colour(i), "dash": DASHES[i % len(DASHES)], "width": 2},
             marker={"symbol": SYMBOLS[i % len(SYMBOLS)], "size": 7},
             customdata=cells,
@@ -134,7 +134,7 @@ def bars(
             x=[str(v) for v in part[x]],
             y=part[y].to_numpy(),
             name=name,
-            marker={"color": colour(i), "pattern": {"shape": ("", "/", ".", "x")[i % 4]}},
+            marker={"color": colour(i)},
             error_y=_bars(part, y, low, high),
             customdata=cells,
             hovertemplate=(f"<b>{name}</b><br>" if name else "") + text,
@@ -191,6 +191,14 @@ def _bars(part: pd.DataFrame, y: str, low: str | None, high: str | None) -> dict
     }
 
 
+def _log_ticks(values: Any) -> str | int:
+    """1, 2 and 5 of each decade where there are few of them, else the decades alone."""
+    positive = np.asarray(values, dtype=np.float64)
+    positive = positive[positive > 0]
+    few = positive.size == 0 or positive.max() / positive.min() < 200
+    return "D2" if few else 1
+
+
 def _present(*columns: str | None) -> list[str]:
     return [c for c in columns if c is not None]
 
@@ -218,9 +226,9 @@ def _finish(
         height=height,
     )
     if log_x:
-        figure.update_xaxes(type="log")
+        figure.update_xaxes(type="log", dtick=_log_ticks(frame[x]))
     if log_y:
-        figure.update_yaxes(type="log")
+        figure.update_yaxes(type="log", dtick=_log_ticks(frame[y]))
     figure.update_layout(showlegend=color is not None)
     if color is not None:
         figure.update_layout(legend={"title": {"text": title_of(frame, color, labels=labels)}})

@@ -12,6 +12,7 @@ from lensbench.errors import ConfigError
 CSS = """
 .lb-strip{display:block;font-family:ui-monospace,'DejaVu Sans Mono',Menlo,Consolas,monospace;
 font-size:13px;line-height:1.9;overflow-wrap:anywhere}
+.lb-strip.gap .t{margin-right:5px}
 .lb-strip .t{border-radius:3px;padding:1px 1px;white-space:pre-wrap}
 .lb-strip .f{outline:2px solid currentColor;outline-offset:-1px}
 .lb-strip .ws{opacity:.45}
@@ -40,7 +41,8 @@ def token_strip(
 
     ``largest`` is the value of full strength (default: the largest absolute value here); give it,
     so that strips can be compared. Positive values are orange, negative ones blue; the value is
-    also in the token's tooltip, so colour is not the only sign.
+    also in the token's tooltip, so colour is not the only sign. Where no token brings its own
+    space (word-level tokenizers), words are set apart.
 
     Raises:
         ConfigError: not as many values as tokens.
@@ -54,7 +56,8 @@ def token_strip(
         for i, token in enumerate(tokens)
     ]
     name = f' aria-label="{escape(label, quote=True)}"' if label else ""
-    return f'<span class="lb-strip" role="text"{name}>{"".join(spans)}</span>'
+    apart = "" if any(" " in token or "\n" in token for token in tokens) else " gap"
+    return f'<span class="lb-strip{apart}" role="text"{name}>{"".join(spans)}</span>'
 
 
 def _span(token: str, value: float | None, full: float, focus: bool, unit: str) -> str:
