@@ -137,11 +137,17 @@ def _states(
     x = clean[kept].flatten(1)
     rebuilt = [torch.zeros_like(x), mean.to(x).expand_as(x)]
     for codec in codecs:
-        rebuilt.append(codec.decode(codec.encode(x.float())).to(x))
+        rebuilt.append(_rebuilt(codec, x))
     stack = clean.repeat(len(rebuilt) + 1, *(1,) * clean.ndim)
     for i, values in enumerate(rebuilt, 1):
         stack[i, kept] = values.view(-1, *clean.shape[2:])
     return stack
+
+
+def _rebuilt(codec: Codec, x: Float[Tensor, "tokens d_model"]) -> Float[Tensor, "tokens d_model"]:
+    """Reconstruction, computed where the codec's weights are, on the device and type of ``x``."""
+    weights = getattr(codec, "W_dec", x)
+    return codec.decode(codec.encode(x.float().to(weights.device))).to(x)
 
 
 def _continues_at(site: Site) -> int | None:

@@ -6,9 +6,11 @@ import torch
 
 from lensbench import load_model, results
 from lensbench.errors import ConfigError, MismatchError
+from lensbench.saes import train
 from lensbench.saes.evaluation import EvaluationConfig, evaluate
 from lensbench.saes.evaluation_pass import Dictionary
 from lensbench.worlds.atlas import Atlas
+from lensbench.worlds.controls import reinitialised_twin
 from tests.saes_evaluation_helpers import (
     HandSet,
     constant,
@@ -152,6 +154,42 @@ def test_implants_are_recovered_only_when_the_decoder_has_them(planted) -> None:
     assert found.value("implants_recovered", "has") == 1.0
     assert found.value("implants_recovered", "hasn't") == 0.0
     assert found.controls.values["random directions recovered"] == 0.0
+
+
+@pytest.fixture(scope="module")
+def sweep():
+    """A few steps of a tiny sweep: two dictionaries as the trainer gives them."""
+    return {
+        "train": {"tokens": 4096, "batch": 256},
+        "sweep": [{"architecture": "topk", "d_sae": 32, "k": [2, 8], "lr": 3e-3, "site": SITE}],
+    }
+
+
+def test_runs_of_the_trainer_are_taken_as_they_come_with_a_twin_beside(
+    live, model, corpus, sweep, tmp_path
+) -> None:
+    runs = train(live, sweep, progress=False)
+    twin = reinitialised_twin(model, seed=1)
+    acts = run_corpus(twin, corpus, [SITE])
+    twin_store = write_store(tmp_path / "twin", corpus, acts, card=twin.card)
+    twin_run = train(twin_store, sweep, progress=False)[0]
+    config = EvaluationConfig(ce_sequences=16, max_tokens=3000)
+    found = evaluate(runs, live, model, twin=(twin_run, twin_store), config=config)
+    assert found.names == tuple(run.name for run in runs)
+    assert found.architectures == ("topk", "topk")
+    k2, k8 = found.names
+    assert found.value("l0", k2) <= 2
+    assert 2 < found.value("l0", k8) <= 8
+    assert found.value("fvu", k8) < found.value("fvu", k2) < 1
+    frame = found.labels_frame()
+    assert np.isfinite(frame["f1_reinitialised_twin"]).any()
+    assert (frame["f1_reinitialised_twin"] != frame["f1"]).any()
+    assert "label f1, reinitialised_twin" in found.controls.values
+    shorter = write_store(
+        tmp_path / "short", corpus, {SITE: acts[SITE]}, card=twin.card, skip_first=True
+    )
+    with pytest.raises(MismatchError, match=r"twin's store has|stored token ids differ"):
+        evaluate(runs, live, twin=(twin_run, shorter), config=config)
 
 
 def test_sweep_of_eight_costs_at_most_035_and_says_so(live, model) -> None:
