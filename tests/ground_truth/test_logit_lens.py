@@ -126,7 +126,9 @@ def test_another_model_and_a_store_without_the_last_layer_are_refused(
     other = lensbench.load_model(LlamaForCausalLM(model.module.config), certify=False)
     with pytest.raises(MismatchError):
         logit_lens(store, other)
-    short = lensbench.capture(model, [[3, 4, 5]], ["blocks.0.resid_post"], out=tmp_path / "s", context=64)
+    short = lensbench.capture(
+        model, [[3, 4, 5]], ["blocks.0.resid_post"], out=tmp_path / "s", context=64
+    )
     with pytest.raises(MissingDataError, match=r"blocks\.2\.resid_post"):
         logit_lens(short, model)
 

@@ -1,0 +1,310 @@
+"""Capture, train, evaluate, report by the command line, on the bundled model; and what goes wrong.
+
+Sizes are tiny: the point is that every command works on what the one before it left, that nothing
+is lost, and that a mistake is answered in one line with its exit code.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SITE = "blocks.3.resid_post"
+
+
+def run(*args: object) -> int:
+    from lensbench.app.cli import main
+
+    return main([str(a) for a in args])
+
+
+def answer(capsys: pytest.CaptureFixture[str], *args: object) -> dict[str, Any]:
+    capsys.readouterr()
+    code = run(*args, "--json")
+    said = capsys.readouterr()
+    assert code == 0, said.err
+    return json.loads(said.out)
+
+
+@pytest.fixture(scope="module")
+def acts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("flow") / "acts"
+    assert run("capture", "--model", "atlas-dense", "--text", "atlas:240:all", "--profile", "resid",
+               "--out", out, "--layout", "pad", "--context", 64) == 0  # fmt: skip
+    return out
+
+
+@pytest.fixture(scope="module")
+def trained(acts: Path) -> Path:
+    out = acts.parent / "run"
+    assert run("train", "sae", "--store", acts, "--sites", SITE, "--architecture", "topk,relu",
+               "--d-sae", 64, "--k", "4,8", "--tokens", 4096, "--set", "train.batch=256",
+               "--set", "train.log_every=4", "--out", out) == 0  # fmt: skip
+    return out
+
+
+@pytest.fixture(scope="module")
+def evaluated(acts: Path, trained: Path) -> Path:
+    code = run("eval", "sae", trained, "--store", acts, "--model", "atlas-dense", "--max-docs", 24)
+    assert code == 0
+    return trained
+
+
+def test_store_commands_tell_the_truth(acts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    facts = answer(capsys, "store", "info", acts)
+    assert facts["model"] == "atlas-dense"
+    assert facts["documents"] == 240
+    assert facts["complete"]
+    assert {s["site"] for s in facts["sites"]} >= {SITE, "blocks.5.resid_post"}
+    assert answer(capsys, "store", "verify", acts)["verdict"] == "sound"
+    rows = answer(capsys, "store", "sample", acts, "-n", 5)["rows"]
+    assert len(rows) == 5
+    assert all(row["norm"] > 0 for row in rows)
+
+
+def test_a_run_holds_one_folder_per_dictionary(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = answer(capsys, "runs", "show", trained)
+    names = [row["name"] for row in facts["dictionaries"]]
+    assert len(names) == 3, "two k for topk, one relu without k"
+    assert all((trained / name / "config.json").is_file() for name in names)
+    assert facts["state"] == "finished"
+    assert facts["sweep"]["train"]["batch_size"] == 256
+    assert len(answer(capsys, "runs", "ls", trained.parent)["runs"]) == 1
+
+
+def test_evaluation_and_report_are_in_the_run(
+    evaluated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = answer(capsys, "runs", "show", evaluated)
+    assert facts["evaluated"]
+    assert "label f1" in facts["controls"], "the evaluation names its controls"
+    page = answer(capsys, "report", evaluated)
+    html = Path(page["report"]).read_text()
+    assert page["figures"] >= 7
+    for words in ("Sparsity against fidelity", "Logit lens", "Label F1 beside its controls"):
+        assert words in html
+    assert "was not evaluated" not in html
+
+
+def test_report_of_a_run_that_was_not_evaluated_says_what_to_do(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "bare"
+    shutil.copytree(trained, copy, ignore=shutil.ignore_patterns("evaluation"))
+    page = answer(capsys, "report", copy)
+    html = Path(page["report"]).read_text()
+    assert "was not evaluated" in html
+    assert "lensbench eval sae" in html
+
+
+def test_dry_run_counts_and_writes_nothing(
+    acts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = answer(capsys, "train", "sae", "--store", acts, "--sites", SITE, "--d-sae", "64,128",
+                   "--k", 4, "--tokens", 2048, "--set", "train.batch=256", "--out", tmp_path / "r",
+                   "--dry-run")  # fmt: skip
+    assert facts["dictionaries"] == 2
+    assert facts["parameters"] == sum(2 * f * 128 + f + 128 for f in (64, 128))
+    assert facts["steps"] == 8
+    assert facts["seconds"] > 0
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_sweep_file_with_flags_over_it(
+    acts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = tmp_path / "sweep.yaml"
+    sweep.write_text(
+        f"source: {{store: {acts}, site: {SITE}}}\n"
+        "train: {tokens: 1024, batch: 256}\n"
+        "sweep:\n"
+        "  - {architecture: topk, d_sae: [32, 64], k: 4, lr: 1e-3}\n"
+        "  - {architecture: relu, d_sae: 32, l1_coefficient: 2}\n"
+    )
+    facts = answer(capsys, "train", "sae", "-c", sweep, "--tokens", 512, "--dry-run")
+    assert facts["dictionaries"] == 3
+    assert facts["steps"] == 2
+
+
+def test_parts_of_an_array_together_are_the_sweep(
+    acts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, names = tmp_path / "run", []
+    for part in ("1/2", "2/2"):
+        facts = answer(capsys, "train", "sae", "--store", acts, "--sites", SITE, "--d-sae", 32,
+                       "--k", "2,3,4", "--tokens", 512, "--set", "train.batch=256", "--out", out,
+                       "--array", part)  # fmt: skip
+        names.append({row["name"] for row in facts["dictionaries"]})
+    assert [len(n) for n in names] == [2, 1]
+    assert not names[0] & names[1]
+    whole = answer(capsys, "runs", "show", out)
+    assert {row["name"] for row in whole["dictionaries"]} == names[0] | names[1]
+    assert run("train", "sae", "--resume", out) == 3
+    assert "its parts are" in capsys.readouterr().err
+
+
+def test_a_run_is_not_overwritten_and_a_finished_one_resumes_at_once(
+    acts: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("train", "sae", "--store", acts, "--sites", SITE, "--out", trained) == 2
+    assert "already holds a run" in capsys.readouterr().err
+    assert len(answer(capsys, "train", "sae", "--resume", trained)["dictionaries"]) == 3
+
+
+def test_an_interrupt_saves_and_resume_finishes(
+    acts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+    import signal
+
+    from lensbench.saes import reporting
+
+    tick = reporting.Reporter.tick
+
+    def interrupting(self: Any, step: int, states: dict[str, str]) -> None:
+        tick(self, step, states)
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(reporting.Reporter, "tick", interrupting)
+    out = tmp_path / "run"
+    line = ("train", "sae", "--store", acts, "--sites", SITE, "--d-sae", 32, "--k", 4, "--tokens",
+            2048, "--set", "train.batch=256", "--out", out)  # fmt: skip
+    assert run(*line) == 130
+    said = capsys.readouterr().err
+    assert f"--resume {out}" in said
+    assert "Traceback" not in said
+    monkeypatch.setattr(reporting.Reporter, "tick", tick)
+    facts = answer(capsys, "train", "sae", "--resume", out)
+    assert facts["dictionaries"][0]["status"] == "finished"
+    assert answer(capsys, "runs", "show", out)["step"] == 8
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "words"),
+    [
+        (["capture", "--model", "atlas-dense", "--text", "no.txt", "--profile", "resid"], 3,
+         "does not exist"),
+        (["capture", "--model", "atlas-dense", "--text", "atlas:9"], 2, "--profile resid"),
+        (["capture", "--model", "atlas-dense", "--text", "atlas:9", "--profile", "reisd"], 2,
+         "Did you mean 'resid'"),
+        (["capture", "--model", "atlas-dense", "--text", "atlas:9", "--sites",
+          "blocks.3.resid_pots"], 2, "Did you mean 'resid_post'"),
+        (["capture", "--model", "atlas-dense", "--text", "atlas:9", "--sites",
+          "blocks.77.resid_post"], 2, "blocks.77.resid_post"),
+        (["capture", "--model", "atlas-dense", "--text", "atlas:9", "--profile", "resid",
+          "--layout", "pakc"], 2, "Did you mean 'pack'"),
+        (["capture", "--model", "atlas-dense", "--text", "atlas:9", "--profile", "resid",
+          "--dtype", "float8"], 2, "float8"),
+        (["train", "sae"], 2, "--store DIR"),
+        (["train", "sae", "--store", "/no/such/store"], 3, "/no/such/store"),
+        (["train", "sae", "--store", "ACTS", "--architecture", "topkk"], 2, "Did you mean 'topk'"),
+        (["train", "sae", "--store", "ACTS", "--set", "train.tokenz=5"], 2, "tokenz"),
+        (["train", "sae", "--store", "ACTS", "--set", "sweep.lrr=1"], 2, "Did you mean 'lr'"),
+        (["train", "sae", "--store", "ACTS", "--k", "4096"], 2, "k must be in"),
+        (["train", "sae", "--store", "ACTS", "--sites", "blocks.3.mlp_out"], 2, "mlp_out"),
+        (["train", "sae", "--store", "ACTS", "--array", "3/2"], 2, "1 <= i <= n"),
+        (["train", "sae", "--resume", "/no/such/run"], 3, "no run in"),
+        (["train", "sae", "-c", "/no/such.yaml"], 3, "no config file"),
+        (["eval", "sae", "/no/run", "--store", "ACTS", "--model", "atlas-dense"], 3, "no run in"),
+        (["report", "/no/run"], 3, "no run in"),
+        (["runs", "show", "/no/run"], 3, "no run in"),
+        (["runs", "ls", "/no/folder"], 3, "no folder"),
+        (["store", "verify", "/no/store"], 3, "/no/store"),
+        (["store", "rm", "ACTS"], 2, "--yes"),
+        (["store", "rm", "/tmp", "--yes"], 3, "nothing was removed"),
+        (["demo", "--tokens", "900000"], 4, "at most 500,000"),
+        (["demo", "--tokens", "10"], 2, "at least 4096"),
+    ],
+)  # fmt: skip
+def test_mistakes_get_one_clear_line_and_their_code(
+    line: list[str],
+    code: int,
+    words: str,
+    acts: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    line = [str(acts) if part == "ACTS" else part for part in line]
+    if line[0] in ("capture", "train") and "--resume" not in line:
+        line += ["--out", str(tmp_path / "out")]
+    capsys.readouterr()
+    assert run(*line) == code
+    said = capsys.readouterr()
+    assert words in said.err
+    assert said.out == ""
+    assert "Traceback" not in said.err
+    assert said.err.rstrip().splitlines()[-1].startswith("lensbench: ")
+
+
+def test_a_damaged_shard_is_found_and_named(
+    acts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "acts"
+    shutil.copytree(acts, copy)
+    shard = max(copy.rglob("*.safetensors"), key=lambda p: p.stat().st_size)
+    content = bytearray(shard.read_bytes())
+    content[-5] ^= 1
+    shard.write_bytes(content)
+    assert run("store", "verify", copy) == 3
+    assert shard.name in capsys.readouterr().err
+
+
+def test_a_store_of_another_model_is_refused(
+    acts: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    small = LlamaConfig(vocab_size=896, hidden_size=128, intermediate_size=32,
+                        num_hidden_layers=6, num_attention_heads=4,
+                        max_position_embeddings=64)  # fmt: skip
+    LlamaForCausalLM(small).save_pretrained(tmp_path / "other")
+    assert run("eval", "sae", trained, "--store", acts, "--model", tmp_path / "other") == 3
+    assert "not of other" in capsys.readouterr().err
+    assert run("capture", "--model", tmp_path / "other", "--text", "atlas:240:all", "--profile",
+               "resid", "--out", acts, "--layout", "pad", "--context", 64) == 3  # fmt: skip
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+
+
+def test_text_for_a_model_without_a_tokenizer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    small = LlamaConfig(vocab_size=64, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+                        num_attention_heads=2, max_position_embeddings=64)  # fmt: skip
+    LlamaForCausalLM(small).save_pretrained(tmp_path / "bare")
+    (tmp_path / "a.txt").write_text("some words")
+    assert run("capture", "--model", tmp_path / "bare", "--text", tmp_path / "a.txt", "--profile",
+               "resid", "--out", tmp_path / "s") == 2  # fmt: skip
+    assert "has no tokenizer" in capsys.readouterr().err
+
+
+def test_an_empty_text_and_an_unwritable_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty.txt").write_text(" \n\n")
+    line = ("capture", "--model", "atlas-dense", "--profile", "resid")
+    assert run(*line, "--text", tmp_path / "empty.txt", "--out", tmp_path / "s") == 2
+    assert "empty" in capsys.readouterr().err
+    (tmp_path / "file").write_text("x")
+    assert run(*line, "--text", "atlas:5", "--out", tmp_path / "file" / "s") == 3
+    assert "cannot write" in capsys.readouterr().err
+
+
+def test_a_store_is_removed_only_on_request(acts: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "acts"
+    shutil.copytree(acts, copy)
+    assert run("store", "rm", copy) == 2
+    assert copy.is_dir()
+    assert run("store", "rm", copy, "--yes") == 0
+    assert not copy.exists()
