@@ -69,7 +69,7 @@ def test_it_is_a_codec_whose_sparse_and_dense_forms_agree(kind: str) -> None:
 def test_every_engine_gives_the_same_dictionary(kind: str, engine: str) -> None:
     dense, other = (_train(kind, 5, lr=1e-3, engine=e) for e in ("dense", engine))
     for name, value in dense.weights.items():
-        assert abs(value - other.weights[name]).max() < 1e-4  # five steps move them by 5e-3
+        assert abs(value - other.weights[name]).mean() < 1e-5  # five steps move them by 5e-3
     assert dense.history["fvu"][-1] == pytest.approx(other.history["fvu"][-1], rel=1e-4)
 
 
