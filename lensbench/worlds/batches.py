@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lensbench.worlds.atlas import Atlas
-from lensbench.worlds.atlas.world import BOS, Focus
+from lensbench.worlds.atlas.world import BOS
 
 IGNORE = -100
 _OPEN_ROWS = 24
@@ -69,16 +69,9 @@ def pack(documents: Iterator[Sequence[int]], rows: int, width: int) -> Batch:
 
 
 def batch_at(
-    world: Atlas,
-    step: int,
-    *,
-    seed: int,
-    rows: int,
-    width: int,
-    pool: float = 1.0,
-    focus: Focus | None = None,
+    world: Atlas, step: int, *, seed: int, rows: int, width: int, pool: float = 1.0
 ) -> Batch:
     """The batch of one training step: a function of its arguments, so that runs resume exactly."""
     index, bos = world.index, world.index[BOS]
-    spoken = world.documents("train", seed * 100_000_000 + step, pool=pool, focus=focus)
+    spoken = world.documents("train", seed * 100_000_000 + step, pool=pool)
     return pack(([bos, *(index[w] for w in words)] for _, words in spoken), rows, width)

@@ -23,7 +23,7 @@ class WorldTrainConfig(Config):
     """Seed of the initial weights and of the documents."""
     seeds: int = Field(default=1, ge=1)
     """Train this many models with seeds ``seed``, ``seed + 1``, ... into ``out/seed<k>``."""
-    steps: int = Field(default=7_500, ge=1)
+    steps: int = Field(default=4_800, ge=1)
     out: Path = Path("runs/atlas-dense")
     n_layers: int = Field(default=6, ge=1)
     d_model: int = Field(default=128, ge=8)
@@ -35,19 +35,11 @@ class WorldTrainConfig(Config):
     muon_lr: float = Field(default=0.02, gt=0)
     adam_lr: float = Field(default=4e-3, gt=0)
     warmup: int = Field(default=100, ge=0)
-    decay_steps: int = Field(default=2000, ge=1)
+    decay_steps: int = Field(default=1600, ge=1)
     """The learning rate falls linearly to zero over this many last steps (at most half)."""
     pools: tuple[tuple[int, float], ...] = ((320, 0.25), (800, 0.5))
     """(until this step, use this fraction of every entity pool), then all of it: small pools
     early let facts and recall start."""
-    focus: tuple[tuple[int, int, str, float, float], ...] = (
-        (3500, 4500, "recall", 6.0, 1.0),
-        (4500, 5100, "recall", 6.0, 0.2),
-        (5100, 5500, "recall", 6.0, 1.0),
-    )
-    """(from step, until step, family, factor, pool): a family spoken ``factor`` times as often from
-    a fraction of its pools. Recall is a plateau that practice on few entities ends; the last steps
-    speak the world as it is."""
     save_steps: str = ""
     """``log:12`` keeps the 12 largest powers of two up to ``steps``; ``512,2048`` keeps those."""
     evaluate_every: int = Field(default=1000, ge=0)
@@ -59,11 +51,6 @@ class WorldTrainConfig(Config):
     threads: int = Field(default=2, ge=1)
     compile: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
-
-    def focus_at(self, step: int) -> tuple[str, float, float] | None:
-        """(family, factor, pool) in force at ``step``."""
-        spans = (span for span in self.focus if span[0] <= step < span[1])
-        return next(((family, factor, pool) for _, _, family, factor, pool in spans), None)
 
     @property
     def falling(self) -> int:

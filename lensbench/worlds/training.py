@@ -61,7 +61,6 @@ def _train_one(config: WorldTrainConfig, progress: Progress) -> Path:
             rows=config.rows,
             width=config.n_ctx,
             pool=config.pool(step),
-            focus=config.focus_at(step),
         )
         loss = loss_of(model, *_tensors(batch, device))
         loss.backward()

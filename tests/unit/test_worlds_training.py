@@ -145,22 +145,6 @@ def test_learning_rate_and_pools_follow_the_recipe(tmp_path: Path) -> None:
     assert max(scales) == 1.0 == scales[30]
     assert scales[99] == pytest.approx(0.02)
     assert [config.pool(s) for s in (0, 5, 99)] == [0.25, 0.5, 1.0]
-    spans = tiny(tmp_path, focus=[(3, 5, "recall", 6.0, 0.2)])
-    assert [spans.focus_at(s) for s in (2, 3, 5)] == [None, ("recall", 6.0, 0.2), None]
-
-
-def test_a_focus_speaks_a_family_more_often_from_small_pools() -> None:
-    def spoken(**focus: object) -> tuple[float, int]:
-        batches = [batch_at(WORLD, s, seed=0, rows=32, width=64, **focus) for s in range(3)]  # type: ignore[arg-type]
-        tokens = np.concatenate([b.tokens.ravel() for b in batches])
-        words = {WORLD.vocab[t] for t in tokens}
-        qualities = {"red", "blue", "wooden", "heavy", "light", "round", "flat", "broken", "dirty",
-                     "clean", "empty", "golden", "silver", "pink", "grey", "brown"}  # fmt: skip
-        return float((tokens == WORLD.index["recall"]).mean()), len(words & qualities)
-
-    (plain, many), (often, few) = spoken(), spoken(focus=("recall", 6.0, 0.2))
-    assert often > 1.5 * plain
-    assert few <= 5 < many
 
 
 @pytest.mark.parametrize(

@@ -19,21 +19,19 @@ def recall(seed: int) -> Family:
     for n in (2, 3, 4, 5):
         asked = min(n, 3)
         for surface, head, pair, query, keys, values in (
-            ("is", "", "the {k%d} is {v%d}", "the {q%d} is {r%d:answer}", things, qualities),
-            ("colon", "List ", "{k%d} : {v%d}", "{q%d} : {r%d:answer}", things, qualities),
-            ("has", "", "the {k%d} of {v%d}", "the {q%d} of {r%d:answer}", things, names),
+            ("list", "List", "{k%d} {v%d}", "{q%d} {r%d:answer}", things, qualities),
+            ("owners", "List", "{k%d} {v%d}", "{q%d} {r%d:answer}", names, things),
+            ("article", "", "a {k%d} {v%d}", "the {q%d} {r%d:answer}", qualities, things),
         ):
             told = " , ".join(pair % (i, i) for i in range(n))
             back = " , ".join(query % (i, i) for i in range(asked))
-            told = "The" + told[3:] if told.startswith("the") else told
-            pattern = f"{head}{told} ; <recall recall {back} > ."
+            opening = f"{head} {told}" if head else f"A{told[1:]}"
             family.add(
                 surface,
-                pattern,
+                f"{opening} ; <recall recall {back} > .",
                 _recall_slots(n, asked, keys, values),
                 key=["k0", "v0"],
                 variant=str(n),
-                weight=1.0,
                 foil=bound(*(f"v{i}" for i in range(n))),
             )
     return family

@@ -37,15 +37,11 @@ _Live = tuple[tuple[Template, float, Bindings], ...]
 
 @dataclass(eq=False)
 class Mixture:
-    """Templates with priors; ``held_out`` filters the key step, ``pool`` shrinks fixed pools.
-
-    ``small`` names one family whose pools are shrunk further, to the given fraction.
-    """
+    """Templates with priors; ``held_out`` filters the key step, ``pool`` shrinks fixed pools."""
 
     templates: Sequence[Template]
     held_out: HoldOut | None = None
     pool: float = 1.0
-    small: tuple[str, float] | None = None
     _dists: dict[tuple[int, ...] | tuple[int, tuple[str, ...]], Dist] = field(default_factory=dict)
     _cache: dict[tuple[str, ...], tuple[Prediction, _Live]] = field(default_factory=dict)
 
@@ -117,15 +113,10 @@ class Mixture:
             dist = step.pool
             if dist is None:
                 raise ConfigError(f"{template.name}: step {step.slot!r} has no pool")
-            dist = self._shrunk(template, dist)
+            dist = dist.top(self.pool) if self.pool < 1 else dist
             found = self._trainable(template, step, dist, bound) if filtered else dist
             self._dists[key] = found
         return found
-
-    def _shrunk(self, template: Template, dist: Dist) -> Dist:
-        if self.small is not None and self.small[0] == template.family:
-            return dist.top(self.small[1], at_least=5)
-        return dist.top(self.pool) if self.pool < 1 else dist
 
     def _trainable(self, template: Template, step: Step, dist: Dist, bound: Bindings) -> Dist:
         hold = self.held_out

@@ -22,7 +22,6 @@ from lensbench.worlds.atlas.people import People
 from lensbench.worlds.atlas.tokenizer import SPECIALS, save_tokenizer
 
 Split = Literal["train", "heldout", "all", "unknown"]
-Focus = tuple[str, float, float]
 Variant = Literal["english", "equal"]
 SPLITS: tuple[Split, ...] = ("train", "heldout", "all", "unknown")
 BOS, EOS = "[BOS]", END
@@ -86,7 +85,7 @@ class Atlas:
         self.families = tuple(family.name for family in families)
         self.templates = tuple(chain.from_iterable(map(_weighted, families)))
         self.template_names = tuple(t.name for t in self.templates)
-        self._mixtures: dict[tuple[str, float, str, Focus | None], Mixture] = {}
+        self._mixtures: dict[tuple[str, float, str], Mixture] = {}
 
     # ---- words ----------------------------------------------------------------------------
     @cached_property
@@ -106,21 +105,15 @@ class Atlas:
 
     # ---- distributions --------------------------------------------------------------------
     def mixture(
-        self,
-        split: Split | Literal["world"],
-        *,
-        pool: float = 1.0,
-        family: str = "",
-        focus: Focus | None = None,
+        self, split: Split | Literal["world"], *, pool: float = 1.0, family: str = ""
     ) -> Mixture:
         """The exact distribution of a split.
 
         ``train`` leaves the held-out combinations out; ``world`` is everything but strangers and is
         what held-out documents are measured against; ``all`` adds strangers as often as known
-        people; ``unknown`` is known people and strangers alone, half and half. ``focus`` is
-        (family, factor, pool): that family is spoken ``factor`` times as often, from small pools.
+        people; ``unknown`` is known people and strangers alone, half and half.
         """
-        key = (split, pool, family, focus)
+        key = (split, pool, family)
         if key not in self._mixtures:
             wanted = self._speakers(split)
             chosen = [t for t in self.templates if t.family in wanted and family in ("", t.family)]
@@ -128,17 +121,8 @@ class Atlas:
                 raise ConfigError(
                     f"split {split!r} has no family {family!r}; it has {sorted(wanted)}"
                 )
-            if focus is not None:
-                name, factor, _ = focus
-                chosen = [replace(t, prior=t.prior * factor) if t.family == name else t
-                          for t in chosen]  # fmt: skip
             hold = self.hold if split == "train" else None
-            self._mixtures[key] = Mixture(
-                chosen,
-                held_out=hold,
-                pool=pool,
-                small=None if focus is None else (focus[0], focus[2]),
-            )
+            self._mixtures[key] = Mixture(chosen, held_out=hold, pool=pool)
         return self._mixtures[key]
 
     def _speakers(self, split: str) -> set[str]:
@@ -156,19 +140,12 @@ class Atlas:
 
     # ---- documents ------------------------------------------------------------------------
     def documents(
-        self,
-        split: Split,
-        seed: int,
-        *,
-        pool: float = 1.0,
-        family: str = "",
-        focus: Focus | None = None,
+        self, split: Split, seed: int, *, pool: float = 1.0, family: str = ""
     ) -> Iterator[tuple[Template, list[str]]]:
         """Endless (template, words) pairs; words do not include BOS, and end with EOS."""
         if split not in SPLITS:
             raise ConfigError(f"atlas has no split {split!r}; use one of {', '.join(SPLITS)}")
-        speaker: Split | Literal["world"] = "world" if split == "heldout" else split
-        mixture = self.mixture(speaker, pool=pool, family=family, focus=focus)
+        mixture = self.mixture("world" if split == "heldout" else split, pool=pool, family=family)
         rng = random.Random(f"atlas|{self.seed}|{self.variant}|{split}|{family}|{seed}")
         while True:
             i, words = mixture.sample(rng)
