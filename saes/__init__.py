@@ -16,8 +16,16 @@ if TYPE_CHECKING:
     from lensbench.saes.configs import SweepConfig as SweepConfig
     from lensbench.saes.configs import TopKConfig as TopKConfig
     from lensbench.saes.configs import TrainConfig as TrainConfig
+    from lensbench.saes.dashboard import DashboardConfig as DashboardConfig
     from lensbench.saes.dashboard import dashboards as dashboards
+    from lensbench.saes.dashboard import logit_effects as logit_effects
+    from lensbench.saes.dashboard_result import LatentDashboard as LatentDashboard
+    from lensbench.saes.evaluation import EvaluationConfig as EvaluationConfig
     from lensbench.saes.evaluation import evaluate as evaluate
+    from lensbench.saes.evaluation_implants import ImplantRecovery as ImplantRecovery
+    from lensbench.saes.evaluation_implants import implant_recovery as implant_recovery
+    from lensbench.saes.evaluation_pass import Dictionary as Dictionary
+    from lensbench.saes.evaluation_result import SAEEvaluation as SAEEvaluation
     from lensbench.saes.forecast import dry_run as dry_run
     from lensbench.saes.forecast import plan_memory as plan_memory
     from lensbench.saes.formats import load as load
@@ -28,6 +36,14 @@ if TYPE_CHECKING:
     from lensbench.saes.trainer import train as train
 
 _HOME = {
+    "ImplantRecovery": "evaluation_implants",
+    "implant_recovery": "evaluation_implants",
+    "logit_effects": "dashboard",
+    "DashboardConfig": "dashboard",
+    "LatentDashboard": "dashboard_result",
+    "SAEEvaluation": "evaluation_result",
+    "EvaluationConfig": "evaluation",
+    "Dictionary": "evaluation_pass",
     "BatchTopKConfig": "configs",
     "ReLUConfig": "configs",
     "SweepConfig": "configs",
