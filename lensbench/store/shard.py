@@ -9,7 +9,7 @@ import json
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -26,12 +26,10 @@ _NUMPY = {
     "U8": np.dtype("u1"),
 }
 _CODE_OF = {v: k for k, v in _NUMPY.items() if k != "BF16"}
-_EXPONENT: dict[str, tuple[type[np.unsignedinteger[Any]], int]] = {
-    "float16": (np.uint16, 0x7C00),
-    "bfloat16": (np.uint16, 0x7F80),
-}
-_EXPONENT["float32"] = (np.uint32, 0x7F800000)
-_CHUNK = 1 << 20
+# Bits of +infinity as an integer of the same size. NaN lies above it, and -infinity and the
+# negative NaNs lie above -infinity when read without a sign.
+_INFINITY = {"float16": 0x7C00, "bfloat16": 0x7F80, "float32": 0x7F800000}
+_CHUNK = 1 << 18
 Chunks: TypeAlias = "list[bytes | memoryview]"
 """Content of a file in pieces, so that nothing is copied to be joined."""
 
@@ -78,17 +76,19 @@ def checksum(chunks: Chunks) -> str:
 def first_bad_row(rows: torch.Tensor) -> int | None:
     """First row that holds NaN or infinity, or None.
 
-    Looks at exponent bits: several times faster than ``isfinite`` on half precision, and it sees
-    values that overflowed in the conversion.
+    Two maxima over the bits, with and without sign: several times faster than ``isfinite`` on half
+    precision, and it sees values that overflowed in the conversion.
     """
-    kind, mask = _EXPONENT[str(rows.dtype).removeprefix("torch.")]
-    flat = bits(rows).reshape(-1).view(kind)
-    scratch = np.empty(min(_CHUNK, flat.size), dtype=kind)
-    for start in range(0, flat.size, _CHUNK):
-        part = flat[start : start + _CHUNK]
-        exponents = np.bitwise_and(part, kind(mask), out=scratch[: part.size])
-        if exponents.max() == mask:
-            return (start + int(np.argmax(exponents == mask))) // rows.shape[1]
+    top = _INFINITY[str(rows.dtype).removeprefix("torch.")]
+    size = rows.dtype.itemsize
+    signed = bits(rows).reshape(-1).view(f"i{size}")
+    unsigned = signed.view(f"u{size}")
+    negative = top | 1 << (8 * size - 1)
+    for start in range(0, signed.size, _CHUNK):
+        part = slice(start, start + _CHUNK)
+        if signed[part].max() >= top or unsigned[part].max() >= negative:
+            bad = (signed[part] >= top) | (unsigned[part] >= negative)
+            return (start + int(np.argmax(bad))) // rows.shape[1]
     return None
 
 

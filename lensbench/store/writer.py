@@ -1,4 +1,4 @@
-"""Writing a store: shards go to the disk in a thread, each announced once it is safe.
+"""Writing a store: shards go to the disk in threads, each announced once it is safe.
 
 The order inside a shard is: activations, tokens, then the part that names them with their
 checksums. A reader or a resumed capture trusts only what a part or the manifest names, so a kill at
@@ -141,17 +141,19 @@ def _present(folder: Folder, shard: Shard) -> Shard | None:
 
 
 class StoreWriter:
-    """Takes finished shards and puts them on the disk, one at a time, in a thread.
+    """Takes finished shards and puts them on the disk in two threads.
+
+    Two, because one waits for the disk while the other checks, hashes and hands over.
 
     ``submit`` returns at once; ``release`` is called when the buffers may be filled again. An error
-    of the thread is raised by the next ``submit`` or by ``close``.
+    of a thread is raised by the next ``submit`` or by ``close``.
     """
 
     def __init__(self, folder: Folder, manifest: Manifest) -> None:
         self.folder, self.manifest = folder, manifest
         self._known = {s.batch: s for s in manifest.shards}
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
-        self._hasher = ThreadPoolExecutor(1, thread_name_prefix="store-hash")
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="store-writer")
+        self._hasher = ThreadPoolExecutor(2, thread_name_prefix="store-hash")
         self._pending: list[Future[None]] = []
 
     def missing(self, batch: int, sites: Mapping[str, SiteEntry]) -> tuple[str, ...]:
@@ -169,7 +171,7 @@ class StoreWriter:
     ) -> None:
         """Queue one shard: ``rows[site]`` is a contiguous CPU tensor ``[n, width]``."""
         self._raise_failures()
-        job = self._thread.submit(self._write, batch, tokens, dict(rows))
+        job = self._threads.submit(self._write, batch, tokens, dict(rows))
         job.add_done_callback(lambda _: release())
         self._pending.append(job)
 
@@ -191,8 +193,8 @@ class StoreWriter:
             self.stop()
 
     def stop(self) -> None:
-        """Finish the shard being written, drop the queued ones, end the threads."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        """Finish the shards being written, drop the queued ones, end the threads."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
         self._hasher.shutdown(wait=True)
 
     def _raise_failures(self) -> None:

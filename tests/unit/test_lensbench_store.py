@@ -311,3 +311,22 @@ def test_equal_content_gives_equal_bytes(tmp_path) -> None:
     assert len(files) >= 5
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_the_check_for_bad_numbers_agrees_with_isfinite_on_every_bit_pattern(dtype) -> None:
+    from lensbench.store.shard import first_bad_row
+
+    patterns = np.arange(1 << 16, dtype=np.uint16)
+    if dtype is torch.float32:  # the top half decides, whatever the lower half holds
+        low = np.random.default_rng(0).integers(0, 1 << 16, patterns.size).astype(np.uint32)
+        bits = (patterns.astype(np.uint32) << 16 | low).view(np.int32)
+    else:
+        bits = patterns.view(np.int16)
+    values = torch.from_numpy(bits).view(dtype)
+    finite = torch.isfinite(values)
+    assert first_bad_row(values[finite][:, None]) is None
+    for value in values[~finite][:: 7 if dtype is torch.bfloat16 else 31]:
+        block = torch.zeros(9, 3, dtype=dtype)
+        block[5, 1] = value
+        assert first_bad_row(block) == 5
