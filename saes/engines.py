@@ -6,7 +6,7 @@
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
@@ -85,14 +85,16 @@ def candidates(group: Group, tokens: int) -> list[Engine]:
 
 def choose(group: Group, x: Tensor, space: Workspace) -> tuple[Engine, str]:
     """The fastest engine for a group and a line that says how that was found."""
-    times = {e: Stepper(group, e, space).probe(x) for e in candidates(group, len(x))}
-    best = min(times, key=lambda engine: times[engine])
+    times: dict[Engine, float] = {
+        e: Stepper(group, e, space).probe(x) for e in candidates(group, len(x))
+    }
+    best: Engine = min(times, key=lambda engine: times[engine])
     measured = ", ".join(f"{name} {seconds * 1e3:.1f} ms" for name, seconds in times.items())
     return best, f"{best} ({measured} per step of {group.n})"
 
 
 @contextmanager
-def deterministic(on: bool) -> Iterator[None]:
+def deterministic(on: bool) -> Generator[None, None, None]:
     """Only deterministic kernels inside, if ``on``; the setting of before afterwards."""
     before = torch.are_deterministic_algorithms_enabled()
     if on:

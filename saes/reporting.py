@@ -4,7 +4,7 @@ import math
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -65,7 +65,7 @@ class Reporter:
         self._bar: Any = None
 
     @contextmanager
-    def bar(self, steps: int, done: int) -> Iterator[None]:
+    def bar(self, steps: int, done: int) -> Generator[None, None, None]:
         """Show a progress bar where stderr is a terminal."""
         if not (self._progress and sys.stderr.isatty()):
             yield
@@ -189,7 +189,7 @@ class Reporter:
 
 
 @contextmanager
-def stop_requested() -> Iterator[Callable[[], bool]]:
+def stop_requested() -> Generator[Callable[[], bool], None, None]:
     """Turn Ctrl-C and SIGTERM into a flag, so that no step and no write is cut in two.
 
     A second Ctrl-C interrupts at once. Outside the main thread signals cannot be caught, and the

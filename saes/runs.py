@@ -111,8 +111,7 @@ class SAERun(Result):
         """FVU over tokens."""
         from lensbench.plots import lines
 
-        frame = self.to_frame()
-        frame = frame[frame["metric"] == "fvu"]
+        frame = self.to_frame().query("metric == 'fvu'")
         return lines(frame, x="tokens", y="value", unit=UNITS["fvu"], title=f"FVU of {self.name}")
 
 

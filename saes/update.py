@@ -32,7 +32,7 @@ def apply(group: Group, i: int, gradients: Gradients, lr: float, n_tokens: int) 
     bad = (~torch.isfinite(norm + gradients.loss)).to(norm.dtype)
     shrink = torch.ones_like(norm) if config.clip is None else (norm / config.clip).clamp(min=1.0)
     first, second = group.moments(i)
-    torch._fused_adam_(
+    torch._fused_adam_(  # pyright: ignore[reportPrivateImportUsage] - has no public name
         group.parameters(i),
         tensors,
         first,
