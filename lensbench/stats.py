@@ -12,6 +12,9 @@ from jaxtyping import Float, Int
 from lensbench.errors import ConfigError
 
 
+_AT_ONCE = 4_000_000  # counts held at a time: 32 MB
+
+
 @dataclass(frozen=True)
 class Interval:
     """A mean with its 95 % interval and the number of units behind it."""
@@ -54,8 +57,16 @@ def bootstrap_mean(
     sums, counts = np.bincount(index, weights=x), np.bincount(index)
     n = len(sums)
     rng = np.random.default_rng(seed)
-    draws = rng.multinomial(n, np.full(n, 1 / n), size=n_boot)
-    means = (draws @ sums) / (draws @ counts)
+    share = np.full(n, 1 / n)
+    # A few resamples at a time: a matrix of all of them would be n_boot x n.
+    drawn = (rng.multinomial(n, share, size=k) for k in _pieces(n_boot, max(1, _AT_ONCE // n)))
+    means = np.concatenate([(d @ sums) / (d @ counts) for d in drawn])
     tail = (1 - level) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return Interval(float(x.mean()), float(low), float(high), n)
+
+
+def _pieces(total: int, size: int) -> list[int]:
+    """``total`` as a sum of parts of at most ``size``."""
+    whole, rest = divmod(total, size)
+    return [size] * whole + ([rest] if rest else [])

@@ -4,9 +4,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# Machines are shared: how long one example takes says nothing about the code.
+settings.register_profile("lensbench", deadline=None)
+settings.load_profile("lensbench")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -259,5 +259,6 @@ def recovered_share(
 
 
 def _unit_rows(n: int, d: int, seed: int) -> Float[Tensor, "n d"]:
-    generator = torch.Generator().manual_seed(seed)
+    # A stream of its own: a dictionary that starts from the same seed must not start at these rows.
+    generator = torch.Generator().manual_seed(seed ^ 0x5EED_C0DE)
     return nn.functional.normalize(torch.randn(n, d, generator=generator), dim=-1)
