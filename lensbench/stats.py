@@ -11,7 +11,6 @@ from jaxtyping import Float, Int
 
 from lensbench.errors import ConfigError
 
-
 _AT_ONCE = 4_000_000  # counts held at a time: 32 MB
 
 

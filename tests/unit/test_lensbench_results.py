@@ -100,12 +100,14 @@ def test_a_result_is_found_without_importing_its_module_first(tmp_path) -> None:
     from lensbench.saes.evaluation_implants import ImplantRecovery  # any lazily imported kind
 
     assert ImplantRecovery.kind == "ImplantRecovery"
-    io_json = '{"kind": "ImplantRecovery", "module": "%s", "schema": 1, "arrays_sha256": "", "fields": {}}'
+    io_json = '{"kind": "ImplantRecovery", "module": "%s", "schema": 1, "arrays_sha256": "",'
+    io_json += ' "fields": {}}'
     (tmp_path / "result.json").write_text(io_json % ImplantRecovery.__module__)
     code = f"from lensbench import results; results.load({str(tmp_path)!r})"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "missing" in out.stderr  # the class was found; only its fields are not there
     (tmp_path / "result.json").write_text(io_json % "os.path")
+    results._KINDS.pop("ImplantRecovery")
     with pytest.raises(UnknownNameError):
-        results._KINDS.pop("ImplantRecovery")
         results.load(tmp_path)
+    results._KINDS["ImplantRecovery"] = ImplantRecovery
