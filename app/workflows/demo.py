@@ -7,7 +7,7 @@ where the first was stopped: the store and the run are resumable.
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,13 +28,17 @@ if TYPE_CHECKING:
     from lensbench.store import ActivationStore
 
 MODEL, SITE = "atlas-dense", "blocks.3.resid_post"
-MAX_TOKENS, TOKENS_PER_DOC = 500_000, 15
-"""The demo's budget of tokens, and the mean length of a document (to know how many to sample)."""
+MAX_TOKENS = 500_000
+"""The demo's budget of tokens per dictionary."""
+WORDS_PER_DOC, FED_PER_STORED = 11, 1.17
+"""A safe lower bound of the words of a mean document, and tokens run per token stored ([BOS] and
+[EOS] are run but not stored: their huge states would be most of the variance)."""
 SWEEP: list[dict[str, Any]] = [
     {"architecture": "topk", "d_sae": [512, 1024], "k": [8, 16, 32]},
     {"architecture": "batchtopk", "d_sae": 512, "k": 16},
-    {"architecture": "relu", "d_sae": 512, "l1_coefficient": 20.0},
+    {"architecture": "relu", "d_sae": 512, "l1_coefficient": 2.0},
 ]
+TWIN_SWEEP: list[dict[str, Any]] = [{"architecture": "topk", "d_sae": 512, "k": 16}]
 
 
 def run_demo(
@@ -54,9 +58,18 @@ def run_demo(
     say, watch = progress or _silent, time.monotonic()
     seconds: dict[str, float] = {}
     model = open_model(MODEL)
-    store = _timed(seconds, "capture", lambda: _capture(model, out, tokens, seed, progress))
-    runs = _timed(seconds, "train", lambda: _train(store, out, min(tokens, store.n_tokens), seed))
-    facts = _timed(seconds, "evaluate", lambda: _evaluate(out, runs, store, model, seed, progress))
+    store = _timed(
+        seconds,
+        "capture",
+        lambda: _capture(model, out / "acts", tokens, seed, progress, profile="resid"),
+    )
+    sweep = demo_sweep(min(tokens, store.n_tokens), seed)
+    runs = _timed(seconds, "train", lambda: _train(store, out / "run", sweep))
+    say("the control: a twin of the model with random weights")
+    twin = _timed(seconds, "twin", lambda: _twin(model, out, tokens, seed, progress))
+    facts = _timed(
+        seconds, "evaluate", lambda: _evaluate(out, runs, store, model, seed, twin, progress)
+    )
     say("the other libraries")
     packages = _timed(seconds, "peers", lambda: _packages(model, store, runs))
     say("report")
@@ -81,11 +94,11 @@ def run_demo(
     }
 
 
-def demo_sweep(tokens: int, seed: int) -> "SweepConfig":
+def demo_sweep(tokens: int, seed: int, entries: Sequence[dict[str, Any]] = SWEEP) -> "SweepConfig":
     """The eight dictionaries of the demo."""
     from lensbench.saes.configs import SweepConfig
 
-    sweep = [{**entry, "seed": seed, "site": SITE} for entry in SWEEP]
+    sweep = [{**entry, "seed": seed, "site": SITE} for entry in entries]
     settings = {"tokens": tokens, "batch": 512, "log_every": 10, "checkpoint_every": 200}
     return SweepConfig.parse({"train": settings, "sweep": sweep})
 
@@ -97,27 +110,41 @@ def peak_memory() -> float:
 
 
 def _capture(
-    model: "Model", out: Path, tokens: int, seed: int, progress: Callable[..., None] | None
+    model: "Model",
+    out: Path,
+    tokens: int,
+    seed: int,
+    progress: Callable[..., None] | None,
+    **where: Any,
 ) -> "ActivationStore":
     from lensbench import capture
     from lensbench.worlds.atlas import Atlas
 
-    # Twice the documents that are needed on average: capture stops at max_tokens.
-    corpus = Atlas(0).sample(2 * tokens // TOKENS_PER_DOC, "all", seed)
-    return capture(
-        model, corpus, profile="resid", out=out / "acts", layout="pad",
-        context=model.card.n_ctx, batch_size=16, max_tokens=tokens,
-        progress=tokens_done(progress, tokens),
-    )  # fmt: skip
+    corpus = Atlas(0).sample(tokens // WORDS_PER_DOC, "all", seed)
+    fed = int(tokens * FED_PER_STORED)
+    options: dict[str, Any] = {
+        "layout": "pad", "context": model.card.n_ctx, "batch_size": 16, "max_tokens": fed,
+        "exclude_special": True, "progress": tokens_done(progress, fed),
+    }  # fmt: skip
+    return capture(model, corpus, out=out, **where, **options)
 
 
-def _train(store: "ActivationStore", out: Path, tokens: int, seed: int) -> "list[SAERun]":
+def _train(store: "ActivationStore", out: Path, sweep: "SweepConfig") -> "list[SAERun]":
     from lensbench import saes
 
-    return saes.train(
-        store, demo_sweep(tokens, seed), out=out / "run", resume=(out / "run").is_dir(),
-        model_card=store.model,
-    )  # fmt: skip
+    return saes.train(store, sweep, out=out, resume=out.is_dir(), model_card=store.model)
+
+
+def _twin(
+    model: "Model", out: Path, tokens: int, seed: int, progress: Callable[..., None] | None
+) -> "tuple[SAERun, ActivationStore]":
+    """The control: one dictionary trained on the same text through random weights."""
+    from lensbench.worlds.controls import reinitialised_twin
+
+    twin = reinitialised_twin(model, seed + 1)
+    store = _capture(twin, out / "acts-twin", tokens, seed, progress, sites=[SITE])
+    sweep = demo_sweep(min(tokens, store.n_tokens), seed, TWIN_SWEEP)
+    return _train(store, out / "run-twin", sweep)[0], store
 
 
 def _evaluate(
@@ -126,12 +153,13 @@ def _evaluate(
     store: "ActivationStore",
     model: "Model",
     seed: int,
+    twin: "tuple[SAERun, ActivationStore]",
     progress: Callable[..., None] | None,
 ) -> dict[str, Any]:
     from lensbench.saes.evaluation import EvaluationConfig
 
     config = EvaluationConfig(max_tokens=60_000, ce_sequences=256, seed=seed)
-    return evaluate_all(out / "run", runs, store, model, config, progress=progress)
+    return evaluate_all(out / "run", runs, store, model, config, twin=twin, progress=progress)
 
 
 def _packages(

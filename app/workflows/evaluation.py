@@ -77,13 +77,14 @@ def evaluate_all(
     model: "Model",
     config: EvaluationConfig,
     *,
+    twin: "tuple[SAERun, ActivationStore] | None" = None,
     lens_tokens: int = 10_000,
     progress: Say | None = None,
 ) -> dict[str, Any]:
-    """The same on opened things."""
+    """The same on opened things; ``twin`` is one more control of the label table."""
     say = progress or _silent
     say(f"{len(runs)} dictionaries on {store.n_tokens:,} stored tokens")
-    result = evaluate(runs, store, model, config=config)
+    result = evaluate(runs, store, model, twin=twin, config=config)
     result.save(run / EVALUATION)
     say("latents")
     boards = _dashboards(run, runs, store, model, result, config.seed)

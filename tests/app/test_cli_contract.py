@@ -113,7 +113,7 @@ def test_what_libraries_print_does_not_reach_stdout(
     from lensbench.app.workflows import doctor
 
     def noisy(*_: object) -> dict[str, object]:
-        print("a library's banner")
+        sys.stdout.write("a library's banner\n")
         return {"versions": {"python": "3"}, "bundled": []}
 
     monkeypatch.setattr(doctor, "examine", noisy)

@@ -28,7 +28,7 @@ class Page(HTMLParser):
         self._script = (found.get("id") or "code") if tag == "script" else ""
 
     def handle_endtag(self, tag: str) -> None:
-        self._script = ""
+        self._script = "" if tag == "script" else self._script
 
     def handle_data(self, data: str) -> None:
         if self._script:
