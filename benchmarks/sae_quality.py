@@ -1,6 +1,6 @@
 """Quality at equal tokens, and CPU time to a peer's quality: one TopK dictionary, four trainers.
 
-d_model 256, d_sae 4096, k 32, batch 1024; superposed directions with power-law frequencies. Every
+d_model 256, d_sae 2048, k 32, batch 1024; superposed directions with power-law frequencies. Every
 library trains at 3 learning rates x 3 seeds on the same batches in the same order, with the same
 warm-up and decay and dead latents counted after a tenth of the run; its best learning rate is the
 one of smallest mean held-out FVU. FVU, L0 and dead fraction are measured by one function on the
@@ -131,14 +131,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--keep", type=Path, default=Path("sae-quality.json"))
+    parser.add_argument("--engine", default="dense", choices=("dense", "screened"))
     parser.add_argument("--only", nargs="*", default=[])
     args = parser.parse_args()
     threads(1)
     load_peers()
-    job = Job(d_model=256, d_sae=4096, k=32, batch=1024, steps=args.steps, lr=0.0)
+    job = Job(d_model=256, d_sae=2048, k=32, batch=1024, steps=args.steps, lr=0.0)
     data = superposed(job.d_model, job.steps * job.batch, seed=1).split(job.batch)
     held = superposed(job.d_model, HELD_OUT, seed=2)
-    names = ["lensbench (screened)", "lensbench (dense)", *PEERS]
+    names = [f"lensbench ({args.engine})", *PEERS]
     runs = json.loads(args.keep.read_text()) if args.keep.is_file() else {}
     todo = [
         (s, lr, n) for s in SEEDS for lr in LRS for n in names if not args.only or n in args.only

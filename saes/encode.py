@@ -88,14 +88,15 @@ def batch_top_k_codes(
             rows, columns = above(pre, pre.new_full((len(x), 1), max(guess, 1e-30)))
             found, values = (rows, columns), pre[rows, columns]
         else:
+            if guess <= float(screen.bound.max()):  # coarse values could be negative there
+                screen, pre = None, pre_activations(x, weight, bias, space)
+                continue
             rows, columns = screen.above(torch.full((len(x),), guess))
             listed = Codes.listed(x.new_zeros(len(rows)), rows, columns, len(x), len(weight))
             found, values = (rows, columns), _exact(listed, x, weight, bias)
         if int((values >= guess).sum()) >= wanted or guess <= 0:
             break
         guess = guess / 2 if guess > 1e-20 else 0.0
-        if guess <= 0 and screen is not None:
-            screen, pre = None, pre_activations(x, weight, bias, space)
     cut = values.new_tensor(0.0)
     if len(values) > wanted:
         cut = torch.topk(values, wanted, sorted=False)[0].min()
@@ -153,7 +154,10 @@ class _Screen:
         return cls(bits, bound, group_maxima(bits) if bits.shape[1] % GROUP == 0 else None)
 
     def above(self, cut: Float[Tensor, " tokens"]) -> tuple[Tensor, Tensor]:
-        """Rows and columns of a superset of the latents whose exact value is at least ``cut``."""
+        """Rows and columns of a superset of the latents whose exact value is at least ``cut``.
+
+        ``cut`` must be above ``bound``: the bits of negative numbers do not sort.
+        """
         lowest = cut - self.bound
         lowest = lowest - lowest.abs() * 2.0**-8  # the coarse value was itself rounded
         bits = (lowest.clamp(min=0.0).view(torch.int32) >> 16).to(torch.int16)  # rounds down

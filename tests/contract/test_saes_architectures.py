@@ -68,8 +68,11 @@ def test_it_is_a_codec_whose_sparse_and_dense_forms_agree(kind: str) -> None:
 @pytest.mark.parametrize("engine", ["screened", "stacked"])
 def test_every_engine_gives_the_same_dictionary(kind: str, engine: str) -> None:
     dense, other = (_train(kind, 5, lr=1e-3, engine=e) for e in ("dense", engine))
-    for name, value in dense.weights.items():
-        assert abs(value - other.weights[name]).mean() < 1e-5  # five steps move them by 5e-3
+    # The encoder is left out: where a latent fires alone, its gradient at the tied start is zero up
+    # to rounding, and Adam makes a whole step of the rounding.
+    for name in ("W_dec", "b_dec"):
+        difference = abs(dense.weights[name] - other.weights[name])
+        assert difference.mean() < 2e-6  # five steps move them by 5e-3
     assert dense.history["fvu"][-1] == pytest.approx(other.history["fvu"][-1], rel=1e-4)
 
 

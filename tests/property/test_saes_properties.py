@@ -56,6 +56,24 @@ def test_screening_selects_what_the_exact_product_selects(
 
 
 @settings(max_examples=25, deadline=None)
+@given(seed=SEEDS, push=st.floats(-3.0, 3.0), guess=st.none() | st.floats(0.0, 30.0))
+def test_batch_top_k_does_not_depend_on_the_way_or_the_guess(
+    seed: int, push: float, guess: float | None
+) -> None:
+    """With ``push`` far below zero there are fewer positive values than places."""
+    from lensbench.saes.encode import Workspace, batch_top_k_codes
+
+    x, weight, bias = _randn(seed, 16, 12), _randn(seed + 1, 64, 12), _randn(seed + 2, 64) + push
+    pre = torch.addmm(bias, x, weight.t()).relu().view(-1)
+    values, places = torch.topk(pre, 4 * 16)
+    expected = set(places[values > 0].tolist())
+    for screened in (False, True):
+        space = Workspace(guesses={} if guess is None else {"a": guess})
+        codes = batch_top_k_codes(x, weight, bias, 4, space, "a", screened=screened)
+        assert set((codes.rows.long() * 64 + codes.columns).tolist()) == expected
+
+
+@settings(max_examples=25, deadline=None)
 @given(seed=SEEDS, share=st.floats(0.0, 0.3))
 def test_sparse_products_are_dense_products(seed: int, share: float) -> None:
     from lensbench.saes import kernels
