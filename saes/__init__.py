@@ -60,7 +60,7 @@ _HOME = {
     "save": "formats",
     "train": "trainer",
 }
-__all__ = sorted(_HOME)
+__all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll] - the table above
 
 
 def __getattr__(name: str) -> Any:
