@@ -1,8 +1,7 @@
 """The committed atlas-dense: its card's figures measured again, and its circuits.
 
 Figures are compared with ``evaluation.json``, which was measured on the same files; thresholds are
-the aims of the recipe. A family that misses its aim is named in the card and skipped here only if
-the card says so.
+the aims of the recipe. An aim that is missed must be named in the card.
 """
 
 from pathlib import Path
