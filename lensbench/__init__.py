@@ -41,7 +41,7 @@ _EXPORTS = {
     "open_store": "lensbench.store",
 }
 _PACKAGES = ("interventions", "plots", "probes", "saes", "worlds")
-__all__ = [*_EXPORTS, *_PACKAGES, "__version__"]
+__all__ = list[str]((*_EXPORTS, *_PACKAGES, "__version__"))  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

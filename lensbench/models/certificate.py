@@ -46,8 +46,8 @@ class Certificate(Result):
                 for c in failed
             )
             raise ModelError(
-                f"the certificate of {self.model} failed: {listed}. Captures or edits of this model "
-                "would be wrong. load_model(..., certify=False) opens it all the same."
+                f"the certificate of {self.model} failed: {listed}. Captures or edits of this "
+                "model would be wrong. load_model(..., certify=False) opens it all the same."
             )
         return self
 
