@@ -140,10 +140,10 @@ def timed(
 
 def tiny_part(page: Page) -> None:
     """Where Python is what costs: two layers, d_model 64, 4 x 32 tokens."""
-    hf, batches = peers.gpt2(2, 64, 4, 211), [peers.tokens(4, 32, 211, seed=i) for i in range(128)]
+    hf, batches = peers.gpt2(2, 64, 4, 211), [peers.tokens(4, 32, 211, seed=i) for i in range(512)]
     site = ["blocks.0.resid_post"]
     found = timed(middle(hf, 0, batches[0]), hf, site, batches, 2 * ROUNDS + 1)
-    page.heading("Two layers, d_model 64, 128 batches of 4 x 32 tokens, output of the first block")
+    page.heading("Two layers, d_model 64, 512 batches of 4 x 32 tokens, output of the first block")
     page.table(found.table("bare forward"))
     for name in ("lensbench run", "lensbench capture to disk"):
         page.claim(f"{name} over bare forward", found.ratio(name, "bare forward").median, 0.65)
@@ -188,7 +188,7 @@ def main() -> None:
         "model); median and quartiles; ratios are taken within a round. Random weights, the same "
         "in all. Before timing, all captures were checked to agree to 1e-4. `lensbench run` "
         "returns tensors as the peers do; `lensbench capture to disk` also lays the text out, "
-        "converts to float16, checks for NaN, hashes, writes and fsyncs a new store."
+        "converts to float16, checks for NaN, hashes, writes and fsyncs a new store, and opens it."
     )
     if "tiny" in parts:
         tiny_part(page)

@@ -186,7 +186,7 @@ class Page:
         return [
             f"# {self.title}",
             "",
-            f"- command: `python {' '.join(_relative(a) for a in sys.argv)}`",
+            f"- command: `python {_command()}`",
             f"- when: {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}; commit {_commit()}",
             f"- machine: {_machine()}",
             f"- versions: python {platform.python_version()}, {listed}",
@@ -198,6 +198,12 @@ def _machine() -> str:
     cores = os.cpu_count()
     load = ", ".join(f"{x:.1f}" for x in os.getloadavg())
     return f"{device_name()}, {platform.machine()}, {cores} cores, load {load} at the end"
+
+
+def _command() -> str:
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    program = _relative(sys.argv[0]) if spec is None else f"-m {spec.name}"
+    return " ".join([program, *map(_relative, sys.argv[1:])])
 
 
 def _relative(argument: str) -> str:
