@@ -132,7 +132,6 @@ class Reporter:
             }
             self._history.setdefault(name, []).append(line)
             self._folder.metrics(name, line)
-        self._speak(group, step, seconds)
 
     def result(
         self, group: Group, i: int, card: dict[str, Any], step: int, seconds: float
@@ -175,12 +174,14 @@ class Reporter:
         train = self._train
         self._folder.status(state, step, train.steps, step * train.batch_size, states, note)
 
-    def _speak(self, group: Group, step: int, seconds: float) -> None:
-        names = [name for i, name in group.names() if group.alive[i] and name in self._history]
+    def speak(self, step: int, seconds: float) -> None:
+        """One line about the dictionary of smallest FVU, after all were logged at ``step``."""
+        last_lines = {name: lines[-1] for name, lines in self._history.items() if lines}
+        names = [name for name, line in last_lines.items() if line["step"] == step]
         if not names:
             return
-        best = min(names, key=lambda n: self._history[n][-1]["fvu"])
-        last = self._history[best][-1]
+        best = min(names, key=lambda name: last_lines[name]["fvu"])
+        last = last_lines[best]
         speed = step * self._train.batch_size / seconds if seconds > 0 else 0.0
         self.say(
             f"step {step}/{self._train.steps}  {speed:.0f} tokens/s  best {best}: "

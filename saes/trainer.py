@@ -119,6 +119,9 @@ class _Training:
         if resume:
             step = checkpoint.latest([self._folder.of(name) for name in names])
         if step is None:
+            if resume:  # killed before its first checkpoint: what it logged will be logged again
+                for name in names:
+                    self._report.rewind(name, 0)
             first = self._stream.next()
             self._scales = {s: self._scale(s, x) for s, x in first.items()}
             self._make(first, {})
@@ -190,6 +193,7 @@ class _Training:
             self._report.lines(
                 group, variance[group.site], count, self._step, limits, factor, self._seconds
             )
+        self._report.speak(self._step, self._seconds)
         if not any(any(group.alive) for group in self._groups()):
             raise NonFiniteError(
                 f"every dictionary diverged by step {self._step} (loss not finite); {self._last()}."

@@ -153,6 +153,17 @@ def test_folder_has_the_documented_files_and_opens_again(tmp_path: Path) -> None
         saes.open_runs(tmp_path)
 
 
+def test_a_run_killed_before_its_first_checkpoint_starts_afresh(tmp_path: Path) -> None:
+    from lensbench.errors import NonFiniteError
+
+    with pytest.raises(NonFiniteError, match="no checkpoint yet"):
+        _train(Source(bad_at=8), _sweep(), out=tmp_path)
+    again = _train(Source(), _sweep(), out=tmp_path, resume=True)
+    assert all(_same(a, b) for a, b in zip(again, _train(Source(), _sweep()), strict=True))
+    lines = (tmp_path / again[0].name / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [7, 14, 21, 28, 35, 40]
+
+
 def test_status_exists_before_the_first_batch(tmp_path: Path) -> None:
     seen: list[str] = []
 
