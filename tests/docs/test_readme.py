@@ -27,5 +27,5 @@ def test_the_examples_run(tmp_path, monkeypatch) -> None:
     assert len(blocks) == 2
     names: dict[str, object] = {}
     for block in blocks:
-        exec(block, names)  # noqa: S102 - our own README
+        exec(block, names)
     assert (tmp_path / "run" / "status.json").is_file()
