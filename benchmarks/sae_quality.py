@@ -73,8 +73,8 @@ def report(runs: dict[str, dict[str, Any]], names: list[str], job: Job) -> None:
     page = Page("sae-quality", "Quality and time to quality of one TopK dictionary", PACKAGES)
     page.text(
         __doc__ or "",
-        f"d_model {job.d_model}, d_sae {job.d_sae}, k {job.k}, batch {job.batch}; {job.steps} steps; "
-        f"learning rates {LRS}; seeds {SEEDS}.",
+        f"d_model {job.d_model}, d_sae {job.d_sae}, k {job.k}, batch {job.batch}; "
+        f"{job.steps} steps; learning rates {LRS}; seeds {SEEDS}.",
     )
     rates = {name: best_rate(runs, name) for name in names}
     best = {n: [runs[f"{n}|{rates[n]}|{s}"] for s in SEEDS] for n in names}
