@@ -181,7 +181,7 @@ def main() -> None:
     """Run the parts named on the command line."""
     threads(1)
     parts = sys.argv[1:] or ["tiny", "middle", "all"]
-    page = Page("capture", "Capture: time", PACKAGES)
+    page = Page("-".join(["capture", *sys.argv[1:]]), "Capture: time", PACKAGES)
     page.text(
         "Process CPU seconds, one torch thread, cases interleaved in one process in an order drawn "
         f"anew each round; {ROUNDS} rounds after one warm-up ({2 * ROUNDS + 1} for the small "
