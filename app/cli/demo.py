@@ -10,7 +10,7 @@ from lensbench.app.cli.console import Answer, Progress, table
 
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for store, runs and report.")] = Path(
-        "lensbench-demo"
+        "demo-run"
     ),
     tokens: Annotated[int, typer.Option("--tokens", help="Stored tokens.")] = 250_000,
     seed: Annotated[int, typer.Option("--seed", help="Seed of everything.")] = 0,

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; the answer is on stdout, the rest on stderr."""
     args, flags = read_flags(list(sys.argv[1:] if argv is None else argv))
     out = sys.stdout
-    with redirect_stdout(sys.stderr), _stop_on_term():
+    with _stop_on_term():
         code, answer = _guarded(args, flags, out)
     if answer is not None:
         out.write((dump(answer.document) if flags.json else answer.text.rstrip()) + "\n")

@@ -38,10 +38,13 @@ def title_of(
 
 
 def groups(frame: pd.DataFrame, by: str | None) -> list[tuple[str, pd.DataFrame]]:
-    """Sub-frames by the values of ``by``, in order of appearance; one unnamed group without."""
+    """Sub-frames by the values of ``by``, in order of appearance; one unnamed group without.
+
+    Names are escaped: plotly reads a little HTML in legends.
+    """
     if by is None:
         return [("", frame)]
-    return [(str(key), part) for key, part in frame.groupby(by, sort=False)]
+    return [(escape_all([str(key)])[0], part) for key, part in frame.groupby(by, sort=False)]
 
 
 def hover(

@@ -191,12 +191,15 @@ def _bars(part: pd.DataFrame, y: str, low: str | None, high: str | None) -> dict
     }
 
 
-def _log_ticks(values: Any) -> str | int:
-    """1, 2 and 5 of each decade where there are few of them, else the decades alone."""
+def _log_ticks(values: Any) -> dict[str, Any]:
+    """1, 2 and 5 of each decade, written out, where there are few decades; else plotly's own."""
     positive = np.asarray(values, dtype=np.float64)
     positive = positive[positive > 0]
-    few = positive.size == 0 or positive.max() / positive.min() < 200
-    return "D2" if few else 1
+    if not positive.size or positive.max() / positive.min() > 2000:
+        return {"dtick": 1}
+    low, high = np.floor(np.log10(positive.min())), np.ceil(np.log10(positive.max()))
+    ticks = [m * 10.0**e for e in np.arange(low - 1, high + 1) for m in (1, 2, 5)]
+    return {"tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
 
 
 def _present(*columns: str | None) -> list[str]:
@@ -226,9 +229,9 @@ def _finish(
         height=height,
     )
     if log_x:
-        figure.update_xaxes(type="log", dtick=_log_ticks(frame[x]))
+        figure.update_xaxes(type="log", **_log_ticks(frame[x]))
     if log_y:
-        figure.update_yaxes(type="log", dtick=_log_ticks(frame[y]))
+        figure.update_yaxes(type="log", **_log_ticks(frame[y]))
     figure.update_layout(showlegend=color is not None)
     if color is not None:
         figure.update_layout(legend={"title": {"text": title_of(frame, color, labels=labels)}})

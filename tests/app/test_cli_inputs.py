@@ -59,19 +59,28 @@ def test_a_malformed_setting_is_named(item: str) -> None:
         assignments([item])
 
 
-def test_an_unknown_model_offers_the_nearest_and_exits_three(
+def test_a_misspelt_bundled_model_is_offered_without_asking_the_hub(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(name: str, **_: object) -> None:
+        raise AssertionError(f"the hub was asked for {name}")
+
+    monkeypatch.setattr("lensbench.models.load_model", asked)
+    assert run("doctor", "--model", "atlas-dens") == 3
+    assert "Did you mean 'atlas-dense'?" in capsys.readouterr().err
+
+
+def test_a_model_that_is_nowhere_is_missing(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from lensbench.errors import UnknownNameError
-    from lensbench.models import loading
 
     def missing(name: str, **_: object) -> None:
         raise UnknownNameError("model", name, known=["atlas-dense"])
 
     monkeypatch.setattr("lensbench.models.load_model", missing)
-    assert loading.bundled_models is not None
-    assert run("doctor", "--model", "atlas-dens") == 3
-    assert "Did you mean 'atlas-dense'?" in capsys.readouterr().err
+    assert run("doctor", "--model", "gpt7") == 3
+    assert "no model named 'gpt7'" in capsys.readouterr().err
 
 
 def test_a_model_folder_that_is_not_there_never_asks_the_hub(

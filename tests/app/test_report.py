@@ -50,7 +50,8 @@ def html() -> str:
     )
 
     frame = pd.DataFrame({"x": [1.0, 2.0], "y": [0.5, float("nan")], "who": [EVIL, "b"]})
-    figure = plots.scatter(frame, x="x", y="y", text="who", title="t")
+    frame[EVIL] = 1
+    figure = plots.scatter(frame, x="x", y="y", color="who", text="who", title="t")
     contexts = (Context((EVIL, " b"), (0.2, 2.0), 1), Context(("c", "d"), (1.0, 0.0), 0))
     blocks = (
         Text(EVIL),
@@ -91,6 +92,15 @@ def test_text_from_models_is_inert_everywhere(html: str) -> None:
     assert not [a for t, a in tags if t == "img"]
     assert html.count("<script>") == 2, "plotly and our few lines"
     assert "alert('x')</script>" not in html
+
+
+def test_json_in_the_page_cannot_end_its_script() -> None:
+    from lensbench.app.report import _json_tag
+
+    tag = _json_tag("a", json.dumps({"name": "</script><b>&"}))
+    inside = tag.removeprefix('<script type="application/json" id="a">').removesuffix("</script>")
+    assert "<" not in inside
+    assert json.loads(inside) == {"name": "</script><b>&"}
 
 
 def test_plotly_is_there_once_and_figures_carry_their_data(html: str) -> None:

@@ -188,3 +188,14 @@ def test_the_upload_button_is_off() -> None:
     from lensbench.plots import CONFIG
 
     assert CONFIG["showSendToCloud"] is False
+
+
+def test_log_axes_write_their_ticks_out_and_names_are_inert() -> None:
+    from lensbench import plots
+
+    frame = pd.DataFrame({"l0": [8.0, 32.0], "y": [0.5, 0.9], "who": ["<a href=x>", "b"]})
+    figure = plots.scatter(frame, x="l0", y="y", color="who", log_x=True)
+    assert {"10", "20", "5"} <= set(figure.layout.xaxis.ticktext)
+    assert figure.data[0].name == "&lt;a href=x&gt;"
+    wide = pd.DataFrame({"l0": [1e-6, 1.0], "y": [0.5, 0.9]})
+    assert plots.scatter(wide, x="l0", y="y", log_x=True).layout.xaxis.dtick == 1
