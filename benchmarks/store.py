@@ -21,7 +21,7 @@ from lensbench.store.folder import open_folder
 from lensbench.store.manifest import Manifest, SiteEntry
 from lensbench.store.writer import ShardTokens, StoreWriter, begin, finish
 
-SHARDS, ROWS, WIDTH, CONTEXT, ROUNDS = 4, 65536, 768, 128, 5
+SHARDS, ROWS, WIDTH, CONTEXT, ROUNDS = 4, 65536, 768, 128, 11
 SITE = "blocks.6.resid_post"
 MIB = SHARDS * ROWS * WIDTH * 2 / 2**20
 
