@@ -4,7 +4,9 @@
   that learning rates, penalties and the gradient clip mean the same at every site. The median is
   used because a few tokens (often the first of a text) can be a hundred times longer than others.
 - ``W_dec``: rows drawn from a normal distribution with the dictionary's own seed, unit length.
-- ``W_enc``: the transpose of the decoder (Gao et al. 2024, appendix A.1).
+- ``W_enc``: the transpose of the decoder (Gao et al. 2024, appendix A.1), times the factor with
+  which the first batch is reconstructed best. Without it many latents that fire together overshoot,
+  and training spends its first steps on shrinking the encoder.
 - ``b_dec``: geometric median of the first batch (Bricken et al. 2023); ``b_enc``: zero.
 """
 
@@ -15,10 +17,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lensbench.errors import NonFiniteError
-from lensbench.saes.configs import DictionaryConfig
+from lensbench.saes.configs import BatchTopKConfig, DictionaryConfig, TopKConfig
 from lensbench.saes.group import Group
 
 MEDIAN_ROWS, MEDIAN_STEPS = 4096, 30
+FACTOR_ROWS = 512
 
 
 def scale_of(x: Float[Tensor, "tokens d_model"]) -> float:
@@ -58,16 +61,34 @@ def new_group(
     """A group ready for its first step; ``first_batch`` is in the units of the source."""
     d_model, device = first_batch.shape[1], first_batch.device
     decoders = torch.stack([_decoder(c.seed, c.d_sae, d_model) for c in configs]).to(device)
-    centre = geometric_median(first_batch * scale)
+    x = first_batch * scale
+    centre = geometric_median(x)
+    encoders = [
+        decoder * encoder_factor(config, x[:FACTOR_ROWS] - centre, decoder)
+        for config, decoder in zip(configs, decoders, strict=True)
+    ]
     return Group(
         configs=configs,
         site=site,
         scale=scale,
-        W_enc=decoders.clone(),
+        W_enc=torch.stack(encoders),
         b_enc=torch.zeros(decoders.shape[:2], device=device),
         W_dec=decoders,
         b_dec=centre.repeat(len(configs), 1),
     )
+
+
+def encoder_factor(
+    config: DictionaryConfig, x: Float[Tensor, "tokens d_model"], decoder: Tensor
+) -> float:
+    """``<x, y> / <y, y>``, ``y`` the reconstruction with ``W_enc = W_dec^T``; 1 where y is 0."""
+    acts = (x @ decoder.t()).relu_()
+    if isinstance(config, TopKConfig | BatchTopKConfig):
+        values, indices = torch.topk(acts, config.k, dim=1)
+        acts = torch.zeros_like(acts).scatter_(1, indices, values)
+    y = acts @ decoder
+    length = float((y * y).sum())
+    return float((x * y).sum()) / length if length > 0 else 1.0
 
 
 def _decoder(seed: int, d_sae: int, d_model: int) -> Float[Tensor, "d_sae d_model"]:
