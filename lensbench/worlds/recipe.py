@@ -35,7 +35,7 @@ class WorldTrainConfig(Config):
     muon_lr: float = Field(default=0.02, gt=0)
     adam_lr: float = Field(default=4e-3, gt=0)
     warmup: int = Field(default=100, ge=0)
-    decay_steps: int = Field(default=1600, ge=1)
+    decay_steps: int = Field(default=2300, ge=1)
     """The learning rate falls linearly to zero over this many last steps (at most half)."""
     pools: tuple[tuple[int, float], ...] = ((320, 0.25), (800, 0.5))
     """(until this step, use this fraction of every entity pool), then all of it: small pools
