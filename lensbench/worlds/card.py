@@ -13,6 +13,7 @@ from lensbench.stats import Interval
 from lensbench.worlds.atlas import Atlas
 from lensbench.worlds.measure import (
     accuracy,
+    accuracy_by_wording,
     before_key,
     floor_gap,
     induction_scores,
@@ -64,6 +65,7 @@ def evaluate_model(
         "loss_fresh": asdict(floor_gap(module, fresh)),
         "accuracy_heldout": _rows(accuracy(world, module, n=n, seed=seed)),
         "accuracy_train": _rows(accuracy(world, module, split="train", n=n, seed=seed)),
+        "recall_by_wording": _rows(accuracy_by_wording(world, module, "recall", n=n, seed=seed)),
         "excess_nats_per_token": _excess(world, module, held_out),
         "induction_head": {"layer": int(layer), "head": int(head), "score": float(heads.max())},
         "induction_heads_at_aim": int((heads >= INDUCTION_AIM).sum()),
@@ -180,6 +182,10 @@ def _not_learnt(found: dict[str, Any]) -> str:
         for family, row in found["accuracy_heldout"].items()
         if family in AIMS and row["mean"] < AIMS[family]
     ]
+    by_wording = found["recall_by_wording"]
+    if any(row["mean"] < AIMS["recall"] for row in by_wording.values()):
+        parts = (f"{name} {row['mean']:.3f}" for name, row in by_wording.items())
+        lines.append(f"- Recall per wording: {', '.join(parts)}.")
     gap = found["loss_heldout"]["gap"]["mean"]
     if gap > GAP_AIM:
         lines.append(f"- Held-out loss is {gap:.3f} nats above the floor, aim {GAP_AIM}.")

@@ -54,6 +54,17 @@ def accuracy(
     }
 
 
+def accuracy_by_wording(
+    world: Atlas, module: Any, family: str, *, split: Split = "heldout", n: int = 500, seed: int = 0
+) -> dict[str, Interval]:
+    """Top-1 accuracy on one family's questions, per wording (template without its variant)."""
+    asked = world.questions(family, n, split, seed)
+    hits = answer_hits(module, asked).astype(float)
+    surface = {t.name: t.surface for t in world.templates}
+    wordings = np.array([surface[name] for name in asked.templates])
+    return {w: bootstrap_mean(hits[wordings == w]) for w in sorted(set(wordings.tolist()))}
+
+
 def before_key(world: Atlas, corpus: Corpus) -> np.ndarray:
     """Tokens whose next word completes a held-out key: there, training never saw what comes."""
     flags = np.zeros(len(corpus.tokens), dtype=bool)
