@@ -9,6 +9,7 @@ from lensbench.app.cli import (
     demo,
     doctor,
     evaluate,
+    page,
     report,
     runs,
     store,
@@ -38,6 +39,7 @@ def build() -> typer.Typer:
     app.add_typer(runs.group(), name="runs")
     app.add_typer(world.group(), name="world")
     app.command("doctor")(doctor.doctor)
+    app.command("app")(page.app)
     return app
 
 
