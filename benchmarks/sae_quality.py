@@ -22,7 +22,7 @@ from benchmarks.harness import Page, threads
 from benchmarks.sae_peers import PACKAGES, PEERS, Job, lensbench, load_peers, superposed
 from lensbench.saes.sae import SAE
 
-LRS, SEEDS, LOOKS = (3e-4, 1e-3, 3e-3), (0, 1, 2), 20
+LRS, SEEDS, LOOKS = (1e-3, 3e-3, 1e-2), (0, 1, 2), 20
 HELD_OUT = 8192
 
 

@@ -16,7 +16,11 @@ def _kinds() -> list[str]:
 
 
 def _batches(n: int) -> list[torch.Tensor]:
-    return [torch.randn(BATCH, D, generator=torch.Generator().manual_seed(i)) for i in range(n)]
+    """Sums of a few of 24 directions: something that a dictionary can learn."""
+    rng = torch.Generator().manual_seed(77)
+    truth = torch.randn(24, D, generator=rng)
+    weights = torch.rand(n, BATCH, 24, generator=rng)
+    return list((weights * (torch.rand(weights.shape, generator=rng) < 0.1)) @ truth)
 
 
 def _sweep(kind: str, steps: int, engine: str = "dense", **changes: Any) -> dict[str, Any]:

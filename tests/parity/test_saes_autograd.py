@@ -40,6 +40,7 @@ def _group(kind: str, *, n: int = 1, dead: int = 0, **changes: Any) -> Any:
     torch.manual_seed(0)
     group = new_group([_config(kind, seed=s, **changes) for s in range(n)], "s", _x(), 1.0)
     with torch.no_grad():
+        group.W_enc.copy_(group.W_dec)
         group.b_enc.normal_(0, 0.1)
         group.b_dec.normal_(0, 0.3)
         group.W_enc.add_(torch.randn_like(group.W_enc) * 0.05)
