@@ -34,6 +34,7 @@ from lensbench.store.writer import (
     begin,
     compare,
     finish,
+    present,
     read_manifest,
 )
 
@@ -133,7 +134,8 @@ def _already_there(folder: Folder, header: Manifest, entries: Mapping[str, SiteE
         return False
     known = read_manifest(folder)
     compare(known, header, folder.url)
-    return known.complete and set(entries) <= set(known.covered())
+    whole = all(present(folder, shard) == shard for shard in known.shards)
+    return known.complete and whole and set(entries) <= set(known.covered())
 
 
 def _capture(

@@ -98,7 +98,7 @@ def begin(folder: Folder, header: Manifest, sites: Mapping[str, SiteEntry]) -> M
     else:
         known = read_manifest(folder)
         compare(known, header, folder.url)
-        kept = tuple(s for shard in known.shards if (s := _present(folder, shard)) is not None)
+        kept = tuple(s for shard in known.shards if (s := present(folder, shard)) is not None)
         merged = {**known.sites, **{k: v for k, v in sites.items() if k not in known.sites}}
         manifest = replace(known, sites=merged, shards=kept, complete=False)
     save(folder, manifest)
@@ -134,7 +134,7 @@ def _called(entry: Mapping[str, Any]) -> str:
     return f" ({name})" if name else ""
 
 
-def _present(folder: Folder, shard: Shard) -> Shard | None:
+def present(folder: Folder, shard: Shard) -> Shard | None:
     """The shard without files that are gone or cut short; None when its tokens are."""
     found = {k: f for k, f in shard.files.items() if folder.size(f.path) == f.bytes}
     return replace(shard, files=found) if TOKENS in found else None

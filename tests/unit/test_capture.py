@@ -432,3 +432,20 @@ def test_progress_counts_tokens(model, tmp_path) -> None:
     store = take(model, tmp_path, progress=seen.append)
     assert seen == sorted(seen)
     assert seen[-1] == store.n_tokens
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_a_deleted_shard_of_a_finished_store_is_redone_alone(model, tmp_path, runs) -> None:
+    take(model, tmp_path / "s")
+    first = sorted((tmp_path / "s" / "acts").rglob("*.safetensors"))[0]
+    bytes_before = first.read_bytes()
+    whole = len(runs)
+    runs.clear()
+    take(model, tmp_path / "s")
+    assert runs == []  # control: nothing to do
+    first.unlink()
+    store = take(model, tmp_path / "s")
+    assert first.read_bytes() == bytes_before
+    assert store.complete
+    assert store.verify() == []
+    assert 0 < len(runs) < whole
