@@ -1,7 +1,8 @@
 """The whole bench once: capture, sweep, evaluation, lens, peers, report.
 
-On two cores within five minutes and 3 GB. A second call with the same folder and settings goes on
-where the first was stopped: the store and the run are resumable.
+On two cores within five minutes and 3 GB. One thread does it all: matrices of 128 columns are too
+small to share (on a busy machine two threads took five times the processor time). A second call
+with the same folder and settings goes on where the first was stopped.
 """
 
 import resource
@@ -55,6 +56,15 @@ def run_demo(
         raise BudgetError(f"the demo uses at most {MAX_TOKENS:,} tokens; got --tokens {tokens:,}")
     if tokens < 4096:
         raise ConfigError(f"the demo needs at least 4096 tokens to train on, got {tokens:,}")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _run(out, tokens, seed, progress)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _run(out: Path, tokens: int, seed: int, progress: Callable[..., None] | None) -> dict[str, Any]:
     say, watch = progress or _silent, time.monotonic()
     seconds: dict[str, float] = {}
     model = open_model(MODEL)
