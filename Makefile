@@ -56,8 +56,16 @@ $(TREE): FORCE
 	   for d, m in (('lensbench', 'lensbench'), *((x, 'lensbench/' + x) for x in ('saes', 'probes', 'interventions', 'app')))]"
 FORCE:
 
-bench: $(READY)
-	$(BIN)/python -m benchmarks.run
+# Peers whose pins clash with ours go, without their dependencies, into a folder of their own.
+PEERS  := build/peers
+$(PEERS)/.ready: $(READY)
+	$(BIN)/python -m pip install --quiet --no-deps --target $(PEERS) dictionary-learning==0.1.0 \
+	  eai-sparsify==1.3.3 simple-parsing natsort schedulefree docstring-parser
+	touch $@
+
+bench: $(PEERS)/.ready
+	for page in store memory capture sae_step sae_sweep sae_quality; do \
+	  LENSBENCH_PEERS=$(PEERS) $(BIN)/python -W ignore -m benchmarks.$$page || exit 1; done
 
 clean:
 	rm -rf $(VENV) build/typecheck build *.egg-info demo-run
