@@ -17,8 +17,16 @@ def cards(data: Sequence[RunData]) -> tuple[tuple[str, str], ...]:
             continue
         summary = result.summary()
         n = f"n = {result.n_documents:,} documents"
+        scored = 0
+        if "ce_recovered_zero" in result.metrics:
+            scored = int(result.counts[:, result.metrics.index("ce_recovered_zero")].max())
         if "best ce_recovered_zero" in summary:
-            out.append((f"{summary['best ce_recovered_zero']:.3f}", f"best CE recovered, {n}"))
+            out.append(
+                (
+                    f"{summary['best ce_recovered_zero']:.3f}",
+                    f"best CE recovered, n = {scored:,} documents",
+                )
+            )
         out.append((f"{1 - summary['best explained_variance']:.3f}", f"lowest FVU, {n}"))
         if "label f1, mean" in summary:
             control = max(result.controls.values.values(), default=float("nan"))
