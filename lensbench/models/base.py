@@ -76,12 +76,9 @@ class Forward:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelCard:
-    """Identity and shape of a model."""
+class Shape:
+    """Sizes of a model."""
 
-    name: str
-    family: str
-    revision: str | None
     n_layers: int
     d_model: int
     n_heads: int
@@ -90,6 +87,15 @@ class ModelCard:
     d_mlp: int
     d_vocab: int
     n_ctx: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard(Shape):
+    """Identity and sizes of a model."""
+
+    name: str
+    family: str
+    revision: str | None
     dtype: str
     fingerprint: str
     backend: str = "native"

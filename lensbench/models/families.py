@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from lensbench.errors import ConfigError, UnknownNameError
+from lensbench.models.base import Shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,20 +90,6 @@ FAMILIES: dict[str, Family] = {
     "qwen3": _LLAMA,
 }
 """``config.model_type`` of transformers -> paths."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shape:
-    """Sizes read from a transformers config."""
-
-    n_layers: int
-    d_model: int
-    n_heads: int
-    n_kv_heads: int
-    d_head: int
-    d_mlp: int
-    d_vocab: int
-    n_ctx: int
 
 
 def family_of(config: Any) -> Family:
