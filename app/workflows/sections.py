@@ -63,7 +63,7 @@ def pareto(data: RunData, prefix: str = "") -> Section:
             frame, x="l0", y=metric, color="architecture", low="low", high="high", text="name",
             front="max" if best == "max" else "min", labels=LABELS, log_x=True,
             title=f"{LABELS[metric]} ({'higher' if best == 'max' else 'lower'} is better)",
-            subtitle=f"95 % bootstrap over {int(frame['n'].max()):,} documents",
+            subtitle=f"95 % bootstrap over {np.asarray(frame['n']).max():,} documents",
         )  # fmt: skip
         drawn.update_layout(legend={"orientation": "h", "y": -0.28, "title": {"text": ""}})
         pair.append(Figure(drawn, _caption(metric)))
