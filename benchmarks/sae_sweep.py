@@ -52,11 +52,11 @@ def ours(width: int, first: Tensor, engine: str | None) -> tuple[Callable[[Tenso
     return step, how
 
 
-def theirs(width: int, batch: int) -> Callable[[Tensor], Any]:
+def theirs(width: int, batch: int, d_model: int = 512) -> Callable[[Tensor], Any]:
     """A step of SAELens' MultiSAETrainer: the body of its ``fit`` without the progress bar."""
     from sae_lens.training.multi_sae_trainer import MultiSAETrainer
 
-    jobs = [Job(512, width, k, batch, 1000, 3e-4, seed=i) for i, k in enumerate(KS)]
+    jobs = [Job(d_model, width, k, batch, 1000, 3e-4, seed=i) for i, k in enumerate(KS)]
     saes = {f"d{i}": sae_lens_sae(job) for i, job in enumerate(jobs)}
     trainer = MultiSAETrainer(
         cfg=sae_lens_config(jobs[0]),
