@@ -36,7 +36,7 @@ class NativeModel(Model):
         self.layout = Layout(module, tokenizer)
         _open_attention(module)
         if module not in _TAPS:
-            _TAPS[module] = Taps(module, self.layout.family)
+            _TAPS[module] = Taps(module, self.layout.family, card.n_heads)
         self.trunk = Trunk(module, _TAPS[module], card.n_layers)
 
     @property

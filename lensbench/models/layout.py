@@ -27,7 +27,7 @@ class Layout:
         if self.family.gate is None and not self.family.fused:
             absent.add("mlp.gate")
         if not getattr(module, "_supports_attention_backend", False):
-            absent |= ATTENTION_KEYS
+            absent |= ATTENTION_KEYS - {"attn.z"}  # z is read at the output projection
         self.sites = self._list_sites(absent)
         self._known = frozenset(self.sites)
 

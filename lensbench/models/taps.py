@@ -37,8 +37,9 @@ class BlockForward:
 class Taps:
     """All hooks of one module, made once."""
 
-    def __init__(self, module: nn.Module, family: Family) -> None:
-        self.family = family
+    def __init__(self, module: nn.Module, family: Family, n_heads: int) -> None:
+        self.family, self._n_heads = family, n_heads
+        self._open_attention = bool(getattr(module, "_supports_attention_backend", False))
         blocks = submodule(module, family.blocks)
         self.attention = {id(submodule(b, family.attn)): i for i, b in enumerate(blocks.children())}
         embedding = module.get_input_embeddings()  # pyright: ignore[reportCallIssue] - transformers
@@ -61,6 +62,8 @@ class Taps:
             norm = submodule(block, path)
             norm.register_forward_hook(self._norm((name, layer), norm))
         submodule(block, family.attn_out).register_forward_hook(self._attn_out(layer))
+        if not self._open_attention:
+            submodule(block, family.o_proj).register_forward_pre_hook(self._z(layer))
         if not family.parallel:
             submodule(block, family.ln2).register_forward_pre_hook(self._resid_mid(layer))
         if family.fused:
@@ -138,6 +141,23 @@ class Taps:
             if mid_key in session.edits and session.resid_pre is not None:
                 x = session.tap(mid_key, session.resid_pre + x) - session.resid_pre
             return replace_first(out, x)
+
+        return hook
+
+    def _z(self, layer: int) -> Callable[..., Any]:
+        """``attn.z`` at the input of the output projection, for families without the interface."""
+        key: Key = ("attn.z", layer)
+
+        def hook(module: nn.Module, args: tuple[Tensor, ...]) -> Any:
+            del module
+            session = self.session()
+            if session is None or key not in session.keys:
+                return None
+            x = args[0]
+            heads = x.view(
+                -1, session.columns.positions.shape[1], self._n_heads, x.shape[-1] // self._n_heads
+            )
+            return (session.tap(key, heads).reshape(x.shape), *args[1:])
 
         return hook
 

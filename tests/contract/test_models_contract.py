@@ -183,3 +183,27 @@ def test_run_layers_composes(model) -> None:
     torch.testing.assert_close(out, acts["blocks.2.resid_post"], rtol=0, atol=0)
     half, _ = model.run_layers(acts["blocks.1.resid_pre"], 1, 2)
     assert float((half - out).abs().max()) > 1e-2  # control: fewer layers, another state
+
+
+def test_without_the_attention_interface_z_remains_and_the_rest_is_refused(model) -> None:
+    import copy
+
+    import lensbench
+    from lensbench.errors import UnknownSiteError
+    from lensbench.plan import Zero, edit
+
+    module = copy.deepcopy(model.module)
+    module.set_attn_implementation("eager")
+    module._supports_attention_backend = False
+    plain = lensbench.load_model(module, certify=False)
+    assert plain.certify(fresh=True).passed
+    ours = model.run(IDS, capture=["blocks.1.attn.z"], logits="none").acts["blocks.1.attn.z"]
+    theirs = plain.run(IDS, capture=["blocks.1.attn.z"], logits="none").acts["blocks.1.attn.z"]
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=2e-4)
+    plan = edit("blocks.1.attn.z", Zero(), heads=[2], positions=[3])
+    torch.testing.assert_close(
+        plain.run(IDS, plan).logits, model.run(IDS, plan).logits, rtol=0, atol=2e-3
+    )
+    assert float((plain.run(IDS, plan).logits - plain.run(IDS).logits).abs().max()) > 5e-3
+    with pytest.raises(UnknownSiteError, match="does not have it"):
+        plain.run(IDS, capture=["blocks.1.attn.pattern"])
