@@ -207,3 +207,15 @@ def test_without_the_attention_interface_z_remains_and_the_rest_is_refused(model
     assert float((plain.run(IDS, plan).logits - plain.run(IDS).logits).abs().max()) > 5e-3
     with pytest.raises(UnknownSiteError, match="does not have it"):
         plain.run(IDS, capture=["blocks.1.attn.pattern"])
+
+
+def test_a_written_scale_divides_the_normed_state(model) -> None:
+    from lensbench.plan import Scale, edit
+
+    norm = model.module.get_submodule(model.layout.family.final_norm)
+    bias = getattr(norm, "bias", None)
+    shift = torch.zeros(32) if bias is None else bias.detach()
+    clean = model.run(IDS, capture=["ln_final"]).acts["ln_final"]
+    edited = model.run(IDS, edit("ln_final.scale", Scale(2.0)), ["ln_final"]).acts["ln_final"]
+    torch.testing.assert_close(edited, (clean - shift) / 2 + shift, rtol=0, atol=1e-5)
+    assert float((edited - clean).abs().max()) > 0.1  # control: it does something

@@ -144,3 +144,19 @@ def test_run_many_arguments(model) -> None:
         model.run_many(IDS, [Plan()] * 3)
     with pytest.raises(ConfigError, match="must not name rows"):
         model.run_many(IDS[:1], [edit("embed", Zero(), rows=[0])])
+
+
+def test_the_fingerprint_sees_any_one_number_of_any_weight(model) -> None:
+    import copy
+
+    from lensbench.models.loading import fingerprint
+
+    module = copy.deepcopy(model.module)
+    assert fingerprint(module) == model.card.fingerprint
+    for name, parameter in module.named_parameters():
+        with torch.no_grad():
+            before = parameter.view(-1)[-1].item()
+            parameter.view(-1)[-1] += 1e-3
+            assert fingerprint(module) != model.card.fingerprint, name
+            parameter.view(-1)[-1] = before
+    assert fingerprint(module) == model.card.fingerprint
