@@ -1,12 +1,9 @@
 """What a run says while it goes: terminal, ``metrics.jsonl``, ``status.json``, and its end."""
 
 import math
-import signal
 import sys
-import threading
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 import torch
@@ -187,28 +184,3 @@ class Reporter:
             f"step {step}/{self._train.steps}  {speed:.0f} tokens/s  best {best}: "
             f"fvu {last['fvu']:.4f}  l0 {last['l0']:.1f}  dead {last['dead_fraction']:.1%}"
         )
-
-
-@contextmanager
-def stop_requested() -> Generator[Callable[[], bool], None, None]:
-    """Turn Ctrl-C and SIGTERM into a flag, so that no step and no write is cut in two.
-
-    A second Ctrl-C interrupts at once. Outside the main thread signals cannot be caught, and the
-    flag stays False.
-    """
-    asked: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-
-    def ask(number: int, _frame: FrameType | None) -> None:
-        if asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -23,11 +23,12 @@ from lensbench.saes.encode import Workspace
 from lensbench.saes.engines import Stepper, choose, deterministic
 from lensbench.saes.folder import RunFolder
 from lensbench.saes.group import Group, dead_limit, l1_weight
-from lensbench.saes.reporting import Reporter, Totals, stop_requested
+from lensbench.saes.reporting import Reporter, Totals
 from lensbench.saes.runs import SAERun, open_runs
 from lensbench.saes.schedule import rate
 from lensbench.saes.start import new_group, scale_of
 from lensbench.saes.stream import Stream, open_source
+from lensbench.stopping import stop_requested
 
 DEAD_REFRESH = 32
 """Steps between two looks at which latents are dead (the only wait for the device)."""

@@ -39,6 +39,9 @@ def sample(
 
 
 def train(
+    model: Annotated[
+        str | None, typer.Argument(help="Which bundled model: atlas-dense.", show_default=False)
+    ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", "-c", help="YAML file of the recipe.")
     ] = None,
@@ -50,6 +53,9 @@ def train(
         str | None, typer.Option("--save-steps", help="Kept revisions: log:12 or 512,2048.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the saved state.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Go on in the background; log in OUT/log.txt.")
+    ] = False,
     assign: Annotated[
         list[str] | None, typer.Option("--set", help="Any recipe key: d_model=64.")
     ] = None,
@@ -58,12 +64,13 @@ def train(
     from lensbench.app.workflows.worlds import train_world_model
 
     given = {
-        "out": out, "steps": steps, "seed": seed, "seeds": seeds, "save_steps": save_steps,
-        "resume": resume or None,
+        "model": model, "out": out, "steps": steps, "seed": seed, "seeds": seeds,
+        "save_steps": save_steps, "resume": resume or None,
     }  # fmt: skip
     progress = Progress("training")
     facts = train_world_model(
-        config, {k: v for k, v in given.items() if v is not None}, assign or (), progress=progress
-    )
+        config, {k: v for k, v in given.items() if v is not None}, assign or (),
+        detach=detach, progress=progress,
+    )  # fmt: skip
     progress.end()
     return Answer(facts, fields(facts))

@@ -39,18 +39,38 @@ def train_world_model(
     config: Path | None,
     given: Mapping[str, Any],
     assign: Sequence[str],
+    *,
+    detach: bool = False,
     progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
-    """Train a world's model from a recipe file, flags and ``--set`` (later ones win)."""
-    from lensbench.worlds.recipe import WorldTrainConfig
-    from lensbench.worlds.training import train_world
+    """Train a world's model from a recipe file, flags and ``--set`` (later ones win).
+
+    ``detach`` starts it as a process of its own and returns at once.
+    """
+    from lensbench.worlds.recipe import MODELS, WorldTrainConfig
 
     base = load_yaml(config) if config is not None else {}
     if not isinstance(base, dict):
         raise ConfigError(f"{config} must be a mapping of recipe keys")
-    recipe = WorldTrainConfig.parse(merged(merged(base, given), assignments(assign)))
+    settings = merged(merged(base, given), assignments(assign))
+    if "model" in settings:
+        _one_of("model of a world", str(settings["model"]), MODELS)
+    recipe = WorldTrainConfig.parse(settings)
+    if detach:
+        return _detached(recipe)
+    from lensbench.worlds.training import train_world
+
     folder = train_world(recipe, progress)
     return {"model": str(folder), "steps": recipe.steps, "seeds": recipe.seeds}
+
+
+def _detached(recipe: Any) -> dict[str, Any]:
+    from lensbench import io
+    from lensbench.app.workflows import detached
+
+    path = recipe.out / "job-recipe.json"  # JSON is YAML: the child reads it with --config
+    io.write_text(path, recipe.model_dump_json(indent=2))
+    return detached.start(["world", "train", "--config", str(path)], recipe.out)
 
 
 def _one_of(kind: str, name: str, known: Sequence[str]) -> None:

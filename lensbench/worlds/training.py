@@ -1,4 +1,4 @@
-"""Train a bundled model of a world: resumable, detachable, files in the hub's format."""
+"""Train a model of a world: resumable, stoppable, files in the hub's format."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lensbench import io
-from lensbench.errors import MismatchError
+from lensbench.errors import StoppedError
+from lensbench.stopping import stop_requested
+from lensbench.worlds import folder
 from lensbench.worlds.atlas import Atlas
 from lensbench.worlds.batches import IGNORE, Batch, batch_at
 from lensbench.worlds.optimiser import MuonAdam
@@ -27,6 +28,10 @@ def train_world(config: WorldTrainConfig, progress: Progress | None = None) -> P
     Every folder holds ``config.json model.safetensors tokenizer.json``, ``revisions/step<N>/`` for
     the kept steps, ``metrics.jsonl`` and a resumable ``state/``. A killed run goes on with
     ``resume=True`` and gives the weights an unbroken run gives.
+
+    Raises:
+        MismatchError: the folder holds another run, or this one and ``resume`` is off.
+        StoppedError: interrupted; the state of the last step was saved.
     """
     if config.seeds == 1:
         return _train_one(config, progress or _silent)
@@ -50,47 +55,84 @@ def _train_one(config: WorldTrainConfig, progress: Progress) -> Path:
     world = Atlas(config.world_seed, config.variant)
     model = new_model(config, len(world.vocab)).to(device)
     optimiser = MuonAdam(model, muon_lr=config.muon_lr, adam_lr=config.adam_lr)
-    start = _restore(config, optimiser) if config.resume else 0
-    loss_of = torch.compile(_loss) if config.compile else _loss
-    kept, running, clock = set(config.kept_steps()), 0.0, time.monotonic()
-    for step in range(start, config.steps):
+    start = folder.restore(config, world, optimiser)
+    update, log = _Update(config, world, model, optimiser), _Log(config, world, model, progress)
+    kept = set(config.kept_steps())
+    with stop_requested() as stop:
+        for done in range(start + 1, config.steps + 1):
+            loss = update(done)
+            if done in kept:
+                folder.save_model(config, world, model, config.out / "revisions" / f"step{done}")
+            if done % config.state_every == 0 or done == config.steps or stop():
+                folder.save_state(config, world, optimiser, done)
+            if stop():
+                raise StoppedError(
+                    f"stopped after step {done} of {config.steps}; the same command with --resume "
+                    f"goes on from {config.out}"
+                )
+            log(done, loss)
+    folder.save_model(config, world, model, config.out)
+    if config.card:
+        from lensbench.worlds.card import write_card
+
+        write_card(config.out)
+    return config.out
+
+
+class _Update:
+    """One step of the optimiser on the batch of that step."""
+
+    def __init__(
+        self, config: WorldTrainConfig, world: Atlas, model: Any, optimiser: MuonAdam
+    ) -> None:
+        self._config, self._world, self._model = config, world, model
+        self._optimiser = optimiser
+        self._loss = torch.compile(_loss) if config.compile else _loss
+        self._device = next(model.parameters()).device
+
+    def __call__(self, done: int) -> float:
+        """Take step number ``done`` (from 1) and return its loss in nats."""
+        config, step = self._config, done - 1
         batch = batch_at(
-            world,
+            self._world,
             step,
             seed=config.seed,
             rows=config.rows,
             width=config.n_ctx,
             pool=config.pool(step),
         )
-        loss = loss_of(model, *_tensors(batch, device))
+        loss = self._loss(self._model, *_tensors(batch, self._device))
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step(step + 1, config.scale(step))
-        running = loss.item() if step == start else 0.98 * running + 0.02 * loss.item()
-        done = step + 1
-        if done in kept:
-            save_model(config, world, model, config.out / "revisions" / f"step{done}")
-        if done % config.state_every == 0 or done == config.steps:
-            _save_state(config, optimiser, done)
-        if done % 50 == 0 or done == config.steps:
-            progress(
-                {
-                    "step": done,
-                    "steps": config.steps,
-                    "loss": running,
-                    "seconds": time.monotonic() - clock,
-                }
-            )
-        if (config.evaluate_every and done % config.evaluate_every == 0) or done == config.steps:
-            row = {"step": done, "loss": running, **_quick_scores(world, model)}
-            _append(config.out / "metrics.jsonl", row)
-            progress(row)
-    save_model(config, world, model, config.out)
-    if config.card:
-        from lensbench.worlds.card import write_card
+        nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
+        self._optimiser.step(done, config.scale(step))
+        return loss.item()
 
-        write_card(config.out)
-    return config.out
+
+class _Log:
+    """Says the running loss every 50 steps and the accuracies every ``evaluate_every``."""
+
+    def __init__(
+        self, config: WorldTrainConfig, world: Atlas, model: Any, progress: Progress
+    ) -> None:
+        self._config, self._world, self._model = config, world, model
+        self._progress, self._clock = progress, time.monotonic()
+        self._running: float | None = None
+
+    def __call__(self, done: int, loss: float) -> None:
+        """Take the loss of step ``done``."""
+        steps, every = self._config.steps, self._config.evaluate_every
+        before = loss if self._running is None else self._running
+        self._running = 0.98 * before + 0.02 * loss
+        last = done == steps
+        if done % 50 == 0 or last:
+            seconds = time.monotonic() - self._clock
+            self._progress(
+                {"step": done, "steps": steps, "loss": self._running, "seconds": seconds}
+            )
+        if (every and done % every == 0) or last:
+            row = {"step": done, "loss": self._running, **_quick_scores(self._world, self._model)}
+            _append(self._config.out / "metrics.jsonl", row)
+            self._progress(row)
 
 
 def new_model(config: WorldTrainConfig, d_vocab: int) -> Any:
@@ -128,96 +170,6 @@ def _loss(
     return nn.functional.cross_entropy(
         out.logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORE
     )
-
-
-def save_model(config: WorldTrainConfig, world: Atlas, model: Any, folder: Path) -> Path:
-    """Write ``model`` in the hub's format, weights in fp16 (they are run in fp32)."""
-    weights = {
-        name: p.detach().cpu().half().contiguous()
-        for name, p in model.state_dict().items()
-        if name != "lm_head.weight"  # tied to the embedding
-    }
-    _write_tensors(folder / "model.safetensors", weights, {"format": "pt"})
-    settings = model.config.to_dict()
-    settings.update(dtype="float32", architectures=["LlamaForCausalLM"])
-    settings.pop("_name_or_path", None)
-    io.write_json(folder / "config.json", settings)
-    io.write_json(
-        folder / "generation_config.json",
-        {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0, "do_sample": False},
-    )
-    io.write_json(
-        folder / "recipe.json",
-        json.loads(config.model_dump_json(exclude={"out", "resume", "card"})),
-    )
-    world.save_tokenizer(folder)
-    return folder
-
-
-def _write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    from safetensors.torch import save_file
-
-    with io.atomic_path(path) as temp:
-        save_file(tensors, str(temp), metadata=metadata)
-
-
-def _save_state(config: WorldTrainConfig, optimiser: MuonAdam, step: int) -> None:
-    """One file holds weights, optimiser and step, so that the three can never disagree."""
-    weights = {f"weight.{name}": p.detach().cpu() for name, p in optimiser.params.items()}
-    state = {f"state.{name}": t.cpu() for name, t in optimiser.state.items()}
-    meta = {"step": str(step), "steps": str(config.steps), "recipe": _identity(config)}
-    _write_tensors(config.out / "state" / "state.safetensors", {**weights, **state}, meta)
-
-
-def _restore(config: WorldTrainConfig, optimiser: MuonAdam) -> int:
-    """Load the last state; 0 where there is none.
-
-    Another number of steps is allowed while both learning rates are still flat: up to there the
-    two runs are the same run.
-
-    Raises:
-        MismatchError: the folder holds a run with another recipe.
-    """
-    from safetensors import safe_open
-
-    path = config.out / "state" / "state.safetensors"
-    if not path.is_file():
-        return 0
-    with safe_open(str(path), "pt") as file, torch.no_grad():
-        meta = file.metadata()
-        done = int(meta["step"])
-        before = config.model_copy(update={"steps": int(meta["steps"])})
-        same_length = before.steps == config.steps or (
-            before.is_flat(done) and config.is_flat(done)
-        )
-        if meta["recipe"] != _identity(config) or not same_length:
-            raise MismatchError(
-                f"{config.out} holds a run with another recipe; choose another --out or repeat "
-                f"its settings: {meta['steps']} steps, {meta['recipe']}"
-            )
-        for name, p in optimiser.params.items():
-            p.copy_(file.get_tensor(f"weight.{name}"))
-        for name, t in optimiser.state.items():
-            t.copy_(file.get_tensor(f"state.{name}"))
-    return done
-
-
-def _identity(config: WorldTrainConfig) -> str:
-    """The settings that decide the weights, as canonical JSON."""
-    free = {
-        "out",
-        "resume",
-        "card",
-        "steps",
-        "threads",
-        "compile",
-        "device",
-        "seeds",
-        "save_steps",
-        "evaluate_every",
-        "state_every",
-    }
-    return json.dumps(json.loads(config.model_dump_json(exclude=free)), sort_keys=True)
 
 
 def _quick_scores(world: Atlas, model: Any) -> dict[str, float]:

@@ -1,6 +1,12 @@
 """What users get wrong in text, settings, models and worlds: a clear message, the right code."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -132,3 +138,45 @@ def test_world_train_refuses_an_unknown_key_with_the_nearest(
     assert run("world", "train", "-c", str(recipe)) == 2
     assert "line 2" in capsys.readouterr().err
     assert run("world", "train", "-c", str(tmp_path / "no.yaml")) == 3
+
+
+TINY = ["steps=4", "n_layers=1", "d_model=16", "n_heads=2", "d_mlp=16", "rows=2", "threads=1",
+        "evaluate_every=0", "card=false", "device=cpu"]  # fmt: skip
+
+
+def test_world_train_detached_goes_on_by_itself_and_is_not_started_twice(tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    long = ["steps=100000" if s == "steps=4" else s for s in TINY]
+    settings = [part for s in long for part in ("--set", s)]
+
+    def start(name: str = "atlas-dense") -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-m", "lensbench", "world", "train", name, "--detach", "--json",
+                "--out", str(out), *settings]  # fmt: skip
+        return subprocess.run(line, capture_output=True, text=True, check=False)
+
+    wrong = start("atlas-denze")
+    assert wrong.returncode == 2
+    assert "Did you mean 'atlas-dense'?" in wrong.stderr
+    assert not out.exists()
+
+    job = json.loads(start().stdout)
+    log = Path(job["log"])
+    try:
+        wait_for(lambda: "step 50/" in log.read_text())
+        again = start()
+        assert again.returncode == 3
+        assert "still running" in again.stderr
+    finally:
+        os.kill(job["pid"], signal.SIGTERM)
+    wait_for(lambda: "stopped after step" in log.read_text())
+    assert (out / "state" / "state.safetensors").is_file()
+    wait_for(lambda: start().returncode == 0)  # once the first has ended, the second may start
+    wait_for(lambda: "add --resume" in log.read_text())
+
+
+def wait_for(true: Callable[[], bool], seconds: float = 90) -> None:
+    """Poll until ``true()``."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.1)

@@ -1,6 +1,8 @@
 """Packing, the optimiser, resuming, checkpoint series: on a model of a few thousand weights."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lensbench.errors import ConfigError, MismatchError
+from lensbench.errors import ConfigError, MismatchError, StoppedError
 from lensbench.worlds.atlas import Atlas
 from lensbench.worlds.batches import IGNORE, batch_at, pack
 from lensbench.worlds.optimiser import orthogonalise
@@ -101,6 +103,30 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
     train_world(tiny(tmp_path / "other", seed=1))  # control: another seed, other weights
     other = load_file(tmp_path / "other" / "model.safetensors")
     assert not torch.equal(whole["model.embed_tokens.weight"], other["model.embed_tokens.weight"])
+
+
+def test_an_interrupted_run_saves_its_last_step_and_goes_on(tmp_path: Path) -> None:
+    train_world(tiny(tmp_path / "whole", state_every=100))
+    whole = load_file(tmp_path / "whole" / "model.safetensors")
+    cut = tmp_path / "cut"
+
+    def interrupt(row: dict[str, object]) -> None:
+        if row["step"] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(StoppedError, match=r"stopped after step 3 of 6.*--resume"):
+        train_world(tiny(cut, state_every=100, evaluate_every=2), interrupt)
+    train_world(tiny(cut, state_every=100, resume=True))
+    resumed = load_file(cut / "model.safetensors")
+    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+
+
+def test_a_run_is_not_overwritten_by_starting_again(tmp_path: Path) -> None:
+    train_world(tiny(tmp_path))
+    before = (tmp_path / "model.safetensors").read_bytes()
+    with pytest.raises(MismatchError, match="already holds a run at step 6 of 6; add --resume"):
+        train_world(tiny(tmp_path))
+    assert (tmp_path / "model.safetensors").read_bytes() == before
 
 
 def test_resume_refuses_another_recipe(tmp_path: Path) -> None:

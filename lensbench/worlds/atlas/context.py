@@ -87,54 +87,41 @@ def indirect_objects(seed: int) -> Family:
 
 
 def induction(seed: int) -> Family:
-    """Random names said again: straight, thrice, after a separator, and round a circle."""
+    """Random words said again: straight, thrice, after a separator, and round a circle.
+
+    Lists are of names, or of the things and qualities that recall pairs up.
+    """
     family = Family("induction")
     names = Dist.zipf(shuffled(lex.NAMES, seed, "names"), shift=30.0)
-    for n in range(3, 9):
-        ns = [f"n{i}" for i in range(n)]
-        slots = {name: draw(names, *ns[:i]) for i, name in enumerate(ns)}
-        once = " ".join(f"{{{name}}}" for name in ns)
-        first, *rest = ns
-        again = " ".join([f"{{{first}:again}}", *(f"{{{name}:again,answer}}" for name in rest)])
-        full = " ".join(f"{{{name}:again,answer}}" for name in ns)
-        foil = bound(*ns)
-        family.add(
-            "straight", f"{once} {again} .", slots, key=["n0", "n1"], variant=str(n), foil=foil
-        )
-        family.add(
-            "again",
-            f"Names : {once} ; again : {full} .",
-            slots,
-            key=["n0", "n1"],
-            variant=str(n),
-            weight=0.5,
-            foil=foil,
-        )
-        if n <= 6:
-            family.add(
-                "thrice",
-                f"{once} {again} {again} .",
-                slots,
-                key=["n0", "n1"],
-                variant=str(n),
-                weight=0.7,
-                foil=foil,
-            )
-        circle = dict(slots)
-        circle["c0"] = calc(_one_of(n), *ns)
-        turn = ["{c0:again}"]
-        for i in range(1, n):
-            circle[f"c{i}"] = calc(_successor, f"c{i - 1}", *ns)
-            turn.append(f"{{c{i}:again,answer}}")
-        family.add(
-            "circle",
-            f"Circle : {once} ; start {' '.join(turn)} .",
-            circle,
-            key=["n0", "n1"],
-            variant=str(n),
-            foil=foil,
-        )
+    words = Dist.zipf(shuffled((*lex.OBJECTS, *lex.QUALITIES), seed, "words"), shift=30.0)
+    for head, pool in (("Names", names), ("Words", words)):
+        for n in range(3, 9):
+            _repeated(family, head, pool, n)
     return family
+
+
+def _repeated(family: Family, head: str, pool: Dist, n: int) -> None:
+    ns = [f"n{i}" for i in range(n)]
+    slots = {name: draw(pool, *ns[:i]) for i, name in enumerate(ns)}
+    once = " ".join(f"{{{name}}}" for name in ns)
+    first, *rest = ns
+    again = " ".join([f"{{{first}:again}}", *(f"{{{name}:again,answer}}" for name in rest)])
+    full = " ".join(f"{{{name}:again,answer}}" for name in ns)
+    circle, turn = {**slots, "c0": calc(_one_of(n), *ns)}, ["{c0:again}"]
+    for i in range(1, n):
+        circle[f"c{i}"] = calc(_successor, f"c{i - 1}", *ns)
+        turn.append(f"{{c{i}:again,answer}}")
+    for surface, pattern, filled, weight in (
+        ("straight", f"{once} {again} .", slots, 1.0),
+        ("again", f"{head} : {once} ; again : {full} .", slots, 0.5),
+        ("thrice", f"{once} {again} {again} .", slots, 0.7 if n <= 6 else 0.0),
+        ("circle", f"Circle : {once} ; start {' '.join(turn)} .", circle, 1.0),
+    ):
+        if weight:
+            family.add(
+                surface, pattern, filled, key=["n0", "n1"], variant=f"{head.lower()}{n}",
+                weight=weight, foil=bound(*ns),
+            )  # fmt: skip
 
 
 def _successor(word: str, *ring: str) -> str:

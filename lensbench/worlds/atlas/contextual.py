@@ -219,7 +219,7 @@ CONTEXTUAL: dict[str, Rule] = {
     "before_answer": _before_answer,
     "is_answer": partial(_region, tag="answer"),
     "seen_before": _seen_before,
-    "repeated_name": partial(_region, tag="again"),
+    "repeated_word": partial(_region, tag="again"),
     "in_recall": partial(_region, tag="recall"),
     "list_key": _list_key,
     "queried_first_key": partial(_queried, last=False),
