@@ -7,7 +7,7 @@ silence. Positions count real tokens, so they do not depend on the padding side.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -114,3 +114,18 @@ def _checked(tokens: Tokens) -> Tokens:
     if not bool(mask.any(1).all()):
         raise ConfigError("a row of the mask is False everywhere; each row needs a real token")
     return Tokens(tokens.ids, mask, tokens.decoder_ids)
+
+
+def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+    """Each id as text of its own, its leading space kept; ``#17`` where there is no tokenizer.
+
+    Decoding one id alone would not do: SentencePiece decoders drop a leading space. Byte-level
+    pieces that are no whole character show as the replacement character.
+    """
+    if tokenizer is None:
+        return [f"#{i}" for i in ids]
+    pieces = [str(piece) for piece in tokenizer.convert_ids_to_tokens([int(i) for i in ids])]
+    if tokenizer.convert_tokens_to_string(["Ġ"]) == " ":  # byte-level: decoding a piece is exact
+        special = set(tokenizer.all_special_tokens)
+        return [p if p in special else tokenizer.convert_tokens_to_string([p]) for p in pieces]
+    return [piece.replace("▁", " ").replace("<0x0A>", "\n") for piece in pieces]

@@ -13,6 +13,7 @@ from lensbench.probes.logit_lens import METRICS, UnembedReadout, measure, stored
 from lensbench.protocols import Readout
 from lensbench.results import Controls, Result
 from lensbench.sites import Site
+from lensbench.tokens import token_texts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,14 +111,3 @@ def lens_grid(
         controls=Controls(note="see LensTrajectory: states shuffled over tokens"),
         provenance=provenance.record(model=vars(model.card)),
     )
-
-
-def token_texts(tokenizer: Any, ids: list[int]) -> list[str]:
-    """Each id as text of its own, leading space kept; ``#17`` where there is no tokenizer."""
-    if tokenizer is None:
-        return [f"#{i}" for i in ids]
-    pieces = [str(p) for p in tokenizer.convert_ids_to_tokens(ids)]
-    return [
-        p.replace("▁", " ").replace("Ġ", " ").replace("Ċ", "\n").replace("<0x0A>", "\n")
-        for p in pieces
-    ]

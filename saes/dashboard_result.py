@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 
 from lensbench.errors import UnknownNameError
 from lensbench.results import Result
+from lensbench.tokens import token_texts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,7 +102,7 @@ class LatentDashboard(Result):
             places = np.flatnonzero((self.band == number) & (self.rows[i] >= 0))[:per_band]
             for j in places:
                 inside = self.tokens[i, j] >= 0
-                words = _words(self.tokens[i, j, inside], tokenizer)
+                words = token_texts(tokenizer, self.tokens[i, j, inside].tolist())
                 values = np.nan_to_num(self.acts[i, j, inside]).tolist()
                 focus = int(inside[: self.before].sum())
                 largest = float(self.max_activation[i]) or None
@@ -128,7 +129,7 @@ class LatentDashboard(Result):
             ]
         frame = pd.DataFrame(parts, columns=["latent", "token_id", "effect"])
         if tokenizer is not None:
-            frame["token"] = _words(frame["token_id"].to_numpy(), tokenizer)
+            frame["token"] = token_texts(tokenizer, frame["token_id"].tolist())
         frame.attrs["units"] = {"effect": "logits, direction at rms 1"}
         return frame
 
@@ -167,10 +168,10 @@ class LatentDashboard(Result):
                          subtitle=f"{self.n_tokens} tokens; zeros left out")  # fmt: skip
 
     def _text(self, ids: Int[np.ndarray, " window"], tokenizer: Any) -> tuple[str, str, str]:
-        decode = lambda part: tokenizer.decode(part[part >= 0].tolist())  # noqa: E731 - one use
+        """Before, at, after. Always decoded from the start: alone, a word may lose its space."""
         at = self.before
-        return decode(ids[:at]), decode(ids[at : at + 1]), decode(ids[at + 1 :])
-
-
-def _words(ids: Int[np.ndarray, " n"], tokenizer: Any) -> list[str]:
-    return [tokenizer.decode([int(i)]) for i in ids]
+        before, upto, whole = (
+            tokenizer.decode(part[part >= 0].tolist(), clean_up_tokenization_spaces=False)
+            for part in (ids[:at], ids[: at + 1], ids)
+        )
+        return before, upto[len(before) :], whole[len(upto) :]

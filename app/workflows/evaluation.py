@@ -16,7 +16,7 @@ from lensbench.app.workflows.latents import chosen_latents, records
 from lensbench.app.workflows.models import open_model
 from lensbench.app.workflows.runs import EVALUATION, all_runs
 from lensbench.errors import MismatchError, MissingDataError
-from lensbench.probes.lens_grid import LensGrid, lens_grid, token_texts
+from lensbench.probes.lens_grid import LensGrid, lens_grid
 from lensbench.probes.logit_lens import LensTrajectory, logit_lens, stored_layers
 from lensbench.saes import evaluate
 from lensbench.saes.dashboard import DashboardConfig, dashboards
@@ -25,6 +25,7 @@ from lensbench.saes.evaluation import EvaluationConfig
 from lensbench.saes.evaluation_result import SAEEvaluation
 from lensbench.saes.runs import SAERun
 from lensbench.store import open_store
+from lensbench.tokens import token_texts
 
 if TYPE_CHECKING:
     from lensbench.models import Model

@@ -9,6 +9,7 @@ from lensbench.errors import ConfigError, UnknownNameError
 from lensbench.saes.dashboard import DashboardConfig, dashboards, logit_effects
 from lensbench.saes.evaluation_pass import Dictionary
 from lensbench.worlds.atlas import Atlas
+from lensbench.worlds.atlas.tokenizer import save_tokenizer
 from tests.saes_evaluation_helpers import HandSet, tiny_llama, write_store
 
 D, SITE = 8, "blocks.1.resid_post"
@@ -39,14 +40,13 @@ def eye() -> Dictionary:
     return Dictionary("eye", SITE, HandSet(torch.eye(D), torch.eye(D)))
 
 
-class Words:
-    """The corpus's vocabulary as a tokenizer."""
+@pytest.fixture(scope="module")
+def tokenizer(corpus, tmp_path_factory):
+    from transformers import AutoTokenizer
 
-    def __init__(self, corpus) -> None:
-        self.vocab = corpus.vocab
-
-    def decode(self, ids) -> str:
-        return " ".join(self.vocab[i] for i in ids)
+    folder = tmp_path_factory.mktemp("tokenizer")
+    save_tokenizer(corpus.vocab, folder)
+    return AutoTokenizer.from_pretrained(folder)
 
 
 def test_strongest_contexts_are_the_planted_ones_in_order_and_lead_back_to_the_text(
@@ -149,7 +149,7 @@ def test_logit_effects_equal_the_weights_and_scale_back_to_the_model(corpus) -> 
     torch.testing.assert_close(moved, scale * got[:1], rtol=1e-3, atol=1e-5)
 
 
-def test_effects_name_the_token_a_direction_writes(corpus, acts, tmp_path) -> None:
+def test_effects_name_the_token_a_direction_writes(corpus, acts, tokenizer, tmp_path) -> None:
     hf, target = tiny_llama(len(corpus.vocab), d=D), 17
     with torch.no_grad():
         hf.lm_head.weight[target] *= 3  # no other token lies further along its row
@@ -158,7 +158,7 @@ def test_effects_name_the_token_a_direction_writes(corpus, acts, tmp_path) -> No
     write = torch.eye(D)
     write[3] = hf.lm_head.weight.detach()[target] / hf.model.norm.weight.detach()
     board = dashboards(Dictionary("d", SITE, HandSet(torch.eye(D), write)), store, [3, 0], model)
-    frame = board.effects_frame(Words(corpus))
+    frame = board.effects_frame(tokenizer)
     best = frame[(frame["latent"] == 3)].nlargest(1, "effect").iloc[0]
     effects = logit_effects(model, write[3:4])[0]
     assert best["token_id"] == target
@@ -181,14 +181,16 @@ def test_sites_off_the_residual_stream_have_no_logit_effects(corpus, tmp_path) -
     assert str(board.controls) == "uncontrolled"
 
 
-def test_dashboard_renders_and_comes_back_equal(corpus, store, eye, tmp_path) -> None:
+def test_dashboard_renders_and_comes_back_equal(corpus, store, eye, tokenizer, tmp_path) -> None:
     board = dashboards(eye, store, [0, 1], config=DashboardConfig(per_band=2))
     assert results.load(board.save(tmp_path / "d")) == board
-    frame = board.contexts_frame(Words(corpus))
+    frame = board.contexts_frame(tokenizer)
     first = frame.iloc[0]
-    assert first["token"] == corpus.words(79)[2]
-    assert first["before"] == " ".join(corpus.words(79)[:2])
-    strips = board.strips(0, Words(corpus), per_band=2)
+    words = corpus.words(79)
+    assert first["token"] == " " + words[2]
+    assert first["before"] == " ".join(words[:2])
+    assert first["before"] + first["token"] + first["after"] == " ".join(words[:7])
+    strips = board.strips(0, tokenizer, per_band=2)
     assert set(strips) <= set(board.bands)
     assert corpus.words(79)[2] in strips["strongest"][0]
     assert board.plot().data

@@ -1,9 +1,11 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from lensbench.errors import ConfigError
-from lensbench.tokens import Tokens, as_tokens
+from lensbench.tokens import Tokens, as_tokens, token_texts
 
 
 def test_ragged_rows_are_padded_on_the_left_with_a_mask() -> None:
@@ -47,3 +49,37 @@ def test_masks_are_checked() -> None:
         as_tokens(Tokens(ids, torch.tensor([[True]])))
     with pytest.raises(ConfigError, match="False everywhere"):
         as_tokens(Tokens(ids, torch.tensor([[False, False]])))
+
+
+def small_tokenizer(kind: str) -> Any:
+    """A byte-level BPE as GPT-2 has, or a Metaspace BPE as Llama's, trained on one sentence."""
+    import tokenizers as tk
+    from transformers import PreTrainedTokenizerFast
+
+    inner = tk.Tokenizer(tk.models.BPE(unk_token="<unk>"))
+    part, decoder = {
+        "byte-level": (
+            tk.pre_tokenizers.ByteLevel(add_prefix_space=False),
+            tk.decoders.ByteLevel(),
+        ),
+        "metaspace": (tk.pre_tokenizers.Metaspace(), tk.decoders.Metaspace()),
+    }[kind]
+    inner.pre_tokenizer, inner.decoder = part, decoder
+    trainer = tk.trainers.BpeTrainer(
+        vocab_size=400, special_tokens=["<unk>", "<s>"], show_progress=False
+    )
+    inner.train_from_iterator(["the café is near the old café"] * 20, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", unk_token="<unk>")
+
+
+@pytest.mark.parametrize("kind", ["byte-level", "metaspace"])
+def test_texts_of_single_tokens_keep_their_space_and_their_accents(kind: str) -> None:
+    tokenizer = small_tokenizer(kind)
+    ids = tokenizer("the café is near")["input_ids"]
+    texts = token_texts(tokenizer, [tokenizer.bos_token_id, *ids])
+    start = " the" if kind == "metaspace" else "the"  # Metaspace marks the first word as well
+    assert texts == ["<s>", start, " café", " is", " near"]
+
+
+def test_texts_without_a_tokenizer_are_numbers() -> None:
+    assert token_texts(None, [5, 17]) == ["#5", "#17"]
