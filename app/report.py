@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -20,6 +20,7 @@ from lensbench.app.report_style import POLICY, SCRIPT, STYLE
 from lensbench.plots import CONFIG, template, token_strip
 
 
+@runtime_checkable
 class Block(Protocol):
     """Anything that can be put on the page."""
 

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from lensbench.saes.configs import TopKConfig
-from lensbench.saes.engines import Stepper
-from lensbench.saes.group import dead_limit
 from lensbench.saes.sae import SAE
-from lensbench.saes.schedule import rate
-from lensbench.saes.start import new_group, scale_of
+from lensbench.saes.step.engines import Stepper
+from lensbench.saes.step.group import dead_limit
+from lensbench.saes.step.schedule import rate
+from lensbench.saes.step.start import new_group, scale_of
 
 DEAD_REFRESH = 32
 PACKAGES = ("torch", "numpy", "sae-lens", "dictionary-learning", "eai-sparsify")

@@ -6,9 +6,9 @@ and decay and dead latents counted after a tenth of the run; its best learning r
 smallest mean held-out FVU. FVU, L0 and dead fraction are measured by one function on the same
 held-out rows. CPU time is the time spent in the steps (one thread), not in the measuring.
 
-The encoder's starting scale (lensbench.saes.start) was introduced after a first look at seed 0 of
-this data, and the grid of learning rates was then moved up for everyone, because the best rates lay
-at its upper edge. A ratio of 0 means that the peer's FVU was not reached.
+The encoder's starting scale (lensbench.saes.step.start) was introduced after a first look at seed 0
+of this data, and the grid of learning rates was then moved up for everyone, because the best rates
+lay at its upper edge. A ratio of 0 means that the peer's FVU was not reached.
 """
 
 import argparse

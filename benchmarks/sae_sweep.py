@@ -21,9 +21,9 @@ from benchmarks.sae_peers import (
     superposed,
 )
 from lensbench.saes.configs import TopKConfig
-from lensbench.saes.encode import Workspace
-from lensbench.saes.engines import Stepper, choose
-from lensbench.saes.start import new_group, scale_of
+from lensbench.saes.step.encode import Workspace
+from lensbench.saes.step.engines import Stepper, choose
+from lensbench.saes.step.start import new_group, scale_of
 
 KS = (16, 24, 32, 32, 48, 64, 32, 32)
 LRS = (1e-4, 2e-4, 3e-4, 4e-4, 5e-4, 6e-4, 8e-4, 1e-3)

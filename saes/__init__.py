@@ -16,49 +16,49 @@ if TYPE_CHECKING:
     from lensbench.saes.configs import SweepConfig as SweepConfig
     from lensbench.saes.configs import TopKConfig as TopKConfig
     from lensbench.saes.configs import TrainConfig as TrainConfig
-    from lensbench.saes.dashboard import DashboardConfig as DashboardConfig
-    from lensbench.saes.dashboard import dashboards as dashboards
-    from lensbench.saes.dashboard import logit_effects as logit_effects
-    from lensbench.saes.dashboard_result import LatentDashboard as LatentDashboard
-    from lensbench.saes.evaluation import EvaluationConfig as EvaluationConfig
-    from lensbench.saes.evaluation import evaluate as evaluate
-    from lensbench.saes.evaluation_implants import ImplantRecovery as ImplantRecovery
-    from lensbench.saes.evaluation_implants import implant_recovery as implant_recovery
-    from lensbench.saes.evaluation_pass import Dictionary as Dictionary
-    from lensbench.saes.evaluation_result import SAEEvaluation as SAEEvaluation
-    from lensbench.saes.forecast import dry_run as dry_run
-    from lensbench.saes.forecast import plan_memory as plan_memory
+    from lensbench.saes.evaluation.evaluate import EvaluationConfig as EvaluationConfig
+    from lensbench.saes.evaluation.evaluate import evaluate as evaluate
+    from lensbench.saes.evaluation.implants import ImplantRecovery as ImplantRecovery
+    from lensbench.saes.evaluation.implants import implant_recovery as implant_recovery
+    from lensbench.saes.evaluation.passes import Dictionary as Dictionary
+    from lensbench.saes.evaluation.result import SAEEvaluation as SAEEvaluation
     from lensbench.saes.formats import load as load
     from lensbench.saes.formats import save as save
+    from lensbench.saes.latents.dashboard import DashboardConfig as DashboardConfig
+    from lensbench.saes.latents.dashboard import dashboards as dashboards
+    from lensbench.saes.latents.dashboard import logit_effects as logit_effects
+    from lensbench.saes.latents.result import LatentDashboard as LatentDashboard
     from lensbench.saes.runs import SAERun as SAERun
     from lensbench.saes.runs import open_runs as open_runs
     from lensbench.saes.sae import SAE as SAE
-    from lensbench.saes.trainer import train as train
+    from lensbench.saes.training.forecast import dry_run as dry_run
+    from lensbench.saes.training.forecast import plan_memory as plan_memory
+    from lensbench.saes.training.trainer import train as train
 
 _HOME = {
-    "ImplantRecovery": "evaluation_implants",
-    "implant_recovery": "evaluation_implants",
-    "logit_effects": "dashboard",
-    "DashboardConfig": "dashboard",
-    "LatentDashboard": "dashboard_result",
-    "SAEEvaluation": "evaluation_result",
-    "EvaluationConfig": "evaluation",
-    "Dictionary": "evaluation_pass",
+    "ImplantRecovery": "evaluation.implants",
+    "implant_recovery": "evaluation.implants",
+    "logit_effects": "latents.dashboard",
+    "DashboardConfig": "latents.dashboard",
+    "LatentDashboard": "latents.result",
+    "SAEEvaluation": "evaluation.result",
+    "EvaluationConfig": "evaluation.evaluate",
+    "Dictionary": "evaluation.passes",
     "BatchTopKConfig": "configs",
     "ReLUConfig": "configs",
     "SweepConfig": "configs",
     "TopKConfig": "configs",
     "TrainConfig": "configs",
-    "dashboards": "dashboard",
-    "dry_run": "forecast",
-    "evaluate": "evaluation",
+    "dashboards": "latents.dashboard",
+    "dry_run": "training.forecast",
+    "evaluate": "evaluation.evaluate",
     "load": "formats",
     "open_runs": "runs",
-    "plan_memory": "forecast",
+    "plan_memory": "training.forecast",
     "SAE": "sae",
     "SAERun": "runs",
     "save": "formats",
-    "train": "trainer",
+    "train": "training.trainer",
 }
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll] - the table above
 

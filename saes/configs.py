@@ -15,7 +15,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from itertools import product
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Field, TypeAdapter, field_validator, model_validator
 
@@ -72,7 +72,7 @@ class _FixedK(DictionaryConfig):
     """Latents kept per token (BatchTopK: on average over the batch)."""
 
     @model_validator(mode="after")
-    def _k_fits(self) -> Self:
+    def _k_fits(self) -> "_FixedK":
         if self.k > self.d_sae:
             raise ValueError(f"k must be in 1..d_sae={self.d_sae}, got {self.k}")
         return self
@@ -158,7 +158,7 @@ class TrainConfig(Config):
     """On a GPU, only deterministic kernels: slower, but a resumed run is bit-exact."""
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _fits(self) -> "TrainConfig":
         if self.tokens < self.batch_size:
             raise ValueError(f"tokens ({self.tokens}) is below one batch ({self.batch_size})")
         if self.warmup + self.decay > 1:
@@ -202,7 +202,7 @@ class SweepConfig(Config):
         )
 
     @model_validator(mode="after")
-    def _expands(self) -> Self:
+    def _expands(self) -> "SweepConfig":
         self.expand()
         return self
 
@@ -219,7 +219,7 @@ class SweepConfig(Config):
         ]
         return _name(plain)
 
-    def part(self, index: int, of: int) -> Self:
+    def part(self, index: int, of: int) -> "SweepConfig":
         """Every ``of``-th dictionary, from ``index`` (0-based) on, under the same names.
 
         Raises:
@@ -234,7 +234,7 @@ class SweepConfig(Config):
         return self.model_copy(update={"sweep": entries})
 
     @classmethod
-    def of(cls, *dictionaries: Any, **train: Any) -> Self:
+    def of(cls, *dictionaries: Any, **train: Any) -> "SweepConfig":
         """Short form for a notebook: ``SweepConfig.of(TopKConfig(...), tokens=10**6)``."""
         return cls.parse({"train": train, "sweep": list(dictionaries)})
 

@@ -1,6 +1,6 @@
 """A trained dictionary as a frozen value: encode, decode, nothing else.
 
-Training lives in :mod:`lensbench.saes.trainer`; files in :mod:`lensbench.saes.formats`.
+Training lives in :mod:`lensbench.saes.training.trainer`; files in :mod:`lensbench.saes.formats`.
 """
 
 from dataclasses import dataclass, field, replace
@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lensbench.errors import ConfigError
-from lensbench.saes.selection import top_k
+from lensbench.saes.step.selection import top_k
 
 Activation = Literal["topk", "relu", "threshold"]
 

@@ -21,7 +21,7 @@ def capture(
         str | None, typer.Option("--profile", help="A named set of sites, such as resid.")
     ] = None,
     max_tokens: Annotated[
-        int | None, typer.Option("--max-tokens", help="Stop after this many stored tokens.")
+        int | None, typer.Option("--max-tokens", help="Stop after this many tokens were run.")
     ] = None,
     layout: Annotated[
         str, typer.Option("--layout", help="pack (documents joined) or pad (one per row).")

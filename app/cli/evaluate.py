@@ -29,6 +29,14 @@ def sae(
     max_docs: Annotated[
         int, typer.Option("--max-docs", help="Documents for the live cross-entropy.")
     ] = 512,
+    twin: Annotated[
+        bool,
+        typer.Option(
+            "--twin",
+            help="One more control: repeat the first dictionary on a twin of the model with random "
+            "weights (captures the text again).",
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", help="Seed of splits and bootstraps.")] = 0,
 ) -> Answer:
     """Reconstruction, sparsity, CE recovered and labels, with controls; saved in RUN/evaluation."""
@@ -36,8 +44,9 @@ def sae(
 
     progress = Progress("evaluate")
     facts = evaluate_run(
-        run, store, model, revision=revision, max_docs=max_docs, seed=seed, progress=progress
-    )
+        run, store, model, revision=revision, max_docs=max_docs, twin=twin, seed=seed,
+        progress=progress,
+    )  # fmt: skip
     progress.end()
     lines = [table(facts["dictionaries"]), f"controls: {facts['controls']}"]
     return Answer(facts, "\n".join([*lines, f"saved in {facts['saved']}"]))

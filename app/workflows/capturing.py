@@ -7,7 +7,7 @@ from typing import Any
 from lensbench.app.workflows.models import open_model
 from lensbench.app.workflows.stores import store_info
 from lensbench.app.workflows.texts import find_text
-from lensbench.errors import ConfigError, DamagedDataError
+from lensbench.errors import ConfigError
 
 
 def capture_text(
@@ -36,22 +36,19 @@ def capture_text(
         raise ConfigError("name what to keep: --sites blocks.3.resid_post ... or --profile resid")
     documents = find_text(text)  # before the model, which takes longer to find wrong
     opened = open_model(model, revision)
-    try:
-        capture(
-            opened,
-            documents,
-            sites,
-            profile=profile,  # pyright: ignore[reportArgumentType] - checked by capture
-            out=out,
-            layout=layout,  # pyright: ignore[reportArgumentType] - checked by capture
-            context=context,
-            dtype=dtype,
-            batch_size=batch_size,
-            max_tokens=max_tokens,
-            progress=tokens_done(progress, max_tokens),
-        )
-    except UnicodeDecodeError as error:
-        raise DamagedDataError(f"{text} is not UTF-8 text (byte {error.start})") from error
+    capture(
+        opened,
+        documents,
+        sites,
+        profile=profile,  # pyright: ignore[reportArgumentType] - checked by capture
+        out=out,
+        layout=layout,  # pyright: ignore[reportArgumentType] - checked by capture
+        context=context,
+        dtype=dtype,
+        batch_size=batch_size,
+        max_tokens=max_tokens,
+        progress=tokens_done(progress, max_tokens),
+    )
     return store_info(out)
 
 

@@ -8,7 +8,7 @@ with the same folder and settings goes on where the first was stopped.
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from lensbench.app.workflows.evaluation import evaluate_all
 from lensbench.app.workflows.models import open_model
 from lensbench.app.workflows.peers import ROWS, cross_checks, versions_row, witness
 from lensbench.app.workflows.reports import report_runs
+from lensbench.app.workflows.twins import trained_twin
 from lensbench.errors import BudgetError, ConfigError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ SWEEP: list[dict[str, Any]] = [
     {"architecture": "batchtopk", "d_sae": 512, "k": 16},
     {"architecture": "relu", "d_sae": 512, "l1_coefficient": 2.0},
 ]
-TWIN_SWEEP: list[dict[str, Any]] = [{"architecture": "topk", "d_sae": 512, "k": 16}]
+TWIN_LIKE = 1  # topk, 512, k 16: the settings that the twin's dictionary repeats
 
 
 def run_demo(
@@ -76,7 +77,14 @@ def _run(out: Path, tokens: int, seed: int, progress: Callable[..., None] | None
     sweep = demo_sweep(min(tokens, store.n_tokens), seed)
     runs = _timed(seconds, "train", lambda: _train(store, out / "run", sweep))
     say("the control: a twin of the model with random weights")
-    twin = _timed(seconds, "twin", lambda: _twin(model, out, tokens, seed, progress))
+    train = sweep.train.model_dump(mode="json")
+    twin = _timed(
+        seconds,
+        "twin",
+        lambda: trained_twin(
+            runs[TWIN_LIKE], train, store, model, out / "twin", seed=seed, progress=progress
+        ),
+    )
     facts = _timed(
         seconds, "evaluate", lambda: _evaluate(out, runs, store, model, seed, twin, progress)
     )
@@ -104,11 +112,11 @@ def _run(out: Path, tokens: int, seed: int, progress: Callable[..., None] | None
     }
 
 
-def demo_sweep(tokens: int, seed: int, entries: Sequence[dict[str, Any]] = SWEEP) -> "SweepConfig":
+def demo_sweep(tokens: int, seed: int) -> "SweepConfig":
     """The eight dictionaries of the demo."""
     from lensbench.saes.configs import SweepConfig
 
-    sweep = [{**entry, "seed": seed, "site": SITE} for entry in entries]
+    sweep = [{**entry, "seed": seed, "site": SITE} for entry in SWEEP]
     settings = {"tokens": tokens, "batch": 512, "log_every": 10, "checkpoint_every": 200}
     return SweepConfig.parse({"train": settings, "sweep": sweep})
 
@@ -145,18 +153,6 @@ def _train(store: "ActivationStore", out: Path, sweep: "SweepConfig") -> "list[S
     return saes.train(store, sweep, out=out, resume=out.is_dir(), model_card=store.model)
 
 
-def _twin(
-    model: "Model", out: Path, tokens: int, seed: int, progress: Callable[..., None] | None
-) -> "tuple[SAERun, ActivationStore]":
-    """The control: one dictionary trained on the same text through random weights."""
-    from lensbench.worlds.controls import reinitialised_twin
-
-    twin = reinitialised_twin(model, seed + 1)
-    store = _capture(twin, out / "acts-twin", tokens, seed, progress, sites=[SITE])
-    sweep = demo_sweep(min(tokens, store.n_tokens), seed, TWIN_SWEEP)
-    return _train(store, out / "run-twin", sweep)[0], store
-
-
 def _evaluate(
     out: Path,
     runs: "list[SAERun]",
@@ -166,7 +162,7 @@ def _evaluate(
     twin: "tuple[SAERun, ActivationStore]",
     progress: Callable[..., None] | None,
 ) -> dict[str, Any]:
-    from lensbench.saes.evaluation import EvaluationConfig
+    from lensbench.saes.evaluation.evaluate import EvaluationConfig
 
     config = EvaluationConfig(max_tokens=60_000, ce_sequences=256, seed=seed)
     return evaluate_all(out / "run", runs, store, model, config, twin=twin, progress=progress)

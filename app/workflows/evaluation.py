@@ -14,16 +14,18 @@ import numpy as np
 from lensbench import io
 from lensbench.app.workflows.latents import chosen_latents, records
 from lensbench.app.workflows.models import open_model
-from lensbench.app.workflows.runs import EVALUATION, all_runs
+from lensbench.app.workflows.runs import EVALUATION, all_runs, parts_of
+from lensbench.app.workflows.twins import trained_twin
+from lensbench.config import load_yaml
 from lensbench.errors import MismatchError, MissingDataError
 from lensbench.probes.lens_grid import LensGrid, lens_grid
 from lensbench.probes.logit_lens import LensTrajectory, logit_lens, stored_layers
 from lensbench.saes import evaluate
-from lensbench.saes.dashboard import DashboardConfig, dashboards
-from lensbench.saes.dashboard_result import LatentDashboard
-from lensbench.saes.evaluation import EvaluationConfig
-from lensbench.saes.evaluation_result import SAEEvaluation
-from lensbench.saes.runs import SAERun
+from lensbench.saes.evaluation.evaluate import EvaluationConfig
+from lensbench.saes.evaluation.result import SAEEvaluation
+from lensbench.saes.latents.dashboard import DashboardConfig, dashboards
+from lensbench.saes.latents.result import LatentDashboard
+from lensbench.saes.runs import SWEEP_FILE, SAERun
 from lensbench.store import open_store
 from lensbench.tokens import token_texts
 
@@ -49,10 +51,14 @@ def evaluate_run(
     *,
     revision: str | None = None,
     max_docs: int = 256,
+    twin: bool = False,
     seed: int = 0,
     progress: Say | None = None,
 ) -> dict[str, Any]:
     """Evaluate every dictionary of ``run`` by names, save the results in it, and sum them up.
+
+    ``twin`` trains the first one again on a re-initialised model (in ``run/twin``) and sets its
+    labels beside the others'.
 
     Raises:
         MissingDataError, MismatchError, DamagedDataError: run, store and model do not fit or are
@@ -68,7 +74,21 @@ def evaluate_run(
             )
     network = open_model(model, revision)
     config = EvaluationConfig(ce_sequences=max_docs, seed=seed)
-    return evaluate_all(run, runs, opened, network, config, progress=progress)
+    control = _twin(run, runs[0], opened, network, seed, progress) if twin else None
+    return evaluate_all(run, runs, opened, network, config, twin=control, progress=progress)
+
+
+def _twin(
+    run: Path,
+    like: SAERun,
+    store: "ActivationStore",
+    model: "Model",
+    seed: int,
+    progress: Say | None,
+) -> "tuple[SAERun, ActivationStore]":
+    (progress or _silent)("the control: a twin of the model with random weights")
+    settings = load_yaml(parts_of(run)[0] / SWEEP_FILE)["train"]
+    return trained_twin(like, settings, store, model, run / "twin", seed=seed, progress=progress)
 
 
 def evaluate_all(

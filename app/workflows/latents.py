@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
-    from lensbench.saes.evaluation_result import SAEEvaluation
+    from lensbench.saes.evaluation.result import SAEEvaluation
 
 MIN_POSITIVE = 20
 QUIET, LOUD = 1e-4, 0.05

@@ -8,8 +8,8 @@ from lensbench.app.workflows.runs import EVALUATION, all_runs, evaluation_of
 from lensbench.probes.lens_grid import LensGrid
 from lensbench.probes.logit_lens import LensTrajectory
 from lensbench.results import Result, load
-from lensbench.saes.dashboard_result import LatentDashboard
-from lensbench.saes.evaluation_result import SAEEvaluation
+from lensbench.saes.evaluation.result import SAEEvaluation
+from lensbench.saes.latents.result import LatentDashboard
 from lensbench.saes.runs import SAERun
 
 

@@ -8,7 +8,7 @@ from lensbench.results import load
 from lensbench.saes.runs import STATUS_FILE, SAERun, open_runs, read_status
 
 if TYPE_CHECKING:
-    from lensbench.saes.evaluation_result import SAEEvaluation
+    from lensbench.saes.evaluation.result import SAEEvaluation
 
 EVALUATION = "evaluation"
 _DEPTH = 4
@@ -39,7 +39,7 @@ def evaluation_of(run: Path) -> "SAEEvaluation | None":
     Raises:
         DamagedDataError: what lies there is something else.
     """
-    from lensbench.saes.evaluation_result import SAEEvaluation
+    from lensbench.saes.evaluation.result import SAEEvaluation
 
     folder = run / EVALUATION
     if not (folder / "result.json").is_file():

@@ -10,8 +10,8 @@ from lensbench.app.report import Block, Context, Figure, Latent, Pair, Section, 
 from lensbench.app.workflows.evaluation import HEADLINE
 from lensbench.app.workflows.latents import best_labels, control_columns, records
 from lensbench.app.workflows.run_data import RunData
-from lensbench.saes.dashboard_result import LatentDashboard
-from lensbench.saes.evaluation_result import UNITS, SAEEvaluation
+from lensbench.saes.evaluation.result import UNITS, SAEEvaluation
+from lensbench.saes.latents.result import LatentDashboard
 
 CONTEXTS = 4
 LABELS = {

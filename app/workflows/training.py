@@ -23,7 +23,7 @@ from lensbench.store import open_store
 
 if TYPE_CHECKING:
     from lensbench.models import Model
-    from lensbench.saes.forecast import Forecast
+    from lensbench.saes.training.forecast import Forecast
 
 
 def train_sweep(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lensbench import io
-from lensbench.errors import ConfigError, UnknownNameError
+from lensbench.errors import ConfigError, MismatchError, UnknownNameError
 from lensbench.harvest.layout import Layout, LayoutName, Positions
 from lensbench.harvest.text import Text
 from lensbench.models.base import Model
@@ -16,7 +16,17 @@ DTYPES = ("float16", "bfloat16", "float32")
 def model_entry(model: Model) -> dict[str, Any]:
     """Identity and shape of the model; the fingerprint is of its weights."""
     card = model.card
-    names = ("name", "revision", "fingerprint", "family", "n_layers", "d_model", "d_vocab", "dtype")
+    names = (
+        "name",
+        "source",
+        "revision",
+        "fingerprint",
+        "family",
+        "n_layers",
+        "d_model",
+        "d_vocab",
+        "dtype",
+    )
     return {name: getattr(card, name) for name in names}
 
 
@@ -50,6 +60,7 @@ def make_layout(
     """The layout, once it is sure that model and tokenizer can do it.
 
     Raises:
+        MismatchError: ids of a world whose vocabulary is not the model's.
         ConfigError: text or special tokens without a tokenizer, or a context the model has not.
     """
     tokenizer: Any = model.tokenizer
@@ -63,6 +74,7 @@ def make_layout(
             f"model {model.card.name!r} has no tokenizer to name its special tokens; pass their "
             "ids: exclude_special=[0, 1]"
         )
+    _check_vocabulary(model, text)
     context = min(128, model.card.n_ctx) if context is None else context
     if context > model.card.n_ctx:
         raise ConfigError(
@@ -80,6 +92,21 @@ def make_layout(
         batch_size=batch_size,
         max_tokens=max_tokens,
     )
+
+
+def _check_vocabulary(model: Model, text: Text) -> None:
+    """Ids that mean other words to the model would give numbers about nothing."""
+    tokenizer: Any = model.tokenizer
+    if not text.vocab or tokenizer is None:
+        return
+    n = len(text.vocab)
+    known = tokenizer.convert_ids_to_tokens(list(range(min(n, len(tokenizer)))))
+    if tuple(known) != text.vocab:
+        raise MismatchError(
+            f"the documents are ids of a vocabulary of {n} words that is not that of model "
+            f"{model.card.name!r}; write them as text (`lensbench world sample --out docs.jsonl`) "
+            "and capture that"
+        )
 
 
 def check_dtype(dtype: str) -> None:

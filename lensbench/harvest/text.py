@@ -7,7 +7,7 @@ file, is in memory at a time.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -35,6 +35,8 @@ class Text:
     entry: dict[str, Any]
     documents: Callable[[], Iterator[Document]]
     given_as_ids: bool = False
+    vocab: tuple[str, ...] = ()
+    """What ids of a world mean; the model's tokenizer has to agree."""
 
 
 def read_text(texts: Any, *, separator: str | None = None, field: str = "text") -> Text:
@@ -55,6 +57,8 @@ def read_text(texts: Any, *, separator: str | None = None, field: str = "text") 
         return _file(Path(texts), separator, field)
     if all(hasattr(texts, name) for name in ("tokens", "offsets", "spec")):
         return _corpus(texts)
+    if isinstance(texts, Mapping):
+        raise ConfigError(f"got {type(texts).__name__}; pass one of its parts: {', '.join(texts)}")
     if hasattr(texts, "column_names") and hasattr(texts, "features"):
         return _dataset(texts, field)
     if isinstance(texts, (Tokens, torch.Tensor, np.ndarray)):
@@ -88,24 +92,40 @@ def _file(path: Path, separator: str | None, field: str) -> Text:
 
 
 def _separator(path: Path) -> str:
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return SEPARATOR if SEPARATOR in file.read(_BLOCK) else "\n\n"
+    return SEPARATOR if SEPARATOR in next(_blocks(path), "") else "\n\n"
+
+
+def _blocks(path: Path) -> Iterator[str]:
+    """The file, some characters at a time.
+
+    Raises:
+        DamagedDataError: bytes that are not UTF-8.
+    """
+    with path.open(encoding="utf-8") as file:
+        try:
+            while block := file.read(_BLOCK):
+                yield block
+        except UnicodeDecodeError as error:
+            raise DamagedDataError(
+                f"{path} is not UTF-8 text ({error.reason}: byte 0x{error.object[error.start]:02x}"
+                f"); convert it first, for instance from Latin-1: iconv -f latin1 -t utf-8 "
+                f"{path.name}"
+            ) from error
 
 
 def _split(path: Path, separator: str) -> Iterator[str]:
-    with path.open(encoding="utf-8", errors="replace") as file:
-        rest, first = "", True
-        while block := file.read(_BLOCK):
-            *whole, rest = (rest + block).split(separator)
-            for document in whole:
-                yield document.strip()
-                first = False
-            while len(rest) >= _BLOCK:
-                cut = rest.rfind(" ", 1, _BLOCK) + 1 or _BLOCK
-                yield rest[:cut].strip()
-                rest = rest[cut:]
-        if rest.strip() or first:
-            yield rest.strip()
+    rest, first = "", True
+    for block in _blocks(path):
+        *whole, rest = (rest + block).split(separator)
+        for document in whole:
+            yield document.strip()
+            first = False
+        while len(rest) >= _BLOCK:
+            cut = rest.rfind(" ", 1, _BLOCK) + 1 or _BLOCK
+            yield rest[:cut].strip()
+            rest = rest[cut:]
+    if rest.strip() or first:
+        yield rest.strip()
 
 
 def _lines(path: Path, field: str) -> Iterator[str]:
@@ -134,7 +154,8 @@ def _corpus(corpus: Any) -> Text:
     entry = {"kind": "atlas", "fingerprint": digest, "spec": spec, "name": _world_name(spec)}
     pairs = pairwise(offsets)
     spans = [(int(a), int(b)) for a, b in pairs]
-    return Text(entry, lambda: (tokens[a:b] for a, b in spans), given_as_ids=True)
+    documents = lambda: (tokens[a:b] for a, b in spans)  # noqa: E731 - one use
+    return Text(entry, documents, given_as_ids=True, vocab=tuple(getattr(corpus, "vocab", ())))
 
 
 def _world_name(spec: dict[str, Any]) -> str | None:

@@ -99,6 +99,8 @@ class ModelCard(Shape):
     dtype: str
     fingerprint: str
     backend: str = "native"
+    source: str = ""
+    """What ``load_model`` was given: bundled name, folder or hub id; empty for one in memory."""
 
 
 class Model(ABC):

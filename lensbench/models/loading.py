@@ -64,28 +64,30 @@ def load_model(
         return x
     if isinstance(x, nn.Module):
         name = str(getattr(x.config, "_name_or_path", "") or type(x).__name__)
-        module, source = x, name
+        module, source = x, ""
     else:
         source = str(x)
         module, tokenizer = _from_disk(source, revision, _dtype(dtype), device_map, tokenizer)
         name = Path(source).name if Path(source).is_dir() else source
     if device is not None and device_map is None:
         module.to(device)  # pyright: ignore[reportArgumentType] - nn.Module.to is overloaded
-    return _finish(module, name, revision, tokenizer, certify)
+    return _finish(module, (name, revision, source), tokenizer, certify)
 
 
 def _finish(
-    module: Any, name: str, revision: str | None, tokenizer: Any, certify: bool | None
+    module: Any, called: tuple[str, str | None, str], tokenizer: Any, certify: bool | None
 ) -> Model:
     from lensbench.models.huggingface import NativeModel
 
     family_of(module.config)  # refuse before hashing the weights
+    name, revision, source = called
     card = ModelCard(
         name=name,
         family=str(module.config.model_type),
         revision=revision,
         dtype=str(next(module.parameters()).dtype).removeprefix("torch."),
         fingerprint=fingerprint(module),
+        source=source,
         **vars(shape_of(module.config)),
     )
     model = NativeModel(module, card, tokenizer)

@@ -24,9 +24,10 @@ def how_to_add(
     """One line to run; a Python call where the command line has no such setting."""
     other = {k: settings[k] for k, d in _DEFAULTS.items() if k in settings and settings[k] != d}
     special = {k: v for k, usual in _PYTHON_ONLY.items() if (v := settings.get(k)) not in usual}
-    if special or not (text.get("path") or text.get("name")):
+    which = model.get("source", model.get("name"))  # a model in memory has no command
+    if special or not which or not (text.get("path") or text.get("name")):
         return _call(sites, {**other, **_as_arguments(special)}, url)
-    words = ["lensbench", "capture", "--model", str(model.get("name"))]
+    words = ["lensbench", "capture", "--model", str(which)]
     words += ["--revision", str(model["revision"])] if model.get("revision") else []
     words += ["--text", str(text.get("path") or text["name"]), "--sites", ",".join(sites)]
     for key, value in other.items():

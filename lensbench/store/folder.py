@@ -11,7 +11,7 @@ import tempfile
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from lensbench import io
 from lensbench.errors import ConfigError, DataError, MissingDataError
@@ -19,6 +19,7 @@ from lensbench.errors import ConfigError, DataError, MissingDataError
 Chunks = Sequence[bytes | memoryview]
 
 
+@runtime_checkable
 class Folder(Protocol):
     """The few things a store asks of a place for files; names use ``/``."""
 

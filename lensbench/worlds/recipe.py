@@ -23,7 +23,7 @@ class WorldTrainConfig(Config):
     """Seed of the initial weights and of the documents."""
     seeds: int = Field(default=1, ge=1)
     """Train this many models with seeds ``seed``, ``seed + 1``, ... into ``out/seed<k>``."""
-    steps: int = Field(default=4_800, ge=1)
+    steps: int = Field(default=3_000, ge=1)
     out: Path = Path("runs/atlas-dense")
     n_layers: int = Field(default=6, ge=1)
     d_model: int = Field(default=128, ge=8)
@@ -35,7 +35,7 @@ class WorldTrainConfig(Config):
     muon_lr: float = Field(default=0.02, gt=0)
     adam_lr: float = Field(default=4e-3, gt=0)
     warmup: int = Field(default=100, ge=0)
-    decay_steps: int = Field(default=2300, ge=1)
+    decay_steps: int = Field(default=1400, ge=1)
     """The learning rate falls linearly to zero over this many last steps (at most half)."""
     pools: tuple[tuple[int, float], ...] = ((320, 0.25), (800, 0.5))
     """(until this step, use this fraction of every entity pool), then all of it: small pools
@@ -50,6 +50,7 @@ class WorldTrainConfig(Config):
     resume: bool = False
     threads: int = Field(default=2, ge=1)
     compile: bool = False
+    """Faster with ``torch.compile``, but two runs then differ in rounding (measured)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     @property

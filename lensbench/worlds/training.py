@@ -27,7 +27,7 @@ def train_world(config: WorldTrainConfig, progress: Progress | None = None) -> P
 
     Every folder holds ``config.json model.safetensors tokenizer.json``, ``revisions/step<N>/`` for
     the kept steps, ``metrics.jsonl`` and a resumable ``state/``. A killed run goes on with
-    ``resume=True`` and gives the weights an unbroken run gives.
+    ``resume=True`` and gives the weights an unbroken run gives (not with ``compile``).
 
     Raises:
         MismatchError: the folder holds another run, or this one and ``resume`` is off.

@@ -77,12 +77,41 @@ def test_a_run_holds_one_folder_per_dictionary(
     assert len(answer(capsys, "runs", "ls", trained.parent)["runs"]) == 1
 
 
+def test_a_twin_is_one_more_control(
+    acts: Path, trained: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    again = shutil.copytree(trained, tmp_path / "run")
+    line = ("eval", "sae", again, "--store", acts, "--model", "atlas-dense", "--max-docs", 8)
+    assert "reinitialised twin" not in answer(capsys, *line)["controls"]
+    first = answer(capsys, *line, "--twin")["controls"]
+    assert "label F1 of reinitialised twin" in first
+    assert (again / "twin" / "acts" / "manifest.json").is_file()
+    assert answer(capsys, *line, "--twin")["controls"] == first  # goes on with what is there
+
+
+def test_a_twin_needs_text_that_can_be_read_again(
+    trained: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from lensbench import capture, load_model
+
+    model = load_model("atlas-dense")
+    capture(model, ["Paul gave a ticket to Mary ."] * 40, [SITE], out=tmp_path / "memory")
+    text = tmp_path / "text.txt"
+    text.write_text("The capital of Peru is Lima .\n\n" * 40)
+    capture(model, text, [SITE], out=tmp_path / "file")
+    text.write_text("Something else .")
+    for name, said in (("memory", "activations of texts"), ("file", "has changed")):
+        line = ("eval", "sae", trained, "--store", tmp_path / name, "--model", "atlas-dense")
+        assert run(*line, "--max-docs", 4, "--twin") == 3
+        assert said in capsys.readouterr().err
+
+
 def test_evaluation_and_report_are_in_the_run(
     evaluated: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     facts = answer(capsys, "runs", "show", evaluated)
     assert facts["evaluated"]
-    assert "label f1" in facts["controls"], "the evaluation names its controls"
+    assert "label F1 of always on" in facts["controls"], "the evaluation names its controls"
     page = answer(capsys, "report", evaluated)
     html = Path(page["report"]).read_text()
     assert page["figures"] >= 7
@@ -164,7 +193,7 @@ def test_an_interrupt_saves_and_resume_finishes(
     import os
     import signal
 
-    from lensbench.saes import reporting
+    from lensbench.saes.training import reporting
 
     tick = reporting.Reporter.tick
 

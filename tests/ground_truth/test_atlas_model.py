@@ -14,7 +14,7 @@ from lensbench import io
 from lensbench.models import load_model
 from lensbench.models.loading import bundled_models
 from lensbench.worlds.atlas import Atlas
-from lensbench.worlds.card import AIMS, card_text, evaluate_model, load_module
+from lensbench.worlds.card import AIMS, GAP_AIM, card_text, evaluate_model, load_module
 from lensbench.worlds.controls import reinitialised_twin
 from lensbench.worlds.measure import accuracy, floor_gap, induction_scores, io_patching
 
@@ -46,6 +46,7 @@ def test_every_missed_aim_is_named_in_the_card(folder: Path, stated: dict[str, A
     for family, aim in AIMS.items():
         missed = stated["accuracy_heldout"][family]["mean"] < aim
         assert missed == (f"- {family}: " in missing)
+    assert (stated["loss_heldout"]["gap"]["mean"] > GAP_AIM) == ("Held-out loss is" in missing)
 
 
 def test_accuracy_on_held_out_combinations(module: Any, stated: dict[str, Any]) -> None:

@@ -6,8 +6,8 @@ import torch
 
 from lensbench import capture, load_model, results
 from lensbench.errors import ConfigError, UnknownNameError
-from lensbench.saes.dashboard import DashboardConfig, dashboards, logit_effects
-from lensbench.saes.evaluation_pass import Dictionary
+from lensbench.saes.evaluation.passes import Dictionary
+from lensbench.saes.latents.dashboard import DashboardConfig, dashboards, logit_effects
 from lensbench.worlds.atlas import Atlas
 from lensbench.worlds.atlas.tokenizer import save_tokenizer
 from tests.saes_evaluation_helpers import HandSet, tiny_llama, write_store

@@ -7,8 +7,8 @@ import torch
 from lensbench import load_model, results
 from lensbench.errors import ConfigError, MismatchError
 from lensbench.saes import train
-from lensbench.saes.evaluation import EvaluationConfig, evaluate
-from lensbench.saes.evaluation_pass import Dictionary
+from lensbench.saes.evaluation.evaluate import EvaluationConfig, evaluate
+from lensbench.saes.evaluation.passes import Dictionary
 from lensbench.worlds.atlas import Atlas
 from lensbench.worlds.controls import reinitialised_twin
 from tests.saes_evaluation_helpers import (
@@ -114,7 +114,7 @@ def test_planted_label_direction_is_found_and_every_control_is_low(planted, labe
     assert row["f1_shuffled_labels"] < 0.6
     assert row["f1_always_on"] < 0.6
     assert row["f1_random_dictionary"] < row["f1"] - 0.15
-    assert "random_dictionary" in str(found.controls)
+    assert "random dictionary" in str(found.controls)
     assert "held out" in found.split
     assert "ce_recovered_zero" not in found.metrics  # no model was given
 
@@ -184,7 +184,7 @@ def test_runs_of_the_trainer_are_taken_as_they_come_with_a_twin_beside(
     frame = found.labels_frame()
     assert np.isfinite(frame["f1_reinitialised_twin"]).any()
     assert (frame["f1_reinitialised_twin"] != frame["f1"]).any()
-    assert "label f1, reinitialised_twin" in found.controls.values
+    assert "label F1 of reinitialised twin" in found.controls.values
     shorter = write_store(
         tmp_path / "short", corpus, {SITE: acts[SITE]}, card=twin.card, skip_first=True
     )

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lensbench import load_model
-from lensbench.saes.ce import LossSums, Sequences, live_losses
+from lensbench.saes.evaluation.ce import LossSums, Sequences, live_losses
 from lensbench.tokens import Tokens
 
 N_LAYERS, D, VOCAB = 4, 16, 40

@@ -6,7 +6,7 @@ import torch
 
 from lensbench import results
 from lensbench.errors import ConfigError
-from lensbench.saes.evaluation_implants import fit_with, implant_recovery
+from lensbench.saes.evaluation.implants import fit_with, implant_recovery
 
 D, N = 24, 6
 

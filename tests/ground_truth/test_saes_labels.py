@@ -7,7 +7,7 @@ from sklearn.metrics import f1_score as sk_f1
 from sklearn.metrics import roc_auc_score
 
 from lensbench.errors import ConfigError, MismatchError
-from lensbench.saes.labels import (
+from lensbench.saes.evaluation.labels import (
     LabelledRows,
     auroc,
     best_latents,

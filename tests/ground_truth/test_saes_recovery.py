@@ -76,8 +76,8 @@ SILENCED = 96
 def _silenced(coefficient: float, push: float) -> tuple[float, float]:
     """Share of silenced latents that fire again, and of the planted directions recovered."""
     from lensbench.saes.configs import TopKConfig
-    from lensbench.saes.engines import Stepper
-    from lensbench.saes.start import new_group, scale_of
+    from lensbench.saes.step.engines import Stepper
+    from lensbench.saes.step.start import new_group, scale_of
 
     x = next(batches(planted(), 1))
     config = TopKConfig(name="a", d_sae=LATENTS, k=3, aux_coefficient=coefficient)

@@ -35,7 +35,7 @@ def _config(kind: str, **changes: Any) -> Any:
 
 
 def _group(kind: str, *, n: int = 1, dead: int = 0, **changes: Any) -> Any:
-    from lensbench.saes.start import new_group
+    from lensbench.saes.step.start import new_group
 
     torch.manual_seed(0)
     group = new_group([_config(kind, seed=s, **changes) for s in range(n)], "s", _x(), 1.0)
@@ -56,8 +56,8 @@ def _x(seed: int = 1) -> Tensor:
 
 
 def _ours(group: Any, way: str, x: Tensor, l1: float) -> Any:
-    from lensbench.saes.looped import Looped
-    from lensbench.saes.stacked import stacked_gradients
+    from lensbench.saes.step.looped import Looped
+    from lensbench.saes.step.stacked import stacked_gradients
 
     if way == "stacked":
         return stacked_gradients(group, x, [l1] * group.n)[0]
@@ -156,7 +156,7 @@ def _plain_training(group: Any, batches: list[Tensor], l1: float, *, project: bo
 
 @pytest.mark.parametrize(("kind", "way"), CASES)
 def test_five_updates_equal_autograd_with_adam_clip_and_projection(kind: str, way: str) -> None:
-    from lensbench.saes import update
+    from lensbench.saes.step import update
 
     group = _group(kind)
     l1, batches = (0.7 if kind == "relu" else 0.0), [_x(seed) for seed in range(5)]
@@ -176,9 +176,9 @@ def test_five_updates_equal_autograd_with_adam_clip_and_projection(kind: str, wa
 
 
 def test_a_stacked_step_equals_separate_steps() -> None:
-    from lensbench.saes import update
-    from lensbench.saes.stacked import stacked_gradients
-    from lensbench.saes.start import new_group
+    from lensbench.saes.step import update
+    from lensbench.saes.step.stacked import stacked_gradients
+    from lensbench.saes.step.start import new_group
 
     configs = [
         _config("topk", k=k, seed=s, lr=lr, clip=c)

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lensbench.saes import metrics
-from lensbench.saes.metrics_stream import Moments, ReconstructionSums
+from lensbench.saes.evaluation import metrics
+from lensbench.saes.evaluation.sums import Moments, ReconstructionSums
 
 
 def fvu_of(x: torch.Tensor, x_hat: torch.Tensor, batch: int) -> float:

@@ -15,7 +15,7 @@ def _randn(seed: int, *shape: int) -> Tensor:
 @settings(max_examples=40, deadline=None)
 @given(seed=SEEDS, rows=st.integers(1, 9), groups=st.integers(1, 80), k=st.integers(1, 16))
 def test_pruned_top_k_is_top_k(seed: int, rows: int, groups: int, k: int) -> None:
-    from lensbench.saes.selection import top_k
+    from lensbench.saes.step.selection import top_k
 
     x = _randn(seed, rows, 8 * groups)
     k = min(k, 8 * groups)
@@ -28,7 +28,7 @@ def test_pruned_top_k_is_top_k(seed: int, rows: int, groups: int, k: int) -> Non
 @settings(max_examples=40, deadline=None)
 @given(seed=SEEDS, rows=st.integers(1, 9), columns=st.integers(1, 100))
 def test_above_finds_exactly_the_entries_that_are(seed: int, rows: int, columns: int) -> None:
-    from lensbench.saes.selection import above
+    from lensbench.saes.step.selection import above
 
     x, cut = _randn(seed, rows, columns), _randn(seed + 1, rows, 1)
     found_rows, found_columns = above(x, cut)
@@ -44,7 +44,7 @@ def test_screening_selects_what_the_exact_product_selects(
     seed: int, scale: float, spread: float
 ) -> None:
     """Rows of very different length are the hard case for the bound."""
-    from lensbench.saes.encode import Workspace, top_k_codes
+    from lensbench.saes.step.encode import Workspace, top_k_codes
 
     x, length = _randn(seed, 16, 24) * scale, _randn(seed + 1, 1024, 1).mul(spread).exp()
     weight, bias = _randn(seed + 2, 1024, 24) * length, _randn(seed + 3, 1024) * scale
@@ -61,7 +61,7 @@ def test_batch_top_k_does_not_depend_on_the_way_or_the_guess(
     seed: int, push: float, guess: float | None
 ) -> None:
     """With ``push`` far below zero there are fewer positive values than places."""
-    from lensbench.saes.encode import Workspace, batch_top_k_codes
+    from lensbench.saes.step.encode import Workspace, batch_top_k_codes
 
     x, weight, bias = _randn(seed, 16, 12), _randn(seed + 1, 64, 12), _randn(seed + 2, 64) + push
     pre = torch.addmm(bias, x, weight.t()).relu().view(-1)
@@ -76,8 +76,8 @@ def test_batch_top_k_does_not_depend_on_the_way_or_the_guess(
 @settings(max_examples=25, deadline=None)
 @given(seed=SEEDS, share=st.floats(0.0, 0.3))
 def test_sparse_products_are_dense_products(seed: int, share: float) -> None:
-    from lensbench.saes import kernels
-    from lensbench.saes.encode import positive_codes
+    from lensbench.saes.step import kernels
+    from lensbench.saes.step.encode import positive_codes
 
     rng = torch.Generator().manual_seed(seed)
     dense = torch.rand(13, 40, generator=rng) * (torch.rand(13, 40, generator=rng) < share)
@@ -123,7 +123,7 @@ def test_top_k_keeps_at_most_k_and_scales_with_the_input(seed: int, k: int, fact
 @settings(max_examples=30, deadline=None)
 @given(seed=SEEDS)
 def test_geometric_median_resists_an_outlier_and_moves_with_the_data(seed: int) -> None:
-    from lensbench.saes.start import geometric_median
+    from lensbench.saes.step.start import geometric_median
 
     x, shift = _randn(seed, 101, 5), _randn(seed + 1, 5)
     centre = geometric_median(x)

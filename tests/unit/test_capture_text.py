@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.saes_evaluation_helpers import tiny_llama
+
 
 def documents(texts, **options):
     from lensbench.harvest import read_text
@@ -60,6 +62,43 @@ def test_jsonl_gives_its_field_and_names_a_bad_line(tmp_path) -> None:
     path.write_bytes(b'{"text": "One"}\n{"text": "\xff"}\n')
     with pytest.raises(DamagedDataError, match=r"a\.jsonl, line 2.*utf-8"):
         documents(path)
+
+
+def test_text_in_another_encoding_is_refused_with_its_cure(tmp_path) -> None:
+    from lensbench.errors import DamagedDataError
+
+    path = tmp_path / "a.txt"
+    path.write_bytes("Le café".encode("latin-1"))
+    with pytest.raises(DamagedDataError, match=r"not UTF-8 text .*byte 0xe9.*iconv -f latin1"):
+        documents(path)
+
+
+def test_a_dictionary_of_datasets_asks_for_one_of_them() -> None:
+    from lensbench.errors import ConfigError
+
+    with pytest.raises(ConfigError, match="pass one of its parts: train, test"):
+        documents({"train": ["One"], "test": ["Two"]})
+
+
+def test_ids_of_another_vocabulary_are_refused(tmp_path) -> None:
+    from transformers import AutoTokenizer
+
+    from lensbench import capture, load_model
+    from lensbench.errors import MismatchError
+    from lensbench.worlds.atlas import Atlas
+    from lensbench.worlds.atlas.tokenizer import save_tokenizer
+
+    corpus, site = Atlas(0).sample(4), "blocks.0.resid_post"
+    module = tiny_llama(len(corpus.vocab))
+    for words, fits in ((corpus.vocab, True), ((*corpus.vocab[:-2], "b", "a"), False)):
+        save_tokenizer(words, tmp_path / str(fits))
+        tokenizer = AutoTokenizer.from_pretrained(tmp_path / str(fits))
+        model = load_model(module, tokenizer=tokenizer, certify=False)
+        if fits:
+            assert capture(model, corpus, [site], out=tmp_path / "s").n_tokens > 0
+        else:
+            with pytest.raises(MismatchError, match="not that of model"):
+                capture(model, corpus, [site], out=tmp_path / "t")
 
 
 def test_ids_in_every_form() -> None:

@@ -97,7 +97,7 @@ def test_a_result_is_found_without_importing_its_module_first(tmp_path) -> None:
     import subprocess
     import sys
 
-    from lensbench.saes.evaluation_implants import ImplantRecovery  # any lazily imported kind
+    from lensbench.saes.evaluation.implants import ImplantRecovery  # any lazily imported kind
 
     assert ImplantRecovery.kind == "ImplantRecovery"
     io_json = '{"kind": "ImplantRecovery", "module": "%s", "schema": 1, "arrays_sha256": "",'

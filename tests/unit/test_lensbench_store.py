@@ -141,6 +141,16 @@ def test_the_advice_repeats_the_settings_of_the_store(text, settings, line) -> N
     assert how_to_add(["embed"], model, text, settings, "s") == prefix + line
 
 
+def test_the_advice_names_the_model_as_it_was_given() -> None:
+    from lensbench.store.advice import how_to_add
+
+    text = {"path": "a.txt"}
+    folder = {"name": "toy", "source": "models/toy", "revision": None}
+    assert "--model models/toy --text a.txt" in how_to_add(["embed"], folder, text, {}, "s")
+    memory = {"name": "LlamaForCausalLM", "source": "", "revision": None}
+    assert how_to_add(["embed"], memory, text, {}, "s").startswith("lensbench.capture(model, ")
+
+
 def test_what_is_no_store_is_refused(tmp_path) -> None:
     from lensbench.errors import ConfigError, DamagedDataError, MissingDataError
     from lensbench.store import open_store

@@ -105,7 +105,7 @@ def test_an_array_job_takes_every_nth_dictionary_under_the_same_names() -> None:
 
 
 def test_schedule_rises_stays_and_falls() -> None:
-    from lensbench.saes.schedule import rate
+    from lensbench.saes.step.schedule import rate
 
     found = [rate(step, 100, 0.1, 0.2) for step in range(100)]
     assert found[0] == pytest.approx(0.1)

@@ -5,7 +5,7 @@ import pytest
 
 from lensbench import capture, load_model
 from lensbench.errors import ConfigError, MismatchError
-from lensbench.saes import evaluation_data as data
+from lensbench.saes.evaluation import data
 from lensbench.worlds.atlas import Atlas
 from tests.saes_evaluation_helpers import tiny_llama
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from lensbench.saes import metrics
-from lensbench.saes.metrics_stream import (
+from lensbench.saes.evaluation import metrics
+from lensbench.saes.evaluation.sums import (
     Moments,
     ReconstructionSums,
     bootstrap_documents,

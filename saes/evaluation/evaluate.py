@@ -3,8 +3,9 @@
 1. Whole documents are drawn from the store; one pass gives the mean of every site.
 2. A second pass encodes each block of rows with every dictionary of the site: reconstruction
    metrics, densities, and the latents that step 4 needs.
-3. CE and KL with the site replaced, live (:mod:`lensbench.saes.ce`); needs the model.
-4. For every label the best single latent beside its controls (:mod:`lensbench.saes.labels`).
+3. CE and KL with the site replaced, live (:mod:`lensbench.saes.evaluation.ce`); needs the model.
+4. For every label the best single latent beside its controls
+   (:mod:`lensbench.saes.evaluation.labels`).
 
 Without ``model`` step 3 is left out; without a labelled text step 4 is.
 """
@@ -23,14 +24,14 @@ from lensbench.config import Config
 from lensbench.errors import ConfigError, MismatchError
 from lensbench.provenance import record
 from lensbench.results import Controls
-from lensbench.saes import evaluation_data as data
-from lensbench.saes import labels_table as table
-from lensbench.saes.ce import ABLATIONS, LossSums, live_losses
-from lensbench.saes.evaluation_controls import LabelMatcher, implants_recovered, twin_latents
-from lensbench.saes.evaluation_pass import Dictionary, Pass, as_dictionary, encode_all
-from lensbench.saes.evaluation_result import UNITS, SAEEvaluation
-from lensbench.saes.metrics import dead_fraction
-from lensbench.saes.metrics_stream import Measured
+from lensbench.saes.evaluation import data as data
+from lensbench.saes.evaluation import labels_table as table
+from lensbench.saes.evaluation.ce import ABLATIONS, LossSums, live_losses
+from lensbench.saes.evaluation.controls import LabelMatcher, implants_recovered, twin_latents
+from lensbench.saes.evaluation.metrics import dead_fraction
+from lensbench.saes.evaluation.passes import Dictionary, Pass, as_dictionary, encode_all
+from lensbench.saes.evaluation.result import UNITS, SAEEvaluation
+from lensbench.saes.evaluation.sums import Measured
 
 if TYPE_CHECKING:
     from lensbench.models.base import Model
@@ -78,7 +79,7 @@ def evaluate(
 
     Args:
         runs: training runs (:class:`~lensbench.saes.SAERun`) or
-            :class:`~lensbench.saes.evaluation_pass.Dictionary` values.
+            :class:`~lensbench.saes.evaluation.passes.Dictionary` values.
         store: activations of the sites they were trained on.
         model: the model of the store; without it CE and KL are left out.
         heldout: another store whose rows score what was chosen on ``store``.
@@ -250,7 +251,9 @@ def _controls(
     implants: Float[Tensor, "directions d_model"] | None,
     seed: int,
 ) -> Controls:
-    values = {f"label f1, {name}": f1 for name, f1 in table.means(columns).items()}
+    values = {
+        f"label F1 of {name.replace('_', ' ')}": f1 for name, f1 in table.means(columns).items()
+    }
     if implants is not None:
         chance = [implants_recovered(d.codec, implants, seed)[1] for d in dictionaries]
         values["random directions recovered"] = float(np.mean(chance))

@@ -24,7 +24,7 @@ from torch import Tensor
 from lensbench.models.base import Model
 from lensbench.plan import Plan, Replace, edit
 from lensbench.protocols import Codec
-from lensbench.saes.metrics_stream import Measured, Sums, bootstrap_documents
+from lensbench.saes.evaluation.sums import Measured, Sums, bootstrap_documents
 from lensbench.sites import Site
 from lensbench.tokens import Tokens
 
@@ -84,7 +84,8 @@ class LossSums:
     def recovered(self, quantity: str, state: str, baseline: str, *, seed: int = 0) -> Measured:
         """``ce`` or ``kl`` recovered against an ablation, with its interval over documents.
 
-        The ratio of :func:`~lensbench.saes.metrics.ce_recovered`, on sums over the same tokens.
+        The ratio of :func:`~lensbench.saes.evaluation.metrics.ce_recovered`, on sums over the same
+        tokens.
         """
 
         def share(s: Sums) -> Float[np.ndarray, " draws"]:

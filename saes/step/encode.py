@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lensbench.saes import kernels
-from lensbench.saes.kernels import Codes
-from lensbench.saes.selection import GROUP, above, group_maxima, top_k
+from lensbench.saes.step import kernels
+from lensbench.saes.step.kernels import Codes
+from lensbench.saes.step.selection import GROUP, above, group_maxima, top_k
 
 PAD = 32
 """Extra columns of the screening product; the first carries the bias."""

@@ -1,7 +1,7 @@
 """Formulas that say how good a dictionary is, each once: definition, unit, range, source.
 
 ``x`` are activations, ``x_hat`` their reconstructions, ``acts`` the latents in between. These
-functions take a whole evaluation set; :mod:`lensbench.saes.metrics_stream` computes the same
+functions take a whole evaluation set; :mod:`lensbench.saes.evaluation.sums` computes the same
 numbers batch by batch, with intervals over documents. All sums are in float64.
 """
 

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from lensbench.errors import MismatchError
 from lensbench.protocols import Codec
-from lensbench.saes import labels_table as table
-from lensbench.saes.evaluation_data import EvaluationRows
-from lensbench.saes.evaluation_pass import (
+from lensbench.saes.evaluation import labels_table as table
+from lensbench.saes.evaluation.data import EvaluationRows
+from lensbench.saes.evaluation.labels import LabelledRows, Latents, check_same_tokens
+from lensbench.saes.evaluation.passes import (
     Dictionary,
     Pass,
     as_dictionary,
@@ -22,7 +23,6 @@ from lensbench.saes.evaluation_pass import (
     encode,
     to_csr,
 )
-from lensbench.saes.labels import LabelledRows, Latents, check_same_tokens
 from lensbench.worlds import controls
 
 if TYPE_CHECKING:

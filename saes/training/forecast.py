@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from lensbench.saes.configs import DictionaryConfig, SweepConfig
-from lensbench.saes.encode import Workspace
-from lensbench.saes.engines import Stepper, choose
-from lensbench.saes.start import new_group, scale_of
-from lensbench.saes.stream import Stream, open_source
+from lensbench.saes.step.encode import Workspace
+from lensbench.saes.step.engines import Stepper, choose
+from lensbench.saes.step.start import new_group, scale_of
+from lensbench.saes.training.stream import Stream, open_source
 
 PROBE_STEPS = 2
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from lensbench.saes.configs import BatchTopKConfig
-from lensbench.saes.group import Group
-from lensbench.saes.looped import Gradients
+from lensbench.saes.step.group import Group
+from lensbench.saes.step.looped import Gradients
 
 BETAS = (0.9, 0.999)
 EPS = 6.25e-10

@@ -13,9 +13,9 @@ from lensbench import provenance
 from lensbench.errors import StoppedError
 from lensbench.results import Controls
 from lensbench.saes.configs import TrainConfig
-from lensbench.saes.folder import RunFolder
-from lensbench.saes.group import METRICS, Group
 from lensbench.saes.runs import RESULT_FOLDER, SAERun, arrays
+from lensbench.saes.step.group import METRICS, Group
+from lensbench.saes.training.folder import RunFolder
 
 
 class Totals:

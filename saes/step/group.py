@@ -2,7 +2,7 @@
 
 Stored by latent: ``W_enc[i]`` is ``[d_sae, d_model]``, the transpose of what :class:`SAE` shows,
 because both sparse weight gradients come out by latent. Everything here is in scaled units (see
-:mod:`lensbench.saes.start`); :meth:`Group.export` folds the scale in.
+:mod:`lensbench.saes.step.start`); :meth:`Group.export` folds the scale in.
 """
 
 from collections.abc import Iterator

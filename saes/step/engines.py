@@ -14,12 +14,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lensbench.saes import update
 from lensbench.saes.configs import ReLUConfig
-from lensbench.saes.encode import Workspace
-from lensbench.saes.group import Group
-from lensbench.saes.looped import Looped
-from lensbench.saes.stacked import stacked_gradients
+from lensbench.saes.step import update
+from lensbench.saes.step.encode import Workspace
+from lensbench.saes.step.group import Group
+from lensbench.saes.step.looped import Looped
+from lensbench.saes.step.stacked import stacked_gradients
 
 Engine = Literal["dense", "screened", "stacked"]
 STACKED_LIMIT = 2e11

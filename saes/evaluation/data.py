@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Bool, Int
 
 from lensbench.errors import ConfigError, MismatchError
-from lensbench.saes.ce import Sequences
-from lensbench.saes.labels import LabelledRows, check_same_tokens
+from lensbench.saes.evaluation.ce import Sequences
+from lensbench.saes.evaluation.labels import LabelledRows, check_same_tokens
 
 if TYPE_CHECKING:
     from lensbench.store import ActivationStore

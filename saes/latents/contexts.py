@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
-from lensbench.saes.evaluation_pass import Dictionary, encode
+from lensbench.saes.evaluation.passes import Dictionary, encode
 
 if TYPE_CHECKING:
     from lensbench.store import ActivationStore, SequenceBatch

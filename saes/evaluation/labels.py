@@ -21,7 +21,7 @@ from scipy import sparse
 from scipy.stats import rankdata
 
 from lensbench.errors import ConfigError, MismatchError
-from lensbench.saes.metrics_stream import Measured, Sums, bootstrap_documents
+from lensbench.saes.evaluation.sums import Measured, Sums, bootstrap_documents
 
 Latents: TypeAlias = Any
 """A ``scipy.sparse.csr_array`` ``[rows, d_sae]``; scipy has no types to name it by."""

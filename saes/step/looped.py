@@ -16,18 +16,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lensbench.saes import kernels
 from lensbench.saes.configs import BatchTopKConfig, DictionaryConfig, TopKConfig
-from lensbench.saes.encode import (
+from lensbench.saes.step import kernels
+from lensbench.saes.step.encode import (
     Workspace,
     batch_top_k_codes,
     positive_codes,
     pre_activations,
     top_k_codes,
 )
-from lensbench.saes.group import Group, aux_width
-from lensbench.saes.kernels import Codes, Transposed
-from lensbench.saes.selection import top_k
+from lensbench.saes.step.group import Group, aux_width
+from lensbench.saes.step.kernels import Codes, Transposed
+from lensbench.saes.step.selection import top_k
 
 SPARSE_BELOW = 1 / 16
 """Share of positive latents above which a ReLU dictionary takes dense products."""

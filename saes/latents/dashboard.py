@@ -23,16 +23,16 @@ from lensbench.config import Config
 from lensbench.errors import ConfigError
 from lensbench.provenance import record
 from lensbench.results import Controls
-from lensbench.saes.dashboard_contexts import (
+from lensbench.saes.evaluation.controls import own_seed
+from lensbench.saes.evaluation.passes import as_dictionary
+from lensbench.saes.latents.contexts import (
     BANDS,
     Firings,
     choose_contexts,
     collect_firings,
     cut_contexts,
 )
-from lensbench.saes.dashboard_result import LatentDashboard
-from lensbench.saes.evaluation_controls import own_seed
-from lensbench.saes.evaluation_pass import as_dictionary
+from lensbench.saes.latents.result import LatentDashboard
 from lensbench.sites import Site
 
 if TYPE_CHECKING:

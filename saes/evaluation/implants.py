@@ -21,7 +21,7 @@ from torch import Tensor
 from lensbench.errors import ConfigError
 from lensbench.provenance import record
 from lensbench.results import Controls, Result
-from lensbench.saes.evaluation_controls import own_seed
+from lensbench.saes.evaluation.controls import own_seed
 from lensbench.stats import bootstrap_mean
 from lensbench.worlds.controls import implant_directions, recovered_share
 
@@ -135,7 +135,7 @@ def fit_with(dictionary: Any, *, tokens: int, batch_size: int = 512, seed: int =
     sweep = SweepConfig.of(dictionary, tokens=tokens, batch_size=batch_size)
 
     def fit(acts: Float[Tensor, "tokens d_model"]) -> Any:
-        from lensbench.saes.trainer import train
+        from lensbench.saes.training.trainer import train
 
         (run,) = train(_batches(acts, batch_size, seed), sweep, progress=False)
         return run.sae

@@ -14,7 +14,7 @@ import torch
 
 from lensbench import io
 from lensbench.errors import DamagedDataError, DataError, MissingDataError
-from lensbench.saes.group import Group
+from lensbench.saes.step.group import Group
 
 FOLDER = "checkpoints"
 

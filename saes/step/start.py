@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lensbench.errors import NonFiniteError
 from lensbench.saes.configs import BatchTopKConfig, DictionaryConfig, TopKConfig
-from lensbench.saes.group import Group
+from lensbench.saes.step.group import Group
 
 MEDIAN_ROWS, MEDIAN_STEPS = 4096, 30
 FACTOR_ROWS = 512

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from lensbench.errors import ConfigError
 from lensbench.protocols import Codec
-from lensbench.saes.evaluation_data import EvaluationRows
-from lensbench.saes.labels import Latents
-from lensbench.saes.metrics_stream import Moments, ReconstructionSums
+from lensbench.saes.evaluation.data import EvaluationRows
+from lensbench.saes.evaluation.labels import Latents
+from lensbench.saes.evaluation.sums import Moments, ReconstructionSums
 
 if TYPE_CHECKING:
     from lensbench.store import ActivationStore

@@ -31,7 +31,7 @@ UNITS = {
     "kl_recovered_mean": "share of the mean-ablation KL",
     "implants_recovered": "share of implanted directions",
 }
-"""Metric to unit; the formulas are in :mod:`lensbench.saes.metrics`."""
+"""Metric to unit; the formulas are in :mod:`lensbench.saes.evaluation.metrics`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

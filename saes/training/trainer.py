@@ -1,7 +1,7 @@
 """Train the dictionaries of a sweep on one stream of activations.
 
 1. Expand the sweep, open the source, take one batch: it gives the scale of every site and the
-   initial biases (:mod:`lensbench.saes.start`), then is trained on like any other.
+   initial biases (:mod:`lensbench.saes.step.start`), then is trained on like any other.
 2. Group dictionaries by site, architecture and width; choose an engine per group by measurement.
 3. Each step reads one batch and updates every dictionary. Nothing is random after the start.
 4. Log, write checkpoints, stop cleanly on Ctrl-C; a dictionary that diverges is left as it was.
@@ -16,18 +16,18 @@ import torch
 from torch import Tensor
 
 from lensbench.errors import ConfigError, NonFiniteError, StoppedError
-from lensbench.saes import checkpoint
-from lensbench.saes.checkpoint import RunState
 from lensbench.saes.configs import DictionaryConfig, SweepConfig
-from lensbench.saes.encode import Workspace
-from lensbench.saes.engines import Stepper, choose, deterministic
-from lensbench.saes.folder import RunFolder
-from lensbench.saes.group import Group, dead_limit, l1_weight
-from lensbench.saes.reporting import Reporter, Totals
 from lensbench.saes.runs import SAERun, open_runs
-from lensbench.saes.schedule import rate
-from lensbench.saes.start import new_group, scale_of
-from lensbench.saes.stream import Stream, open_source
+from lensbench.saes.step.encode import Workspace
+from lensbench.saes.step.engines import Stepper, choose, deterministic
+from lensbench.saes.step.group import Group, dead_limit, l1_weight
+from lensbench.saes.step.schedule import rate
+from lensbench.saes.step.start import new_group, scale_of
+from lensbench.saes.training import checkpoint
+from lensbench.saes.training.checkpoint import RunState
+from lensbench.saes.training.folder import RunFolder
+from lensbench.saes.training.reporting import Reporter, Totals
+from lensbench.saes.training.stream import Stream, open_source
 from lensbench.stopping import stop_requested
 
 DEAD_REFRESH = 32

@@ -1,4 +1,4 @@
-"""The formulas of :mod:`lensbench.saes.metrics` batch by batch, with intervals over documents.
+"""The formulas of :mod:`~lensbench.saes.evaluation.metrics` by batch, intervals over documents.
 
 Every quantity is a function of sums over documents: a document's sums are kept, so the bootstrap
 can draw documents (never tokens) and recompute the ratio. Sums of squares are about a mean known

@@ -1,7 +1,8 @@
 """The label table of an evaluation: the best latent of every label beside its controls.
 
-Controls, each under the procedure of :func:`~lensbench.saes.labels.best_latents` where it chooses:
-always predicting the label; the best reading of the current token alone; shuffled labels; a random
+Controls, each under the procedure of
+:func:`~lensbench.saes.evaluation.labels.best_latents` where it chooses: always
+predicting the label; the best reading of the current token alone; shuffled labels; a random
 dictionary of the same width and L0; and, where one is given, a dictionary trained on the
 re-initialised twin of the model.
 """
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from lensbench.saes.labels import (
+from lensbench.saes.evaluation.labels import (
     LabelledRows,
     Latents,
     best_latents,

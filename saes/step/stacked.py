@@ -2,7 +2,7 @@
 
 Each operation covers ``[n, tokens, d_sae]``, so the number of kernel launches does not depend on
 ``n``: the way of small dictionaries on a GPU, and of ReLU dictionaries while many latents fire.
-Same loss as :mod:`lensbench.saes.looped`; nothing here depends on values, so nothing waits.
+Same loss as :mod:`lensbench.saes.step.looped`; nothing here depends on values, so nothing waits.
 """
 
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lensbench.saes.configs import BatchTopKConfig, DictionaryConfig, TopKConfig
-from lensbench.saes.group import Group, aux_width, uses_aux
-from lensbench.saes.looped import Gradients
+from lensbench.saes.step.group import Group, aux_width, uses_aux
+from lensbench.saes.step.looped import Gradients
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,83 @@
+"""A control by doing it all again: the same text, site and settings through random weights."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lensbench.app.workflows.capturing import tokens_done
+from lensbench.errors import MissingDataError
+
+if TYPE_CHECKING:
+    from lensbench.models import Model
+    from lensbench.saes import SAERun
+    from lensbench.store import ActivationStore
+
+FORGOTTEN = (
+    "the store holds activations of {kind}, which cannot be read again; a twin needs a text file "
+    "or atlas:N"
+)
+
+
+def trained_twin(
+    like: "SAERun",
+    train: Mapping[str, Any],
+    store: "ActivationStore",
+    model: "Model",
+    folder: Path,
+    *,
+    seed: int = 0,
+    progress: Callable[..., None] | None = None,
+) -> "tuple[SAERun, ActivationStore]":
+    """Capture the text of ``store`` through a re-initialised ``model`` and train ``like`` on it.
+
+    ``folder/acts`` holds the twin's activations at the one site and ``folder/run`` its dictionary;
+    both go on where they were stopped. ``train`` is the ``train`` section of the sweep of ``like``.
+
+    Raises:
+        MissingDataError: text that came from memory, or a file that has changed or gone.
+    """
+    from lensbench import capture, saes
+    from lensbench.saes.configs import SweepConfig
+    from lensbench.worlds.controls import reinitialised_twin
+
+    twin = reinitialised_twin(model, seed + 1)
+    options = _capture_settings(store.settings)
+    count = tokens_done(progress, options["max_tokens"])
+    acts = capture(
+        twin, _text_again(store.text), [like.site], out=folder / "acts", progress=count, **options
+    )
+    sweep = SweepConfig.parse({"train": dict(train), "sweep": [like.config]})
+    run = folder / "run"
+    return saes.train(acts, sweep, out=run, resume=run.is_dir(), model_card=acts.model)[0], acts
+
+
+def _capture_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of ``capture`` that gave a store, from its manifest."""
+    kept = ("layout", "context", "batch_size", "max_tokens", "dtype")
+    where = settings["positions"]
+    return {
+        **{name: settings[name] for name in kept},
+        "bos": bool(settings["bos"]),  # of ids, "as given": then it has no effect
+        "exclude_special": tuple(settings["excluded_ids"]),
+        "positions": slice(*where.values()) if isinstance(where, Mapping) else where,
+    }
+
+
+def _text_again(entry: Mapping[str, Any]) -> Any:
+    """The text that a manifest names.
+
+    Raises:
+        MissingDataError: it lived in memory, or the file is not what it was.
+    """
+    from lensbench.harvest import read_text
+    from lensbench.worlds.atlas import Corpus
+
+    if entry["kind"] == "atlas":
+        return Corpus.from_spec(entry["spec"])
+    if entry["kind"] != "file":
+        raise MissingDataError(FORGOTTEN.format(kind=entry["kind"]))
+    rule = {name: entry[name] for name in ("separator", "field") if name in entry}
+    text = read_text(entry["path"], **rule)
+    if text.entry["fingerprint"] != entry["fingerprint"]:
+        raise MissingDataError(f"{entry['path']} has changed since the store was captured")
+    return text

@@ -1,0 +1,1 @@
+"""What came out: reconstruction, sparsity, cross-entropy, labels, implants, with controls."""

@@ -1,0 +1,1 @@
+"""A run: the stream of batches, the loop, checkpoints, its folder, what it says, its forecast."""
