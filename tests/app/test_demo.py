@@ -31,7 +31,7 @@ def test_the_demo_runs_small_and_goes_on_where_it_was(tmp_path: Path) -> None:
     facts = json.loads(done.stdout)
     assert len(facts["dictionaries"]) == 8
     assert facts["peak_memory_gib"] < 3
-    assert "reinitialised_twin" in facts["controls"]
+    assert "reinitialised twin" in facts["controls"]
     jobs = {row["package"]: row["job"] for row in facts["packages"]}
     assert set(jobs) == {"torch", "transformers", "transformer-lens", "nnsight", "sae-lens",
                          "plotly", "streamlit"}  # fmt: skip
