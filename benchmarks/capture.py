@@ -18,7 +18,7 @@ from benchmarks import peers
 from benchmarks.harness import Page, Timings, interleave, threads
 
 PACKAGES = ("torch", "transformers", "numpy", "nnsight", "transformer-lens", "sae-lens")
-ROUNDS = 5
+ROUNDS = 15
 Case = Callable[[], Any]
 
 
