@@ -16,6 +16,7 @@ from torch import nn
 from lensbench.errors import DamagedDataError, MissingDataError, UnknownNameError
 from lensbench.models.base import Model, ModelCard
 from lensbench.models.families import family_of, shape_of
+from lensbench.models.hub import check_hub
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _SAMPLE = 1 << 18  # numbers hashed per tensor in models of more than _WHOLE parameters
@@ -115,8 +116,9 @@ def _from_disk(
     where, options = str(folder or source), {}
     if folder is not None:
         where = str(_revision_folder(folder, revision))
-    elif revision is not None:
-        options["revision"] = revision
+    else:
+        check_hub(source, revision, [*bundled_models()])
+        options.update({} if revision is None else {"revision": revision})
     if device_map is not None:
         options["device_map"] = device_map
     try:
@@ -151,13 +153,7 @@ def _explain(source: str, folder: Path | None, error: Exception) -> Exception:
             f"{folder} is not a model lensbench can load: {reason} A folder needs config.json and "
             "model.safetensors as saved by save_pretrained."
         )
-    return UnknownNameError(
-        "model",
-        source,
-        known=[*bundled_models()],
-        hint="It is neither a bundled name, nor a local folder, nor a hub id that could be reached "
-        f"({type(error).__name__}).",
-    )
+    return MissingDataError(f"the hub's {source} cannot be loaded: {str(error).splitlines()[0]}")
 
 
 def _revision_folder(folder: Path, revision: str | None) -> Path:

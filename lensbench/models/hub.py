@@ -1,0 +1,46 @@
+"""One quick look whether a hub id can be opened, before a loader retries for half a minute."""
+
+from lensbench.errors import UnknownNameError
+
+SECONDS = 10.0
+
+
+def check_hub(source: str, revision: str | None, bundled: list[str]) -> None:
+    """Say at once when ``source`` is not in the local cache and the hub does not give it.
+
+    Raises:
+        UnknownNameError: no such id or revision, no access to it, or no hub in reach.
+    """
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        if isinstance(try_to_load_from_cache(source, "config.json", revision=revision), str):
+            return
+        reason = _reason(source, revision)
+    except HFValidationError:
+        reason = "is no valid hub id (write owner/name)"
+    if reason:
+        hint = f"It is neither a bundled name, nor a local folder, and as a hub id it {reason}."
+        raise UnknownNameError("model", source, known=bundled, hint=hint)
+
+
+def _reason(source: str, revision: str | None) -> str:
+    """Why the hub does not give the model; empty where it does."""
+    import httpx
+    from huggingface_hub import HfApi
+    from huggingface_hub import errors as hub
+
+    try:
+        HfApi().model_info(source, revision=revision, timeout=SECONDS)
+    except hub.GatedRepoError:
+        return "is gated: accept its terms on the hub and log in with `hf auth login`"
+    except hub.RevisionNotFoundError:
+        return f"has no revision {revision!r}"
+    except hub.RepositoryNotFoundError:
+        return "does not exist (or is private: log in with `hf auth login`)"
+    except hub.HfHubHTTPError as error:
+        return f"was refused by the hub ({error.response.status_code})"
+    except (httpx.TransportError, OSError) as error:
+        return f"is not in the local cache, and the hub cannot be reached ({type(error).__name__})"
+    return ""
