@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 TREE   := build/typecheck/lensbench
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo app test test-slow test-gpu check format bench clean setup
+.PHONY: demo app test test-slow test-gpu test-shapes check format bench clean setup
 
 setup: $(READY)
 
@@ -35,6 +35,13 @@ test-slow: $(READY)
 
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -q -m gpu
+
+# Every call of lensbench with its shapes and types checked against the annotations.
+test-shapes: $(READY)
+	$(BIN)/python -m pytest -n 2 -q -p tests.typecheck \
+	  --jaxtyping-packages=lensbench,tests.typecheck.check \
+	  -m "not slow and not gpu and not illtyped" \
+	  tests/unit tests/contract tests/ground_truth tests/parity tests/property
 
 check: $(READY) $(TREE)
 	$(BIN)/ruff format --check .

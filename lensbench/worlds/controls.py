@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Real
 from torch import Tensor, nn
 
 from lensbench.errors import ConfigError
@@ -151,13 +151,13 @@ def f1_interval(
     shares[-1] = max(0.0, 1 - live.sum() / n)
     hit, total = np.r_[hit[live], 0.0], np.r_[total[live], 0.0]
 
-    def f1(weights: np.ndarray) -> np.ndarray:
+    def f1(weights: Real[np.ndarray, "draws docs"]) -> Float[np.ndarray, " draws"]:
         return 2 * (weights @ hit) / np.maximum(weights @ total, 1e-12)
 
     rng = np.random.default_rng(seed)
     draws = np.concatenate([f1(rng.multinomial(n, shares, size=50)) for _ in range(n_boot // 50)])
     low, high = np.quantile(draws, [0.025, 0.975])
-    return Interval(float(f1(np.ones(len(hit)))), float(low), float(high), n)
+    return Interval(float(f1(np.ones((1, len(hit))))[0]), float(low), float(high), n)
 
 
 @dataclass(frozen=True)

@@ -262,6 +262,7 @@ def test_a_text_that_changed_under_the_same_name_is_noticed(model, tmp_path) -> 
     assert take(model, tmp_path, ["embed"], texts=text(0)).complete
 
 
+@pytest.mark.illtyped
 def test_what_cannot_be_captured_is_refused(model, tmp_path) -> None:
     import lensbench
     from lensbench.errors import ConfigError, UnknownNameError, UnknownSiteError

@@ -111,6 +111,7 @@ def test_padding_without_a_mask_is_refused() -> None:
         lay([[4, 5, 6], [4, EOS, EOS]], tokenizer=same)
 
 
+@pytest.mark.illtyped
 def test_what_cannot_be_laid_out_is_refused() -> None:
     from lensbench.errors import ConfigError
 

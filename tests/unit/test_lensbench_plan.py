@@ -48,6 +48,7 @@ PLAN = st.builds(
 )
 
 
+@pytest.mark.illtyped
 @given(PLAN)
 def test_json_round_trip_keeps_equality_hash_and_fingerprint(plan: Plan) -> None:
     back = Plan.from_json(json.loads(json.dumps(plan.to_json())))
@@ -56,6 +57,7 @@ def test_json_round_trip_keeps_equality_hash_and_fingerprint(plan: Plan) -> None
     assert back.fingerprint() == plan.fingerprint()
 
 
+@pytest.mark.illtyped
 @given(PLAN, PLAN)
 def test_sum_holds_both_and_the_empty_plan_is_neutral(a: Plan, b: Plan) -> None:
     total = a + b

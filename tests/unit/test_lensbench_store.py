@@ -296,6 +296,7 @@ def test_two_writers_of_one_folder_are_refused_and_leavings_swept(tmp_path) -> N
     Lock(open_folder(tmp_path)).free()
 
 
+@pytest.mark.illtyped
 def test_rows_and_documents_outside_the_store_are_refused(store) -> None:
     from lensbench.errors import ConfigError
 

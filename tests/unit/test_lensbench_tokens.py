@@ -27,6 +27,7 @@ def test_padded_ids_without_a_mask_are_refused() -> None:
     assert as_tokens(torch.tensor([[4, 0, 5]]), pad_id=0).n_pos == 3  # inside, it is a token
 
 
+@pytest.mark.illtyped
 @pytest.mark.parametrize(
     "value",
     [
@@ -43,6 +44,7 @@ def test_unusable_input_is_refused(value) -> None:
         as_tokens(value)
 
 
+@pytest.mark.illtyped
 def test_masks_are_checked() -> None:
     ids = torch.tensor([[1, 2]])
     with pytest.raises(ConfigError, match="shape"):

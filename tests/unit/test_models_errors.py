@@ -74,6 +74,7 @@ def test_a_past_is_used_once_and_fits_its_plan(model) -> None:
         model.run(IDS[:1, :1], past=model.run(IDS, past=Past()).past)
 
 
+@pytest.mark.illtyped
 def test_loading_mistakes(tmp_path, model) -> None:
     import lensbench
 

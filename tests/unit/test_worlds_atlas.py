@@ -175,6 +175,7 @@ def test_jsonl(tmp_path: Path) -> None:
                    "template": corpus.templates[corpus.template[3]]}  # fmt: skip
 
 
+@pytest.mark.illtyped
 @pytest.mark.parametrize(
     ("call", "message"),
     [
