@@ -15,7 +15,7 @@ from benchmarks.harness import Page, Spread
 
 PEERS = ("bare forward", "output_hidden_states", "nnsight", "TransformerLens")
 OURS = ("lensbench run", "lensbench capture to disk")
-REPEATS = 3
+REPEATS = 7
 
 
 def resident(key: str) -> float:

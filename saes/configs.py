@@ -96,7 +96,7 @@ class BatchTopKConfig(_FixedK):
 
     architecture: Literal["batchtopk"] = "batchtopk"
     threshold_rate: float = Field(0.01, gt=0, le=1)
-    """Step of the moving average of the threshold."""
+    """Smallest step of the moving average of the threshold; it is 20 / steps so far until then."""
 
 
 class ReLUConfig(DictionaryConfig):

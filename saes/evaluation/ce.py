@@ -90,8 +90,10 @@ class LossSums:
 
         def share(s: Sums) -> Float[np.ndarray, " draws"]:
             worst = s[f"{quantity}/{baseline}"]
-            with np.errstate(divide="ignore", invalid="ignore"):
-                return (worst - s[f"{quantity}/{state}"]) / (worst - s[f"{quantity}/clean"])
+            cost = worst - s[f"{quantity}/clean"]
+            # Where the ablation helps, the ratio would praise a dictionary for harm.
+            safe = np.where(cost > 0, cost, np.nan)
+            return (worst - s[f"{quantity}/{state}"]) / safe
 
         return bootstrap_documents(self.columns(), share, seed=seed)
 

@@ -20,6 +20,8 @@ from lensbench.saes.step.looped import Gradients
 BETAS = (0.9, 0.999)
 EPS = 6.25e-10
 """As in Gao et al. 2024, appendix A; gradients of rare latents are small."""
+WINDOWS = 20
+"""BatchTopK's threshold averages over about the last 1/20 of the steps so far."""
 
 
 def apply(group: Group, i: int, gradients: Gradients, lr: float, n_tokens: int) -> None:
@@ -65,6 +67,8 @@ def _count(group: Group, i: int, gradients: Gradients, norm: Tensor, n_tokens: i
     config = group.configs[i]
     if isinstance(config, BatchTopKConfig):
         old, new = group.threshold[i], gradients.smallest
-        moved = torch.where(old.isnan(), new, old + config.threshold_rate * (new - old))
+        # A window of fixed length would lag behind a short run, whose cut is still falling.
+        rate = (WINDOWS / group.steps[i]).clamp(min=config.threshold_rate, max=1.0)
+        moved = torch.where(old.isnan(), new, old + rate * (new - old))
         group.threshold[i] = torch.where(new.isfinite(), moved, old)
     group.sums[i] += torch.stack([gradients.loss, gradients.sse, fired.sum() / n_tokens, norm])

@@ -73,6 +73,17 @@ def ragged(n: int = 6, *, drop_first: bool = False) -> list[Sequences]:
     ]
 
 
+def in_its_own_words(model, batches: list[Sequences]) -> list[Sequences]:
+    """The same rows, but every next token is the model's choice: any ablation then costs."""
+    for batch in batches:
+        for ids, real in zip(batch.tokens.ids, batch.tokens.real, strict=True):
+            places = real.nonzero()[:, 0].tolist()
+            for before, at in pairwise(places):
+                spoken = model.run(ids[places[0] : before + 1][None], logits="last").logits
+                ids[at] = spoken[0, -1].argmax()
+    return batches
+
+
 def store_mean(model, site: str, batches) -> torch.Tensor:
     rows = [model.run(b.tokens, capture=[site]).acts[site][b.kept] for b in batches]
     return torch.cat(rows).flatten(1).mean(0)
@@ -85,7 +96,7 @@ def value(losses: LossSums, quantity: str, state: str, baseline: str) -> float:
 @pytest.mark.parametrize("site", ["blocks.1.resid_post", "blocks.2.resid_pre", "blocks.1.mlp_out",
                                   "blocks.3.resid_post", "blocks.1.attn.z"])  # fmt: skip
 def test_identity_recovers_all_and_each_ablation_nothing_of_itself(model, site: str) -> None:
-    batches = ragged()
+    batches = in_its_own_words(model, ragged())
     mean = store_mean(model, site, batches)
     codecs = [Affine(1.0), Affine(0.0), Affine(0.0, mean), Affine(0.6, 0.3)]
     losses = live_losses(model, site, codecs, batches, mean, names=["same", "zero!", "mean!", "x"])
@@ -181,3 +192,12 @@ def test_eight_dictionaries_at_a_middle_site_cost_at_most_035_of_separate_ones(h
     assert losses.layers_run / losses.layers_separate_shared <= 0.35
     # Control: one dictionary shares less, so the bound is not met for free.
     assert live_losses(model, site, codecs[:1], batches, torch.zeros(D)).ratio > 0.35
+
+
+def test_nothing_is_recovered_from_an_ablation_that_helps() -> None:
+    for zero, expected in ((2.0, float("nan")), (8.0, 0.0)):  # control: one that hurts
+        sums = LossSums(("clean", "zero", "mean", "it"))
+        columns = np.array([1.0, 5.0, zero, 6.0, 8.0, 0.0, 1.0, 1.0, 1.0])[:, None]
+        sums.add(np.array([0, 1]), np.repeat(columns, 2, axis=1))
+        found = sums.recovered("ce", "it", "zero").mean
+        assert found == pytest.approx(expected, nan_ok=True)

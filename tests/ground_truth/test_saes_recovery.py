@@ -110,6 +110,27 @@ def test_inference_threshold_of_batch_top_k_keeps_k_on_average() -> None:
     assert run.sae.activation == "threshold"
 
 
+def test_a_short_run_ends_with_a_threshold_that_keeps_k(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lensbench import saes
+    from lensbench.saes.step import update
+
+    steps = 100
+
+    def kept() -> float:
+        """Latents per token at the end of a stream that shrinks, as a cut does in training."""
+        shrink = (max(1.0, 3 - 2.5 * i / steps) for i in range(steps))
+        stream = (f * x for f, x in zip(shrink, batches(planted(), steps), strict=True))
+        train = {"tokens": steps * BATCH, "batch_size": BATCH, "engine": "dense"}
+        entry = {"architecture": "batchtopk", "k": 3, "d_sae": LATENTS, "lr": 1e-2}
+        sweep = {"train": train, "sweep": [entry]}
+        sae = saes.train(stream, sweep, device="cpu", progress=False)[0].sae
+        return float((sae.encode(torch.cat(list(batches(planted(), 8)))) > 0).sum(1).float().mean())
+
+    assert kept() == pytest.approx(3.0, rel=0.05)
+    monkeypatch.setattr(update, "WINDOWS", 0)  # control: a window of a hundred steps lags behind
+    assert kept() < 2.7
+
+
 def test_scale_is_folded_into_what_is_saved() -> None:
     from lensbench import saes
 

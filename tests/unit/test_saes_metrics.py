@@ -60,6 +60,7 @@ def test_ce_and_kl_recovered_have_their_end_points() -> None:
     assert metrics.ce_recovered(2.0, 5.0, 5.0, baseline="mean") == 0.0
     assert metrics.ce_recovered(2.0, 8.0, 5.0) == -1.0
     assert np.isnan(metrics.ce_recovered(2.0, 2.0, 2.0))
+    assert np.isnan(metrics.ce_recovered(5.0, 8.0, 2.0))  # else harm would score above 1
     assert metrics.kl_recovered(0.0, 3.0) == 1.0
     assert metrics.kl_recovered(3.0, 3.0) == 0.0
     assert np.isnan(metrics.kl_recovered(0.0, 0.0))
