@@ -24,8 +24,13 @@ def capture(
         int | None, typer.Option("--max-tokens", help="Stop after this many tokens were run.")
     ] = None,
     layout: Annotated[
-        str, typer.Option("--layout", help="pack (documents joined) or pad (one per row).")
-    ] = "pack",
+        str | None,
+        typer.Option(
+            "--layout",
+            help="pack (documents joined) or pad (one per row); default: pad for atlas:N, else "
+            "pack.",
+        ),
+    ] = None,
     context: Annotated[
         int | None,
         typer.Option("--context", help="Tokens per row; default 128, or the model's own if less."),

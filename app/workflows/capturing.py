@@ -18,7 +18,7 @@ def capture_text(
     sites: Sequence[str] | None = None,
     profile: str | None = None,
     max_tokens: int | None = None,
-    layout: str = "pack",
+    layout: str | None = None,
     context: int | None = None,
     batch_size: int = 16,
     dtype: str = "float16",

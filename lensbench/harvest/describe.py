@@ -49,7 +49,7 @@ def tokenizer_entry(tokenizer: Any) -> dict[str, Any]:
 def make_layout(
     model: Model,
     text: Text,
-    name: LayoutName,
+    name: LayoutName | None,
     context: int | None,
     bos: bool,
     exclude_special: bool | Sequence[int],
@@ -84,7 +84,7 @@ def make_layout(
     special: list[int] = getattr(tokenizer, "all_special_ids", [])
     exclude = special if exclude_special is True else exclude_special or ()
     return Layout(
-        name=name,
+        name=text.layout if name is None else name,
         context=context,
         bos=bos and getattr(tokenizer, "bos_token_id", None) is not None,
         exclude=tuple(sorted({int(i) for i in exclude})),

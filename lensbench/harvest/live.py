@@ -32,7 +32,7 @@ def live_source(
     sites: str | Site | Sequence[str | Site] | None = None,
     *,
     profile: site_rules.Profile | None = None,
-    layout: LayoutName = "pack",
+    layout: LayoutName | None = None,
     context: int | None = None,
     bos: bool = True,
     exclude_special: bool | Sequence[int] = False,

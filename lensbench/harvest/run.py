@@ -48,7 +48,7 @@ def capture(
     *,
     profile: site_rules.Profile | None = None,
     out: str | PathLike[str],
-    layout: LayoutName = "pack",
+    layout: LayoutName | None = None,
     context: int | None = None,
     bos: bool = True,
     exclude_special: bool | Sequence[int] = False,
@@ -71,7 +71,8 @@ def capture(
         profile: ``resid`` (residual stream before, in and after every block) or ``full`` (also
             attention patterns and MLP neurons), in addition to ``sites``.
         out: a folder or any fsspec URL.
-        layout: ``pack`` or ``pad``; see ``lensbench.harvest.layout`` for who sees whom.
+        layout: ``pack`` or ``pad``; see ``lensbench.harvest.layout`` for who sees whom. Default:
+            ``pad`` for a corpus of a world, whose documents share no context, else ``pack``.
         context: longest sequence, in tokens; default: 128, or the model's own if that is less.
         bos: whether text gets a BOS; ids are fed as given.
         exclude_special: keep no rows of special tokens (True: the tokenizer's; or these ids). They

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -37,6 +37,8 @@ class Text:
     given_as_ids: bool = False
     vocab: tuple[str, ...] = ()
     """What ids of a world mean; the model's tokenizer has to agree."""
+    layout: Literal["pack", "pad"] = "pack"
+    """The usual layout: documents of a world share no context, others are joined."""
 
 
 def read_text(texts: Any, *, separator: str | None = None, field: str = "text") -> Text:
@@ -154,8 +156,9 @@ def _corpus(corpus: Any) -> Text:
     entry = {"kind": "atlas", "fingerprint": digest, "spec": spec, "name": _world_name(spec)}
     pairs = pairwise(offsets)
     spans = [(int(a), int(b)) for a, b in pairs]
+    vocab = tuple(getattr(corpus, "vocab", ()))
     documents = lambda: (tokens[a:b] for a, b in spans)  # noqa: E731 - one use
-    return Text(entry, documents, given_as_ids=True, vocab=tuple(getattr(corpus, "vocab", ())))
+    return Text(entry, documents, given_as_ids=True, vocab=vocab, layout="pad")
 
 
 def _world_name(spec: dict[str, Any]) -> str | None:

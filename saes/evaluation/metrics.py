@@ -107,7 +107,8 @@ def ce_recovered(
     ``(CE_ablated - CE_sae) / (CE_ablated - CE_clean)``, with CE in nats per predicted token and
     the site ablated to zero (``baseline="zero"``) or to the store's mean (``"mean"``). Unitless; 1
     is a perfect reconstruction, 0 no better than the ablation, negative is worse than that. NaN
-    when the ablation costs nothing or even helps: there is nothing to give back. The two baselines are different numbers: name yours.
+    when the ablation costs nothing or even helps: there is nothing to give back. The two baselines
+    are different numbers: name yours.
     Source: Cunningham et al. 2023, arXiv:2309.08600 (there with zero ablation).
     """
     del baseline  # named so that no caller can leave open which ablation it passed

@@ -1,6 +1,7 @@
 """Every accepted form of text, and what is said of the others."""
 
 import json
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -99,6 +100,22 @@ def test_ids_of_another_vocabulary_are_refused(tmp_path) -> None:
         else:
             with pytest.raises(MismatchError, match="not that of model"):
                 capture(model, corpus, [site], out=tmp_path / "t")
+
+
+def test_documents_of_a_world_are_kept_apart_and_others_joined(tmp_path) -> None:
+    from lensbench import capture, load_model
+    from lensbench.worlds.atlas import Atlas
+
+    corpus, site = Atlas(0).sample(6), "blocks.0.resid_post"
+    model = load_model(tiny_llama(len(corpus.vocab)), certify=False)
+    ids = [corpus.tokens[a:b] for a, b in pairwise(corpus.offsets)]
+    for name, texts, options, layout in (
+        ("world", corpus, {}, "pad"),
+        ("asked", corpus, {"layout": "pack"}, "pack"),
+        ("ids", ids, {}, "pack"),
+    ):
+        store = capture(model, texts, [site], out=tmp_path / name, **options)
+        assert store.settings["layout"] == layout
 
 
 def test_ids_in_every_form() -> None:

@@ -99,7 +99,7 @@ def test_label_kinds_are_true(mixed: Corpus) -> None:
 
 def test_labels_mean_what_they_say(mixed: Corpus) -> None:
     """Spot checks from the text itself, by other means than the label rules."""
-    seen_conflict = seen_greater = seen_key = 0
+    seen_conflict = seen_greater = seen_key = seen_actor = 0
     for i in range(3000):
         words = mixed.words(i)
         at = slice(int(mixed.offsets[i]), int(mixed.offsets[i + 1]))
@@ -117,9 +117,13 @@ def test_labels_mean_what_they_say(mixed: Corpus) -> None:
             seen_key += 1
             ask = words.index("recall") + 1
             assert mixed.labels["queried_first_key"][at][ask] == (words[ask] == words[2])
-        repeats = [w for w in words if w[0].isupper() and words.count(w) > 1 and w.isalpha()]
-        assert bool(repeats) <= bool(mixed.labels["seen_before"][at].any())
-    assert min(seen_conflict, seen_greater, seen_key) > 20
+        again = [w.isalnum() and w in words[1:j] for j, w in enumerate(words)]
+        assert mixed.labels["seen_before"][at].tolist() == again
+        if words[1] == "When":
+            seen_actor += 1
+            acts = next(j for j, w in enumerate(words) if j > 4 and w in (words[2], words[4]))
+            assert np.flatnonzero(mixed.labels["actor_again"][at]).tolist() == [acts]
+    assert min(seen_conflict, seen_greater, seen_key, seen_actor) > 20
 
 
 def test_a_corpus_comes_back_from_its_spec(mixed: Corpus) -> None:

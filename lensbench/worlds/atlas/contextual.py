@@ -103,7 +103,7 @@ def _analogy(s: Sentences, *, relations: Collection[str]) -> np.ndarray | None:
 
 def _seen_before(s: Sentences) -> np.ndarray:
     """The same word stands earlier in the document (words, not punctuation)."""
-    marks = [s.world.index[w] for w in (",", ".", ":", ";", "?", "the", "goes", "is", "of")]
+    marks = [i for i, w in enumerate(s.world.vocab) if not any(c.isalnum() for c in w)]
     seen = np.zeros_like(s.ids, dtype=bool)
     for j in range(1, s.ids.shape[1]):
         seen[:, j] = (s.ids[:, :j] == s.ids[:, j : j + 1]).any(1)
@@ -147,15 +147,9 @@ def _list_key(s: Sentences) -> np.ndarray | None:
     return s.spread(np.isin(np.arange(s.ids.shape[1]), columns))
 
 
-def _io_mention(s: Sentences, *, slot: str) -> np.ndarray | None:
-    """First mention of the name that receives (``io``) or acts (``s``)."""
-    if s.template.family != "ioi":
-        return None
-    target = s.slot(slot)
-    found = np.zeros_like(s.ids, dtype=bool)
-    for name in ("a", "b"):
-        found[:, s.column(name)] = s.slot(name) == target
-    return found
+def _actor_again(s: Sentences) -> np.ndarray | None:
+    """The second mention of a name: the one that acts. (Its first mention cannot know that.)"""
+    return s.spread(s.tagged("actor")) if s.template.family == "ioi" else None
 
 
 def _io_first(s: Sentences) -> np.ndarray | None:
@@ -224,8 +218,7 @@ CONTEXTUAL: dict[str, Rule] = {
     "list_key": _list_key,
     "queried_first_key": partial(_queried, last=False),
     "queried_last_key": partial(_queried, last=True),
-    "io_mention": partial(_io_mention, slot="io"),
-    "actor_mention": partial(_io_mention, slot="s"),
+    "actor_again": _actor_again,
     "io_named_first": _io_first,
     "in_distractor": partial(_region, tag="distractor"),
     "attractor_noun": partial(_region, tag="attractor"),
