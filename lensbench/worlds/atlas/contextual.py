@@ -148,7 +148,7 @@ def _list_key(s: Sentences) -> np.ndarray | None:
 
 
 def _actor_again(s: Sentences) -> np.ndarray | None:
-    """The second mention of a name: the one that acts. (Its first mention cannot know that.)"""
+    """The second mention of a name, which acts (at its first mention that is not yet known)."""
     return s.spread(s.tagged("actor")) if s.template.family == "ioi" else None
 
 
