@@ -74,20 +74,23 @@ def reader(width: int = 12, *, at: int = 7, d: int = WIDE) -> HandSet:
     return HandSet(w.T, w, b_enc=-0.2)
 
 
-def test_identity_mean_and_zero_dictionaries_hit_their_marks(live, model) -> None:
+def test_identity_mean_and_zero_dictionaries_hit_their_marks(corpus, tmp_path) -> None:
+    model = load_model("atlas-dense", certify=False)  # trained: its ablations cost something
+    acts = run_corpus(model, corpus, [SITE])
+    live, d = write_store(tmp_path / "live", corpus, acts, card=model.card), model.card.d_model
     mean = torch.from_numpy(live.rows(SITE, np.arange(live.n_tokens))).double().mean(0).float()
     found = evaluate(
         [
-            Dictionary("identity", SITE, identity(D), "hand"),
+            Dictionary("identity", SITE, identity(d), "hand"),
             Dictionary("mean", SITE, constant(mean), "hand"),
-            Dictionary("zero", SITE, constant(torch.zeros(D)), "hand"),
+            Dictionary("zero", SITE, constant(torch.zeros(d)), "hand"),
         ],
         live,
         model,
         config=EvaluationConfig(ce_sequences=32, controls=False),
     )
     assert found.value("fvu", "identity") == 0.0
-    assert found.value("l0", "identity") == D  # every dimension is positive or negative
+    assert found.value("l0", "identity") == d  # every dimension is positive or negative
     assert found.value("fvu", "mean") == pytest.approx(1.0, abs=1e-6)
     assert found.value("explained_variance", "mean") == pytest.approx(0.0, abs=1e-6)
     assert found.value("fvu", "zero") > 1.001
