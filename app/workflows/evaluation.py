@@ -18,8 +18,8 @@ from lensbench.app.workflows.runs import EVALUATION, all_runs, parts_of
 from lensbench.app.workflows.twins import trained_twin
 from lensbench.config import load_yaml
 from lensbench.errors import MismatchError, MissingDataError
-from lensbench.probes.lens_grid import LensGrid, lens_grid
-from lensbench.probes.logit_lens import LensTrajectory, logit_lens, stored_layers
+from lensbench.probes.lenses.grid import LensGrid, lens_grid
+from lensbench.probes.lenses.logit import LensTrajectory, logit_lens, stored_layers
 from lensbench.saes import evaluate
 from lensbench.saes.evaluation.evaluate import EvaluationConfig
 from lensbench.saes.evaluation.result import SAEEvaluation

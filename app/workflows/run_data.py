@@ -5,8 +5,8 @@ from pathlib import Path
 
 from lensbench import io
 from lensbench.app.workflows.runs import EVALUATION, all_runs, evaluation_of
-from lensbench.probes.lens_grid import LensGrid
-from lensbench.probes.logit_lens import LensTrajectory
+from lensbench.probes.lenses.grid import LensGrid
+from lensbench.probes.lenses.logit import LensTrajectory
 from lensbench.results import Result, load
 from lensbench.saes.evaluation.result import SAEEvaluation
 from lensbench.saes.latents.result import LatentDashboard

@@ -38,7 +38,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
 
 
 def test_the_last_layer_is_the_model_exactly(bench: tuple[Any, Any]) -> None:
-    from lensbench.probes.logit_lens import UnembedReadout
+    from lensbench.probes.lenses.logit import UnembedReadout
 
     model, store = bench
     read = UnembedReadout(model)
@@ -52,7 +52,7 @@ def test_the_last_layer_is_the_model_exactly(bench: tuple[Any, Any]) -> None:
 
 
 def test_trajectory_ends_at_the_model_and_its_cross_entropy(bench: tuple[Any, Any]) -> None:
-    from lensbench.probes.logit_lens import METRICS, logit_lens
+    from lensbench.probes.lenses.logit import METRICS, logit_lens
 
     model, store = bench
     result = logit_lens(store, model, max_tokens=10_000)
@@ -71,7 +71,7 @@ def test_trajectory_ends_at_the_model_and_its_cross_entropy(bench: tuple[Any, An
 
 
 def test_shuffled_states_lose_the_agreement(bench: tuple[Any, Any]) -> None:
-    from lensbench.probes.logit_lens import METRICS, logit_lens
+    from lensbench.probes.lenses.logit import METRICS, logit_lens
 
     model, store = bench
     result = logit_lens(store, model, max_tokens=10_000)
@@ -82,7 +82,7 @@ def test_shuffled_states_lose_the_agreement(bench: tuple[Any, Any]) -> None:
 
 
 def test_measure_matches_the_formulas_by_hand() -> None:
-    from lensbench.probes.logit_lens import METRICS, measure
+    from lensbench.probes.lenses.logit import METRICS, measure
 
     q = torch.tensor([[0.5, 0.25, 0.25]])
     p = torch.tensor([[0.25, 0.5, 0.25]])
@@ -101,7 +101,7 @@ def test_measure_matches_the_formulas_by_hand() -> None:
 
 
 def test_whole_documents_are_drawn_and_targets_stay_inside(bench: tuple[Any, Any]) -> None:
-    from lensbench.probes.logit_lens import _draw
+    from lensbench.probes.lenses.logit import _draw
 
     _, store = bench
     index = store.index()
@@ -119,7 +119,7 @@ def test_another_model_and_a_store_without_the_last_layer_are_refused(
 
     import lensbench
     from lensbench.errors import MismatchError, MissingDataError
-    from lensbench.probes.logit_lens import logit_lens
+    from lensbench.probes.lenses.logit import logit_lens
 
     model, store = bench
     torch.manual_seed(9)
@@ -138,8 +138,8 @@ def test_results_come_back_from_disk_and_draw_themselves(
 ) -> None:
     from lensbench import results
     from lensbench.errors import ConfigError
-    from lensbench.probes.lens_grid import lens_grid
-    from lensbench.probes.logit_lens import logit_lens
+    from lensbench.probes.lenses.grid import lens_grid
+    from lensbench.probes.lenses.logit import logit_lens
 
     model, store = bench
     lens = logit_lens(store, model, max_tokens=50)

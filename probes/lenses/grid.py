@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from lensbench import provenance
 from lensbench.errors import ConfigError
-from lensbench.probes.logit_lens import METRICS, UnembedReadout, measure, stored_layers
+from lensbench.probes.lenses.logit import METRICS, UnembedReadout, measure, stored_layers
 from lensbench.protocols import Readout
 from lensbench.results import Controls, Result
 from lensbench.sites import Site

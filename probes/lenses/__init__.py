@@ -1,0 +1,1 @@
+"""Lenses: what each layer would predict if it were the last."""
