@@ -26,7 +26,7 @@ GUESS_BELOW = 0.9
 
 @dataclass
 class Workspace:
-    """Buffers that are reused from step to step, and guesses that only affect speed."""
+    """Buffers that are reused from step to step, and where the search for a cut begins."""
 
     buffers: dict[tuple[str, tuple[int, ...]], Tensor] = field(
         default_factory=dict[tuple[str, tuple[int, ...]], Tensor]
@@ -72,7 +72,8 @@ def batch_top_k_codes(
     """The ``k * len(x)`` largest positive pre-activations of the batch (all, if there are fewer).
 
     A guess of the smallest one kept (nine tenths of the last) makes a short list that is checked
-    to be long enough; the guess affects the time only.
+    to be long enough. The same latents are kept whatever the guess, but where it is too low for the
+    screen they are computed by the dense product, which may differ in the last bit.
     """
     wanted = k * len(x)
     pre = None if screened else pre_activations(x, weight, bias, space)

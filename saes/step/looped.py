@@ -70,7 +70,7 @@ class Looped:
         """Gradients of dictionary ``i``; None where dense products would be cheaper."""
         config = group.configs[i]
         centred = torch.sub(x, group.b_dec[i], out=self.space.get("centred", tuple(x.shape), x))
-        codes = self._codes(config, centred, group.W_enc[i], group.b_enc[i], f"{group.site}/{i}")
+        codes = self._codes(config, centred, group.W_enc[i], group.b_enc[i], str(config.name))
         return None if codes is None else self._backward(group, i, centred, codes, l1)
 
     def _codes(

@@ -7,7 +7,8 @@
 4. Decoder rows are scaled back to unit length.
 5. Counters: tokens since each latent fired; BatchTopK's threshold; sums for the log.
 
-A gradient that is not finite changes nothing: the dictionary keeps its last good parameters.
+A gradient that is not finite changes nothing, and nothing changes after it: the dictionary keeps
+its last good parameters.
 """
 
 import torch
@@ -31,7 +32,9 @@ def apply(group: Group, i: int, gradients: Gradients, lr: float, n_tokens: int) 
     gradients.W_dec.addcmul_(W_dec, gradients.along[:, None], value=-1)
     tensors = gradients.tensors()
     norm = torch.stack([torch.dot(g.reshape(-1), g.reshape(-1)) for g in tensors]).sum().sqrt()
-    bad = (~torch.isfinite(norm + gradients.loss)).to(norm.dtype)
+    # The sums hold every loss and norm since the last log line, which is where a dictionary that
+    # diverged is left: what is not finite once stays so until then.
+    bad = (~torch.isfinite(norm + gradients.loss + group.sums[i].sum())).to(norm.dtype)
     shrink = torch.ones_like(norm) if config.clip is None else (norm / config.clip).clamp(min=1.0)
     first, second = group.moments(i)
     torch._fused_adam_(  # pyright: ignore[reportPrivateImportUsage] - has no public name
@@ -52,7 +55,7 @@ def apply(group: Group, i: int, gradients: Gradients, lr: float, n_tokens: int) 
         found_inf=bad,
     )
     W_dec.div_(W_dec.norm(dim=1, keepdim=True))
-    _count(group, i, gradients, norm, n_tokens)
+    _count(group, i, gradients, norm, n_tokens, bad)
 
 
 def _steps(group: Group, i: int, bad: Tensor) -> list[Tensor]:
@@ -61,7 +64,9 @@ def _steps(group: Group, i: int, bad: Tensor) -> list[Tensor]:
     return [step] * 4
 
 
-def _count(group: Group, i: int, gradients: Gradients, norm: Tensor, n_tokens: int) -> None:
+def _count(
+    group: Group, i: int, gradients: Gradients, norm: Tensor, n_tokens: int, bad: Tensor
+) -> None:
     fired = gradients.fired
     group.since_fired[i].add_(n_tokens).masked_fill_(fired > 0, 0)
     config = group.configs[i]
@@ -70,5 +75,5 @@ def _count(group: Group, i: int, gradients: Gradients, norm: Tensor, n_tokens: i
         # A window of fixed length would lag behind a short run, whose cut is still falling.
         rate = (WINDOWS / group.steps[i]).clamp(min=config.threshold_rate, max=1.0)
         moved = torch.where(old.isnan(), new, old + rate * (new - old))
-        group.threshold[i] = torch.where(new.isfinite(), moved, old)
+        group.threshold[i] = torch.where(new.isfinite() & (bad == 0), moved, old)
     group.sums[i] += torch.stack([gradients.loss, gradients.sse, fired.sum() / n_tokens, norm])

@@ -32,6 +32,8 @@ class RunState:
     variance: dict[str, Any]
     """Summed variance and steps since the last log line, by site."""
     seconds: float
+    guesses: dict[str, float]
+    """Where BatchTopK's search for its cut begins (it decides which product the search uses)."""
     threads: int
     """Threads of torch; sums differ in their last bits where it changes."""
 
@@ -40,20 +42,25 @@ class RunState:
         return dict(self.__dict__)
 
 
+def place(folder: Path, step: int) -> Path:
+    """Where the checkpoint of ``step`` lies."""
+    return folder / FOLDER / f"step_{step}"
+
+
 def write(folder: Path, group: Group, i: int, state: RunState) -> Path:
     """Write dictionary ``i`` under its own ``folder``; return the checkpoint's folder."""
-    place = folder / FOLDER / f"step_{state.step}"
+    into = place(folder, state.step)
     arrays = {
         name: tensor.detach().to("cpu").reshape(tensor.shape or (1,)).numpy()
         for name, tensor in group.tensors(i).items()
     }
-    io.write_arrays(place / "state.safetensors", arrays)
+    io.write_arrays(into / "state.safetensors", arrays)
     body = state.to_json() | {
         "alive": group.alive[i],
-        "sha256": io.sha256_file(place / "state.safetensors"),
+        "sha256": io.sha256_file(into / "state.safetensors"),
     }
-    io.write_json(place / "state.json", body)
-    return place
+    io.write_json(into / "state.json", body)
+    return into
 
 
 def prune(folder: Path, keep: int) -> None:
@@ -71,8 +78,20 @@ def steps(folder: Path) -> list[int]:
 
 
 def latest(folders: list[Path]) -> int | None:
-    """Newest step at which every dictionary has a checkpoint; None if there is none."""
-    common = set.intersection(*(set(steps(folder)) for folder in folders))
+    """Newest step at which every dictionary has a checkpoint; None if none has any.
+
+    Raises:
+        DataError: there are checkpoints, but none of a step that all have.
+    """
+    found = {folder: steps(folder) for folder in folders}
+    common = set.intersection(*map(set, found.values()))
+    killed_in_its_first = not all(found.values()) and max(map(len, found.values())) <= 1
+    if not common and not killed_in_its_first:
+        have = "; ".join(f"{folder.name}: {done or 'none'}" for folder, done in found.items())
+        raise DataError(
+            f"the dictionaries of {folders[0].parent} have no checkpoint of one step in common "
+            f"({have}). Put the missing ones back, or remove the checkpoints folders to start anew"
+        )
     return max(common, default=None)
 
 
@@ -82,7 +101,7 @@ def read_state(folder: Path, step: int) -> RunState:
     Raises:
         DataError: not a checkpoint of this version.
     """
-    body = io.read_json(folder / FOLDER / f"step_{step}" / "state.json")
+    body = io.read_json(place(folder, step) / "state.json")
     try:
         return RunState(**{k: v for k, v in body.items() if k not in ("alive", "sha256")})
     except TypeError as error:
@@ -91,7 +110,7 @@ def read_state(folder: Path, step: int) -> RunState:
 
 def width(folder: Path, step: int) -> int:
     """d_model of a checkpoint."""
-    arrays = io.read_arrays(folder / FOLDER / f"step_{step}" / "state.safetensors")
+    arrays = io.read_arrays(place(folder, step) / "state.safetensors")
     return int(arrays["b_dec"].shape[0])
 
 
@@ -101,14 +120,14 @@ def read(folder: Path, step: int, group: Group, i: int) -> None:
     Raises:
         DamagedDataError: the tensors are not those that were written.
     """
-    place = folder / FOLDER / f"step_{step}"
-    body = io.read_json(place / "state.json")
-    path = place / "state.safetensors"
+    where = place(folder, step)
+    body = io.read_json(where / "state.json")
+    path = where / "state.safetensors"
     if not path.is_file():
-        raise MissingDataError(f"no file {path}; remove {place} to resume from an older step")
+        raise MissingDataError(f"no file {path}; remove {where} to resume from an older step")
     if io.sha256_file(path) != body["sha256"]:
         raise DamagedDataError(
-            f"{path} is damaged (sha256 differs); remove {place} to resume from an older step"
+            f"{path} is damaged (sha256 differs); remove {where} to resume from an older step"
         )
     arrays = io.read_arrays(path)
     group.restore(i, {name: torch.from_numpy(array) for name, array in arrays.items()})

@@ -136,7 +136,8 @@ class Reporter:
         """A dictionary as a result; written if there is a folder."""
         config, batch = group.configs[i], self._train.batch_size
         name = str(config.name)
-        metadata: dict[str, Any] = {"tokens_trained": step * batch}
+        taken = step if group.alive[i] else int(group.steps[i])
+        metadata: dict[str, Any] = {"tokens_trained": taken * batch}
         if card:
             metadata |= {"model": card, "model_name": card.get("name", "")}
         kept = "" if self._folder.path is None else str(self._folder.of(name))

@@ -28,7 +28,7 @@ class Stream:
         self._batch_size, self.device = batch_size, device
         self._named = isinstance(source, ActivationSource)
         self._iterator: Iterator[Any] | None = None
-        self._batches = 0
+        self._batches, self._restored = 0, False
         self._widths = {s: source.width(s) for s in sites} if self._named else dict[str, int]()
 
     def expect(self, widths: dict[str, int]) -> None:
@@ -86,7 +86,7 @@ class Stream:
                 "load_state_dict(). Train from a store or a live capture, or add them"
             )
         self._source.load_state_dict(state)
-        self._iterator = None
+        self._iterator, self._restored = None, True
 
     def _open(self) -> Iterator[Any]:
         if self._named:
@@ -95,7 +95,11 @@ class Stream:
 
     def _restarts(self) -> bool:
         """Whether a finished source can be read again from its start (a list can)."""
-        return not self._named and self._batches > 0 and iter(self._source) is not self._source
+        if self._named or iter(self._source) is self._source:
+            return False
+        # A source that was restored at the very end of an epoch has nothing left, once.
+        restored, self._restored = self._restored, False
+        return self._batches > 0 or restored
 
     def _checked(self, site: str, x: Any) -> Tensor:
         if not isinstance(x, Tensor) or x.ndim != 2:

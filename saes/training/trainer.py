@@ -100,6 +100,7 @@ class _Training:
         self._stream = Stream(source, unique, sweep.train.batch_size, device)
         self._report = Reporter(folder, sweep.train, progress=progress)
         self._totals = Totals(unique, device)
+        self._space = Workspace()
         self._steppers: dict[str, Stepper] = {}
         self._scales: dict[str, float] = {}
         self._step, self._seconds, self._saved = 0, 0.0, ""
@@ -131,12 +132,14 @@ class _Training:
         state = checkpoint.read_state(self._folder.of(names[0]), step)
         self._stream.restore(state.source)
         self._step, self._seconds, self._scales = step, state.seconds, state.scales
+        self._saved = str(checkpoint.place(self._folder.of(names[0]), step))
         self._totals.restore(state.variance)
         widths = {
             site: checkpoint.width(self._folder.of(name), step)
             for name, site in zip(names, self._sites, strict=True)
         }
         self._stream.expect(widths)
+        self._space.guesses.update(state.guesses)
         device = self._stream.device
         self._make({s: torch.zeros(1, w, device=device) for s, w in widths.items()}, state.engines)
         for group in self._groups():
@@ -221,13 +224,15 @@ class _Training:
             scales=self._scales,
             variance=self._totals.peek(),
             seconds=self._seconds,
+            guesses=dict(self._space.guesses),
             threads=torch.get_num_threads(),
         )
         for group in self._groups():
             for i, name in group.names():
-                place = checkpoint.write(self._folder.of(name), group, i, state)
-                checkpoint.prune(self._folder.of(name), self._train.keep)
-                self._saved = str(place)
+                self._saved = str(checkpoint.write(self._folder.of(name), group, i, state))
+        # Only now: a kill in between must leave the step before whole, for every dictionary.
+        for config in self._configs:
+            checkpoint.prune(self._folder.of(str(config.name)), self._train.keep)
 
     def _stop(self) -> None:
         self._checkpoint()
@@ -259,7 +264,6 @@ class _Training:
         return scale_of(x) if self._train.normalize else 1.0
 
     def _make(self, first: dict[str, Tensor], engines: dict[str, str]) -> None:
-        space = Workspace()
         together: dict[str, list[DictionaryConfig]] = {}
         for config, site in zip(self._configs, self._sites, strict=True):
             together.setdefault(f"{site} {config.kind()} {config.d_sae}", []).append(config)
@@ -271,6 +275,6 @@ class _Training:
             elif self._train.engine != "auto":
                 engine = self._train.engine
             else:
-                engine, how = choose(group, first[site], space)
+                engine, how = choose(group, first[site], self._space)
                 self._report.say(f"{key}: {how}")
-            self._steppers[key] = Stepper(group, engine, space)
+            self._steppers[key] = Stepper(group, engine, self._space)
