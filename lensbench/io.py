@@ -17,6 +17,7 @@ from lensbench.errors import DamagedDataError, DataError, MissingDataError
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
 
 @contextmanager
@@ -98,6 +99,24 @@ def read_arrays(path: Path) -> "dict[str, np.ndarray]":
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
+
+    if not path.is_file():
+        raise MissingDataError(f"no file {path}")
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError) as error:
+        raise DamagedDataError(f"{path} is truncated or not safetensors: {error}") from error
+
+
+def read_tensors(path: Path) -> "dict[str, Tensor]":
+    """Read a safetensors file as torch tensors (bfloat16 has no numpy type).
+
+    Raises:
+        MissingDataError: no such file.
+        DamagedDataError: truncated or not safetensors.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
     if not path.is_file():
         raise MissingDataError(f"no file {path}")

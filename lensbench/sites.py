@@ -69,6 +69,10 @@ _ALIASES = {
     "hook_out": "resid_post",
     "hook_in": "resid_pre",
 }
+# Sites whose value TransformerLens gives under no name: its ``ln_final.hook_normalized`` comes
+# before the norm's gain.
+_OURS_ALONE = ("ln_final", "logits")
+_TRANSFORMER_LENS = {ours: theirs for theirs, ours in reversed(_ALIASES.items()) if "." in theirs}
 _LAYERED = re.compile(r"(?:(encoder|decoder)\.)?blocks\.(\d+)\.(.+)")
 
 
@@ -125,6 +129,17 @@ class Site:
         prefix = f"{self.stack}." if self.stack else ""
         return f"{prefix}blocks.{self.layer}.{self.name}"
 
+    @property
+    def transformer_lens(self) -> str | None:
+        """The spelling of TransformerLens, ``blocks.7.hook_resid_post``; None where it has none."""
+        if self.stack or self.name in _OURS_ALONE:
+            return None
+        name = _TRANSFORMER_LENS.get(self.name)
+        if name is None:
+            *inside, last = self.name.split(".")
+            name = ".".join([*inside, f"hook_{last}"])
+        return name if self.layer is None else f"blocks.{self.layer}.{name}"
+
     def __lt__(self, other: "Site") -> bool:
         """Whether a forward pass reaches this site first."""
         return execution_order(self) < execution_order(other)
@@ -151,6 +166,14 @@ def _canonical(name: str) -> str:
         return _ALIASES[name]
     bare = name.replace("hook_", "")
     return bare if bare in SITES else name
+
+
+def canonical_name(text: str) -> str:
+    """Our spelling of a site, whichever way ``text`` spells it; other names stay as they are."""
+    try:
+        return str(Site.parse(text))
+    except ConfigError:  # a peer's site that has no name here
+        return text
 
 
 def _spelled_out() -> tuple[str, ...]:

@@ -16,7 +16,7 @@ _AT_ONCE = 4_000_000  # counts held at a time: 32 MB
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its 95 % interval and the number of units behind it."""
+    """A mean with its 95 % interval (NaN where there is none) and the number of units behind it."""
 
     mean: float
     low: float
@@ -24,8 +24,10 @@ class Interval:
     n: int
 
     def __str__(self) -> str:
-        """``0.812 [0.790, 0.831] n=128``."""
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}] n={self.n}"
+        """``0.812 [0.790, 0.831] n=128``, or ``0.812 [no interval] n=1``."""
+        known = np.isfinite(self.low) and np.isfinite(self.high)
+        span = f"{self.low:.3f}, {self.high:.3f}" if known else "no interval"
+        return f"{self.mean:.3f} [{span}] n={self.n}"
 
 
 def bootstrap_mean(
@@ -39,7 +41,8 @@ def bootstrap_mean(
     """Mean of ``values`` with a percentile bootstrap over ``groups`` (documents or prompts).
 
     Each resample draws whole groups with replacement and takes the mean over all their tokens.
-    Without ``groups`` every value is a unit of its own (one value per prompt).
+    Without ``groups`` every value is a unit of its own (one value per prompt). One unit says
+    nothing about the spread: the bounds are then NaN.
     Source: Efron 1979, cluster version (Cameron, Gelbach & Miller 2008).
 
     Raises:
@@ -55,6 +58,8 @@ def bootstrap_mean(
     _, index = np.unique(np.asarray(groups), return_inverse=True)
     sums, counts = np.bincount(index, weights=x), np.bincount(index)
     n = len(sums)
+    if n == 1:
+        return Interval(float(x.mean()), float("nan"), float("nan"), n)
     rng = np.random.default_rng(seed)
     share = np.full(n, 1 / n)
     # A few resamples at a time: a matrix of all of them would be n_boot x n.

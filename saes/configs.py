@@ -32,7 +32,7 @@ class DictionaryConfig(Config):
     """Number of latents."""
     lr: float | None = Field(None, gt=0)
     """Peak learning rate; left out: 2e-4 / sqrt(d_sae / 2^14) (Gao et al. 2024, section 2.2)."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     """Decides the initial decoder; runs of one seed do not depend on their neighbours."""
     site: str | None = None
     """Site to train on; may be left out where the source has one."""
@@ -215,7 +215,7 @@ class SweepConfig(Config):
         plain = [
             _dictionary(i, one, self.source.site)
             for i, entry in enumerate(self.sweep)
-            for one in _product(entry)
+            for one in _product(i, entry)
         ]
         return _name(plain)
 
@@ -239,7 +239,12 @@ class SweepConfig(Config):
         return cls.parse({"train": train, "sweep": list(dictionaries)})
 
 
-def _product(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _product(index: int, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+    for key, value in entry.items():
+        if isinstance(value, list | tuple) and not value:
+            raise ConfigError(
+                f"sweep[{index}].{key} is an empty list; give one value or more, or leave {key} out"
+            )
     choices = [v if isinstance(v, list | tuple) else [v] for v in entry.values()]
     return [dict(zip(entry, values, strict=True)) for values in product(*choices)]
 

@@ -1,18 +1,28 @@
 """Dictionaries on disk, in SAELens' format: ``cfg.json`` and ``sae_weights.safetensors``.
 
 ``sae_lens.SAE.load_from_disk`` reads what :func:`save` writes and gives the same codes. A threshold
-dictionary (BatchTopK after training) is written as ``jumprelu``, as SAELens itself does.
+dictionary (BatchTopK after training) is written as ``jumprelu``, as SAELens itself does. The site
+is written as TransformerLens spells it (``blocks.3.hook_resid_post``), so that SAELens can splice
+the dictionary into its models, and once more as we do; a site with a head axis is marked
+``hook_z``, which makes SAELens flatten the heads first.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from lensbench import io
-from lensbench.errors import DamagedDataError, MismatchError, MissingDataError, UnknownNameError
+from lensbench.errors import (
+    ConfigError,
+    DamagedDataError,
+    MismatchError,
+    MissingDataError,
+    UnknownNameError,
+)
 from lensbench.saes.sae import SAE, Activation
+from lensbench.sites import HEAD_AXES, Site, canonical_name
 
 CONFIG_FILE, WEIGHTS_FILE = "cfg.json", "sae_weights.safetensors"
 FORMAT_VERSION = "6.54.12"
@@ -37,7 +47,7 @@ def save(sae: SAE, path: Path | str) -> Path:
 
 
 def load(path: Path | str, *, device: torch.device | str = "cpu") -> SAE:
-    """Read a dictionary that :func:`save` or SAELens (6.0 or later) wrote.
+    """Read a dictionary that :func:`save` or SAELens (6.0 or later) wrote, as float32.
 
     ``rescale_acts_by_decoder_norm`` and ``apply_b_dec_to_input`` are folded into the weights, so
     that the codes are the same.
@@ -56,11 +66,11 @@ def load(path: Path | str, *, device: torch.device | str = "cpu") -> SAE:
         )
     config = io.read_json(folder / CONFIG_FILE)
     activation = _activation(config)
-    arrays = io.read_arrays(folder / WEIGHTS_FILE)
+    found = io.read_tensors(folder / WEIGHTS_FILE)
     needed = ["W_enc", "b_enc", "W_dec", "b_dec", *(["threshold"] * (activation == "threshold"))]
-    if absent := [n for n in needed if n not in arrays]:
+    if absent := [n for n in needed if n not in found]:
         raise DamagedDataError(f"{folder / WEIGHTS_FILE} lacks {', '.join(absent)}")
-    tensors = {n: torch.from_numpy(arrays[n]).float() for n in needed}
+    tensors = {n: found[n].float() for n in needed}
     _fold(tensors, config)
     metadata = dict(config.get("metadata") or {})
     sae = SAE(
@@ -68,9 +78,33 @@ def load(path: Path | str, *, device: torch.device | str = "cpu") -> SAE:
         activation=activation,
         k=int(config["k"]) if activation == "topk" else None,
         config=dict(metadata.pop("lensbench_config", None) or {}),
-        metadata={"site": metadata.get("hook_name")} | metadata,
+        metadata=_with_site(metadata),
     )
     return sae.to(device) if torch.device(device).type != "cpu" else sae
+
+
+def _with_site(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Metadata of a file with the site as we spell it; ``hook_name`` stays as it was written."""
+    rest = {k: v for k, v in metadata.items() if k != "lensbench_site"}
+    site = metadata.get("lensbench_site") or metadata.get("hook_name")
+    return {"site": canonical_name(str(site)) if site else None} | rest
+
+
+def _hook_of(sae: SAE) -> tuple[str | None, Literal["none", "hook_z"]]:
+    """What TransformerLens calls the site, and how SAELens is to flatten it, to splice it in.
+
+    A name that others wrote for this very site is kept: it may be one of several.
+    """
+    given, site = sae.metadata.get("hook_name"), sae.site
+    try:
+        known = Site.parse(site) if site else None
+    except ConfigError:  # not one of our sites: its own name is the best there is
+        known = None
+    if known is None:
+        return given or site, "none"
+    theirs = given != site and canonical_name(str(given)) == str(known)
+    hook = given if given and theirs else known.transformer_lens or str(known)
+    return hook, "hook_z" if known.spec.axes == HEAD_AXES else "none"
 
 
 def _activation(config: dict[str, Any]) -> Activation:
@@ -97,22 +131,24 @@ def _fold(tensors: dict[str, torch.Tensor], config: dict[str, Any]) -> None:
 
 
 def _saelens_config(sae: SAE) -> dict[str, Any]:
+    hook, reshaped = _hook_of(sae)
     metadata = {
         "sae_lens_version": FORMAT_VERSION,
         "sae_lens_training_version": None,
         **{k: v for k, v in sae.metadata.items() if k != "site"},
-        "hook_name": sae.metadata.get("hook_name") or sae.site,
+        "hook_name": hook,
+        "lensbench_site": sae.site,
         "lensbench_config": sae.config,
     }
     body: dict[str, Any] = {
         "architecture": _TO_SAELENS[sae.activation],
         "d_in": sae.d_model,
         "d_sae": sae.d_sae,
-        "dtype": str(sae.W_dec.dtype).removeprefix("torch."),
+        "dtype": _numpy(sae.W_dec[:0]).dtype.name,
         "device": "cpu",
         "apply_b_dec_to_input": True,
         "normalize_activations": "none",
-        "reshape_activations": "none",
+        "reshape_activations": reshaped,
         "metadata": metadata,
     }
     if sae.activation == "topk":
@@ -121,4 +157,5 @@ def _saelens_config(sae: SAE) -> dict[str, Any]:
 
 
 def _numpy(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().cpu().contiguous().numpy()
+    tensor = tensor.detach().cpu().contiguous()
+    return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).numpy()

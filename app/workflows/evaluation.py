@@ -135,7 +135,7 @@ def summarise(result: SAEEvaluation) -> dict[str, Any]:
         "tokens": result.n_tokens,
         "documents": result.n_documents,
         "summary": result.summary(),
-        "controls": str(result.controls),
+        "controls": f"{result.controls}{'' if result.labels else f' ({result.split})'}",
     }
 
 

@@ -135,7 +135,9 @@ def _matching(name: str, offered: tuple[str, ...]) -> list[str]:
 
 
 def _middle(offered: tuple[str, ...]) -> str:
-    """The residual stream after the middle block, where the source has it."""
+    """The only site, or the residual stream after the middle block, where the source has it."""
+    if len(offered) == 1:
+        return offered[0]
     residual = [site for site in offered if site.endswith("resid_post")]
     if not residual:
         raise ConfigError(f"name the sites to train on: --sites, one of {', '.join(offered)}")

@@ -129,11 +129,36 @@ def labelled_rows(rows: EvaluationRows, corpus: "Corpus", kinds: Sequence[str]) 
         MismatchError: the store's token ids are not the corpus's.
         ConfigError: no labels of these kinds, or no document for one of the halves.
     """
+    labels, how = labels_or_why_not(rows, corpus, kinds)
+    if labels is None:
+        raise ConfigError(how)
+    return labels
+
+
+def labels_or_why_not(
+    rows: EvaluationRows, corpus: "Corpus", kinds: Sequence[str]
+) -> tuple[LabelledRows | None, str]:
+    """The same and what separates the halves; None and the reason where one has no document.
+
+    Raises:
+        MismatchError: the store's token ids are not the corpus's.
+        ConfigError: no labels of these kinds.
+    """
     joined = _join(rows, corpus, kinds)
     held, how = held_documents(corpus, np.unique(rows.doc_ids))
-    return LabelledRows(
-        joined.names, joined.kinds, joined.values, rows.docs, rows.tokens, held[rows.docs], how
-    )
+    if held.all() or not held.any():
+        half = "choose a latent on" if held.all() else "score it on"
+        return None, (
+            f"no labels: {_count(len(held))} too few to split, none is left to {half} ({how}); "
+            "evaluate on more documents, or score on a second store (heldout=)"
+        )
+    halves = held[rows.docs]
+    labelled = (joined.names, joined.kinds, joined.values, rows.docs, rows.tokens, halves, how)
+    return LabelledRows(*labelled), how
+
+
+def _count(n: int) -> str:
+    return "one document is" if n == 1 else f"{n} documents are"
 
 
 def labelled_pair(

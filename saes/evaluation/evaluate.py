@@ -7,7 +7,8 @@
 4. For every label the best single latent beside its controls
    (:mod:`lensbench.saes.evaluation.labels`).
 
-Without ``model`` step 3 is left out; without a labelled text step 4 is.
+Without ``model`` step 3 is left out; without a labelled text, or with too few documents for two
+halves, step 4 is, and the result says why.
 """
 
 import time
@@ -98,7 +99,7 @@ def evaluate(
     dictionaries = [as_dictionary(run) for run in runs]
     _check(dictionaries, store, model)
     rows = data.choose_rows(store, config.max_tokens, config.seed)  # 1
-    matcher = _matcher(store, heldout, corpus, rows, config)
+    matcher, split = _matcher(store, heldout, corpus, rows, config)
     beside: dict[str, Any] = {}
     if matcher is not None and twin is not None:
         beside["reinitialised_twin"] = (twin_latents(matcher, *twin, rows), matcher.labels)
@@ -126,12 +127,12 @@ def evaluate(
         n_scored=int(losses[0].columns()["tokens"].sum()) if losses else 0,
         density={d.name: density[d.name] for d in dictionaries},
         labels=columns,
-        split=NO_LABELS if matcher is None else matcher.labels.split,
+        split=split,
         layers_run=sum(x.layers_run for x in losses),
         layers_separate=sum(x.layers_separate for x in losses),
         layers_separate_shared=sum(x.layers_separate_shared for x in losses),
         config=config.to_dict(),
-        controls=_controls(columns, dictionaries, implants, config.seed),
+        controls=_controls(columns, split, dictionaries, implants, config.seed),
         provenance=record(model=store.model, seed=config.seed, seconds=time.perf_counter() - began),
     )
 
@@ -156,12 +157,16 @@ def _matcher(
     corpus: "Corpus | None",
     rows: data.EvaluationRows,
     config: EvaluationConfig,
-) -> LabelMatcher | None:
+) -> tuple[LabelMatcher | None, str]:
+    """What matches labels, and what separates the halves; None and the reason without labels."""
     corpus = corpus or data.corpus_of(store)
     if corpus is None:
-        return None
+        return None, NO_LABELS
     if heldout is None:
-        labels, parts = data.labelled_rows(rows, corpus, config.label_kinds), [(store, rows)]
+        labels, why = data.labels_or_why_not(rows, corpus, config.label_kinds)
+        if labels is None:
+            return None, why
+        parts = [(store, rows)]
     else:
         other = data.corpus_of(heldout)
         if other is None:
@@ -169,7 +174,8 @@ def _matcher(
         more = data.choose_rows(heldout, config.max_tokens, config.seed)
         labels = data.labelled_pair(rows, corpus, more, other, config.label_kinds)
         parts = [(store, rows), (heldout, more)]
-    return LabelMatcher(labels, parts, batch_size=config.batch_size, seed=config.seed)
+    matcher = LabelMatcher(labels, parts, batch_size=config.batch_size, seed=config.seed)
+    return matcher, labels.split
 
 
 def _losses(
@@ -247,6 +253,7 @@ def _arrays(dictionaries: Sequence[Dictionary], metrics: Mapping[str, Metrics]) 
 
 def _controls(
     columns: Mapping[str, Any],
+    split: str,
     dictionaries: Sequence[Dictionary],
     implants: Float[Tensor, "directions d_model"] | None,
     seed: int,
@@ -257,5 +264,5 @@ def _controls(
     if implants is not None:
         chance = [implants_recovered(d.codec, implants, seed)[1] for d in dictionaries]
         values["random directions recovered"] = float(np.mean(chance))
-    note = "label F1 are means over labels and dictionaries, on the scoring half" if columns else ""
-    return Controls(values, note)
+    note = "label F1 are means over labels and dictionaries, on the scoring half"
+    return Controls(values, note if columns else split)

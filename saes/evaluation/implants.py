@@ -137,6 +137,11 @@ def fit_with(dictionary: Any, *, tokens: int, batch_size: int = 512, seed: int =
     def fit(acts: Float[Tensor, "tokens d_model"]) -> Any:
         from lensbench.saes.training.trainer import train
 
+        if len(acts) < batch_size:
+            raise ConfigError(
+                f"{len(acts)} rows do not fill one batch of {batch_size}; lower batch_size, or "
+                "take more rows"
+            )
         (run,) = train(_batches(acts, batch_size, seed), sweep, progress=False)
         return run.sae
 

@@ -1,7 +1,7 @@
 """The passes over stored rows: every dictionary of a site on the same blocks of activations."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from lensbench.protocols import Codec
 from lensbench.saes.evaluation.data import EvaluationRows
 from lensbench.saes.evaluation.labels import Latents
 from lensbench.saes.evaluation.sums import Moments, ReconstructionSums
+from lensbench.sites import canonical_name
 
 if TYPE_CHECKING:
     from lensbench.store import ActivationStore
@@ -33,11 +34,13 @@ class Dictionary:
 def as_dictionary(run: Any) -> Dictionary:
     """A training run, or an :class:`~lensbench.saes.sae.SAE` that knows its site, to evaluate.
 
+    A site in TransformerLens' spelling is the same site as ours.
+
     Raises:
         ConfigError: a dictionary that does not say which site it belongs to.
     """
     if isinstance(run, Dictionary):
-        return run
+        return replace(run, site=canonical_name(run.site))
     sae = getattr(run, "sae", run)
     name = getattr(run, "name", None) or sae.config.get("name") or "sae"
     site = getattr(run, "site", None) or sae.site
@@ -45,7 +48,8 @@ def as_dictionary(run: Any) -> Dictionary:
         raise ConfigError(
             f"{name!r} does not say which site it reads; wrap it as Dictionary(name, site, sae)"
         )
-    return Dictionary(name, str(site), sae, sae.config.get("architecture") or sae.activation)
+    architecture = sae.config.get("architecture") or sae.activation
+    return Dictionary(name, canonical_name(str(site)), sae, architecture)
 
 
 @dataclass

@@ -133,8 +133,10 @@ def bootstrap_documents(
 
     ``statistic`` gets each sum over a (re)sample as an array, one entry per resample. Draws whose
     value is not finite (such as a resample without a positive) are left out of the interval; where
-    the value itself is not finite, so are its bounds. More than 4,000 documents are first pooled
-    into 4,000 groups of whole documents, which leaves the spread of a sum as it is.
+    the value itself is not finite, so are its bounds. They are NaN too where fewer than two
+    documents have a sum other than zero: every resample would give the value again, which says
+    nothing about its spread. More than 4,000 documents are first pooled into 4,000 groups of whole
+    documents, which leaves the spread of a sum as it is.
     Source: Efron 1979.
 
     Raises:
@@ -145,7 +147,7 @@ def bootstrap_documents(
     if n == 0:
         raise ConfigError("an interval needs at least one document, got none")
     value = float(statistic(dict(zip(sums, table.sum(0)[:, None], strict=True)))[0])
-    if not np.isfinite(value):
+    if not np.isfinite(value) or np.count_nonzero(table.any(1)) < 2:
         return Measured(value, float("nan"), float("nan"), n)
     if n > _MOST_UNITS:
         pad = np.zeros((-n % _MOST_UNITS, table.shape[1]))

@@ -333,6 +333,43 @@ def test_an_empty_text_and_an_unwritable_folder(
     assert "cannot write" in capsys.readouterr().err
 
 
+def test_the_only_site_of_a_store_need_not_be_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    acts = tmp_path / "acts"
+    assert run("capture", "--model", "atlas-dense", "--text", "atlas:9", "--sites",
+               "blocks.2.mlp_out", "--out", acts) == 0  # fmt: skip
+    line = ("--d-sae", 32, "--k", 4, "--tokens", 128, "--set", "train.batch=32")
+    facts = answer(capsys, "train", "sae", "--store", acts, *line, "--out", tmp_path / "r")
+    assert [row["site"] for row in facts["dictionaries"]] == ["blocks.2.mlp_out"]
+    two = tmp_path / "two"
+    assert run("capture", "--model", "atlas-dense", "--text", "atlas:9", "--sites",
+               "blocks.2.mlp_out,blocks.3.mlp_out", "--out", two) == 0  # fmt: skip
+    assert run("train", "sae", "--store", two, *line, "--out", tmp_path / "r2") == 2
+    assert "name the sites to train on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("text", "says"), [("atlas:1:all", "one document is"), ("atlas:3:all",
+                         "3 documents are")])  # fmt: skip
+def test_a_small_store_is_evaluated_and_reported_without_labels(
+    text: str, says: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    acts, copy = tmp_path / "acts", shutil.copytree(trained, tmp_path / "run")
+    shutil.rmtree(copy / "evaluation", ignore_errors=True)
+    assert run("capture", "--model", "atlas-dense", "--text", text, "--profile", "resid",
+               "--out", acts, "--layout", "pad", "--context", 64) == 0  # fmt: skip
+    line = ("eval", "sae", copy, "--store", acts, "--model", "atlas-dense")
+    facts = answer(capsys, *line)
+    assert all(row["fvu"] >= 0 for row in facts["dictionaries"])
+    assert "label_f1" not in facts["dictionaries"][0]
+    assert f"uncontrolled (no labels: {says} too few to split" in facts["controls"]
+    assert run(*line) == 0
+    assert "no labels: " in capsys.readouterr().out
+    html = Path(answer(capsys, "report", copy)["report"]).read_text()
+    assert f"Label matching was not run: no labels: {says} too few" in html
+    assert "NaN" not in re.sub(r"<script.*?</script>", "", html, flags=re.S)
+
+
 def test_a_store_is_removed_only_on_request(acts: Path, tmp_path: Path) -> None:
     copy = tmp_path / "acts"
     shutil.copytree(acts, copy)

@@ -195,6 +195,55 @@ def test_runs_of_the_trainer_are_taken_as_they_come_with_a_twin_beside(
         evaluate(runs, live, twin=(twin_run, shorter), config=config)
 
 
+def test_two_spellings_of_a_site_are_one_site(live, model, sweep, tmp_path) -> None:
+    """A dictionary of a peer names TransformerLens' hook: it shares the forward passes of ours."""
+    import json
+
+    from lensbench import saes
+
+    ours = train(live, sweep, progress=False)[0]
+    cfg = saes.save(ours.sae, tmp_path) / "cfg.json"
+    text = json.loads(cfg.read_text())
+    assert text["metadata"]["hook_name"] == "blocks.1.hook_resid_post"
+    text["metadata"] = {"hook_name": "blocks.1.hook_resid_post"}
+    cfg.write_text(json.dumps(text))
+    theirs = saes.load(tmp_path)
+    by_hand = Dictionary("by hand", "blocks.1.hook_resid_post", identity(D))
+    config = EvaluationConfig(ce_sequences=8, max_tokens=800, controls=False)
+    found = evaluate([ours, theirs, by_hand], live, model, config=config)
+    assert found.sites == (SITE,) * 3
+    again = [Dictionary(str(i), SITE, identity(D)) for i in range(3)]
+    assert found.layers_run == evaluate(again, live, model, config=config).layers_run
+    assert found.value("fvu", "sae") == found.value("fvu", ours.name)
+
+
+@pytest.mark.parametrize(("n_docs", "says"), [(1, "one document is"), (3, "3 documents are")])
+def test_a_store_too_small_for_labels_is_evaluated_without_them(
+    n_docs, says, model, tmp_path
+) -> None:
+    few = Atlas(0).sample(n_docs, "all", 0)
+    store = write_store(tmp_path / "s", few, run_corpus(model, few, [SITE]), card=model.card)
+    runs = [Dictionary("identity", SITE, identity(D)), Dictionary("other", SITE, reader(d=D))]
+    found = evaluate(runs, store, model, config=EvaluationConfig(ce_sequences=8))
+    assert found.value("fvu", "identity") == 0.0
+    assert np.isfinite(found.value("fvu", "other"))
+    assert np.isfinite(found.value("ce_reconstructed", "other"))
+    assert not found.labels
+    for words in (found.split, found.controls.note):
+        assert says in words
+        assert "no labels" in words
+        assert "heldout=" in words
+    bounds = found.values[1, found.metrics.index("fvu"), 1:]
+    assert np.isnan(bounds).all() if n_docs == 1 else np.isfinite(bounds).all()
+    assert results.load(found.save(tmp_path / "result")) == found
+    assert found.plot().to_json()
+    assert len(found.to_frame())
+    assert found.summary()["tokens"] == store.n_tokens
+    scored = Atlas(0).sample(60, "heldout", 0)
+    more = write_store(tmp_path / "h", scored, run_corpus(model, scored, [SITE]), card=model.card)
+    assert evaluate(runs, store, heldout=more, config=EvaluationConfig(controls=False)).labels
+
+
 def test_sweep_of_eight_costs_at_most_035_and_says_so(live, model) -> None:
     runs = [Dictionary(str(i), SITE, identity(D)) for i in range(8)]
     config = EvaluationConfig(ce_sequences=16, controls=False, max_tokens=500)

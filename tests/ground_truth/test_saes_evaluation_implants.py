@@ -70,6 +70,25 @@ def test_a_trained_dictionary_finds_strong_implants_and_none_at_zero() -> None:
     assert curve.best_cosine[0].max() < curve.best_cosine[2].min()
 
 
+def test_fewer_rows_than_a_batch_are_refused() -> None:
+    """They would never fill a batch: training would wait for ever."""
+    from lensbench.saes import TopKConfig
+
+    fit = fit_with(TopKConfig(d_sae=32, k=1), tokens=2048, batch_size=512)
+    with pytest.raises(ConfigError, match=r"300 rows.*batch of 512"):
+        implant_recovery(fit, noise(300), n=2, strengths=(0.0,))
+    fit = fit_with(TopKConfig(d_sae=32, k=1), tokens=600, batch_size=300)
+    assert fit(noise(300)).W_dec.shape == (32, D)  # one whole batch is enough
+
+
+def test_one_direction_has_no_interval(tmp_path) -> None:
+    curve = implant_recovery(outliers, noise(), n=1, strengths=(0.0, 4.0), fraction=0.002)
+    assert np.isfinite(curve.share[:, 0]).all()
+    assert np.isnan(curve.share[:, 1:]).all()
+    assert results.load(curve.save(tmp_path / "c")) == curve
+    assert curve.plot().to_json()
+
+
 def test_implants_are_not_the_rows_that_training_of_the_same_seed_begins_with() -> None:
     """Equal seeds draw equal numbers; an untrained dictionary must still recover nothing."""
     start = Rows(torch.randn(N, D, generator=torch.Generator().manual_seed(0)))

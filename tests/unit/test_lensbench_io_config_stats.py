@@ -98,6 +98,17 @@ def test_the_bootstrap_covers_the_truth_and_tokens_would_not() -> None:
     assert bootstrap_mean(values, groups).n == 40
 
 
+def test_one_unit_says_nothing_of_the_spread() -> None:
+    one = bootstrap_mean(np.array([1.0, 2.0, 6.0]), np.array([7, 7, 7]))
+    assert (one.mean, one.n) == (3.0, 1)
+    assert np.isnan(one.low)
+    assert np.isnan(one.high)
+    assert str(one) == "3.000 [no interval] n=1"
+    two = bootstrap_mean(np.array([1.0, 2.0, 6.0]), np.array([7, 7, 8]))
+    assert two.low < two.mean < two.high  # control: from two units on there is one
+    assert str(two) == f"3.000 [{two.low:.3f}, {two.high:.3f}] n=2"
+
+
 def test_the_bootstrap_refuses_nan_and_nothing() -> None:
     with pytest.raises(ConfigError, match="1 of 2 values are not finite"):
         bootstrap_mean(np.array([1.0, np.nan]))

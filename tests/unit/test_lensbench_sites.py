@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lensbench.errors import ConfigError, UnknownSiteError
-from lensbench.sites import SITES, Site
+from lensbench.sites import SITES, Site, canonical_name
 
 LAYERED = [n for n, s in SITES.items() if s.layered]
 FREE = [n for n, s in SITES.items() if not s.layered]
@@ -38,6 +38,31 @@ def test_parse_undoes_str(site: Site) -> None:
 )
 def test_transformer_lens_spellings(theirs: str, ours: str) -> None:
     assert str(Site.parse(theirs)) == ours
+
+
+def test_transformer_lens_names_are_printed_where_one_name_is_right() -> None:
+    assert Site("resid_post", 3).transformer_lens == "blocks.3.hook_resid_post"
+    assert Site("attn.z", 0).transformer_lens == "blocks.0.attn.hook_z"
+    assert Site("mlp.gate", 0).transformer_lens == "blocks.0.mlp.hook_pre"
+    assert Site("ln1.scale", 2).transformer_lens == "blocks.2.ln1.hook_scale"
+    assert Site("embed").transformer_lens == "hook_embed"
+    assert Site("mlp.up", 0).transformer_lens == "blocks.0.mlp.hook_pre_linear"
+    assert Site("attn.q", 0).transformer_lens == "blocks.0.attn.hook_rot_q"
+    assert Site("ln_final").transformer_lens is None  # theirs comes before the gain of the norm
+    assert Site("resid_post", 3, "encoder").transformer_lens is None
+    assert Site("logits").transformer_lens is None
+
+
+@given(SITE)
+def test_parse_undoes_the_transformer_lens_name(site: Site) -> None:
+    if site.transformer_lens is not None:
+        assert Site.parse(site.transformer_lens) == site
+
+
+def test_spelling_is_canonical_where_the_name_is_known() -> None:
+    assert canonical_name("blocks.3.hook_resid_post") == "blocks.3.resid_post"
+    assert canonical_name("blocks.3.mlp.hook_in") == "blocks.3.mlp.hook_in"
+    assert canonical_name("anything") == "anything"
 
 
 def test_order_is_execution_order() -> None:

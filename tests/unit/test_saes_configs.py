@@ -23,6 +23,13 @@ def test_lists_expand_to_their_product_and_entries_concatenate() -> None:
     assert found[0].name == "topk-64-k4-lr0.0032-s0"
 
 
+def test_the_largest_seed_makes_a_decoder() -> None:
+    import torch
+
+    (config,) = _sweep({"architecture": "topk", "d_sae": 64, "k": 4, "seed": 2**63 - 1}).expand()
+    torch.Generator().manual_seed(config.seed)
+
+
 def test_names_tell_apart_what_labels_cannot() -> None:
     found = _sweep({"architecture": "topk", "d_sae": 64, "k": 4, "aux_k": [8, 16]}).expand()
     assert len({c.name for c in found}) == 2
@@ -66,6 +73,10 @@ def test_a_sweep_survives_yaml() -> None:
         ({"d_sae": 64}, "names no architecture"),
         ({"architecture": "relu", "d_sae": 64, "k": 3}, "unknown key 'k'"),
         ({"architecture": "topk", "d_sae": 64, "k": 4, "seed": [0, 0]}, "listed twice"),
+        ({"architecture": "topk", "d_sae": 64, "k": []}, "sweep[0].k is an empty list"),
+        ({"architecture": "topk", "d_sae": 64, "k": 4, "site": []}, "sweep[0].site is an empty"),
+        ({"architecture": "topk", "d_sae": 64, "k": 4, "seed": 2**63}, "seed: Input should be"),
+        ({"architecture": "topk", "d_sae": 64, "k": 4, "seed": [0, -1]}, "seed: Input should be"),
     ],
 )
 def test_a_wrong_entry_is_refused_by_name(entry: dict[str, object], says: str) -> None:

@@ -79,6 +79,19 @@ def test_halves_share_no_combination_and_mixed_text_scores_the_held_out_ones() -
         assert world.is_held_out(template, words)
 
 
+def test_a_half_without_documents_is_named(model, tmp_path) -> None:
+    single = Atlas(0).sample(1, "train", seed=2)
+    store = capture(model, single, [SITE], out=tmp_path / "s", layout="pad", context=64)
+    rows = data.choose_rows(store, 10**6, seed=0)
+    labels, why = data.labels_or_why_not(rows, single, ("contextual",))
+    assert labels is None
+    assert "one document is too few" in why
+    with pytest.raises(ConfigError, match="too few to split"):
+        data.labelled_rows(rows, single, ("contextual",))
+    with pytest.raises(MismatchError):  # another text is no matter of size
+        data.labels_or_why_not(rows, Atlas(0).sample(1, "train", seed=3), ("contextual",))
+
+
 def _key(world, corpus, i: int) -> tuple[str, ...]:
     template, words = world.templates[corpus.template[i]], corpus.words(int(i))[1:]
     return (template.surface, *(words[template.slots[k]] for k in template.key))

@@ -89,7 +89,22 @@ def test_intervals_hold_the_value_and_count_documents_not_tokens(data) -> None:
         assert m.n == 10, name
     one_unit = streamed(x, x_hat, acts, np.zeros(60, int)).metrics()["fvu"]
     assert one_unit.n == 1
-    assert one_unit.low == one_unit.high == one_unit.mean  # one document: nothing to resample
+    assert np.isfinite(one_unit.mean)
+    assert np.isnan(one_unit.low)  # one document: nothing to resample, so no interval
+    assert np.isnan(one_unit.high)
+
+
+def test_documents_that_hold_nothing_do_not_make_an_interval() -> None:
+    """One document with all the tokens and nine without: every resample gives the same ratio."""
+    alone, tokens = np.zeros(10), np.zeros(10)
+    alone[3], tokens[3] = 6.0, 12.0
+    found = interval_of_ratio(alone, tokens)
+    assert found.mean == 0.5
+    assert np.isnan(found.low)
+    assert np.isnan(found.high)
+    tokens[4] = 12.0  # control: a second one that counts
+    found = interval_of_ratio(alone, tokens)
+    assert found.low < found.mean < found.high
 
 
 def test_document_bootstrap_is_wider_than_a_token_bootstrap_when_documents_differ() -> None:
