@@ -143,6 +143,13 @@ class Clamp(Op):
     low: float | None = None
     high: float | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse a clamp that clamps nothing, or the wrong way round."""
+        if self.low is None and self.high is None:
+            raise ConfigError("Clamp needs low, high, or both")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ConfigError(f"Clamp needs low <= high, got {self.low} and {self.high}")
+
     def apply(self, x: Tensor) -> Tensor:
         """See the class."""
         return x.clamp(self.low, self.high)
@@ -158,7 +165,7 @@ class Call(Op):
 
     def apply(self, x: Tensor) -> Tensor:
         """See the class."""
-        return self.fn(x)
+        return self.fn(x.clone())  # it may write in place; what was captured must not move
 
     def to_json(self) -> dict[str, Any]:
         """Label and identity of the function: enough to compare, not to read back."""
@@ -177,7 +184,7 @@ def op_from_json(name: str, values: dict[str, Any]) -> Op:
 
 
 def _like(value: Tensor | float, x: Tensor) -> Tensor:
-    return value.to(x) if isinstance(value, Tensor) else x.new_tensor(value)
+    return torch.as_tensor(value).to(x)
 
 
 def _short(value: Any) -> str:
@@ -187,10 +194,12 @@ def _short(value: Any) -> str:
 
 
 def _encode(value: Any) -> Any:
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = torch.as_tensor(value)
     if not isinstance(value, Tensor):
-        return value
+        return float(value) if type(value) is int else value
     array = value.detach().cpu().contiguous()
-    raw = array.view(torch.uint8).numpy().tobytes() if array.numel() else b""
+    raw = array.reshape(-1).view(torch.uint8).numpy().tobytes() if array.numel() else b""
     return {
         "dtype": str(array.dtype).removeprefix("torch."),
         "shape": list(array.shape),

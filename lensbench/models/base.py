@@ -33,6 +33,22 @@ class Acts(Mapping[str, Tensor]):
             raise UnknownSiteError(name, known=tuple(self._values), hint="It was not captured.")
         return self._values[name]
 
+    def __contains__(self, site: object) -> bool:
+        """Was this site captured, whichever way it is spelled?"""
+        if not isinstance(site, (str, Site)):
+            return False
+        try:
+            return str(Site.parse(site)) in self._values
+        except ConfigError:  # no site at all, so not a captured one
+            return False
+
+    def get(self, site: str | Site, default: Any = None) -> Any:
+        """The tensor captured at ``site``, or ``default``."""
+        try:
+            return self[site]
+        except UnknownSiteError:
+            return default
+
     def __iter__(self) -> Iterator[str]:
         """Site names in execution order."""
         return iter(self._values)
@@ -114,7 +130,7 @@ class Model(ABC):
         self,
         tokens: TokensLike,
         plan: Plan = Plan(),  # noqa: B008 - frozen value
-        capture: Sequence[str | Site] = (),
+        capture: str | Site | Sequence[str | Site] = (),
         *,
         logits: LogitsMode = "all",
         grad: bool = False,
@@ -135,7 +151,7 @@ class Model(ABC):
         self,
         tokens: TokensLike,
         plans: Sequence[Plan],
-        capture: Sequence[str | Site] = (),
+        capture: str | Site | Sequence[str | Site] = (),
         *,
         logits: LogitsMode = "all",
         batch_size: int = 64,

@@ -1,7 +1,7 @@
 """The certificate: does this back end compute, capture and edit what it says it does?
 
 Run at load on a few tokens; the checks are in ``checks.py``. Kept in memory by the fingerprint of
-the weights, so loading the same model again costs nothing.
+weights and settings, so loading the same model again costs nothing.
 """
 
 from dataclasses import dataclass
@@ -65,7 +65,8 @@ class Certificate(Result):
 
 def certify(model: "NativeModel", *, fresh: bool = False) -> Certificate:
     """The certificate of a model, from memory when these weights were already checked."""
-    key = f"{model.card.fingerprint}/{model.card.dtype}/{model.device}"
+    how = model.module.config._attn_implementation
+    key = f"{model.card.fingerprint}/{model.card.dtype}/{model.device}/{how}"
     if fresh or key not in _CACHE:
         from lensbench.models.checks import Examiner
 

@@ -5,6 +5,7 @@ patterns, where positions select queries.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,10 +21,11 @@ class Columns:
         self.positions, self.real, self.lenient = positions, real, lenient
         self._plain = bool(real.all()) and bool((positions[:, 0] == 0).all())
 
-    def find(self, rows: Tensor, wanted: Sequence[int]) -> Tensor | None:
-        """Column indices ``[rows, wanted]``.
+    def find(self, rows: Tensor, wanted: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        """Column indices ``[rows, wanted]``, and which of them exist (None: all do).
 
-        None when ``lenient`` (a decoding step) and a position is not among these columns.
+        Only a ``lenient`` look (a decoding step) may miss some: there a position may lie in the
+        past, or not be written yet.
 
         Raises:
             ConfigError: a position that a row does not have.
@@ -31,22 +33,24 @@ class Columns:
         width = self.positions.shape[1]
         if self._plain and all(-width <= p < width for p in wanted):
             columns = torch.tensor([p % width for p in wanted], device=rows.device)
-            return columns.expand(len(rows), -1)
+            return columns.expand(len(rows), -1), None
         target = torch.tensor(list(wanted), device=rows.device).expand(len(rows), -1)
         last = torch.where(self.real[rows], self.positions[rows], -1).amax(1, keepdim=True)
         target = torch.where(target < 0, target + last + 1, target)
         match = (self.positions[rows][:, None, :] == target[..., None]) & self.real[rows][
             :, None, :
         ]
-        if not bool(match.any(-1).all()):
-            if self.lenient:
-                return None
-            row, which = (~match.any(-1)).nonzero()[0].tolist()
+        present = match.any(-1)
+        columns = match.int().argmax(-1)
+        if bool(present.all()):
+            return columns, None
+        if not self.lenient:
+            row, which = (~present).nonzero()[0].tolist()
             raise ConfigError(
                 f"position {wanted[which]} does not exist in row {int(rows[row])}, "
                 f"which has {int(last[row]) + 1} tokens"
             )
-        return match.int().argmax(-1)
+        return columns, present
 
 
 def apply_edits(
@@ -64,32 +68,68 @@ def apply_edits(
             and edit.heads is None
             and edit.dims is None
         ):
-            x, copied = edit.op.apply(x), False
+            x, copied = _apply(edit, x), False
             continue
-        index = _index(x, edit, columns, attention=attention)
-        if index is None:
+        index, present = _index(x, edit, columns, attention=attention)
+        if present is not None and not bool(present.any()):
             continue
+        new = _operate(edit, x[index])
+        if present is not None:
+            index, new = _only(present, index, new, attention=attention)
         if grad:
-            x = x.index_put(index, _operate(edit, x[index]))
+            x = x.index_put(index, new)
             continue
         x, copied = (x, True) if copied else (x.clone(), True)
-        x[index] = _operate(edit, x[index])
+        x[index] = new
     return x
+
+
+def _apply(edit: Edit, x: Tensor) -> Tensor:
+    """The operation on ``x``; what it gives must fit where ``x`` stood.
+
+    Raises:
+        ConfigError: a value of another shape, or no tensor at all.
+    """
+    try:
+        new: Any = edit.op.apply(x)
+        if isinstance(new, Tensor):
+            return new.expand_as(x).to(x.dtype)
+        what = f"gave a {type(new).__name__}"
+    except RuntimeError as error:  # what torch says of shapes that do not broadcast
+        what = f"does not fit ({str(error).splitlines()[0]})"
+    raise ConfigError(f"{edit.op!r} at {edit.site}: a selection of shape {list(x.shape)} {what}")
+
+
+def _only(
+    present: Tensor, index: tuple[Tensor, ...], new: Tensor, *, attention: bool
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Index and values of the (row, position) pairs that exist, as one list of pairs."""
+    if len(index) == 2:
+        rows, cols = index
+        return (rows.expand_as(present)[present], cols[present]), new[present]
+    rows, second, third = index
+    heads, cols = (second, third[:, 0]) if attention else (third, second[:, :, 0])
+    new = new.transpose(1, 2) if attention else new
+    row, col = rows[:, 0].expand_as(present)[present][:, None], cols[present][:, None]
+    head = heads.reshape(1, -1)
+    return ((row, head, col) if attention else (row, col, head)), new[present]
 
 
 def _operate(edit: Edit, selected: Tensor) -> Tensor:
     if edit.dims is None:
-        return edit.op.apply(selected).expand_as(selected).to(selected.dtype)
+        return _apply(edit, selected)
     if max(edit.dims) >= selected.shape[-1]:
         raise ConfigError(f"{edit.site} has {selected.shape[-1]} dims; got dim {max(edit.dims)}")
     dims = torch.tensor(edit.dims, device=selected.device)
     inner = selected.index_select(-1, dims)
-    return selected.index_copy(-1, dims, edit.op.apply(inner).expand_as(inner).to(selected.dtype))
+    return selected.index_copy(-1, dims, _apply(edit, inner))
 
 
 def _index(
     x: Tensor, edit: Edit, columns: Columns, *, attention: bool
-) -> tuple[Tensor, ...] | None:
+) -> tuple[tuple[Tensor, ...], Tensor | None]:
+    """Index of the selection, and which (row, position) pairs of it exist (None: all)."""
+    present = None
     n_rows = x.shape[0]
     rows = torch.tensor(edit.rows if edit.rows is not None else range(n_rows), device=x.device)
     if edit.rows is not None and max(edit.rows) >= n_rows:
@@ -97,16 +137,13 @@ def _index(
     if edit.positions is None:
         cols = torch.arange(x.shape[2 if attention else 1], device=x.device).expand(len(rows), -1)
     else:
-        found = columns.find(rows, edit.positions)
-        if found is None:
-            return None
-        cols = found
+        cols, present = columns.find(rows, edit.positions)
     if edit.heads is None and not attention:
-        return (rows[:, None], cols)
+        return (rows[:, None], cols), present
     n_heads = x.shape[1 if attention else 2]
     if edit.heads is not None and max(edit.heads) >= n_heads:
         raise ConfigError(f"{edit.site} has {n_heads} heads; got head {max(edit.heads)}")
     heads = torch.tensor(edit.heads if edit.heads is not None else range(n_heads), device=x.device)
     if attention:
-        return (rows[:, None, None], heads[None, :, None], cols[:, None, :])
-    return (rows[:, None, None], cols[:, :, None], heads[None, None, :])
+        return (rows[:, None, None], heads[None, :, None], cols[:, None, :]), present
+    return (rows[:, None, None], cols[:, :, None], heads[None, None, :]), present

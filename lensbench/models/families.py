@@ -31,6 +31,8 @@ class Family:
     """``up`` computes gate and up together, gate first."""
     down: str = "mlp.down_proj"
     mlp_out: str = "mlp"
+    flat_mlp: bool = False
+    """From ``resid_mid`` on, a block works on ``[batch * pos, d]``."""
     parallel: bool = False
     """Attention and MLP both read ``resid_pre``; there is no ``resid_mid``."""
 
@@ -82,6 +84,7 @@ FAMILIES: dict[str, Family] = {
         up="fc1",
         down="fc2",
         mlp_out="fc2",
+        flat_mlp=True,
     ),
     "phi3": Family(
         blocks="model.layers", final_norm="model.norm", gate=None, up="mlp.gate_up_proj", fused=True

@@ -1,6 +1,8 @@
 """The native back end: an untouched transformers causal language model behind the waist."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from lensbench.models.certificate import Certificate
 
 _TAPS: "WeakKeyDictionary[nn.Module, Taps]" = WeakKeyDictionary()
+_OWN_ATTENTION: "WeakKeyDictionary[nn.Module, str]" = WeakKeyDictionary()
+"""Attention implementation that a module had before ours was put in."""
 
 
 class NativeModel(Model):
@@ -38,6 +42,26 @@ class NativeModel(Model):
         if module not in _TAPS:
             _TAPS[module] = Taps(module, self.layout.family, card.n_heads)
         self.trunk = Trunk(module, _TAPS[module], card.n_layers)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "NativeModel":
+        """A model of its own around a copy of the module, with hooks of its own."""
+        module = copy.deepcopy(self.module, memo)
+        if self.module in _OWN_ATTENTION:
+            _OWN_ATTENTION[module] = _OWN_ATTENTION[self.module]
+        return NativeModel(module, self.card, self.tokenizer)
+
+    @contextmanager
+    def own_attention(self) -> Generator[None]:
+        """The module as it came, for comparison (not for use beside other threads)."""
+        ours, own = self.module.config._attn_implementation, _OWN_ATTENTION.get(self.module)
+        if own is None:  # a family without the interface: its attention was never replaced
+            yield
+            return
+        self.module.set_attn_implementation(own)
+        try:
+            yield
+        finally:
+            self.module.set_attn_implementation(ours)
 
     @property
     def device(self) -> torch.device:
@@ -54,19 +78,19 @@ class NativeModel(Model):
         self,
         tokens: TokensLike,
         plan: Plan = Plan(),  # noqa: B008
-        capture: Sequence[str | Site] = (),
+        capture: str | Site | Sequence[str | Site] = (),
         *,
         logits: LogitsMode = "all",
         grad: bool = False,
         past: Past | None = None,
     ) -> Forward:
-        sites = [self.layout.known(s) for s in capture]
+        sites = self.layout.wanted(capture, logits)
         self.layout.check_plan(plan)
         request = Request(
             batch=self.layout.batch(tokens, self.device),
             plan=plan,
             capture=sites,
-            logits="all" if any(s.name == "logits" for s in sites) else logits,
+            logits=logits,
             grad=grad,
             past=past,
         )
@@ -76,14 +100,14 @@ class NativeModel(Model):
         self,
         tokens: TokensLike,
         plans: Sequence[Plan],
-        capture: Sequence[str | Site] = (),
+        capture: str | Site | Sequence[str | Site] = (),
         *,
         logits: LogitsMode = "all",
         batch_size: int = 64,
     ) -> Forward:
         for plan in plans:
             self.layout.check_plan(plan)
-        sites = [self.layout.known(s) for s in capture]
+        sites = self.layout.wanted(capture, logits)
         batch = self.layout.batch(tokens, self.device)
         return run_many(self.trunk, self.n_layers, batch, plans, sites, logits, batch_size)
 
@@ -172,4 +196,5 @@ def _open_attention(module: Any) -> None:
     if current in (attention.SDPA, attention.EAGER):
         return
     if getattr(module, "_supports_attention_backend", False):
+        _OWN_ATTENTION[module] = current
         module.set_attn_implementation(attention.EAGER if current == "eager" else attention.SDPA)

@@ -1,11 +1,12 @@
 """What a model has: its sites, their widths, and the checks of what a user asks of it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from lensbench.errors import ConfigError, UnknownSiteError
+from lensbench.errors import ConfigError, UnknownNameError, UnknownSiteError
 from lensbench.models.families import Family, family_of, shape_of
 from lensbench.models.session import ATTENTION_KEYS
 from lensbench.plan import Plan
@@ -50,6 +51,13 @@ class Layout:
             why = f"A {self.kind} model does not have it."
         names = {s.name if s.layer is None else f"blocks.<L>.{s.name}" for s in self._known}
         raise UnknownSiteError(str(parsed), known=sorted(names), hint=why)
+
+    def wanted(self, capture: str | Site | Sequence[str | Site], logits: str) -> list[Site]:
+        """The sites to capture, one or many; an unknown mode of logits is refused with them."""
+        if logits not in ("all", "last", "none"):
+            raise UnknownNameError("mode of logits", logits, known=("all", "last", "none"))
+        named = [capture] if isinstance(capture, (str, Site)) else capture
+        return [self.known(s) for s in named]
 
     def width(self, site: str | Site) -> int:
         """Size of the last axis; 0 where it is the number of keys."""

@@ -6,6 +6,7 @@ remote code is never run.
 """
 
 import hashlib
+import json
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from lensbench.errors import DamagedDataError, MissingDataError, UnknownNameError
+from lensbench.errors import ConfigError, DamagedDataError, MissingDataError, UnknownNameError
 from lensbench.models.base import Model, ModelCard
 from lensbench.models.families import family_of, shape_of
 from lensbench.models.hub import check_hub
@@ -38,7 +39,7 @@ def load_model(
     x: Any,
     *,
     revision: str | None = None,
-    dtype: str | torch.dtype = "float32",
+    dtype: str | torch.dtype | None = None,
     device: str | torch.device | None = None,
     device_map: Any = None,
     backend: Literal["native"] = "native",
@@ -49,7 +50,8 @@ def load_model(
 
     ``x`` is a bundled name (``"atlas-dense"``), a local folder in hub format, a hub id, or a
     transformers causal language model in memory (which is put into eval mode and gets hooks; its
-    weights and modules stay as they are). ``revision`` names a hub revision, or a checkpoint such
+    weights and modules stay as they are). ``dtype`` is float32 for what is read from disk; one in
+    memory keeps its own. ``revision`` names a hub revision, or a checkpoint such
     as ``step512`` in the ``revisions`` folder of a local or bundled model. ``certify`` runs the
     certificate; None means yes for models of up to 20 M parameters.
 
@@ -65,10 +67,12 @@ def load_model(
         return x
     if isinstance(x, nn.Module):
         name = str(getattr(x.config, "_name_or_path", "") or type(x).__name__)
-        module, source = x, ""
+        module, source = _in_memory(x, dtype), ""
     else:
         source = str(x)
-        module, tokenizer = _from_disk(source, revision, _dtype(dtype), device_map, tokenizer)
+        module, tokenizer = _from_disk(
+            source, revision, _dtype(dtype or "float32"), device_map, tokenizer
+        )
         name = Path(source).name if Path(source).is_dir() else source
     if device is not None and device_map is None:
         module.to(device)  # pyright: ignore[reportArgumentType] - nn.Module.to is overloaded
@@ -97,6 +101,21 @@ def _finish(
     if certify:
         model.certify().require()
     return model
+
+
+def _in_memory(module: nn.Module, dtype: str | torch.dtype | None) -> nn.Module:
+    """The module itself, which is not cast behind its owner's back.
+
+    Raises:
+        ConfigError: another dtype was asked for.
+    """
+    own = next(module.parameters()).dtype
+    if dtype is not None and _dtype(dtype) != own:
+        raise ConfigError(
+            f"the model in memory is {str(own).removeprefix('torch.')}, not {dtype}; cast it "
+            "yourself (model.to(...)), or load it from its folder"
+        )
+    return module
 
 
 def _dtype(dtype: str | torch.dtype) -> torch.dtype:
@@ -179,13 +198,31 @@ def _tokenizer(where: str, options: dict[str, Any]) -> Any:
         return None
 
 
-def fingerprint(module: nn.Module) -> str:
-    """16 hex digits of names, shapes, dtypes and values of all weights.
+_NO_COMPUTATION = frozenset(
+    "architectures dtype torch_dtype transformers_version use_cache return_dict id2label label2id "
+    "problem_type output_attentions output_hidden_states chunk_size_feed_forward is_decoder".split()
+)
+"""Entries of a transformers config that change no number."""
 
-    Models of more than 50 M parameters are sampled: every tensor gives evenly spaced values, so
-    that a changed tensor shows and loading stays quick.
+
+def _computation(config: Any) -> str:
+    """The computing part of a config, as canonical JSON."""
+    told = {
+        key: value
+        for key, value in config.to_dict().items()
+        if not key.startswith("_") and not key.endswith("token_id") and key not in _NO_COMPUTATION
+    }
+    return json.dumps(told, sort_keys=True, default=str)
+
+
+def fingerprint(module: nn.Module) -> str:
+    """16 hex digits of all weights and of the settings that decide what is computed with them.
+
+    Names, shapes, dtypes and values; rotary base, windows, caps, norms and whatever else the config
+    says about the computation. Models of more than 50 M parameters are sampled: every tensor gives
+    evenly spaced values, so that a changed tensor shows and loading stays quick.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(_computation(module.config).encode())
     whole = sum(p.numel() for p in module.parameters()) <= _WHOLE
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())

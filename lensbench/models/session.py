@@ -79,7 +79,8 @@ class Session:
         if site is not None:
             # With a past, keys and values span all tokens seen; the capture is of the new ones.
             new = self.columns.positions.shape[1]
-            self.acts[site] = x[:, -new:] if name in _KEYED else x
+            # What is captured is what flows on, where nothing is cut: gradients reach it.
+            self.acts[site] = x[:, -new:] if name in _KEYED and x.shape[1] != new else x
         self.waiting.discard(key)
         if self.stop_when_done and not self.waiting:
             raise StopForward

@@ -120,8 +120,6 @@ def _run_chunk(
     n = len(chunk.members)
     rows = _rows(tokens, chunk.members)
     if chunk.start == 0:
-        if any(s.name == "logits" for s in capture):
-            mode = "all"
         whole = Request(batch=rows, plan=chunk.plan, capture=capture, logits=mode)
         return trunk.forward(whole)[0]
     early = [

@@ -113,9 +113,14 @@ class Taps:
             if session is None or key not in session.keys:
                 return None
             scale = _denominator(norm, args[0]).to(out.dtype)
+            reading = key not in session.edits
+            if reading and session.grad:  # a leaf through which the output flows as well
+                scale = scale.detach().requires_grad_()
             edited = _in_site_layout(session, key, scale)
-            if edited is scale or key not in session.edits:
+            if reading and not session.grad:
                 return None
+            if reading:
+                scale = scale.detach()
             bias = getattr(norm, "bias", None)
             shift = 0 if bias is None else bias
             return (out - shift) * (scale / edited) + shift
@@ -126,19 +131,25 @@ class Taps:
         """``attn_out``, and the writing of ``resid_mid``: the change goes through attn_out.
 
         A block adds attn_out to its own copy of resid_pre, which no hook can reach; so an edited
-        resid_mid is handed over as attn_out' = resid_mid' - resid_pre.
+        resid_mid is handed over as attn_out' = resid_mid' - resid_pre. So is one whose gradient is
+        wanted where the block goes on with another view of it.
         """
         out_key, mid_key = ("attn_out", layer), ("resid_mid", layer)
 
         def hook(module: nn.Module, args: Any, out: Any) -> Any:
             del module, args
             session = self.session()
-            if session is None or (out_key not in session.keys and mid_key not in session.edits):
+            if session is None:
+                return None
+            through = mid_key in session.keys and (
+                mid_key in session.edits or (session.grad and self.family.flat_mlp)
+            )
+            if out_key not in session.keys and not through:
                 return None
             x = first(out)
             if out_key in session.keys:
                 x = session.tap(out_key, x)
-            if mid_key in session.edits and session.resid_pre is not None:
+            if through and session.resid_pre is not None:
                 x = session.tap(mid_key, session.resid_pre + x) - session.resid_pre
             return replace_first(out, x)
 
@@ -168,7 +179,7 @@ class Taps:
         def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
             del module
             session = self.session()
-            if session is not None and key in session.keys and key not in session.edits:
+            if session is not None and key in session.keys and key in session.waiting:
                 _in_site_layout(session, key, args[0])
 
         return hook

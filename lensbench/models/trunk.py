@@ -59,6 +59,11 @@ class Trunk:
 
     def forward(self, request: Request) -> tuple[Forward, Tensor | None]:
         """Run a request; also the output of block ``end - 1`` where an end was asked for."""
+        if self._module.training and not request.grad:
+            raise ConfigError(
+                "the model is in training mode, so dropout would change every run; call "
+                "model.module.eval() first"
+            )
         with torch.set_grad_enabled(request.grad):
             return self._forward(request)
 
@@ -67,6 +72,7 @@ class Trunk:
         if request.past is not None:
             cache, real, seen = open_past(request.past, real, self._running(request))
         positions = (real.long().cumsum(1) - 1).clamp_min(0)
+        self._check_room(int(positions.max()) + 1)
         session = self._session(request, positions, real, seen)
         hidden = None
         if session.waiting or not session.stop_when_done:
@@ -76,6 +82,13 @@ class Trunk:
             session.check_all_fired()
         past = None if request.past is None else Past(cache, real)
         return Forward(logits, Acts(session.acts), past, session.layers_run), session.last
+
+    def _check_room(self, n_tokens: int) -> None:
+        room = getattr(self._module.config, "max_position_embeddings", None)
+        if room and n_tokens > room:
+            raise ConfigError(
+                f"{n_tokens} tokens, past ones included, exceed the context of {room}"
+            )
 
     def _running(self, request: Request) -> list[int]:
         ends = [self._n_layers if e is None else e for e in (request.end, request.plan.stop)]
@@ -118,24 +131,25 @@ class Trunk:
         return out.last_hidden_state
 
     def _read(self, session: Session, hidden: Tensor | None, request: Request) -> Tensor | None:
-        if request.logits == "none" or hidden is None:
+        """Logits as asked for; where the site ``logits`` is captured, all of them are made."""
+        site, mode = session.wanted.get(_LOGITS), request.logits
+        if hidden is None or (mode == "none" and site is None):
             return None
-        if request.logits == "last":
-            real = request.batch.real
-            columns = torch.arange(real.shape[1], device=hidden.device)
-            last = torch.where(real, columns, -1).amax(1)
-            hidden = hidden[torch.arange(len(last), device=hidden.device), last][:, None]
+        if mode == "last" and site is None:
+            hidden = _last_real(hidden, request.batch.real)
         logits = self.unembed_normed(hidden)
-        if _LOGITS not in session.keys:
+        if _LOGITS in session.keys:
+            edits = session.edits.get(_LOGITS, [])
+            if mode == "last" and site is None and any(e.positions for e in edits):
+                raise ConfigError('edits of "logits" at chosen positions need logits="all"')
+            logits = apply_edits(logits, edits, session.columns, attention=False, grad=session.grad)
+            session.waiting.discard(_LOGITS)
+        if site is None:
             return logits
-        edits = session.edits.get(_LOGITS, [])
-        if request.logits == "last" and any(e.positions for e in edits):
-            raise ConfigError('edits of "logits" at chosen positions need logits="all"')
-        logits = apply_edits(logits, edits, session.columns, attention=False, grad=session.grad)
-        session.waiting.discard(_LOGITS)
-        if _LOGITS in session.wanted:
-            session.acts[session.wanted[_LOGITS]] = logits
-        return logits
+        session.acts[site] = logits
+        if mode == "none":
+            return None
+        return _last_real(logits, request.batch.real) if mode == "last" else logits
 
     def unembed_normed(self, hidden: Tensor) -> Tensor:
         """Logits of states that the final norm has already seen."""
@@ -146,3 +160,10 @@ class Trunk:
         """Logits of states of the residual stream."""
         hidden = self._final_norm(resid)
         return self.unembed_normed(hidden if self._project is None else self._project(hidden))
+
+
+def _last_real(x: Tensor, real: Tensor) -> Tensor:
+    """``[batch, 1, d]``: each row at its last token that is no padding."""
+    columns = torch.arange(real.shape[1], device=x.device)
+    last = torch.where(real, columns, -1).amax(1)
+    return x[torch.arange(len(last), device=x.device), last][:, None]

@@ -48,10 +48,11 @@ def test_a_wrong_head_width_is_caught(monkeypatch) -> None:
 
     def half_heads(x, edit, columns, *, attention):
         found = index(x, edit, columns, attention=attention)
-        if edit.heads is None or attention or found is None:
+        if edit.heads is None or attention:
             return found
         # Zeroing "head 1" zeroes head 0 instead, as a wrong d_head would.
-        return (*found[:2], found[2] * 0)
+        (rows, cols, heads), present = found
+        return (rows, cols, heads * 0), present
 
     model = broken(monkeypatch)
     monkeypatch.setattr(edits, "_index", half_heads)
@@ -136,3 +137,24 @@ def test_the_certificate_is_kept_by_fingerprint() -> None:
     model = lensbench.load_model(tiny("llama", seed=7))
     assert model.certify() is lensbench.load_model(tiny("llama", seed=7)).certify()
     assert model.certify() is not lensbench.load_model(tiny("llama", seed=8)).certify()
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "llama"])
+def test_attention_of_our_own_is_held_against_the_one_the_model_came_with(
+    monkeypatch, kind: str
+) -> None:
+    import lensbench
+    from lensbench.models import attention
+
+    module = tiny(kind, seed=5)
+    module.set_attn_implementation("eager")
+    model = lensbench.load_model(module, certify=False)
+    assert failed_checks(model) == set()
+    scores = attention._additive
+
+    def tripled(layer, mask, x):
+        x.mul_(3)  # every score, in place: attention in the open is wrong, but runs
+        return scores(layer, mask, x)
+
+    monkeypatch.setattr(attention, "_additive", tripled)
+    assert "forward" in failed_checks(model)
