@@ -73,6 +73,7 @@ _ALIASES = {
 # before the norm's gain.
 _OURS_ALONE = ("ln_final", "logits")
 _TRANSFORMER_LENS = {ours: theirs for theirs, ours in reversed(_ALIASES.items()) if "." in theirs}
+_BEFORE_ROTATION = ("attn.hook_q", "attn.hook_k")
 _LAYERED = re.compile(r"(?:(encoder|decoder)\.)?blocks\.(\d+)\.(.+)")
 
 
@@ -162,6 +163,13 @@ def execution_order(site: Site) -> tuple[int, int, int]:
 def _canonical(name: str) -> str:
     if name in SITES:
         return name
+    if name in _BEFORE_ROTATION:
+        raise UnknownSiteError(
+            name,
+            known=tuple(SITES),
+            hint=f"TransformerLens' {name} is taken before the rotary embedding, ours after it: "
+            f"write {name.replace('hook_', '')} (there: {name.replace('hook_', 'hook_rot_')}).",
+        )
     if name in _ALIASES:
         return _ALIASES[name]
     bare = name.replace("hook_", "")

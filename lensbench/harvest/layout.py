@@ -51,6 +51,13 @@ class Counts:
     cut_documents: int = 0
 
 
+def _named(positions: Positions) -> list[int]:
+    """The places that are named one by one."""
+    if positions is None or isinstance(positions, slice):
+        return []
+    return [positions] if isinstance(positions, int) else [int(p) for p in positions]
+
+
 @dataclass(frozen=True)
 class Layout:
     """How documents become sequences and which tokens are kept.
@@ -75,6 +82,12 @@ class Layout:
         for what, least in (("context", 2), ("batch_size", 1)):
             if getattr(self, what) < least:
                 raise ConfigError(f"{what} must be at least {least}, got {getattr(self, what)}")
+        if isinstance(self.positions, Sequence) and not self.positions:
+            raise ConfigError("positions is empty: no row would be kept; leave it out for all")
+        if outside := [p for p in _named(self.positions) if not -self.context <= p < self.context]:
+            raise ConfigError(
+                f"positions {outside} lie outside a sequence of {self.context} tokens (context)"
+            )
         if self.max_tokens is not None and self.max_tokens < 1:
             raise ConfigError(f"max_tokens must be at least 1, got {self.max_tokens}")
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from lensbench import io
 from lensbench.errors import ConfigError, MismatchError, NonFiniteError
 from lensbench.harvest import sites as site_rules
-from lensbench.harvest.describe import make_layout
+from lensbench.harvest.describe import check_dtype, make_layout
 from lensbench.harvest.fill import kept_rows
 from lensbench.harvest.layout import Batch, Layout, LayoutName, Positions
 from lensbench.harvest.text import Text, read_text
@@ -53,6 +53,9 @@ def live_source(
     Raises:
         ConfigError: an argument that cannot be used, or text without a tokenizer.
     """
+    check_dtype(dtype)
+    if buffer_rows < 1:
+        raise ConfigError(f"buffer_rows must be at least 1, got {buffer_rows}")
     chosen = site_rules.resolve(model, sites, profile)
     text = read_text(texts)
     plan = make_layout(

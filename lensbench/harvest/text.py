@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,8 @@ from lensbench.tokens import Tokens, as_tokens
 Document = str | np.ndarray
 SEPARATOR = "<|endoftext|>"
 _BLOCK = 1 << 20
+_FIRST = 64
+"""Documents of a streamed dataset that its fingerprint is made of."""
 
 
 @dataclass(frozen=True)
@@ -170,18 +172,24 @@ def _world_name(spec: dict[str, Any]) -> str | None:
 
 
 def _dataset(dataset: Any, field: str) -> Text:
-    columns: list[str] = list(dataset.column_names or dataset.features or ())
+    columns: list[str] = list(dataset.column_names or dataset.features or next(iter(dataset), ()))
     column = field if field in columns else "input_ids"
     if column not in columns:
         raise UnknownNameError("column", field, known=columns)
+    read = lambda: (_document(row[column]) for row in dataset)  # noqa: E731 - used twice
     entry = {
         "kind": "dataset",
         "column": column,
-        "fingerprint": getattr(dataset, "_fingerprint", None),
+        # A stream has no fingerprint of its own: how it begins has to do.
+        "fingerprint": getattr(dataset, "_fingerprint", None) or _digest_of(read()),
         "name": str(getattr(dataset.info, "dataset_name", None)),
     }
-    read = lambda: (_document(row[column]) for row in dataset)  # noqa: E731 - one use
     return Text(entry, read, given_as_ids=column == "input_ids")
+
+
+def _digest_of(documents: Iterator[Document]) -> str:
+    first = islice(documents, _FIRST)
+    return _digest(d.encode() if isinstance(d, str) else d.astype("<i8").tobytes() for d in first)
 
 
 def _document(value: Any) -> Document:

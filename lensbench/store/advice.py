@@ -25,8 +25,8 @@ def how_to_add(
     other = {k: settings[k] for k, d in _DEFAULTS.items() if k in settings and settings[k] != d}
     special = {k: v for k, usual in _PYTHON_ONLY.items() if (v := settings.get(k)) not in usual}
     which = model.get("source", model.get("name"))  # a model in memory has no command
-    if special or not which or not (text.get("path") or text.get("name")):
-        return _call(sites, {**other, **_as_arguments(special)}, url)
+    if special or not which or not (text.get("path") or text.get("name")) or _read_specially(text):
+        return _call(sites, {**other, **_as_arguments(special)}, url, _texts(text))
     words = ["lensbench", "capture", "--model", str(which)]
     words += ["--revision", str(model["revision"])] if model.get("revision") else []
     words += ["--text", str(text.get("path") or text["name"]), "--sites", ",".join(sites)]
@@ -35,9 +35,23 @@ def how_to_add(
     return shlex.join([*words, "--out", url])
 
 
-def _call(sites: Sequence[str], options: Mapping[str, Any], url: str) -> str:
+def _call(sites: Sequence[str], options: Mapping[str, Any], url: str, texts: str) -> str:
     settings = "".join(f", {key}={value!r}" for key, value in options.items())
-    return f"lensbench.capture(model, texts, {list(sites)!r}, out={url!r}{settings})"
+    return f"lensbench.capture(model, {texts}, {list(sites)!r}, out={url!r}{settings})"
+
+
+def _read_specially(text: Mapping[str, Any]) -> bool:
+    """Was a file split, or its field chosen, in a way that the command line does not offer?"""
+    usual = ("<|endoftext|>", "\n\n", None)
+    return text.get("separator") not in usual or text.get("field", "text") != "text"
+
+
+def _texts(text: Mapping[str, Any]) -> str:
+    if not _read_specially(text):
+        return "texts"
+    how = {name: text[name] for name in ("separator", "field") if name in text}
+    options = "".join(f", {name}={value!r}" for name, value in how.items())
+    return f"lensbench.harvest.read_text({text['path']!r}{options})"
 
 
 def _as_arguments(special: Mapping[str, Any]) -> dict[str, Any]:

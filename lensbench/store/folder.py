@@ -62,7 +62,7 @@ def open_folder(url: str | os.PathLike[str]) -> Folder:
     """
     text = os.fspath(url)
     if "://" not in text:
-        return LocalFolder(Path(text))
+        return LocalFolder(Path(text).expanduser())
     if text.startswith("file://"):
         return LocalFolder(Path(text.removeprefix("file://")))
     return RemoteFolder(text)

@@ -142,6 +142,10 @@ def f1_interval(
     """F1 = 2 TP / (2 TP + FP + FN) with a 95 % bootstrap over documents (0 without positives)."""
     _, doc = np.unique(doc_ids, return_inverse=True)
     n = int(doc.max()) + 1
+    if n == 1:  # one document says nothing about the spread
+        total = int(predicted.sum() + y.sum())
+        only = 2 * float((predicted & y).sum()) / total if total else 0.0
+        return Interval(only, float("nan"), float("nan"), 1)
     hit = np.bincount(doc, weights=predicted & y, minlength=n)
     total = np.bincount(doc, weights=predicted.astype(float) + y, minlength=n)
 

@@ -117,7 +117,8 @@ def test_what_cannot_be_laid_out_is_refused() -> None:
 
     with pytest.raises(ConfigError, match=r"no layout named 'packed'.*'pack'"):
         lay(["w0"], name="packed")
-    for bad in ({"context": 1}, {"batch_size": 0}, {"max_tokens": 0}):
+    for bad in ({"context": 1}, {"batch_size": 0}, {"max_tokens": 0}, {"positions": []},
+                {"positions": [500]}, {"positions": -501}):  # fmt: skip
         with pytest.raises(ConfigError, match=next(iter(bad))):
             lay(["w0"], **bad)
 

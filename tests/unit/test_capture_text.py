@@ -118,6 +118,26 @@ def test_documents_of_a_world_are_kept_apart_and_others_joined(tmp_path) -> None
         assert store.settings["layout"] == layout
 
 
+def test_another_stream_is_another_text(tmp_path) -> None:
+    from datasets import Dataset
+
+    from lensbench import capture, load_model
+    from lensbench.errors import MismatchError
+
+    first, second = (
+        Dataset.from_list([{"input_ids": [n, 5, 6, 7]} for n in range(k, k + 9)])
+        .to_iterable_dataset()
+        .map(lambda row: row)
+        for k in (1, 20)
+    )
+    model, site = load_model(tiny_llama(64), certify=False), "blocks.0.resid_post"
+    store = capture(model, first, [site], out=tmp_path / "s")
+    assert store.n_tokens == 36
+    with pytest.raises(MismatchError, match="text fingerprint"):
+        capture(model, second, [site], out=tmp_path / "s")
+    assert capture(model, first, [site], out=tmp_path / "s").n_tokens == 36  # control: the same
+
+
 def test_ids_in_every_form() -> None:
     from lensbench.tokens import Tokens
 

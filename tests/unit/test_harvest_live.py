@@ -58,6 +58,10 @@ def test_failures_are_named(model) -> None:
         next(source(model, [[5, 6]], exclude_special=[5, 6]).batches(2))
     with pytest.raises(ConfigError, match="no tokenizer"):
         source(model, ["some text"])
+    with pytest.raises(ConfigError, match="no dtype named 'float17'"):
+        source(model, random_ids(4, 8), dtype="float17")
+    with pytest.raises(ConfigError, match="buffer_rows must be at least 1"):
+        source(model, random_ids(4, 8), buffer_rows=0)
     broken = tiny(seed=3)
     with torch.no_grad():
         broken.get_input_embeddings().weight[9] = float("inf")

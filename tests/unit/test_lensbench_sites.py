@@ -86,3 +86,10 @@ def test_misspelt_names_get_the_nearest() -> None:
         Site.parse("resid_post")
     with pytest.raises(ConfigError, match="has no layer"):
         Site("logits", 3)
+
+
+@pytest.mark.parametrize("name", ["blocks.1.attn.hook_q", "blocks.0.attn.hook_k"])
+def test_a_name_that_means_another_tensor_there_is_not_taken(name: str) -> None:
+    with pytest.raises(UnknownSiteError, match=r"before the rotary embedding.*hook_rot_"):
+        Site.parse(name)
+    assert str(Site.parse(name.replace("hook_", "hook_rot_"))) == name.replace("hook_", "")

@@ -151,6 +151,22 @@ def test_the_advice_names_the_model_as_it_was_given() -> None:
     assert how_to_add(["embed"], memory, text, {}, "s").startswith("lensbench.capture(model, ")
 
 
+def test_the_advice_for_a_file_that_was_split_otherwise_is_a_call() -> None:
+    from lensbench.store.advice import how_to_add
+
+    text = {"path": "a.txt", "separator": "###"}
+    said = how_to_add(["embed"], {"name": "toy", "source": "toy"}, text, {}, "s")
+    assert "lensbench.harvest.read_text('a.txt', separator='###')" in said
+
+
+def test_a_home_folder_is_understood() -> None:
+    from pathlib import Path
+
+    from lensbench.store.folder import open_folder
+
+    assert open_folder("~/acts").url == str(Path.home() / "acts")
+
+
 def test_what_is_no_store_is_refused(tmp_path) -> None:
     from lensbench.errors import ConfigError, DamagedDataError, MissingDataError
     from lensbench.store import open_store
