@@ -167,6 +167,10 @@ class Call(Op):
         """See the class."""
         return self.fn(x.clone())  # it may write in place; what was captured must not move
 
+    def __repr__(self) -> str:
+        """By its label: addresses differ from run to run."""
+        return f"Call({self.label!r})"
+
     def to_json(self) -> dict[str, Any]:
         """Label and identity of the function: enough to compare, not to read back."""
         return {"op": "Call", "label": self.label, "id": id(self.fn)}
