@@ -55,7 +55,7 @@ def open_past(past: Past, mask: Tensor, layers: list[int]) -> tuple[Any, Tensor,
             f"the past holds different numbers of tokens per layer ({seen}); it was made under a "
             "plan that skipped some of them. Start from Past() under the present plan"
         )
-    cache.seen = next(iter(seen.values()), 0)
+    cache.seen = next(iter(seen.values()), real.shape[1])  # no layer runs: the mask knows
     if real.shape[0] != mask.shape[0]:
         raise ConfigError(f"the past has {real.shape[0]} rows, the new tokens {mask.shape[0]}")
     return cache, torch.cat((real[:, : cache.seen], mask), dim=1), cache.seen

@@ -174,7 +174,7 @@ class ActivationStore:
                 "this model's activations into another folder"
             )
 
-    def rows(self, site: str | Site, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+    def rows(self, site: str | Site, indices: slice | Sequence[int] | np.ndarray) -> np.ndarray:
         """Activations of the given rows, float32 ``[n, width]``.
 
         Raises:
@@ -182,6 +182,8 @@ class ActivationStore:
             ConfigError: a row number that does not exist.
             DamagedDataError: a shard that is not what was written.
         """
+        if isinstance(indices, slice):
+            indices = np.arange(*indices.indices(self.n_tokens))
         gathered = files.to_tensor(self.gather(self._name(site), np.asarray(indices)), self.dtype)
         return gathered.to(torch.float32).numpy()
 

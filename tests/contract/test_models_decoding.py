@@ -64,6 +64,17 @@ def test_a_past_takes_edits_of_its_own_positions_and_of_the_new_ones(model: Any)
     assert float((whole - model.run(ids).logits).abs().max()) > 0.01  # control
 
 
+@pytest.mark.parametrize("plan", [Plan(stop=0), skip_layers([0, 1, 2])], ids=["stop", "skips"])
+def test_decoding_goes_on_where_no_layer_runs(model: Any, plan: Plan) -> None:
+    prompt = random_ids(1, 4, seed=6)
+    found = model.generate(prompt, plan, max_new_tokens=4, stop_ids=[])[0]
+    tokens = prompt[0].tolist()
+    for token in found:
+        logits = model.run(torch.tensor([tokens]), plan, logits="last").logits[0, -1]
+        assert float(logits.max() - logits[token]) < 1e-4
+        tokens.append(token)
+
+
 def test_gradients_of_every_site_are_those_of_adding_there() -> None:
     """d logits / d site along a direction, against what adding a little of it does."""
     for kind in FAMILY_NAMES:

@@ -29,6 +29,7 @@ def test_rows_come_back_as_written_in_every_type(tmp_path, dtype) -> None:
     order = np.array([19, 0, 7, 7, 8, 3])
     rounded = torch.from_numpy(values).to(getattr(torch, dtype)).float().numpy()
     assert np.array_equal(store.rows(SITE, order), rounded[order])
+    assert np.array_equal(store.rows(SITE, slice(2, 5)), rounded[2:5])
     assert store.rows(SITE, order).dtype == np.float32
     assert store.complete
     assert store.verify() == []
