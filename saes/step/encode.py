@@ -6,6 +6,7 @@ a proven error bound; every latent that could be among the largest is then compu
 Nothing is approximate in the result. See :func:`screen_bound` for the bound.
 """
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -82,14 +83,15 @@ def batch_top_k_codes(
         few = x[:FIRST_GUESS_ROWS]
         sample = torch.addmm(bias, few, weight.t()).relu_().view(-1)
         space.guesses[key] = float(torch.topk(sample, k * len(few), sorted=False)[0].min())
-    guess = space.guesses[key]
+    guess = _finite(space.guesses[key])
     while True:
         if screen is None:
             assert pre is not None  # one of the two is made
             rows, columns = above(pre, pre.new_full((len(x), 1), max(guess, 1e-30)))
             found, values = (rows, columns), pre[rows, columns]
         else:
-            if guess <= float(screen.bound.max()):  # coarse values could be negative there
+            # Coarse values could be negative there; a bound that is NaN bounds nothing.
+            if not guess > float(screen.bound.max()):
                 screen, pre = None, pre_activations(x, weight, bias, space)
                 continue
             rows, columns = screen.above(torch.full((len(x),), guess))
@@ -101,9 +103,14 @@ def batch_top_k_codes(
     cut = values.new_tensor(0.0)
     if len(values) > wanted:
         cut = torch.topk(values, wanted, sorted=False)[0].min()
-    space.guesses[key] = max(0.0, float(cut)) * GUESS_BELOW
+    space.guesses[key] = _finite(float(cut)) * GUESS_BELOW
     kept = (values >= cut) & (values > 0)
     return Codes.listed(values[kept], found[0][kept], found[1][kept], len(x), len(weight))
+
+
+def _finite(guess: float) -> float:
+    """Where a search may begin: from infinity, halving would never arrive anywhere."""
+    return max(0.0, guess) if math.isfinite(guess) else 0.0
 
 
 def positive_codes(pre: Tensor, mask: Bool[Tensor, "tokens d_sae"]) -> Codes:

@@ -47,8 +47,10 @@ class Group:
     threshold: Float[Tensor, " n"] = field(default_factory=lambda: torch.zeros(0))
     """BatchTopK: moving average of the smallest kept value; NaN before the first step."""
     sums: Float[Tensor, "n metrics"] = field(default_factory=lambda: torch.zeros(0))
+    diverged: Bool[Tensor, " n"] = field(default_factory=lambda: torch.zeros(0))
+    """Whether a loss or gradient was ever not finite; from then on no update changes anything."""
     alive: list[bool] = field(default_factory=list[bool])
-    """False for a dictionary that diverged; it is stepped no further."""
+    """False once ``diverged`` was seen, at a log line; the dictionary is stepped no further."""
     dead_lists: list[Tensor] = field(default_factory=list[Tensor])
     """Indices of ``dead``, by dictionary; follows from ``dead``."""
 
@@ -65,6 +67,7 @@ class Group:
             self.dead = torch.zeros(n, d_sae, dtype=torch.bool, device=device)
             self.threshold = torch.full((n,), float("nan"), device=device)
             self.sums = torch.zeros(n, len(METRICS), device=device)
+            self.diverged = torch.zeros(n, dtype=torch.bool, device=device)
         self.alive = self.alive or [True] * n
         self.refresh_lists()
 
@@ -119,7 +122,7 @@ class Group:
         state = dict(zip(PARAMETERS, self.parameters(i), strict=True))
         state |= {f"first.{p}": self.first[p][i] for p in PARAMETERS}
         state |= {f"second.{p}": self.second[p][i] for p in PARAMETERS}
-        for name in ("steps", "since_fired", "dead", "threshold", "sums"):
+        for name in ("steps", "since_fired", "dead", "threshold", "sums", "diverged"):
             state[name] = getattr(self, name)[i]
         return state
 

@@ -32,9 +32,9 @@ def apply(group: Group, i: int, gradients: Gradients, lr: float, n_tokens: int) 
     gradients.W_dec.addcmul_(W_dec, gradients.along[:, None], value=-1)
     tensors = gradients.tensors()
     norm = torch.stack([torch.dot(g.reshape(-1), g.reshape(-1)) for g in tensors]).sum().sqrt()
-    # The sums hold every loss and norm since the last log line, which is where a dictionary that
-    # diverged is left: what is not finite once stays so until then.
-    bad = (~torch.isfinite(norm + gradients.loss + group.sums[i].sum())).to(norm.dtype)
+    # Kept on the device: the host learns of it at the next log line, and leaves the dictionary.
+    diverged = group.diverged[i].logical_or_(~torch.isfinite(norm + gradients.loss))
+    bad = diverged.to(norm.dtype)
     shrink = torch.ones_like(norm) if config.clip is None else (norm / config.clip).clamp(min=1.0)
     first, second = group.moments(i)
     torch._fused_adam_(  # pyright: ignore[reportPrivateImportUsage] - has no public name
@@ -54,8 +54,9 @@ def apply(group: Group, i: int, gradients: Gradients, lr: float, n_tokens: int) 
         grad_scale=shrink,
         found_inf=bad,
     )
-    W_dec.div_(W_dec.norm(dim=1, keepdim=True))
-    _count(group, i, gradients, norm, n_tokens, bad)
+    # Dividing by a norm of almost 1 would still move the last bits of one that diverged.
+    W_dec.div_(W_dec.norm(dim=1, keepdim=True).masked_fill_(diverged, 1.0))
+    _count(group, i, gradients, norm, n_tokens)
 
 
 def _steps(group: Group, i: int, bad: Tensor) -> list[Tensor]:
@@ -64,9 +65,7 @@ def _steps(group: Group, i: int, bad: Tensor) -> list[Tensor]:
     return [step] * 4
 
 
-def _count(
-    group: Group, i: int, gradients: Gradients, norm: Tensor, n_tokens: int, bad: Tensor
-) -> None:
+def _count(group: Group, i: int, gradients: Gradients, norm: Tensor, n_tokens: int) -> None:
     fired = gradients.fired
     group.since_fired[i].add_(n_tokens).masked_fill_(fired > 0, 0)
     config = group.configs[i]
@@ -75,5 +74,5 @@ def _count(
         # A window of fixed length would lag behind a short run, whose cut is still falling.
         rate = (WINDOWS / group.steps[i]).clamp(min=config.threshold_rate, max=1.0)
         moved = torch.where(old.isnan(), new, old + rate * (new - old))
-        group.threshold[i] = torch.where(new.isfinite() & (bad == 0), moved, old)
+        group.threshold[i] = torch.where(new.isfinite() & ~group.diverged[i], moved, old)
     group.sums[i] += torch.stack([gradients.loss, gradients.sse, fired.sum() / n_tokens, norm])

@@ -24,6 +24,8 @@ class RunState:
     """What a checkpoint says beside the tensors; the same for all dictionaries of a step."""
 
     step: int
+    before: int
+    """Step of the last checkpoint that all dictionaries had; 0 where this is the first."""
     source: dict[str, Any] | None
     engines: dict[str, str]
     """Engine of every group, by its key: a resumed run must not measure anew."""
@@ -47,8 +49,8 @@ def place(folder: Path, step: int) -> Path:
     return folder / FOLDER / f"step_{step}"
 
 
-def write(folder: Path, group: Group, i: int, state: RunState) -> Path:
-    """Write dictionary ``i`` under its own ``folder``; return the checkpoint's folder."""
+def write(folder: Path, group: Group, i: int, state: RunState) -> None:
+    """Write dictionary ``i`` under its own ``folder``."""
     into = place(folder, state.step)
     arrays = {
         name: tensor.detach().to("cpu").reshape(tensor.shape or (1,)).numpy()
@@ -60,7 +62,6 @@ def write(folder: Path, group: Group, i: int, state: RunState) -> Path:
         "sha256": io.sha256_file(into / "state.safetensors"),
     }
     io.write_json(into / "state.json", body)
-    return into
 
 
 def prune(folder: Path, keep: int) -> None:
@@ -71,6 +72,16 @@ def prune(folder: Path, keep: int) -> None:
             rmtree(path)
 
 
+def rewind(folder: Path, step: int) -> None:
+    """Remove what is newer than ``step``, which a run goes on from.
+
+    The others have no checkpoint to match it, and it would push the next ones out of :func:`prune`.
+    """
+    for path in (folder / FOLDER).glob("step_*"):
+        if int(path.name.removeprefix("step_")) > step:
+            rmtree(path)
+
+
 def steps(folder: Path) -> list[int]:
     """Steps with a finished checkpoint, ascending."""
     found = (folder / FOLDER).glob("step_*/state.json")
@@ -78,21 +89,28 @@ def steps(folder: Path) -> list[int]:
 
 
 def latest(folders: list[Path]) -> int | None:
-    """Newest step at which every dictionary has a checkpoint; None if none has any.
+    """Newest step at which every dictionary has a checkpoint; None if the run never had one.
 
     Raises:
-        DataError: there are checkpoints, but none of a step that all have.
+        DamagedDataError: there are checkpoints, but none of a step that all have.
     """
     found = {folder: steps(folder) for folder in folders}
     common = set.intersection(*map(set, found.values()))
-    killed_in_its_first = not all(found.values()) and max(map(len, found.values())) <= 1
-    if not common and not killed_in_its_first:
+    if not common and not _never_complete(found):
         have = "; ".join(f"{folder.name}: {done or 'none'}" for folder, done in found.items())
-        raise DataError(
+        raise DamagedDataError(
             f"the dictionaries of {folders[0].parent} have no checkpoint of one step in common "
             f"({have}). Put the missing ones back, or remove the checkpoints folders to start anew"
         )
     return max(common, default=None)
+
+
+def _never_complete(found: dict[Path, list[int]]) -> bool:
+    """Whether the run was killed before or while it wrote its first checkpoint."""
+    missing = not all(found.values())
+    return missing and all(
+        read_state(folder, step).before == 0 for folder, done in found.items() for step in done
+    )
 
 
 def read_state(folder: Path, step: int) -> RunState:

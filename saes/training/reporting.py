@@ -106,13 +106,13 @@ class Reporter:
         batch = self._train.batch_size
         dead = group.since_fired >= torch.tensor(limits, device=group.device)[:, None]
         dead_fractions = dead.float().mean(1).tolist()
-        sums = group.sums.tolist()
+        sums, diverged = group.sums.tolist(), group.diverged.tolist()
         group.sums.zero_()
         for i, name in group.names():
             if not group.alive[i]:
                 continue
             means = {m: v / count for m, v in zip(METRICS, sums[i], strict=True)}
-            if not all(math.isfinite(v) for v in means.values()):
+            if diverged[i] or not all(math.isfinite(v) for v in means.values()):
                 group.alive[i] = False
                 self.say(f"{name} diverged by step {step}: loss or gradient is not finite; left")
                 continue

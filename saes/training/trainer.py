@@ -103,7 +103,7 @@ class _Training:
         self._space = Workspace()
         self._steppers: dict[str, Stepper] = {}
         self._scales: dict[str, float] = {}
-        self._step, self._seconds, self._saved = 0, 0.0, ""
+        self._step, self._seconds, self._saved = 0, 0.0, 0
         self._pending: dict[str, Tensor] | None = None
 
     def run(self, *, resume: bool) -> list[SAERun]:
@@ -121,9 +121,9 @@ class _Training:
         if resume:
             step = checkpoint.latest([self._folder.of(name) for name in names])
         if step is None:
-            if resume:  # killed before its first checkpoint: what it logged will be logged again
-                for name in names:
-                    self._report.rewind(name, 0)
+            if resume:
+                self._rewind(0)
+                self._report.say("no checkpoint of all dictionaries yet: starting at step 0")
             first = self._stream.next()
             self._scales = {s: self._scale(s, x) for s, x in first.items()}
             self._make(first, {})
@@ -132,7 +132,7 @@ class _Training:
         state = checkpoint.read_state(self._folder.of(names[0]), step)
         self._stream.restore(state.source)
         self._step, self._seconds, self._scales = step, state.seconds, state.scales
-        self._saved = str(checkpoint.place(self._folder.of(names[0]), step))
+        self._saved = step
         self._totals.restore(state.variance)
         widths = {
             site: checkpoint.width(self._folder.of(name), step)
@@ -145,14 +145,20 @@ class _Training:
         for group in self._groups():
             for i, name in group.names():
                 checkpoint.read(self._folder.of(name), step, group, i)
-                self._report.rewind(name, step)
             group.refresh_lists()
+        self._rewind(step)
         if state.threads != torch.get_num_threads():
             self._report.say(
                 f"resuming with {torch.get_num_threads()} threads, not {state.threads}: equal up "
                 "to rounding, not bit for bit"
             )
         self._report.say(f"resumed at step {step} of {self._train.steps}")
+
+    def _rewind(self, step: int) -> None:
+        """Forget what was written after ``step``: all of it will be written again."""
+        for config in self._configs:
+            checkpoint.rewind(self._folder.of(str(config.name)), step)
+            self._report.rewind(str(config.name), step)
 
     def _loop(self) -> list[SAERun]:
         steps, began = self._train.steps, time.perf_counter() - self._seconds
@@ -212,13 +218,17 @@ class _Training:
         )
 
     def _last(self) -> str:
-        return f"the last good checkpoint is {self._saved}" if self._saved else "no checkpoint yet"
+        if not self._saved:
+            return "no checkpoint yet"
+        first = self._folder.of(str(self._configs[0].name))
+        return f"the last good checkpoint is {checkpoint.place(first, self._saved)}"
 
     def _checkpoint(self) -> None:
         if self._folder.path is None:
             return
         state = RunState(
             step=self._step,
+            before=self._saved,
             source=self._stream.state(),
             engines={key: s.engine for key, s in self._steppers.items()},
             scales=self._scales,
@@ -229,7 +239,8 @@ class _Training:
         )
         for group in self._groups():
             for i, name in group.names():
-                self._saved = str(checkpoint.write(self._folder.of(name), group, i, state))
+                checkpoint.write(self._folder.of(name), group, i, state)
+        self._saved = self._step
         # Only now: a kill in between must leave the step before whole, for every dictionary.
         for config in self._configs:
             checkpoint.prune(self._folder.of(str(config.name)), self._train.keep)

@@ -1,5 +1,8 @@
 """Properties of selection, sparse products and the dictionary, over random shapes and values."""
 
+import math
+
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -71,6 +74,23 @@ def test_batch_top_k_does_not_depend_on_the_way_or_the_guess(
         space = Workspace(guesses={} if guess is None else {"a": guess})
         codes = batch_top_k_codes(x, weight, bias, 4, space, "a", screened=screened)
         assert set((codes.rows.long() * 64 + codes.columns).tolist()) == expected
+
+
+@pytest.mark.parametrize("screened", [False, True])
+@pytest.mark.parametrize("guess", [None, torch.inf])
+def test_values_that_are_not_finite_end_the_search_and_leave_no_trace(
+    guess: float | None, screened: bool
+) -> None:
+    """A dictionary that diverges may have them; a search from infinity would never end."""
+    from lensbench.saes.step.encode import Workspace, batch_top_k_codes
+
+    x, weight, bias = _randn(0, 16, 12), _randn(1, 64, 12), _randn(2, 64)
+    space = Workspace(guesses={} if guess is None else {"a": guess})
+    batch_top_k_codes(x.abs() * 1e38, weight.abs() * 1e3, bias, 4, space, "a", screened=screened)
+    assert math.isfinite(space.guesses["a"])
+    after = batch_top_k_codes(x, weight, bias, 4, space, "a", screened=screened)
+    fresh = batch_top_k_codes(x, weight, bias, 4, Workspace(), "a", screened=screened)
+    assert torch.equal(after.columns, fresh.columns)
 
 
 @settings(max_examples=25, deadline=None)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,7 @@ def test_a_kill_inside_a_checkpoint_leaves_the_one_before(
     assert all(_same(a, b) for a, b in zip(whole, resumed, strict=True))
     log = (tmp_path / "log.txt").read_text()
     assert (f"resumed at step {from_step} " in log) == (from_step > 0)
+    assert ("no checkpoint of all dictionaries yet: starting at step 0" in log) == (from_step == 0)
 
 
 def test_checkpoints_without_a_common_step_are_refused(tmp_path: Path) -> None:
@@ -56,6 +58,33 @@ def test_checkpoints_without_a_common_step_are_refused(tmp_path: Path) -> None:
     places = sorted(tmp_path.glob("*/checkpoints/step_23"))
     places[0].rename(places[0].parent / "step_11")
     with pytest.raises(DataError, match=r"no checkpoint of one step in common.*\[11\].*\[23\]"):
+        _train(Source(), _sweep(keep=1), out=tmp_path, resume=True)
+
+
+def test_a_checkpoint_ahead_of_the_others_does_not_outlive_a_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lensbench.errors import StoppedError
+
+    whole = _train(Source(), _sweep(keep=1))
+    with monkeypatch.context() as patch:
+        _kill_at_write(patch, 6)  # the first dictionary alone is at step 20
+        with pytest.raises(Killed):
+            _train(Source(), _sweep(keep=1), out=tmp_path)
+    with pytest.raises(StoppedError, match="step 15"):
+        _train(StopAfter(5), _sweep(keep=1), out=tmp_path, resume=True)
+    assert {p.name for p in tmp_path.glob("*/checkpoints/*")} == {"step_15"}
+    resumed = _train(Source(), _sweep(keep=1), out=tmp_path, resume=True)
+    assert all(_same(a, b) for a, b in zip(whole, resumed, strict=True))
+
+
+def test_checkpoints_that_went_missing_are_not_a_reason_to_start_over(tmp_path: Path) -> None:
+    from lensbench.errors import DamagedDataError, StoppedError
+
+    with pytest.raises(StoppedError):
+        _train(StopAfter(23), _sweep(keep=1), out=tmp_path)
+    rmtree(min(tmp_path.glob("*/checkpoints")))
+    with pytest.raises(DamagedDataError, match=r"none.*\[23\].*Put the missing ones back"):
         _train(Source(), _sweep(keep=1), out=tmp_path, resume=True)
 
 
@@ -107,38 +136,81 @@ def test_a_failure_after_a_resume_names_the_checkpoint(tmp_path: Path) -> None:
         _train(Source(bad_at=14), _sweep(), out=tmp_path, resume=True)
 
 
-@pytest.mark.parametrize("engine", ["dense", "screened", "stacked"])
-def test_a_diverged_dictionary_keeps_the_weights_from_before(
-    engine: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def _poison_fourth(
+    monkeypatch: pytest.MonkeyPatch,
+) -> tuple[dict[str, np.ndarray], list[int]]:
+    """The fourth loss of ``it`` is NaN: the decoder from before that, and the updates asked for."""
     from lensbench.saes.step import update
 
-    real, kept, calls = update.apply, dict[str, np.ndarray](), 0
+    real, kept, calls = update.apply, dict[str, np.ndarray](), list[int]()
 
     def poisoned(group: Any, i: int, gradients: Any, *args: Any) -> None:
-        nonlocal calls
         if group.configs[i].name == "it":
-            calls += 1
-            if calls == 4:
+            calls.append(i)
+            if len(calls) == 4:
                 kept["W_dec"] = group.W_dec[i].clone().numpy()
                 gradients.loss.fill_(torch.nan)
         real(group, i, gradients, *args)
 
     monkeypatch.setattr(update, "apply", poisoned)
+    return kept, calls
+
+
+@pytest.mark.parametrize("engine", ["dense", "screened", "stacked"])
+def test_a_diverged_dictionary_keeps_the_weights_from_before(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, calls = _poison_fourth(monkeypatch)
     entry = {"architecture": "batchtopk", "d_sae": 64, "k": 3, "lr": 3e-3}
     train = {"tokens": 40 * BATCH, "batch_size": BATCH, "log_every": 20, "engine": engine}
     site = {"site": Source.sites[0]}
     sweep = {"train": train, "sweep": [entry | site | {"name": n} for n in ("it", "other")]}
     it, other = _train(Source(), sweep)
-    assert calls > 4  # it went on being asked until the next log line
+    assert len(calls) > 4  # it went on being asked until the next log line
     assert it.status == "diverged"
-    # Rows are still scaled to length 1 at every step, which may move their last bit.
-    assert abs(it.weights["W_dec"] - kept["W_dec"]).max() < 2e-7
+    assert (it.weights["W_dec"] == kept["W_dec"]).all()
     assert abs(other.weights["W_dec"] - kept["W_dec"]).max() > 1e-3  # control
     assert it.metadata["tokens_trained"] == 3 * BATCH
     monkeypatch.undo()
     sweep["sweep"] = sweep["sweep"][1:]
     assert _same(other, _train(Source(), sweep)[0])
+
+
+def test_a_resumed_run_knows_what_diverged_before_it_was_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lensbench.errors import StoppedError
+
+    sweep = _sweep(log_every=20)
+    sweep["sweep"] = [sweep["sweep"][1] | {"name": n} for n in ("it", "other")]
+    with monkeypatch.context() as patch:
+        _poison_fourth(patch)
+        whole = _train(Source(), sweep)
+    with monkeypatch.context() as patch:
+        _poison_fourth(patch)
+        with pytest.raises(StoppedError):  # between the gradient and the line that says it
+            _train(StopAfter(12), sweep, out=tmp_path)
+    resumed = _train(Source(), sweep, out=tmp_path, resume=True)
+    assert [run.status for run in resumed] == ["diverged", "finished"]
+    assert resumed[0].metadata["tokens_trained"] == 3 * BATCH
+    assert all(_same(a, b) for a, b in zip(whole, resumed, strict=True))
+
+
+def test_large_sums_for_the_log_stop_no_update() -> None:
+    from lensbench.saes.configs import SweepConfig
+    from lensbench.saes.step.engines import Stepper
+    from lensbench.saes.step.start import new_group
+
+    entry = {"architecture": "topk", "d_sae": 64, "k": 3, "lr": 3e-3}
+    sweep = {"train": {"tokens": BATCH, "batch_size": BATCH}, "sweep": [entry]}
+    x = torch.randn(BATCH, D, generator=torch.Generator().manual_seed(0))
+    group = new_group(list(SweepConfig.parse(sweep).expand()), "s", x, 1.0)
+    group.sums[0, :2] = 2e38  # each is finite, their sum is not
+    before = group.W_enc.clone()
+    Stepper(group, "dense").step(x, [3e-3], [0.0])
+    assert not bool(group.diverged[0])
+    assert float(group.steps[0]) == 1
+    assert not bool((group.W_enc == before).all())
 
 
 def test_the_search_for_a_cut_begins_where_it_was(
