@@ -27,7 +27,6 @@ def check_hub(source: str, revision: str | None, bundled: list[str]) -> None:
 
 def _reason(source: str, revision: str | None) -> str:
     """Why the hub does not give the model; empty where it does."""
-    import httpx
     from huggingface_hub import HfApi
     from huggingface_hub import errors as hub
 
@@ -41,6 +40,13 @@ def _reason(source: str, revision: str | None) -> str:
         return "does not exist (or is private: log in with `hf auth login`)"
     except hub.HfHubHTTPError as error:
         return f"was refused by the hub ({error.response.status_code})"
-    except (httpx.TransportError, OSError) as error:
+    except Exception as error:  # the client's own errors have no public base class
+        if not _of_the_network(error):
+            raise
         return f"is not in the local cache, and the hub cannot be reached ({type(error).__name__})"
     return ""
+
+
+def _of_the_network(error: Exception) -> bool:
+    client = type(error).__module__.partition(".")[0]
+    return isinstance(error, OSError) or client in ("httpx", "httpx2", "httpcore", "requests")

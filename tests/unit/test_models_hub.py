@@ -82,6 +82,20 @@ def test_what_the_hub_refuses_is_said(
     check_hub("owner/none", "v9", ["atlas-dense"])  # control: what the hub has is not refused
 
 
+def test_a_hub_out_of_reach_is_said_at_once_and_not_as_a_bug() -> None:
+    """Nobody listens at this address; the cache is empty."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}
+    done = subprocess.run(
+        [sys.executable, "-m", "lensbench", "doctor", "--model", "nobody/no-model"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode in (2, 3), done.stderr
+    assert "the hub cannot be reached" in done.stderr
+
+
 def test_no_network_and_no_valid_id_are_told_apart() -> None:
     from lensbench.models.hub import check_hub
 
