@@ -17,11 +17,12 @@ from lensbench.app.workflows.models import open_model
 from lensbench.app.workflows.runs import EVALUATION, all_runs, parts_of
 from lensbench.app.workflows.twins import trained_twin
 from lensbench.config import load_yaml
-from lensbench.errors import MismatchError, MissingDataError
+from lensbench.errors import MissingDataError
 from lensbench.probes.lenses.grid import LensGrid, lens_grid
 from lensbench.probes.lenses.logit import LensTrajectory, logit_lens, stored_layers
 from lensbench.saes import evaluate
 from lensbench.saes.evaluation.evaluate import EvaluationConfig
+from lensbench.saes.evaluation.passes import as_dictionary, check_trained_on
 from lensbench.saes.evaluation.result import SAEEvaluation
 from lensbench.saes.latents.dashboard import DashboardConfig, dashboards
 from lensbench.saes.latents.result import LatentDashboard
@@ -67,13 +68,9 @@ def evaluate_run(
     runs, opened = all_runs(run), open_store(store)
     for one in runs:
         opened.require(one.site)
-        trained_on = one.metadata.get("model", {}).get("fingerprint")
-        if trained_on is not None and trained_on != opened.model.get("fingerprint"):
-            raise MismatchError(
-                f"{one.name} was trained on activations of another model than those in {store}"
-            )
+        check_trained_on(as_dictionary(one), opened)
     network = open_model(model, revision)
-    config = EvaluationConfig(ce_sequences=max_docs, seed=seed)
+    config = EvaluationConfig.parse({"ce_sequences": max_docs, "seed": seed})
     control = _twin(run, runs[0], opened, network, seed, progress) if twin else None
     return evaluate_all(run, runs, opened, network, config, twin=control, progress=progress)
 

@@ -1,6 +1,5 @@
 """What can be asked of a store from outside: facts, checks, samples, removal."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -85,19 +84,37 @@ def sample_store(folder: Path, *, n: int, site: str | None, seed: int) -> dict[s
     }
 
 
+OWN = (
+    MANIFEST,
+    "provenance.json",
+    ".lock",
+    f"{PARTS}/b*.json",
+    "tokens/b*.safetensors",
+    "acts/*/b*.safetensors",
+    "**/.*.tmp",
+)
+"""Files that a capture writes; nothing else in the folder is touched."""
+
+
 def remove_store(folder: Path, *, yes: bool) -> dict[str, Any]:
-    """Remove the folder of a store, and nothing that is not one.
+    """Remove the files of a store, and its folders where they are empty then.
 
     Raises:
         MissingDataError: the folder holds no store.
         ConfigError: not confirmed.
     """
-    if not (folder / MANIFEST).is_file() and not (folder / PARTS).is_dir():
+    if not (folder / MANIFEST).is_file() and not any((folder / PARTS).glob("b*.json")):
         raise MissingDataError(f"{folder} holds no activation store; nothing was removed")
     if not yes:
-        raise ConfigError(f"this would remove {folder} for good; add --yes to do it")
-    shutil.rmtree(folder)
-    return {"removed": str(folder)}
+        raise ConfigError(f"this would remove the store in {folder} for good; add --yes to do it")
+    for path in [path for pattern in OWN for path in folder.glob(pattern)]:
+        path.unlink()
+    inside = [folder / PARTS, folder / "tokens", *(folder / "acts").glob("*"), folder / "acts"]
+    for place in [*inside, folder]:
+        if place.is_dir() and not any(place.iterdir()):
+            place.rmdir()
+    left = [str(path) for path in folder.rglob("*") if path.is_file()]
+    return {"removed": str(folder), **({"left": left} if left else {})}
 
 
 def _bytes(store: ActivationStore) -> int:

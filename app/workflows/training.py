@@ -1,6 +1,7 @@
 """Training a sweep by names: source, folder, parts, resuming, and what it would cost."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,7 @@ def train_sweep(
         LensbenchError: see ``lensbench.saes.train``.
     """
     if request.resume is not None:
-        return _resume(request.resume)
+        return _resume(request.resume, request)
     sweep = read_sweep(request)
     source, card, offered = _source(sweep)
     sweep = _with_known_sites(sweep, offered)
@@ -78,13 +79,21 @@ def _train(
     return facts_of(runs, out)
 
 
-def _resume(run: Path) -> dict[str, Any]:
+def _resume(run: Path, request: TrainRequest) -> dict[str, Any]:
+    given = {f.name for f in fields(request) if getattr(request, f.name)}
+    if others := sorted(given - {"resume", "dry_run"}):
+        raise ConfigError(
+            f"--resume goes on with its own sweep ({run / SWEEP_FILE}); leave out what else was "
+            f"given ({', '.join(others)}), or start another run"
+        )
     if not (run / SWEEP_FILE).is_file():
         parts = sorted(str(p.parent) for p in run.glob(f"part-*/{SWEEP_FILE}"))
         hint = f"; its parts are {', '.join(parts)}" if parts else ""
         raise MissingDataError(f"no run in {run} (no {SWEEP_FILE}){hint}")
     sweep = SweepConfig.from_yaml(run / SWEEP_FILE)
     source, card, _ = _source(sweep)
+    if request.dry_run:
+        return _forecast(source(sweep), sweep)
     return _train(source(sweep), sweep, run, card, resume=True)
 
 

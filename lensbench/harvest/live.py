@@ -16,7 +16,7 @@ from torch import Tensor
 from lensbench import io
 from lensbench.errors import ConfigError, MismatchError, NonFiniteError
 from lensbench.harvest import sites as site_rules
-from lensbench.harvest.describe import check_dtype, make_layout
+from lensbench.harvest.describe import check_dtype, make_layout, model_entry
 from lensbench.harvest.fill import kept_rows
 from lensbench.harvest.layout import Batch, Layout, LayoutName, Positions
 from lensbench.harvest.text import Text, read_text
@@ -97,6 +97,11 @@ class LiveSource:
         self._epoch = self._group = self._offset = self._first = 0
         self._work: Iterator[Batch] | None = None
         self._held: tuple[dict[str, Tensor], Tensor, int] | None = None
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """Identity and shape of the model that is run."""
+        return model_entry(self._model)
 
     @property
     def sites(self) -> tuple[str, ...]:

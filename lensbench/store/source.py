@@ -102,6 +102,11 @@ class StoreSource:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
 
     @property
+    def model(self) -> dict[str, Any]:
+        """Model of the activations, as the manifest names it."""
+        return self._store.model
+
+    @property
     def sites(self) -> tuple[str, ...]:
         """Sites in every batch."""
         return self._sites

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lensbench.config import Config
 from lensbench.errors import ConfigError
@@ -52,6 +52,14 @@ class WorldTrainConfig(Config):
     compile: bool = False
     """Faster with ``torch.compile``, but two runs then differ in rounding (measured)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> WorldTrainConfig:
+        if self.d_model % self.n_heads or self.d_model // self.n_heads % 2:
+            raise ValueError(
+                f"d_model ({self.d_model}) must be an even multiple of n_heads ({self.n_heads})"
+            )
+        return self
 
     @property
     def falling(self) -> int:

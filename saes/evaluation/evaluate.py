@@ -30,7 +30,13 @@ from lensbench.saes.evaluation import labels_table as table
 from lensbench.saes.evaluation.ce import ABLATIONS, LossSums, live_losses
 from lensbench.saes.evaluation.controls import LabelMatcher, implants_recovered, twin_latents
 from lensbench.saes.evaluation.metrics import dead_fraction
-from lensbench.saes.evaluation.passes import Dictionary, Pass, as_dictionary, encode_all
+from lensbench.saes.evaluation.passes import (
+    Dictionary,
+    Pass,
+    as_dictionary,
+    check_trained_on,
+    encode_all,
+)
 from lensbench.saes.evaluation.result import UNITS, SAEEvaluation
 from lensbench.saes.evaluation.sums import Measured
 
@@ -147,6 +153,7 @@ def _check(
         width, expects = store.width(d.site), getattr(d.codec, "d_model", None)
         if expects is not None and expects != width:
             raise MismatchError(f"{d.name} reads {expects} numbers; {d.site} has {width}")
+        check_trained_on(d, store)
     if model is not None:
         store.check_model(model.card)
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from scipy import sparse
 from torch import Tensor
 
-from lensbench.errors import ConfigError
+from lensbench.errors import ConfigError, MismatchError
 from lensbench.protocols import Codec
 from lensbench.saes.evaluation.data import EvaluationRows
 from lensbench.saes.evaluation.labels import Latents
@@ -29,6 +29,8 @@ class Dictionary:
     site: str
     codec: Codec
     architecture: str = ""
+    model: str = ""
+    """Fingerprint of the model it was trained on, where that is known."""
 
 
 def as_dictionary(run: Any) -> Dictionary:
@@ -49,7 +51,23 @@ def as_dictionary(run: Any) -> Dictionary:
             f"{name!r} does not say which site it reads; wrap it as Dictionary(name, site, sae)"
         )
     architecture = sae.config.get("architecture") or sae.activation
-    return Dictionary(name, canonical_name(str(site)), sae, architecture)
+    trained_on = (sae.metadata.get("model") or {}).get("fingerprint", "")
+    return Dictionary(name, canonical_name(str(site)), sae, architecture, str(trained_on or ""))
+
+
+def check_trained_on(dictionary: Dictionary, store: "ActivationStore") -> None:
+    """Refuse activations of another model than the dictionary was trained on.
+
+    Raises:
+        MismatchError: names both; a transfer on purpose is ``Dictionary(name, site, sae)``.
+    """
+    now = store.model.get("fingerprint")
+    if dictionary.model and now and dictionary.model != now:
+        raise MismatchError(
+            f"{dictionary.name} was trained on activations of another model ({dictionary.model}) "
+            f"than those in {store.url} ({now}). To try it there on purpose, pass "
+            "Dictionary(name, site, sae)"
+        )
 
 
 @dataclass

@@ -24,7 +24,7 @@ from lensbench.errors import ConfigError
 from lensbench.provenance import record
 from lensbench.results import Controls
 from lensbench.saes.evaluation.controls import own_seed
-from lensbench.saes.evaluation.passes import as_dictionary
+from lensbench.saes.evaluation.passes import as_dictionary, check_trained_on
 from lensbench.saes.latents.contexts import (
     BANDS,
     Firings,
@@ -85,6 +85,7 @@ def dashboards(
     began, config = time.perf_counter(), config or DashboardConfig()
     dictionary = as_dictionary(run)
     chosen = _checked(latents, dictionary.codec.d_sae)
+    check_trained_on(dictionary, store)
     if model is not None:
         store.check_model(model.card)
     found = collect_firings(

@@ -39,12 +39,19 @@ class RunFolder:
         assert self.path is not None
         return self.path / name
 
-    def open(self, sweep: SweepConfig, configs: list[DictionaryConfig], *, resume: bool) -> None:
+    def open(
+        self,
+        sweep: SweepConfig,
+        configs: list[DictionaryConfig],
+        card: dict[str, Any],
+        *,
+        resume: bool,
+    ) -> None:
         """Make the folder, or check that it belongs to this sweep.
 
         Raises:
             ConfigError: there is a run already and ``resume`` is off.
-            MismatchError: it was started with another config.
+            MismatchError: it was started with another config, or on another model.
         """
         if self.path is None:
             return
@@ -55,11 +62,14 @@ class RunFolder:
                     "folder"
                 )
             self.check(sweep)
+            self._check_model(card)
         else:
             text = yaml.safe_dump(sweep.to_dict(), sort_keys=False)
             io.write_text(self.path / SWEEP_FILE, text)
         self.status("starting", 0, sweep.train.steps, 0, {})
-        record = provenance.record(note=f"lensbench.saes.train in {self.path.name}").to_dict()
+        record = provenance.record(
+            model=card, note=f"lensbench.saes.train in {self.path.name}"
+        ).to_dict()
         io.write_json(self.path / "provenance.json", record)
         for config in configs:
             io.write_json(self.of(str(config.name)) / CONFIG_FILE, config.to_dict())
@@ -115,6 +125,17 @@ class RunFolder:
         if self.path is None or not (self.path / STATUS_FILE).is_file():
             return False
         return read_status(self.path)["state"] == "finished"
+
+    def _check_model(self, card: dict[str, Any]) -> None:
+        assert self.path is not None
+        path = self.path / "provenance.json"
+        old = io.read_json(path).get("model", {}) if path.is_file() else {}
+        known, now = old.get("fingerprint"), card.get("fingerprint")
+        if known and now and known != now:
+            raise MismatchError(
+                f"{self.path} was started on activations of {old.get('name')} ({known}); this "
+                f"source holds those of {card.get('name')} ({now}). Resume with the run's own store"
+            )
 
     def check(self, sweep: SweepConfig) -> None:
         """Raise MismatchError if the folder was started with another config."""

@@ -9,6 +9,7 @@
 
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,8 @@ def train(
             on a GPU with ``train.deterministic``); starts afresh if there is none.
         device: default: a GPU if there is one.
         progress: a bar on a terminal, otherwise lines.
-        model_card: the model that the activations come from, kept with every dictionary.
+        model_card: the model that the activations come from, kept with every dictionary; default:
+            what the source says.
 
     Raises:
         ConfigError: a setting that cannot be used, or a source that cannot be resumed.
@@ -72,12 +74,19 @@ def train(
     if resume and folder.finished() and out is not None:
         folder.check(sweep)
         return open_runs(out)
+    card = _card_of(source) if model_card is None else model_card
     source, sites = open_source(source, configs)
-    folder.open(sweep, configs, resume=resume)
+    folder.open(sweep, configs, card, resume=resume)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with deterministic(sweep.train.deterministic):
-        run = _Training(sweep, configs, sites, source, folder, where, progress, model_card or {})
+        run = _Training(sweep, configs, sites, source, folder, where, progress, card)
         return run.run(resume=resume)
+
+
+def _card_of(source: Any) -> dict[str, Any]:
+    """Model of the activations, as a store or a live capture names it; empty for other sources."""
+    told = getattr(source, "model", None)
+    return dict(told) if isinstance(told, Mapping) else {}
 
 
 class _Training:

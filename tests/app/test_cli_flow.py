@@ -377,3 +377,29 @@ def test_a_store_is_removed_only_on_request(acts: Path, tmp_path: Path) -> None:
     assert copy.is_dir()
     assert run("store", "rm", copy, "--yes") == 0
     assert not copy.exists()
+
+
+def test_removing_a_store_leaves_what_is_not_its_own(
+    acts: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    copy = shutil.copytree(acts, tmp_path / "acts")
+    mine = [copy / "notes.txt", copy / "tokens" / "list.csv", copy / "acts" / "figure.png"]
+    for path in mine:
+        path.write_text("precious")
+    found = answer(capsys, "store", "rm", copy, "--yes")
+    assert sorted(found["left"]) == sorted(map(str, mine))
+    assert sorted(p for p in copy.rglob("*") if p.is_file()) == sorted(mine)
+    assert run("store", "rm", copy, "--yes") == 3  # no store is left there
+
+
+def test_resuming_takes_no_other_settings_and_a_dry_run_trains_nothing(
+    trained: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    copy = shutil.copytree(trained, tmp_path / "run")
+    before = {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()}
+    line = ("train", "sae", "--resume", copy)
+    for more in (("--set", "sweep.lr=0.1"), ("--tokens", 50_000), ("-c", copy / "sweep.yaml")):
+        assert run(*line, *more) == 2
+        assert "its own sweep" in capsys.readouterr().err
+    assert "lines" in answer(capsys, *line, "--dry-run")
+    assert {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()} == before
