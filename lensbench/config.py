@@ -70,11 +70,22 @@ def explain(error: ValidationError, schema: type[BaseModel]) -> str:
     for fault in error.errors():
         where = ".".join(str(part) for part in fault["loc"]) or schema.__name__
         if fault["type"] == "extra_forbidden":
-            key, known = str(fault["loc"][-1]), sorted(schema.model_fields)
-            near = get_close_matches(key, known, n=1, cutoff=0.5)
+            key, known = str(fault["loc"][-1]), sorted(_at(schema, fault["loc"][:-1]).model_fields)
+            begins = [name for name in known if name.startswith(f"{key}_")]
+            near = begins or get_close_matches(key, known, n=1, cutoff=0.5)
             guess = f" Did you mean {near[0]!r}?" if near else ""
             lines.append(f"unknown key {where!r}; known: {', '.join(known)}.{guess}")
         else:
             message = fault["msg"].removeprefix("Value error, ")
             lines.append(f"{where}: {message} (got {fault['input']!r})")
     return "; ".join(lines)
+
+
+def _at(schema: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:
+    """The config that lies at ``path`` inside ``schema`` (the last one on the way that is one)."""
+    for part in path:
+        inner = schema.model_fields.get(str(part))
+        kind = None if inner is None else inner.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            schema = kind
+    return schema

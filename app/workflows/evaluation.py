@@ -17,10 +17,11 @@ from lensbench.app.workflows.models import open_model
 from lensbench.app.workflows.runs import EVALUATION, all_runs, parts_of
 from lensbench.app.workflows.twins import trained_twin
 from lensbench.config import load_yaml
-from lensbench.errors import MissingDataError
+from lensbench.errors import ConfigError, MissingDataError
 from lensbench.probes.lenses.grid import LensGrid, lens_grid
 from lensbench.probes.lenses.logit import LensTrajectory, logit_lens, stored_layers
 from lensbench.saes import evaluate
+from lensbench.saes.evaluation.data import corpus_of
 from lensbench.saes.evaluation.evaluate import EvaluationConfig
 from lensbench.saes.evaluation.passes import as_dictionary, check_trained_on
 from lensbench.saes.evaluation.result import SAEEvaluation
@@ -69,6 +70,10 @@ def evaluate_run(
     for one in runs:
         opened.require(one.site)
         check_trained_on(as_dictionary(one), opened)
+    if twin and corpus_of(opened) is None:
+        raise ConfigError(
+            f"--twin sets labels beside labels, and the text of {store} has none (only atlas:N has)"
+        )
     network = open_model(model, revision)
     config = EvaluationConfig.parse({"ce_sequences": max_docs, "seed": seed})
     control = _twin(run, runs[0], opened, network, seed, progress) if twin else None

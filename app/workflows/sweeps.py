@@ -57,6 +57,8 @@ def read_sweep(request: TrainRequest) -> SweepConfig:
         "train": {} if request.tokens is None else {"tokens": request.tokens},
     }
     tree = merged(merged(base, tree), asked)
+    if not isinstance(tree["train"], Mapping):
+        raise ConfigError("--set train.<key>=<value> sets a key of train; it is no single value")
     tree["train"] = {"tokens": TOKENS, **tree["train"]}
     tree["sweep"] = _entries(base.get("sweep"), request, everywhere)
     return SweepConfig.parse(tree)
@@ -98,7 +100,14 @@ def _from_file(path: Path | None) -> dict[str, Any]:
     found = load_yaml(path)
     if not isinstance(found, dict):
         raise ConfigError(f"{path} must hold the keys source, train and sweep")
-    return found
+    return found | {"source": _absolute(found.get("source"))} if "source" in found else found
+
+
+def _absolute(source: Any) -> Any:
+    """A store named from the folder one stands in is found again from any other."""
+    if not isinstance(source, Mapping) or not isinstance(store := source.get("store"), str):
+        return source
+    return {**source, "store": store if "://" in store else str(Path(store).resolve())}
 
 
 def _entries(

@@ -100,10 +100,20 @@ def test_a_twin_needs_text_that_can_be_read_again(
     text.write_text("The capital of Peru is Lima .\n\n" * 40)
     capture(model, text, [SITE], out=tmp_path / "file")
     text.write_text("Something else .")
+    from lensbench.app.workflows.runs import all_runs
+    from lensbench.app.workflows.twins import trained_twin
+    from lensbench.errors import MissingDataError
+    from lensbench.store import open_store
+
+    like = all_runs(trained)[0]
     for name, said in (("memory", "activations of texts"), ("file", "has changed")):
-        line = ("eval", "sae", trained, "--store", tmp_path / name, "--model", "atlas-dense")
-        assert run(*line, "--max-docs", 4, "--twin") == 3
-        assert said in capsys.readouterr().err
+        store = open_store(tmp_path / name)
+        with pytest.raises(MissingDataError, match=said):
+            trained_twin(like, {"tokens": 512}, store, model, tmp_path / "twin")
+    line = ("eval", "sae", trained, "--store", tmp_path / "file", "--model", "atlas-dense")
+    assert run(*line, "--twin") == 2  # without labels there is nothing to set a twin beside
+    assert "has none" in capsys.readouterr().err
+    assert not (trained / "twin").exists()
 
 
 def test_evaluation_and_report_are_in_the_run(

@@ -180,3 +180,24 @@ def wait_for(true: Callable[[], bool], seconds: float = 90) -> None:
     while not true():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.1)
+
+
+def test_a_section_set_to_a_number_and_a_store_named_from_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lensbench.app.workflows.sweeps import TrainRequest, read_sweep
+
+    assert run("train", "sae", "--store", str(tmp_path), "--set", "train=5") == 2
+    assert "it is no single value" in capsys.readouterr().err
+    recipe = tmp_path / "s.yaml"
+    recipe.write_text("source: {store: acts}\nsweep: [{architecture: topk, d_sae: 32, k: 3}]\n")
+    monkeypatch.chdir(tmp_path)
+    assert read_sweep(TrainRequest(config=recipe)).source.store == str(tmp_path / "acts")
+
+
+def test_mistakes_in_a_recipe_and_a_count_are_no_bugs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ("world", "train", "--out", str(tmp_path / "m"), "--steps", "4")
+    assert run(*line, "--set", "d_model=33") == 2
+    assert "even multiple of n_heads" in capsys.readouterr().err

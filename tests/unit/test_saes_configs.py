@@ -1,5 +1,7 @@
 """Sweep files: expansion, names, and what a wrong one says."""
 
+from typing import Any
+
 import pytest
 
 TRAIN = {"tokens": 10_000, "batch": 100}
@@ -124,3 +126,21 @@ def test_schedule_rises_stays_and_falls() -> None:
     assert found[99] == pytest.approx(0.05)
     assert [rate(s, 10, 0.0, 0.0) for s in range(10)] == [1.0] * 10
     assert min(found) > 0
+
+
+@pytest.mark.parametrize(
+    ("section", "guess"),
+    [
+        ({"train": {"tokens": 512, "bach_size": 4}}, "batch_size"),
+        ({"source": {"sites": "x"}, "train": {"tokens": 512}}, "site"),
+    ],
+)
+def test_a_misspelt_key_of_a_section_is_compared_with_that_section(
+    section: dict[str, Any], guess: str
+) -> None:
+    from lensbench.errors import ConfigError
+    from lensbench.saes.configs import SweepConfig
+
+    entry = {"architecture": "topk", "d_sae": 32, "k": 3}
+    with pytest.raises(ConfigError, match=f"Did you mean '{guess}'"):
+        SweepConfig.parse({**section, "sweep": [entry]})
