@@ -1,5 +1,6 @@
 """Run folders: find, list, show; the parts of an array are one run."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 EVALUATION = "evaluation"
 _DEPTH = 4
+LOST = 600.0
+"""Seconds without a heartbeat after which a run is called lost."""
 
 
 def parts_of(run: Path) -> list[Path]:
@@ -98,11 +101,24 @@ def show_run(run: Path) -> dict[str, Any]:
     return facts
 
 
+def _state(status: dict[str, Any]) -> str:
+    """The state, or ``lost`` where a run says it goes on but has fallen silent.
+
+    Silent is a heartbeat older than ten minutes; or than one, where its process is not to be found.
+    """
+    if status["state"] not in ("starting", "running"):
+        return str(status["state"])
+    told = datetime.fromisoformat(str(status["heartbeat"]))
+    age = (datetime.now(UTC) - told).total_seconds()
+    here = Path(f"/proc/{int(status['pid'])}").exists()
+    return "lost" if age > LOST or (age > LOST / 10 and not here) else str(status["state"])
+
+
 def _row(run: Path) -> dict[str, Any]:
     status = read_status(run)
     return {
         "run": str(run),
-        "state": status["state"],
+        "state": _state(status),
         "dictionaries": len(status["dictionaries"]),
         "step": status["step"],
         "steps": status["steps"],

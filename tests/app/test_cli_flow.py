@@ -5,8 +5,10 @@ is lost, and that a mistake is answered in one line with its exit code.
 """
 
 import json
+import os
 import re
 import shutil
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -378,6 +380,24 @@ def test_a_small_store_is_evaluated_and_reported_without_labels(
     html = Path(answer(capsys, "report", copy)["report"]).read_text()
     assert f"Label matching was not run: no labels: {says} too few" in html
     assert "NaN" not in re.sub(r"<script.*?</script>", "", html, flags=re.S)
+
+
+@pytest.mark.parametrize(
+    ("age", "pid", "state"),
+    [(5, 0, "running"), (90, 0, "lost"), (90, None, "running"), (900, None, "lost")],
+)
+def test_a_run_that_fell_silent_is_lost(
+    trained: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, age: int, pid: Any,
+    state: str,
+) -> None:  # fmt: skip
+    copy = shutil.copytree(trained, tmp_path / "runs" / "one")
+    status = json.loads((copy / "status.json").read_text())
+    last = datetime.now(UTC) - timedelta(seconds=age)
+    status |= {"state": "running", "heartbeat": last.strftime("%Y-%m-%dT%H:%M:%SZ")}
+    status["pid"] = os.getpid() if pid is None else pid
+    (copy / "status.json").write_text(json.dumps(status))
+    (row,) = answer(capsys, "runs", "ls", tmp_path / "runs")["runs"]
+    assert row["state"] == state
 
 
 def test_a_store_is_removed_only_on_request(acts: Path, tmp_path: Path) -> None:
