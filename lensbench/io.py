@@ -8,16 +8,19 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lensbench.errors import DamagedDataError, DataError, MissingDataError
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
+
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -97,31 +100,25 @@ def read_arrays(path: Path) -> "dict[str, np.ndarray]":
         MissingDataError: no such file.
         DamagedDataError: truncated or not safetensors.
     """
-    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    if not path.is_file():
-        raise MissingDataError(f"no file {path}")
-    try:
-        return load_file(path)
-    except (SafetensorError, ValueError) as error:
-        raise DamagedDataError(f"{path} is truncated or not safetensors: {error}") from error
+    return _read_safetensors(path, load_file)
 
 
 def read_tensors(path: Path) -> "dict[str, Tensor]":
-    """Read a safetensors file as torch tensors (bfloat16 has no numpy type).
-
-    Raises:
-        MissingDataError: no such file.
-        DamagedDataError: truncated or not safetensors.
-    """
-    from safetensors import SafetensorError
+    """The same as torch tensors (bfloat16 has no numpy type)."""
     from safetensors.torch import load_file
+
+    return _read_safetensors(path, load_file)
+
+
+def _read_safetensors(path: Path, load: Callable[[Path], dict[str, T]]) -> dict[str, T]:
+    from safetensors import SafetensorError
 
     if not path.is_file():
         raise MissingDataError(f"no file {path}")
     try:
-        return load_file(path)
+        return load(path)
     except (SafetensorError, ValueError) as error:
         raise DamagedDataError(f"{path} is truncated or not safetensors: {error}") from error
 

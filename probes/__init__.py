@@ -4,8 +4,9 @@
 are resolved on first use, so importing this package loads no torch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lensbench.lazy import exports
 
 if not __name__.startswith("lensbench."):
     raise ImportError(f"import this package as lensbench.probes, not as {__name__}")
@@ -25,13 +26,4 @@ _HOME = {
     "logit_lens": "lenses.logit",
 }
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll] - the table above
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = exports(__name__, _HOME)

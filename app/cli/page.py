@@ -25,6 +25,7 @@ def app(
     command = [
         sys.executable, "-m", "streamlit", "run", spec.origin,
         "--server.address=127.0.0.1", f"--server.port={port}", "--browser.gatherUsageStats=false",
+        "--client.toolbarMode=viewer",
         "--", str(root),
     ]  # fmt: skip
     try:

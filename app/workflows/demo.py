@@ -21,6 +21,7 @@ from lensbench.app.workflows.evaluation import evaluate_all
 from lensbench.app.workflows.models import open_model
 from lensbench.app.workflows.peers import ROWS, cross_checks, versions_row, witness
 from lensbench.app.workflows.reports import report_runs
+from lensbench.app.workflows.runs import TWIN
 from lensbench.app.workflows.twins import trained_twin
 from lensbench.errors import BudgetError, ConfigError
 
@@ -82,7 +83,7 @@ def _run(out: Path, tokens: int, seed: int, progress: Callable[..., None] | None
         seconds,
         "twin",
         lambda: trained_twin(
-            runs[TWIN_LIKE], train, store, model, out / "twin", seed=seed, progress=progress
+            runs[TWIN_LIKE], train, store, model, out / TWIN, seed=seed, progress=progress
         ),
     )
     facts = _timed(

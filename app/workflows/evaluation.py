@@ -14,7 +14,7 @@ import numpy as np
 from lensbench import io
 from lensbench.app.workflows.latents import chosen_latents, records
 from lensbench.app.workflows.models import open_model
-from lensbench.app.workflows.runs import EVALUATION, all_runs, parts_of
+from lensbench.app.workflows.runs import EVALUATION, TWIN, all_runs, parts_of
 from lensbench.app.workflows.twins import trained_twin
 from lensbench.config import load_yaml
 from lensbench.errors import ConfigError, MissingDataError
@@ -90,7 +90,7 @@ def _twin(
 ) -> "tuple[SAERun, ActivationStore]":
     (progress or _silent)("the control: a twin of the model with random weights")
     settings = load_yaml(parts_of(run)[0] / SWEEP_FILE)["train"]
-    return trained_twin(like, settings, store, model, run / "twin", seed=seed, progress=progress)
+    return trained_twin(like, settings, store, model, run / TWIN, seed=seed, progress=progress)
 
 
 def evaluate_all(

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 EVALUATION = "evaluation"
 _DEPTH = 4
+TWIN = "twin"
+"""Folder of the control that repeats a run on random weights: no run of its own in a list."""
 LOST = 600.0
 """Seconds without a heartbeat after which a run is called lost."""
 
@@ -54,7 +56,7 @@ def evaluation_of(run: Path) -> "SAEEvaluation | None":
 
 
 def list_runs(root: Path) -> dict[str, Any]:
-    """Runs under ``root``, newest first.
+    """Runs under ``root``, newest first; controls (``twin`` folders) are left out.
 
     Raises:
         MissingDataError: no such folder.
@@ -65,6 +67,7 @@ def list_runs(root: Path) -> dict[str, Any]:
         path.parent
         for depth in range(_DEPTH)
         for path in root.glob("*/" * depth + STATUS_FILE)
+        if TWIN not in path.relative_to(root).parts
     ]  # fmt: skip
     rows = [_row(path) for path in found]
     rows.sort(key=lambda row: str(row["started"]), reverse=True)

@@ -66,7 +66,8 @@ def load_model(
     if isinstance(x, Model):
         return x
     if isinstance(x, nn.Module):
-        name = str(getattr(x.config, "_name_or_path", "") or type(x).__name__)
+        known = str(getattr(x.config, "_name_or_path", "") or type(x).__name__)
+        name = Path(known).name if Path(known).is_dir() else known
         module, source = _in_memory(x, dtype), ""
     else:
         source = str(x)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,9 @@ def reinitialised_twin(model: Any, seed: int = 0) -> Any:
         torch.manual_seed(seed)
         # A deep copy of the config carries the attention implementation and every size.
         twin = type(model)(copy.deepcopy(model.config))
+    known = str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
+    config: Any = twin.config
+    config._name_or_path = f"{Path(known).name} (re-initialised)"
     first = next(model.parameters())
     return twin.to(device=first.device, dtype=first.dtype).train(model.training)
 

@@ -89,6 +89,10 @@ def test_a_twin_is_one_more_control(
     assert "label F1 of reinitialised twin" in first
     assert (again / "twin" / "acts" / "manifest.json").is_file()
     assert answer(capsys, *line, "--twin")["controls"] == first  # goes on with what is there
+    listed = answer(capsys, "runs", "ls", tmp_path)["runs"]
+    assert [row["run"] for row in listed] == [str(again)]  # a control is no run of its own
+    twin = json.loads((again / "twin" / "acts" / "manifest.json").read_text())["model"]
+    assert twin["name"] == "atlas-dense (re-initialised)"  # and never called what it is not
 
 
 def test_a_twin_needs_text_that_can_be_read_again(
