@@ -1,8 +1,8 @@
 """Token batches: ids with a mask and positions that are always ours, never guessed later.
 
-A ragged list is padded on the left; a rectangular one has no padding. Ids that contain the padding
-token but come without a mask are refused, because every library that accepts them mispredicts in
-silence. Positions count real tokens, so they do not depend on the padding side.
+A ragged list is padded on the left; a rectangular one has no padding (what looks like padding is
+refused where the tokenizer is known, see :mod:`lensbench.padding`). Positions count real tokens, so
+they do not depend on the padding side.
 """
 
 from collections.abc import Sequence
@@ -59,13 +59,12 @@ def as_tokens(tokens: TokensLike, *, pad_id: int | None = None) -> Tokens:
     ids, or a list of lists (padded on the left when lengths differ).
 
     Raises:
-        ConfigError: empty input, non-integer ids, more than two axes, or ids that hold the padding
-            token without a mask.
+        ConfigError: empty input, non-integer ids, or more than two axes.
     """
     if isinstance(tokens, Tokens):
         return _checked(tokens)
     if isinstance(tokens, (Tensor, np.ndarray)):
-        return _from_array(torch.as_tensor(tokens), pad_id)
+        return _from_array(torch.as_tensor(tokens))
     if isinstance(tokens, str):
         raise ConfigError("got text where token ids belong; use model.tokens(text)")
     rows = [[int(i) for i in row] for row in _as_rows(tokens)]
@@ -73,7 +72,7 @@ def as_tokens(tokens: TokensLike, *, pad_id: int | None = None) -> Tokens:
         raise ConfigError("got an empty sequence of tokens; each row needs at least one id")
     width = max(len(row) for row in rows)
     if all(len(row) == width for row in rows):
-        return _from_array(torch.tensor(rows), pad_id)
+        return _from_array(torch.tensor(rows))
     fill = 0 if pad_id is None else pad_id
     ids = torch.tensor([[fill] * (width - len(row)) + row for row in rows])
     mask = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in rows])
@@ -86,7 +85,7 @@ def _as_rows(tokens: Sequence[int] | Sequence[Sequence[int]]) -> list[Sequence[i
     return list(tokens)  # pyright: ignore[reportReturnType] - rows of ids
 
 
-def _from_array(ids: Tensor, pad_id: int | None) -> Tokens:
+def _from_array(ids: Tensor) -> Tokens:
     if ids.is_floating_point() or ids.dtype == torch.bool:
         raise ConfigError(f"token ids must be integers, got {ids.dtype}")
     ids = ids.long()
@@ -94,11 +93,6 @@ def _from_array(ids: Tensor, pad_id: int | None) -> Tokens:
     if ids.ndim != 2 or ids.numel() == 0:
         raise ConfigError(
             f"token ids must have shape [batch, pos] and not be empty, got {list(ids.shape)}"
-        )
-    if pad_id is not None and bool((ids[:, 0] == pad_id).any() | (ids[:, -1] == pad_id).any()):
-        raise ConfigError(
-            f"ids begin or end with the padding token {pad_id} but no mask was given; pass "
-            "Tokens(ids, mask) with mask False under the padding, or a list of unpadded lists"
         )
     return Tokens(ids)
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from lensbench.errors import ConfigError, UnknownNameError
 from lensbench.harvest.text import Document, Text
+from lensbench.padding import PaddingTokens
 from lensbench.store.writer import ShardTokens
 
 LayoutName: TypeAlias = Literal["pack", "pad"]
@@ -216,29 +217,17 @@ def join(batches: Sequence[Batch], documents: int) -> ShardTokens:
 
 def _encoded(text: Text, tokenizer: Any, counts: Counts) -> Iterator[tuple[int, np.ndarray]]:
     """Numbered documents as ids; the empty ones are counted and left out."""
+    padding = PaddingTokens.of(tokenizer)
     for first, chunk in _chunks(text.documents()):
         encoded = chunk if text.given_as_ids else _encode(chunk, tokenizer)
         for number, ids in enumerate(encoded, first):
             array = np.asarray(ids, dtype=np.int64)
-            if text.given_as_ids:
-                _refuse_padding(number, array, tokenizer)
+            if text.given_as_ids and not text.masked:
+                padding.refuse_bare(array[None], f"document {number}")
             if array.size:
                 yield number, array
             else:
                 counts.empty_documents += 1
-
-
-def _refuse_padding(number: int, ids: np.ndarray, tokenizer: Any) -> None:
-    """Padding without a mask would be read as text; one pad id that doubles as BOS or EOS is."""
-    pad = getattr(tokenizer, "pad_token_id", None)
-    if pad is None:
-        return
-    least = 1 + (pad in (tokenizer.bos_token_id, tokenizer.eos_token_id))
-    if len(ids) >= least and ((ids[:least] == pad).all() or (ids[-least:] == pad).all()):
-        raise ConfigError(
-            f"document {number} begins or ends with the padding token {pad} but no mask was given; "
-            "pass Tokens(ids, mask) with mask False under the padding, or lists without padding"
-        )
 
 
 def _encode(chunk: list[Document], tokenizer: Any) -> list[Any]:

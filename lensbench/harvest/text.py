@@ -37,6 +37,8 @@ class Text:
     entry: dict[str, Any]
     documents: Callable[[], Iterator[Document]]
     given_as_ids: bool = False
+    masked: bool = False
+    """The ids came with a mask, so what is left of them is real."""
     vocab: tuple[str, ...] = ()
     """What ids of a world mean; the model's tokenizer has to agree."""
     layout: Literal["pack", "pad"] = "pack"
@@ -66,7 +68,7 @@ def read_text(texts: Any, *, separator: str | None = None, field: str = "text") 
     if hasattr(texts, "column_names") and hasattr(texts, "features"):
         return _dataset(texts, field)
     if isinstance(texts, (Tokens, torch.Tensor, np.ndarray)):
-        return _ids(_unpadded(texts))
+        return _ids(_unpadded(texts), masked=isinstance(texts, Tokens) and texts.mask is not None)
     if isinstance(texts, Sequence) and texts and all(isinstance(t, str) for t in texts):
         digest = _digest(t.encode() for t in texts)
         return Text({"kind": "texts", "fingerprint": digest}, lambda: iter(texts))
@@ -214,9 +216,10 @@ def _ragged(texts: Sequence[Any]) -> list[np.ndarray]:
     return documents
 
 
-def _ids(documents: list[np.ndarray]) -> Text:
+def _ids(documents: list[np.ndarray], *, masked: bool = False) -> Text:
     digest = _digest(d.astype("<i8").tobytes() for d in documents)
-    return Text({"kind": "ids", "fingerprint": digest}, lambda: iter(documents), given_as_ids=True)
+    entry = {"kind": "ids", "fingerprint": digest}
+    return Text(entry, lambda: iter(documents), given_as_ids=True, masked=masked)
 
 
 def _digest(parts: Any) -> str:

@@ -9,6 +9,7 @@ from torch import nn
 from lensbench.errors import ConfigError, UnknownNameError, UnknownSiteError
 from lensbench.models.families import Family, family_of, shape_of
 from lensbench.models.session import ATTENTION_KEYS
+from lensbench.padding import PaddingTokens
 from lensbench.plan import Plan
 from lensbench.sites import SITES, Site
 from lensbench.tokens import Tokens, TokensLike, as_tokens
@@ -22,8 +23,7 @@ class Layout:
         self.shape = shape_of(module.config)
         self.embedding: nn.Embedding = module.get_input_embeddings()
         self.kind = str(module.config.model_type)
-        pad, eos = (getattr(tokenizer, f"{n}_token_id", None) for n in ("pad", "eos"))
-        self._pad = None if pad == eos else pad  # a shared token may well be real
+        self._padding = PaddingTokens.of(tokenizer)
         absent = {"resid_mid"} if self.family.parallel else set[str]()
         if self.family.gate is None and not self.family.fused:
             absent.add("mlp.gate")
@@ -89,7 +89,10 @@ class Layout:
 
     def batch(self, tokens: TokensLike, device: torch.device) -> Tokens:
         """Token ids of any usual form on ``device``; refuse ids and lengths out of range."""
-        batch = as_tokens(tokens, pad_id=self._pad).to(device)
+        batch = as_tokens(tokens, pad_id=self._padding.own)
+        if batch.mask is None:
+            self._padding.refuse_bare(batch.ids)
+        batch = batch.to(device)
         low, high = (int(t) for t in batch.ids.aminmax())
         if low < 0 or high >= self.shape.d_vocab:
             wrong = low if low < 0 else high

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
+from lensbench.tokens import Tokens
 from tests.store_builder import word_tokenizer
 
 WORDS = [f"w{i}" for i in range(20)]
@@ -109,6 +111,8 @@ def test_padding_without_a_mask_is_refused() -> None:
     lay([[4, 5, EOS]], tokenizer=same)  # one EOS at the end is no padding
     with pytest.raises(ConfigError, match="document 1 begins or ends"):
         lay([[4, 5, 6], [4, EOS, EOS]], tokenizer=same)
+    meant = Tokens(torch.tensor([[4, EOS, EOS]]), torch.ones(1, 3, dtype=torch.bool))
+    assert lay(meant, tokenizer=same)[1][0][0].n_real > 3 - 1
 
 
 @pytest.mark.illtyped

@@ -21,12 +21,6 @@ def test_usual_forms_are_read(value) -> None:
     assert as_tokens(value).ids.tolist() == [[4, 5]]
 
 
-def test_padded_ids_without_a_mask_are_refused() -> None:
-    with pytest.raises(ConfigError, match="padding token 0 but no mask"):
-        as_tokens(torch.tensor([[0, 4, 5]]), pad_id=0)
-    assert as_tokens(torch.tensor([[4, 0, 5]]), pad_id=0).n_pos == 3  # inside, it is a token
-
-
 @pytest.mark.illtyped
 @pytest.mark.parametrize(
     "value",
