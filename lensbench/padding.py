@@ -53,7 +53,7 @@ class PaddingTokens:
             return None
         if own is not None and bool(((ids[:, 0] == own) | (ids[:, -1] == own)).any()):
             return own
-        if ids.shape[1] < 2 or not self.lent:  # noqa: PLR2004 - twice needs two places
+        if ids.shape[1] < 2 or not self.lent:
             return None
         for edge, beside in ((ids[:, 0], ids[:, 1]), (ids[:, -1], ids[:, -2])):
             doubled = edge[edge == beside]

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from lensbench import io
+from lensbench.devices import as_device
 from lensbench.errors import (
     ConfigError,
     DamagedDataError,
@@ -80,7 +81,8 @@ def load(path: Path | str, *, device: torch.device | str = "cpu") -> SAE:
         config=dict(metadata.pop("lensbench_config", None) or {}),
         metadata=_with_site(metadata),
     )
-    return sae.to(device) if torch.device(device).type != "cpu" else sae
+    where = as_device(device)
+    return sae if where.type == "cpu" else sae.to(where)
 
 
 def _with_site(metadata: dict[str, Any]) -> dict[str, Any]:

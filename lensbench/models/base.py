@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lensbench.errors import ConfigError, UnknownSiteError
@@ -185,13 +185,29 @@ class Model(ABC):
         start: int,
         stop: int,
         past: Past | None = None,
-        mask: Tensor | None = None,
+        positions: Int[Tensor, "batch pos"] | None = None,
+        *,
+        mask: Bool[Tensor, "batch pos"] | None = None,
+        grad: bool = False,
     ) -> tuple[Float[Tensor, "batch pos d_model"], Past | None]:
-        """Residual stream after blocks ``start .. stop-1`` from ``h``, the input of ``start``."""
+        """Residual stream after blocks ``start .. stop-1`` from ``h``, the input of ``start``.
+
+        ``positions`` are those of the tokens of ``h``; left out, real tokens are counted on from
+        the past. ``mask`` is False under padding. With ``grad`` the answer is differentiable in
+        ``h``.
+
+        Raises:
+            ConfigError: a range outside the model, or shapes that do not fit ``h``.
+        """
 
     @abstractmethod
-    def unembed(self, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_vocab"]:
-        """Logits the model would give if ``resid`` left its last block (final norm included)."""
+    def unembed(
+        self, resid: Float[Tensor, "... d_model"], *, grad: bool = False
+    ) -> Float[Tensor, "... d_vocab"]:
+        """Logits the model would give if ``resid`` left its last block (final norm included).
+
+        With ``grad`` they are differentiable in ``resid``.
+        """
 
     @abstractmethod
     def sites(self) -> tuple[Site, ...]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lensbench.errors import ConfigError
@@ -147,28 +147,38 @@ class NativeModel(Model):
         start: int,
         stop: int,
         past: Past | None = None,
-        mask: Tensor | None = None,
+        positions: Int[Tensor, "batch pos"] | None = None,
+        *,
+        mask: Bool[Tensor, "batch pos"] | None = None,
+        grad: bool = False,
     ) -> tuple[Float[Tensor, "batch pos d_model"], Past | None]:
         if not 0 <= start < stop <= self.n_layers:
             raise ConfigError(f"blocks {start}..{stop} are not a range within 0..{self.n_layers}")
+        for name, given in (("positions", positions), ("mask", mask)):
+            if given is not None and given.shape != h.shape[:2]:
+                raise ConfigError(
+                    f"{name} has shape {list(given.shape)}, but h has {list(h.shape[:2])} tokens"
+                )
         ids = torch.zeros(h.shape[:2], dtype=torch.long, device=self.device)
         request = Request(
             batch=Tokens(ids, None if mask is None else mask.bool().to(self.device)),
             logits="none",
+            grad=grad,
             past=past,
             start=start,
             h=h,
             end=stop,
+            positions=None if positions is None else positions.long().to(self.device),
         )
         out, last = self.trunk.forward(request)
         assert last is not None  # block stop-1 is not skipped: the plan is empty
         return last, out.past
 
-    @torch.no_grad()
     def unembed(  # noqa: D102
-        self, resid: Float[Tensor, "... d_model"]
+        self, resid: Float[Tensor, "... d_model"], *, grad: bool = False
     ) -> Float[Tensor, "... d_vocab"]:
-        return self.trunk.unembed(resid.to(self.device))
+        with torch.set_grad_enabled(grad):
+            return self.trunk.unembed(resid.to(self.device))
 
     def tokens(self, text: str | Sequence[str], *, bos: bool = True) -> Tokens:  # noqa: D102
         if self.tokenizer is None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from lensbench.devices import as_device
 from lensbench.errors import ConfigError, DamagedDataError, MissingDataError, UnknownNameError
 from lensbench.models.base import Model, ModelCard
 from lensbench.models.families import family_of, shape_of
@@ -76,7 +77,7 @@ def load_model(
         )
         name = Path(source).name if Path(source).is_dir() else source
     if device is not None and device_map is None:
-        module.to(device)  # pyright: ignore[reportArgumentType] - nn.Module.to is overloaded
+        module.to(as_device(device))
     return _finish(module, (name, revision, source), tokenizer, certify)
 
 

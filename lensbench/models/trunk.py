@@ -44,6 +44,8 @@ class Request:
     """Residual stream entering block ``start``, instead of the embedding of the ids."""
     end: int | None = None
     """Stop after block ``end - 1`` and give its output."""
+    positions: Tensor | None = None
+    """Positions of the new tokens, where they are not counted from the mask."""
 
 
 class Trunk:
@@ -72,11 +74,16 @@ class Trunk:
         if request.past is not None:
             cache, real, seen = open_past(request.past, real, self._running(request))
         positions = (real.long().cumsum(1) - 1).clamp_min(0)
+        if request.positions is not None:
+            positions = torch.cat((positions[:, :seen], request.positions), dim=1)
         self._check_room(int(positions.max()) + 1)
         session = self._session(request, positions, real, seen)
         hidden = None
         if session.waiting or not session.stop_when_done:
-            hidden = self._call(session, request.batch.ids, real, positions[:, seen:], cache)
+            # Without a mask, transformers takes a gap in the positions for packed sequences.
+            given = request.positions is not None or not bool(real.all())
+            mask = real.long() if given else None
+            hidden = self._call(session, request.batch.ids, mask, positions[:, seen:], cache)
         logits = self._read(session, hidden, request)
         if not (request.lenient or seen):
             session.check_all_fired()
@@ -112,14 +119,14 @@ class Trunk:
         return session
 
     def _call(
-        self, session: Session, ids: Tensor, real: Tensor, positions: Tensor, cache: Any
+        self, session: Session, ids: Tensor, mask: Tensor | None, positions: Tensor, cache: Any
     ) -> Tensor | None:
         """The trunk's own forward; None when the session had all it wanted before the end."""
         token = ACTIVE.set(session)
         try:
             out = self._base(
                 input_ids=ids,
-                attention_mask=None if bool(real.all()) else real.long(),
+                attention_mask=mask,
                 position_ids=positions,
                 past_key_values=cache,
                 use_cache=cache is not None,

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lensbench.devices import as_device
 from lensbench.errors import ConfigError, MismatchError
 from lensbench.sites import Site
 from lensbench.store import shard as files
@@ -93,7 +94,7 @@ class StoreSource:
             raise ConfigError(
                 f"rows {start} .. {stop} are empty or outside the store's {store.n_tokens} rows"
             )
-        self._store, self._dtype, self._device = store, _dtype(dtype), torch.device(device)
+        self._store, self._dtype, self._device = store, _dtype(dtype), as_device(device)
         self._order = RowOrder(start, stop, seed=int(seed), shuffle=shuffle)
         self._loop = loop
         self._epoch = self._group = self._offset = 0

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from lensbench.devices import as_device
 from lensbench.saes.configs import DictionaryConfig, SweepConfig
 from lensbench.saes.step.encode import Workspace
 from lensbench.saes.step.engines import Stepper, choose
@@ -91,7 +92,7 @@ def dry_run(
     if isinstance(sweep, dict):
         sweep = SweepConfig.parse(sweep)
     configs: list[DictionaryConfig] = list(sweep.expand())
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = as_device(device)
     source, sites = open_source(source, configs)
     stream = Stream(source, list(dict.fromkeys(sites)), sweep.train.batch_size, where)
     began = time.perf_counter()

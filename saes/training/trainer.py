@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lensbench.devices import as_device
 from lensbench.errors import ConfigError, NonFiniteError, StoppedError
 from lensbench.saes.configs import DictionaryConfig, SweepConfig
 from lensbench.saes.runs import SAERun, open_runs
@@ -77,9 +78,8 @@ def train(
     card = _card_of(source) if model_card is None else model_card
     source, sites = open_source(source, configs)
     folder.open(sweep, configs, card, resume=resume)
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with deterministic(sweep.train.deterministic):
-        run = _Training(sweep, configs, sites, source, folder, where, progress, card)
+        run = _Training(sweep, configs, sites, source, folder, as_device(device), progress, card)
         return run.run(resume=resume)
 
 

@@ -185,6 +185,57 @@ def test_run_layers_composes(model) -> None:
     assert float((half - out).abs().max()) > 1e-2  # control: fewer layers, another state
 
 
+def test_run_layers_at_given_positions_equals_the_module_at_those_positions(model) -> None:
+    from lensbench.models.families import submodule
+    from lensbench.models.session import first
+
+    positions = torch.tensor([[0, 1, 2, 5, 6, 7, 9, 11]]).expand(2, -1)
+    blocks = list(submodule(model.module, model.layout.family.blocks).children())
+    seen: list[torch.Tensor] = []
+    hooks = [
+        blocks[0].register_forward_pre_hook(lambda _, args: seen.append(args[0])),
+        blocks[-1].register_forward_hook(lambda *given: seen.append(first(given[2]))),
+    ]
+    with torch.no_grad():
+        mask = torch.ones_like(IDS)
+        model.module.base_model(input_ids=IDS, position_ids=positions, attention_mask=mask)
+    for hook in hooks:
+        hook.remove()
+    h, expected = seen
+    out, _ = model.run_layers(h, 0, model.n_layers, positions=positions)
+    torch.testing.assert_close(out, expected, rtol=0, atol=0)
+    plain, _ = model.run_layers(h, 0, model.n_layers)
+    if model.layout.kind not in ("gpt2", "opt"):  # control: rotary blocks hear of positions
+        assert float((plain - expected).abs().max()) > 1e-3
+
+
+def test_run_layers_and_unembed_give_gradients_when_asked(model) -> None:
+    h = model.run(IDS, capture=["blocks.1.resid_pre"], logits="none").acts["blocks.1.resid_pre"]
+    leaf = h.double().float().requires_grad_()
+    out, _ = model.run_layers(leaf, 1, 3, grad=True)
+    loss = model.unembed(out, grad=True)[..., 5].sum()
+    (got,) = torch.autograd.grad(loss, leaf)
+    step = torch.randn(h.shape, generator=torch.Generator().manual_seed(0))
+    step = step / step.norm()
+
+    def at(t: float) -> torch.Tensor:
+        return model.unembed(model.run_layers(h + t * step, 1, 3)[0])[..., 5].double().sum()
+
+    expected = (at(1e-2) - at(-1e-2)) / 2e-2
+    torch.testing.assert_close((got * step).sum().double(), expected, rtol=2e-2, atol=2e-2)
+    assert not model.unembed(model.run_layers(leaf, 1, 3)[0]).requires_grad
+
+
+def test_run_layers_refuses_shapes_that_do_not_fit(model) -> None:
+    from lensbench.errors import ConfigError
+
+    h = torch.zeros(2, 8, model.card.d_model)
+    with pytest.raises(ConfigError, match=r"positions has shape \[1, 8\], but h has \[2, 8\]"):
+        model.run_layers(h, 0, 1, positions=torch.ones(1, 8, dtype=torch.long))
+    with pytest.raises(ConfigError, match=r"mask has shape \[1, 8\], but h has \[2, 8\]"):
+        model.run_layers(h, 0, 1, mask=torch.ones(1, 8, dtype=torch.bool))
+
+
 def test_without_the_attention_interface_z_remains_and_the_rest_is_refused(model) -> None:
     import copy
 

@@ -161,3 +161,14 @@ def test_the_fingerprint_sees_any_one_number_of_any_weight(model) -> None:
             assert fingerprint(module) != model.card.fingerprint, name
             parameter.view(-1)[-1] = before
     assert fingerprint(module) == model.card.fingerprint
+
+
+def test_a_device_that_does_not_exist_is_named() -> None:
+    from lensbench.devices import as_device
+    from lensbench.models import load_model
+
+    with pytest.raises(UnknownNameError, match=r"device named 'cudaa'.*mean 'cuda'"):
+        load_model(tiny("llama"), device="cudaa")
+    with pytest.raises(ConfigError, match=r"'cuda:99'.*CUDA devices"):
+        as_device("cuda:99")
+    assert as_device("cpu") == as_device(torch.device("cpu"))
