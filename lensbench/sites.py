@@ -39,11 +39,34 @@ SITES: dict[str, SiteSpec] = {
     "attn.z": SiteSpec(HEAD_AXES, "pattern-weighted values, before the output projection"),
     "attn_out": SiteSpec(RESIDUAL_AXES, "what attention adds to the residual stream"),
     "resid_mid": SiteSpec(RESIDUAL_AXES, "residual stream between attention and MLP"),
+    "xln.scale": SiteSpec("batch pos 1", "denominator of the norm before cross-attention"),
+    "xattn.q": SiteSpec(HEAD_AXES, "cross-attention queries, of the decoder's tokens"),
+    "xattn.k": SiteSpec(HEAD_AXES, "cross-attention keys, of the encoder's tokens"),
+    "xattn.v": SiteSpec(HEAD_AXES, "cross-attention values, of the encoder's tokens"),
+    "xattn.scores": SiteSpec(PATTERN_AXES, "scaled, masked cross-attention scores"),
+    "xattn.pattern": SiteSpec(PATTERN_AXES, "cross-attention probabilities"),
+    "xattn.z": SiteSpec(HEAD_AXES, "pattern-weighted values of the encoder"),
+    "xattn_out": SiteSpec(RESIDUAL_AXES, "what cross-attention adds to the residual stream"),
+    "resid_xmid": SiteSpec(RESIDUAL_AXES, "residual stream between cross-attention and MLP"),
     "ln2.scale": SiteSpec("batch pos 1", "denominator of the norm before the MLP"),
+    "router.logits": SiteSpec(
+        "batch pos n_experts", "router's score of every expert, before top-k", writable=False
+    ),
+    "router.weights": SiteSpec("batch pos slot", "weight of the expert in each slot"),
+    "router.indices": SiteSpec("batch pos slot", "expert in each slot (whole numbers)"),
+    "experts.out": SiteSpec(
+        "batch pos slot d_model", "output of the expert in each slot, before its weight"
+    ),
+    "experts.shared_out": SiteSpec(RESIDUAL_AXES, "output of the experts that every token uses"),
     "mlp.gate": SiteSpec("batch pos d_mlp", "gate before its activation function"),
     "mlp.up": SiteSpec("batch pos d_mlp", "up projection (ungated: before the activation)"),
     "mlp.post": SiteSpec("batch pos d_mlp", "MLP neurons: act(gate) * up, or act(up)"),
     "mlp_out": SiteSpec(RESIDUAL_AXES, "what the MLP adds to the residual stream"),
+    "ssm.in": SiteSpec("batch pos d_inner", "states that enter the convolution and the scan"),
+    "ssm.gate": SiteSpec("batch pos d_inner", "gate of the state-space layer, before activation"),
+    "ssm.params": SiteSpec("batch pos d_params", "selective parameters: delta (low rank), B and C"),
+    "ssm.post": SiteSpec("batch pos d_inner", "gated scan, before the output projection"),
+    "ssm_out": SiteSpec(RESIDUAL_AXES, "what the state-space layer adds to the residual stream"),
     "resid_post": SiteSpec(RESIDUAL_AXES, "residual stream leaving the block"),
     "ln_final.scale": SiteSpec("batch pos 1", "denominator of the final norm", layered=False),
     "ln_final": SiteSpec(RESIDUAL_AXES, "normed state that the unembedding reads", layered=False),
@@ -71,10 +94,11 @@ _ALIASES = {
 }
 # Sites whose value TransformerLens gives under no name: its ``ln_final.hook_normalized`` comes
 # before the norm's gain.
-_OURS_ALONE = ("ln_final", "logits")
+_OURS_ALONE = re.compile(r"ln_final|logits|xln.*|xattn.*|resid_xmid|router.*|experts.*|ssm.*")
 _TRANSFORMER_LENS = {ours: theirs for theirs, ours in reversed(_ALIASES.items()) if "." in theirs}
 _BEFORE_ROTATION = ("attn.hook_q", "attn.hook_k")
 _LAYERED = re.compile(r"(?:(encoder|decoder)\.)?blocks\.(\d+)\.(.+)")
+_FREE = re.compile(r"(?:(encoder|decoder)\.)?(ln_final(?:\.scale)?)")
 
 
 @total_ordering
@@ -102,6 +126,8 @@ class Site:
         layered = SITES[self.name].layered
         if layered and self.layer is None:
             raise ConfigError(f"site {self.name!r} needs a layer: write 'blocks.<L>.{self.name}'")
+        if self.stack and not layered and not self.name.startswith("ln_final"):
+            raise ConfigError(f"site {self.name!r} belongs to no stack; got {self.stack!r}")
         if not layered and self.layer is not None:
             raise ConfigError(f"site {self.name!r} has no layer; got layer {self.layer}")
         if self.layer is not None and self.layer < 0:
@@ -116,6 +142,8 @@ class Site:
         if found is not None:
             stack, layer, name = found.groups()
             return cls(_canonical(name), int(layer), stack or "")
+        if (free := _FREE.fullmatch(text)) is not None:
+            return cls(free[2], None, free[1] or "")
         name = _canonical(text)
         if name in SITES and SITES[name].layered:
             raise ConfigError(f"site {text!r} needs a layer: write 'blocks.<L>.{name}'")
@@ -125,15 +153,14 @@ class Site:
 
     def __str__(self) -> str:
         """The canonical spelling."""
-        if self.layer is None:
-            return self.name
         prefix = f"{self.stack}." if self.stack else ""
-        return f"{prefix}blocks.{self.layer}.{self.name}"
+        inside = "" if self.layer is None else f"blocks.{self.layer}."
+        return f"{prefix}{inside}{self.name}"
 
     @property
     def transformer_lens(self) -> str | None:
         """The spelling of TransformerLens, ``blocks.7.hook_resid_post``; None where it has none."""
-        if self.stack or self.name in _OURS_ALONE:
+        if self.stack or _OURS_ALONE.fullmatch(self.name):
             return None
         name = _TRANSFORMER_LENS.get(self.name)
         if name is None:
@@ -153,7 +180,7 @@ class Site:
 
 def execution_order(site: Site) -> tuple[int, int, int]:
     """Sort key: stack, then layer (``embed`` before block 0, ``ln_final`` after the last)."""
-    stack = _STACKS.index(site.stack)
+    stack = len(_STACKS) if site.name == "logits" else _STACKS.index(site.stack)
     if site.layer is not None:
         return (stack, site.layer, _RANK[site.name])
     outside = -1 if site.name == "embed" else 1_000_000

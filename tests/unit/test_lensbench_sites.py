@@ -11,6 +11,12 @@ SITE = st.one_of(
     st.builds(Site, st.sampled_from(FREE)),
     st.builds(
         Site,
+        st.sampled_from(["ln_final", "ln_final.scale"]),
+        st.none(),
+        st.sampled_from(["encoder", "decoder"]),
+    ),
+    st.builds(
+        Site,
         st.sampled_from(LAYERED),
         st.integers(0, 200),
         st.sampled_from(["", "encoder", "decoder"]),
@@ -93,3 +99,19 @@ def test_a_name_that_means_another_tensor_there_is_not_taken(name: str) -> None:
     with pytest.raises(UnknownSiteError, match=r"before the rotary embedding.*hook_rot_"):
         Site.parse(name)
     assert str(Site.parse(name.replace("hook_", "hook_rot_"))) == name.replace("hook_", "")
+
+
+def test_an_encoder_comes_before_its_decoder_and_the_logits_after_both() -> None:
+    names = [
+        "encoder.blocks.1.resid_post",
+        "encoder.ln_final",
+        "decoder.blocks.0.resid_mid",
+        "decoder.blocks.0.xattn.z",
+        "decoder.blocks.0.resid_xmid",
+        "decoder.ln_final",
+        "logits",
+    ]
+    assert sorted(map(Site.parse, reversed(names))) == list(map(Site.parse, names))
+    with pytest.raises(ConfigError, match="belongs to no stack"):
+        Site("logits", None, "decoder")
+    assert Site("router.weights", 0).transformer_lens is None
