@@ -19,6 +19,7 @@ if (_CHECKOUT / "pyproject.toml").is_file() and (_CHECKOUT / "saes").is_dir():
 _EXPORTS = {
     "ActivationStore": "lensbench.store",
     "Add": "lensbench.plan",
+    "ChatTokens": "lensbench.chat",
     "Clamp": "lensbench.plan",
     "Controls": "lensbench.results",
     "Edit": "lensbench.plan",
@@ -36,6 +37,7 @@ _EXPORTS = {
     "Tokens": "lensbench.tokens",
     "Zero": "lensbench.plan",
     "capture": "lensbench.harvest",
+    "chat_tokens": "lensbench.chat",
     "live_source": "lensbench.harvest",
     "load_model": "lensbench.models",
     "open_store": "lensbench.store",

@@ -62,6 +62,9 @@ class Result:
         super().__init_subclass__(**kwargs)
         cls.kind = cls.__name__
         _KINDS[cls.__name__] = cls
+        # Before the dataclass decorator comes to write one that prints whole arrays.
+        if "__repr__" not in cls.__dict__:
+            cls.__repr__ = Result.__repr__
 
     def to_frame(self) -> "pd.DataFrame":
         """One row per measured number; units in ``frame.attrs["units"]``."""
@@ -74,6 +77,17 @@ class Result:
     def summary(self) -> dict[str, float]:
         """Headline numbers for the command line and metric cards."""
         return {}
+
+    def __repr__(self) -> str:
+        """One line: the kind and its headline numbers."""
+        numbers = ", ".join(f"{name} {value:.4g}" for name, value in self.summary().items())
+        return f"{self.kind}({numbers})"
+
+    def _repr_html_(self) -> str:
+        """A static table for notebooks: inline style, every string escaped, no script."""
+        from lensbench.plots.tables import html_table
+
+        return html_table(self.to_frame(), caption=f"{self!r}; controls: {self.controls}")
 
     def save(self, folder: Path | str) -> Path:
         """Write ``result.json`` and ``arrays.safetensors`` into ``folder``; return the folder."""

@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from lensbench.errors import ConfigError
+from lensbench.plots.tables import shown
 
 CSS = """
 .lb-strip{display:block;font-family:ui-monospace,'DejaVu Sans Mono',Menlo,Consolas,monospace;
@@ -23,9 +24,11 @@ POSITIVE, NEGATIVE = "213,94,0", "0,114,178"
 
 
 def visible(token: str) -> str:
-    """Spaces as ``␣``, line breaks as ``↵``, tabs as ``⇥``; an empty token as ``∅``."""
-    shown = token.replace(" ", "␣").replace("\n", "↵").replace("\r", "␍").replace("\t", "⇥")
-    return shown or "∅"
+    """Spaces as ``␣``, line breaks as ``↵``, tabs as ``⇥``; an empty token as ``∅``.
+
+    Other control characters, and those that turn or hide text, get visible marks too.
+    """
+    return shown(token.replace(" ", "␣")) or "∅"
 
 
 def token_strip(

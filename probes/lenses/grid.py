@@ -57,6 +57,11 @@ class LensGrid(Result):
         frame.attrs["units"] = {"top_prob": "probability", **METRICS}
         return frame
 
+    def summary(self) -> dict[str, float]:
+        """Positions, and the mean of every metric at the last layer."""
+        last = {f"{name}_last": float(self.values[i, -1].mean()) for i, name in enumerate(METRICS)}
+        return {"positions": float(len(self.tokens)), **last}
+
     def plot(self, metric: str = "target_prob") -> "go.Figure":
         """Heat map of one metric; cells name the most probable token."""
         from lensbench.plots import heatmap, visible

@@ -50,3 +50,14 @@ def test_the_text_can_be_read_back(tokens: list[str]) -> None:
     html = token_strip(tokens)
     text = unescape(re.sub(r"<[^>]*>", "", html))
     assert text == "".join(visible(t) for t in tokens)
+
+
+def test_control_characters_in_a_token_are_shown_not_obeyed() -> None:
+    from lensbench.plots import token_strip
+
+    strip = token_strip(["\x1b[31m", "\u202etxt", "a\u200bb", "<b>\x00"], [1.0, 2.0, 3.0, 4.0])
+    assert not any(ord(c) < 32 for c in strip)
+    assert not any(c in strip for c in "\u202e\u200b")
+    assert "␛[31m" in strip
+    assert "[U+202E]txt" in strip
+    assert "&lt;b&gt;␀" in strip

@@ -1,0 +1,70 @@
+"""Frames as inert HTML tables: inline style, every string escaped, no script.
+
+For notebooks and pages. Control characters, which may hide or reorder text, become visible marks.
+"""
+
+import unicodedata
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MAX_ROWS = 20
+_STYLE = "border-collapse:collapse;font-size:13px"
+_CELL = "padding:2px 8px;border-bottom:1px solid rgba(128,128,128,.3);text-align:{align}"
+_MARKS = {"\n": "↵", "\r": "␍", "\t": "⇥", "\x7f": "␡"}
+
+
+def shown(text: str) -> str:
+    """Control and formatting characters as visible marks; everything else as it is.
+
+    C0 controls become their pictures (``␀`` to ``␟``); other controls, and formatting characters
+    that turn or hide text, become ``U+202E`` and the like.
+    """
+    return "".join(_mark(c) for c in text)
+
+
+def _mark(char: str) -> str:
+    if char in _MARKS:
+        return _MARKS[char]
+    if ord(char) < 0x20:
+        return chr(0x2400 + ord(char))
+    if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp"):
+        return f"[U+{ord(char):04X}]"
+    return char
+
+
+def html_table(frame: "pd.DataFrame", *, caption: str = "", max_rows: int = MAX_ROWS) -> str:
+    """A frame's first ``max_rows`` rows as a static table; says how many there are.
+
+    Units from ``frame.attrs["units"]`` stand under the column names.
+    """
+    units: dict[Any, Any] = frame.attrs.get("units", {})
+    head = "".join(_th(str(c), str(units.get(c, ""))) for c in frame.columns)
+    rows = frame.head(max_rows).itertuples(index=False, name=None)
+    body = "".join(f"<tr>{''.join(map(_td, row))}</tr>" for row in rows)
+    more = f"{len(frame):,} rows, the first {max_rows} shown" if len(frame) > max_rows else ""
+    above = f"<div>{safe(caption)}</div>" if caption else ""
+    below = f"<div>{more}</div>" if more else ""
+    return (
+        f'<div class="lensbench">{above}<table style="{_STYLE}"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table>{below}</div>"
+    )
+
+
+def safe(text: str) -> str:
+    """Text for HTML: marks for control characters, then escaped."""
+    return escape(shown(text), quote=True)
+
+
+def _th(name: str, unit: str) -> str:
+    under = f'<br><small style="opacity:.7">{safe(unit)}</small>' if unit else ""
+    return f'<th style="{_CELL.format(align="left")}">{safe(name)}{under}</th>'
+
+
+def _td(value: Any) -> str:
+    value = value.item() if hasattr(value, "item") else value  # numpy's numbers
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f'<td style="{_CELL.format(align="right" if number else "left")}">{safe(text)}</td>'

@@ -1,0 +1,207 @@
+"""Every kind of result shows itself in a notebook: frame, picture, summary, table, one line."""
+
+import ast
+import html.parser
+import importlib
+import inspect
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from lensbench.results import Controls, Result
+
+NO_PICTURE = {"Certificate"}
+"""A list of checks is a table."""
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def kinds() -> dict[str, str]:
+    """Result classes by name with their module, read from the source: importing all takes long."""
+    found: dict[str, str] = {}
+    classes = [
+        (node, path)
+        for top in ("lensbench", "saes", "probes", "interventions", "app")
+        for path in (ROOT / top).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    ]
+    more = True
+    while more:
+        more = False
+        for node, path in classes:
+            bases = {
+                b.id if isinstance(b, ast.Name) else getattr(b, "attr", "") for b in node.bases
+            }
+            if node.name not in found and bases & {"Result", *found}:
+                parts = path.relative_to(ROOT).with_suffix("").parts
+                inside = parts if parts[0] == "lensbench" else ("lensbench", *parts)
+                found[node.name] = ".".join(p for p in inside if p != "__init__")
+                more = True
+    return found
+
+
+KINDS = kinds()
+
+
+def kind(name: str) -> Any:
+    return getattr(importlib.import_module(KINDS[name]), name)
+
+
+class Reader(html.parser.HTMLParser):
+    """Tags, attributes and text of a page; what a browser would make of it."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[str] = []
+        self.text = ""
+        self.feed(source)
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.tags.append(tag)
+        self.attributes += [name for name, _ in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+ALLOWED = {"div", "table", "thead", "tbody", "tr", "th", "td", "br", "small"}
+NASTY = "<script>alert(1)</script>&\"'<img src=x onerror=alert(2)>\x00\x1b[31m\u202etxt\n"
+
+
+def is_inert(source: str) -> bool:
+    page = Reader(source)
+    no_controls = not any(ord(c) < 32 for c in source)
+    return set(page.tags) <= ALLOWED and set(page.attributes) <= {"style", "class"} and no_controls
+
+
+def test_the_known_kinds_are_found() -> None:
+    assert set(SAMPLED) <= set(KINDS)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_kind_defines_its_frame_summary_and_picture(name: str) -> None:
+    cls = kind(name)
+    assert issubclass(cls, Result)
+    own = {name: getattr(cls, name) for name in ("to_frame", "summary", "plot")}
+    for called, method in own.items():
+        if called == "plot" and name in NO_PICTURE:
+            continue
+        assert method is not getattr(Result, called), f"{name} has no {called} of its own"
+        required = [
+            p.name
+            for p in list(inspect.signature(method).parameters.values())[1:]
+            if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        ]
+        assert required == [], f"{name}.{called}() needs {required}"
+    assert cls._repr_html_ is Result._repr_html_
+    assert cls.__dataclass_params__.frozen
+
+
+def samples() -> dict[str, Result]:
+    from lensbench.models.certificate import Certificate
+    from lensbench.probes.lenses.grid import LensGrid
+    from lensbench.probes.lenses.logit import METRICS, LensTrajectory
+    from lensbench.saes.evaluation.implants import ImplantRecovery
+    from lensbench.saes.evaluation.result import SAEEvaluation
+    from lensbench.saes.latents.result import LatentDashboard
+    from lensbench.saes.runs import SAERun
+
+    m, check = len(METRICS), {"name": NASTY, "passed": True, "value": 0.1, "limit": 1.0}
+    flat = np.linspace(0.1, 1, 2 * m).reshape(m, 2)
+    steps = np.arange(1.0, 4)
+    one = np.ones((1, 1))
+    made: list[Result] = [
+        Certificate(model=NASTY, fingerprint="", checks=[{**check, "unit": "", "note": NASTY}]),
+        LensTrajectory(
+            layers=(0, 1), mean=flat, low=flat, high=flat, shuffled=flat, n_tokens=4, n_docs=2
+        ),
+        LensGrid(
+            layers=(0, 1), tokens=(NASTY,), targets=("b",), top=((NASTY,), ("b",)),
+            top_prob=np.ones((2, 1)), values=np.ones((m, 2, 1)), document=0,
+        ),
+        ImplantRecovery(
+            strengths=np.array([0.0, 1.0]), best_cosine=np.ones((2, 3)), share=np.ones((2, 3)),
+            threshold=0.9, fraction=0.1, controls=Controls({NASTY: 0.0}),
+        ),
+        SAERun(
+            name=NASTY, site="embed", status="finished",
+            history=dict.fromkeys(("step", "tokens", "loss", "fvu", "l0", "dead_fraction"), steps),
+        ),
+        SAEEvaluation(
+            names=(NASTY,), sites=("embed",), architectures=("topk",),
+            metrics=("l0", "explained_variance"),
+            values=np.ones((1, 2, 3)), counts=np.ones((1, 2), int),
+            undefined=np.zeros((1, 2), int), n_tokens=3, n_documents=2, n_scored=0,
+        ),
+        LatentDashboard(
+            **{
+                **dict.fromkeys(("name", "site", "activation"), ""),
+                "latents": np.array([3]), "bands": (NASTY,), "before": 0,
+                "tokens": np.ones((1, 1, 1), int), "acts": np.ones((1, 1, 1)),
+                "rows": np.zeros((1, 1), int), "doc_ids": np.zeros((1, 1), int),
+                "positions": np.zeros((1, 1), int), "activation": one, "band": np.zeros(1, int),
+                "histogram_edges": np.array([[0.0, 1.0]]),
+                "histogram_counts": np.ones((1, 1), int), "density": np.ones(1),
+                "max_activation": np.ones(1), "n_tokens": 1, "top_tokens": np.ones((1, 1), int),
+                "top_effects": one, "low_tokens": np.ones((1, 1), int), "low_effects": one,
+            }
+        ),
+    ]  # fmt: skip
+    return {result.kind: result for result in made}
+
+
+SAMPLED = ("Certificate", "ImplantRecovery", "LatentDashboard", "LensGrid", "LensTrajectory",
+           "SAEEvaluation", "SAERun")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+def test_a_result_shows_itself_and_text_in_it_is_inert(name: str) -> None:
+    result = samples()[name]
+    frame = result.to_frame()
+    assert isinstance(frame, pd.DataFrame)
+    assert len(frame)
+    assert all(isinstance(v, (int, float)) for v in result.summary().values())
+    assert result.summary()
+    line = repr(result)
+    assert line.startswith(f"{result.kind}(")
+    assert "\n" not in line
+    assert len(line) < 500
+    if result.kind not in NO_PICTURE:
+        assert isinstance(result.plot(), go.Figure)
+    assert is_inert(result._repr_html_())
+    assert result.kind in Reader(result._repr_html_()).text
+
+
+def test_the_check_sees_markup_that_pandas_would_let_through() -> None:
+    frame = pd.DataFrame({"text": [NASTY]})
+    assert not is_inert(frame.to_html(escape=False))
+    assert not is_inert("<td onclick='x'>a</td>")
+    assert not is_inert("<td>\x1b</td>")
+
+
+def test_a_table_keeps_what_the_text_said() -> None:
+    from lensbench.plots.tables import html_table
+
+    frame = pd.DataFrame({"<b>column</b>": [NASTY, "plain"], "n": [1, np.float32(0.25)]})
+    frame.attrs["units"] = {"n": "<i>nats</i>"}
+    source = html_table(frame, caption=NASTY)
+    assert is_inert(source)
+    text = Reader(source).text
+    assert "<script>alert(1)</script>&\"'" in text
+    assert "␀␛[31m[U+202E]txt↵" in text
+    assert "<b>column</b>" in text
+    assert "<i>nats</i>" in text
+
+
+def test_long_frames_are_cut_and_say_so() -> None:
+    from lensbench.plots.tables import html_table
+
+    text = Reader(html_table(pd.DataFrame({"a": range(1000)}), max_rows=5)).text
+    assert "1,000 rows, the first 5 shown" in text
