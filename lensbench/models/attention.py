@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lensbench.models.session import ACTIVE, Session
+from lensbench.models.session import ACTIVE
 
 SDPA, EAGER = "lensbench", "lensbench_eager"
 """Names in the registries: untapped layers run transformers' sdpa, or the open computation."""
@@ -41,7 +41,7 @@ def _sdpa_based(
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
     session = ACTIVE.get()
-    tapped = session is not None and session.tapped_layer(module) is not None
+    tapped = session is not None and session.tapped_place(module) is not None
     if tapped or kwargs.get("softcap") is not None:
         return _open_attention(module, query, key, value, attention_mask, **kwargs)
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -58,44 +58,54 @@ def _open_attention(
     dropout: float = 0.0,
     scaling: float | None = None,
     softcap: float | None = None,
+    position_bias: Tensor | None = None,
+    s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Attention with every intermediate in the open; q, k, v are ``[batch head pos d_head]``."""
+    """Attention with every intermediate in the open; q, k, v are ``[batch head pos d_head]``.
+
+    ``position_bias`` is T5's, added to the scores; ``s_aux`` are gpt-oss' sinks, one score per head
+    that takes its share of the softmax and has no value: rows of the pattern then sum to less
+    than 1.
+    """
     session = ACTIVE.get()
-    layer = None if session is None else session.tapped_layer(module)
-    if session is not None and layer is not None:
-        query = _tap(session, "attn.q", layer, query)
-        key = _tap(session, "attn.k", layer, key)
-        value = _tap(session, "attn.v", layer, value)
+    place = None if session is None else session.tapped_place(module)
+
+    def show(part: str, x: Tensor, *, heads_first: bool = False) -> Tensor:
+        if session is None or place is None or place.key(part) not in session.keys:
+            return x
+        if heads_first:
+            return session.tap(place.key(part), x)
+        return session.tap(place.key(part), x.transpose(1, 2)).transpose(1, 2)
+
+    query, key, value = show("q", query), show("k", key), show("v", value)
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = (t.repeat_interleave(groups, dim=1) for t in (key, value))
     scores = query @ key.mT * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if position_bias is not None:
+        scores = scores + position_bias
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
     mask = _additive(module, attention_mask, scores)
     if mask is not None:
         scores = scores + mask
-    if session is not None and layer is not None:
-        scores = _tap(session, "attn.scores", layer, scores, heads_first=True)
-    pattern = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
+    scores = show("scores", scores, heads_first=True)
+    pattern = _softmax(scores, s_aux).to(query.dtype)
     pattern = F.dropout(pattern, p=dropout, training=module.training)
-    if session is not None and layer is not None:
-        pattern = _tap(session, "attn.pattern", layer, pattern, heads_first=True)
+    pattern = show("pattern", pattern, heads_first=True)
     z = (pattern @ value).transpose(1, 2).contiguous()
-    if session is not None and ("attn.z", layer) in session.keys:
-        z = session.tap(("attn.z", layer), z)
+    if session is not None and place is not None and place.key("z") in session.keys:
+        z = session.tap(place.key("z"), z)
     return z, pattern
 
 
-def _tap(
-    session: Session, name: str, layer: int, x: Tensor, *, heads_first: bool = False
-) -> Tensor:
-    if (name, layer) not in session.keys:
-        return x
-    if heads_first:
-        return session.tap((name, layer), x)
-    return session.tap((name, layer), x.transpose(1, 2)).transpose(1, 2)
+def _softmax(scores: Tensor, sinks: Tensor | None) -> Tensor:
+    """Softmax over the keys, in fp32; with sinks over the keys and one sink per head."""
+    if sinks is None:
+        return scores.softmax(-1, dtype=torch.float32)
+    extra = sinks.reshape(1, -1, 1, 1).expand(*scores.shape[:3], 1).to(scores.dtype)
+    return torch.cat((scores, extra), dim=-1).softmax(-1, dtype=torch.float32)[..., :-1]
 
 
 def _additive(module: nn.Module, mask: Tensor | None, scores: Tensor) -> Tensor | None:

@@ -103,6 +103,12 @@ class Shape:
     d_mlp: int
     d_vocab: int
     n_ctx: int
+    d_head_v: int = 0
+    """Width of a head of values and z; that of queries and keys where it is 0."""
+    n_experts: int = 0
+    top_k: int = 0
+    """Experts per token."""
+    d_ssm_params: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,8 @@ def generate(
         raise ConfigError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
     if not temperature >= 0:
         raise ConfigError(f"temperature must be >= 0, got {temperature}")
-    if prompt.mask is not None and not bool(prompt.mask[:, -1].all()):
+    two = trunk.architecture.two_stacks
+    if not two and prompt.mask is not None and not bool(prompt.mask[:, -1].all()):
         raise ConfigError(
             "generation needs prompts padded on the left; pass a list of unpadded lists"
         )
@@ -62,7 +63,8 @@ def generate(
                 alive[row] = token not in stops
         if not any(alive):
             break
-        step, past = Tokens(chosen[:, None].to(prompt.ids.device)), out.past
+        new_ids, past = chosen[:, None].to(prompt.ids.device), out.past
+        step = replace(prompt, decoder_ids=new_ids) if two else Tokens(new_ids)
     return new
 
 
@@ -75,9 +77,9 @@ def _choose(logits: Tensor, temperature: float, rng: torch.Generator) -> Tensor:
 
 def _absolute(plan: Plan, prompt: Tokens) -> Plan:
     """Negative positions as positions of each row's prompt."""
-    lengths = prompt.real.sum(1).tolist()
     edits: list[Edit] = []
     for edit in plan.edits:
+        lengths = _lengths(edit, prompt)
         if edit.positions is None or min(edit.positions) >= 0:
             edits.append(edit)
             continue
@@ -101,5 +103,14 @@ def _from_start(positions: Sequence[int], length: int) -> tuple[int, ...]:
 
 
 def _beyond(plan: Plan, prompt: Tokens) -> bool:
-    shortest = int(prompt.real.sum(1).min())
-    return any(max(e.positions) >= shortest for e in plan.edits if e.positions is not None)
+    return any(
+        max(e.positions) >= min(_lengths(e, prompt)) for e in plan.edits if e.positions is not None
+    )
+
+
+def _lengths(edit: Edit, prompt: Tokens) -> list[int]:
+    """Tokens per row of the text that an edit's positions count: the encoder's or the decoder's."""
+    inside = edit.site.name in ("xattn.k", "xattn.v") or edit.site.stack == "encoder"
+    if prompt.decoder_ids is None or inside:
+        return prompt.real.sum(1).tolist()
+    return [prompt.decoder_ids.shape[1]] * prompt.n_rows

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lensbench.errors import ConfigError
 from lensbench.models import attention
 from lensbench.models.base import Forward, Model, ModelCard, Past
+from lensbench.models.families import architecture_of
 from lensbench.models.generation import generate
 from lensbench.models.layout import Layout
 from lensbench.models.sweep import run_many
@@ -40,8 +41,9 @@ class NativeModel(Model):
         self.layout = Layout(module, tokenizer)
         _open_attention(module)
         if module not in _TAPS:
-            _TAPS[module] = Taps(module, self.layout.family, card.n_heads)
-        self.trunk = Trunk(module, _TAPS[module], card.n_layers)
+            opened = self.layout.architecture.interface
+            _TAPS[module] = Taps(module, self.layout.architecture, card.n_heads, opened=opened)
+        self.trunk = Trunk(module, _TAPS[module], card.n_layers, card.n_ctx)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "NativeModel":
         """A model of its own around a copy of the module, with hooks of its own."""
@@ -121,9 +123,17 @@ class NativeModel(Model):
         seed: int = 0,
         stop_ids: Sequence[int] | None = None,
     ) -> list[list[int]]:
+        if not self.layout.architecture.causal:
+            raise ConfigError(
+                f"a {self.layout.kind} model is an encoder and generates nothing; run, run_many, "
+                "capture and edits work on it"
+            )
         prompt = self.layout.batch(tokens, self.device)
         self.layout.check_plan(plan)
-        room = self.card.n_ctx - int(prompt.real.sum(1).max())
+        length = int(prompt.real.sum(1).max())
+        if prompt.decoder_ids is not None:
+            length = prompt.decoder_ids.shape[1]
+        room = self.card.n_ctx - length
         if self.card.n_ctx and max_new_tokens > room:
             raise ConfigError(
                 f"{max_new_tokens} new tokens do not fit; the context has room for {room}"
@@ -152,6 +162,11 @@ class NativeModel(Model):
         mask: Bool[Tensor, "batch pos"] | None = None,
         grad: bool = False,
     ) -> tuple[Float[Tensor, "batch pos d_model"], Past | None]:
+        if self.layout.architecture.two_stacks:
+            raise ConfigError(
+                f"run_layers runs a single stack; a {self.layout.kind} model has an encoder and a "
+                "decoder. Use run with edits at encoder.blocks.<L> or decoder.blocks.<L>"
+            )
         if not 0 <= start < stop <= self.n_layers:
             raise ConfigError(f"blocks {start}..{stop} are not a range within 0..{self.n_layers}")
         for name, given in (("positions", positions), ("mask", mask)):
@@ -205,6 +220,6 @@ def _open_attention(module: Any) -> None:
     current = module.config._attn_implementation
     if current in (attention.SDPA, attention.EAGER):
         return
-    if getattr(module, "_supports_attention_backend", False):
+    if architecture_of(module.config).interface:
         _OWN_ATTENTION[module] = current
         module.set_attn_implementation(attention.EAGER if current == "eager" else attention.SDPA)

@@ -1,17 +1,18 @@
 """What a model has: its sites, their widths, and the checks of what a user asks of it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lensbench.errors import ConfigError, UnknownNameError, UnknownSiteError
-from lensbench.models.families import Family, family_of, shape_of
-from lensbench.models.session import ATTENTION_KEYS
+from lensbench.models.families import Architecture, architecture_of, shape_of
+from lensbench.models.inventory import sites_of, width_of
 from lensbench.padding import PaddingTokens
 from lensbench.plan import Plan
-from lensbench.sites import SITES, Site
+from lensbench.sites import Site
 from lensbench.tokens import Tokens, TokensLike, as_tokens
 
 
@@ -19,38 +20,44 @@ class Layout:
     """Sites and sizes of one transformers model, and the refusal of what does not fit them."""
 
     def __init__(self, module: Any, tokenizer: Any) -> None:
-        self.family: Family = family_of(module.config)
-        self.shape = shape_of(module.config)
+        self.config: Any = module.config
+        self.architecture: Architecture = architecture_of(self.config)
+        self.shapes = {s: shape_of(self.config, s) for s in self.architecture.stacks}
+        self.shape = self.shapes[self.architecture.main]
+        self.family = self.architecture.stacks[self.architecture.main]
         self.embedding: nn.Embedding = module.get_input_embeddings()
-        self.kind = str(module.config.model_type)
+        self.kind = str(self.config.model_type)
         self._padding = PaddingTokens.of(tokenizer)
-        absent = {"resid_mid"} if self.family.parallel else set[str]()
-        if self.family.gate is None and not self.family.fused:
-            absent.add("mlp.gate")
-        if not getattr(module, "_supports_attention_backend", False):
-            absent |= ATTENTION_KEYS - {"attn.z"}  # z is read at the output projection
-        self.sites = self._list_sites(absent)
+        self.sites = sites_of(module, self.architecture)
         self._known = frozenset(self.sites)
-
-    def _list_sites(self, absent: set[str]) -> tuple[Site, ...]:
-        found: list[Site] = []
-        for name, spec in SITES.items():
-            if name not in absent:
-                layers = range(self.shape.n_layers)
-                found += [Site(name, i) for i in layers] if spec.layered else [Site(name)]
-        return tuple(sorted(found))
 
     def known(self, site: str | Site) -> Site:
         """The site, if this model has it; UnknownSiteError says what it has instead."""
         parsed = Site.parse(site)
         if parsed in self._known:
             return parsed
-        if parsed.layer is not None and parsed.layer >= self.shape.n_layers:
-            why = f"This model has layers 0..{self.shape.n_layers - 1}."
-        else:
-            why = f"A {self.kind} model does not have it."
-        names = {s.name if s.layer is None else f"blocks.<L>.{s.name}" for s in self._known}
-        raise UnknownSiteError(str(parsed), known=sorted(names), hint=why)
+        names = {str(replace(s, layer=0)) if s.layer else str(s) for s in self._known}
+        listed = sorted(name.replace("blocks.0.", "blocks.<L>.") for name in names)
+        raise UnknownSiteError(str(parsed), known=listed, hint=self._why_not(parsed))
+
+    def _why_not(self, site: Site) -> str:
+        if site.stack not in self.shapes and site.name != "embed":
+            stacks = " and ".join(f"{s}.blocks.<L>" if s else "blocks.<L>" for s in self.shapes)
+            return f"The sites of a {self.kind} model are named {stacks}."
+        shape = self.shapes.get(site.stack, self.shape)
+        if site.layer is not None and site.layer >= shape.n_layers:
+            return f"This model has layers 0..{shape.n_layers - 1}."
+        elsewhere = sorted(
+            s.layer for s in self._known if s.name == site.name and s.layer is not None
+        )
+        if elsewhere:
+            return f"Of this model's layers, those that have it are {elsewhere}."
+        if site.name.startswith("attn.") and not self.architecture.interface:
+            return (
+                f"The attention of {self.kind} does not go through transformers' attention "
+                "interface, so only attn.z of it can be reached."
+            )
+        return f"A {self.kind} model does not have it."
 
     def wanted(self, capture: str | Site | Sequence[str | Site], logits: str) -> list[Site]:
         """The sites to capture, one or many; an unknown mode of logits is refused with them."""
@@ -61,17 +68,9 @@ class Layout:
 
     def width(self, site: str | Site) -> int:
         """Size of the last axis; 0 where it is the number of keys."""
-        name = self.known(site).name
-        if name in ("attn.scores", "attn.pattern"):
-            return 0
-        if name.endswith(".scale"):
-            return 1
-        if name.startswith("attn."):
-            return self.shape.d_head
-        if name == "embed":
-            return int(self.embedding.weight.shape[1])
-        kind = name.split(".")[0]
-        return {"mlp": self.shape.d_mlp, "logits": self.shape.d_vocab}.get(kind, self.shape.d_model)
+        known = self.known(site)
+        shape = self.shapes.get(known.stack, self.shape)
+        return width_of(known, shape, int(self.embedding.weight.shape[1]))
 
     def check_plan(self, plan: Plan) -> None:
         """Refuse sites and layers this model has not."""
@@ -92,13 +91,61 @@ class Layout:
         batch = as_tokens(tokens, pad_id=self._padding.own)
         if batch.mask is None:
             self._padding.refuse_bare(batch.ids)
-        batch = batch.to(device)
-        low, high = (int(t) for t in batch.ids.aminmax())
+        elif self.architecture.right_padded:
+            batch = self._on_the_right(batch, ours=not isinstance(tokens, Tokens))
+        if self.architecture.recurrent and batch.n_rows == 1 and not bool(batch.real.all()):
+            raise ConfigError(
+                f"a single padded row: {self.kind} heeds a mask only in a batch of several rows; "
+                "pass the row without its padding"
+            )
+        batch = self._with_decoder(batch).to(device)
+        for ids in (batch.ids, batch.decoder_ids):
+            self._check_ids(ids)
+        return batch
+
+    def _check_ids(self, ids: Tensor | None) -> None:
+        if ids is None:
+            return
+        low, high = (int(t) for t in ids.aminmax())
         if low < 0 or high >= self.shape.d_vocab:
             wrong = low if low < 0 else high
             raise ConfigError(f"token id {wrong} is outside the vocabulary of {self.shape.d_vocab}")
-        if self.shape.n_ctx and batch.n_pos > self.shape.n_ctx:
+        if self.shape.n_ctx and ids.shape[1] > self.shape.n_ctx:
             raise ConfigError(
-                f"{batch.n_pos} tokens are more than the context of {self.shape.n_ctx}"
+                f"{ids.shape[1]} tokens are more than the context of {self.shape.n_ctx}"
+            )
+
+    def _on_the_right(self, batch: Tokens, *, ours: bool) -> Tokens:
+        """The same rows with their padding on the right."""
+        real = batch.real
+        if bool(real[:, 0].all()):
+            return batch
+        if not ours:
+            raise ConfigError(
+                f"padding on the left: {self.kind} counts positions from the first column; pad on "
+                "the right, or pass a list of unpadded lists"
+            )
+        order = real.long().argsort(dim=1, descending=True, stable=True)
+        return replace(batch, ids=batch.ids.gather(1, order), mask=real.gather(1, order))
+
+    def _with_decoder(self, batch: Tokens) -> Tokens:
+        """Give a decoder its start token where it was given nothing; refuse ids for no decoder."""
+        if not self.architecture.two_stacks:
+            if batch.decoder_ids is not None:
+                raise ConfigError(f"decoder_ids were given, but a {self.kind} model has no decoder")
+            return batch
+        given = batch.decoder_ids
+        if given is None:
+            start = self.config.decoder_start_token_id
+            if start is None:
+                raise ConfigError(
+                    "the model's config names no decoder_start_token_id; pass "
+                    "Tokens(ids, mask, decoder_ids)"
+                )
+            return replace(batch, decoder_ids=torch.full((batch.n_rows, 1), int(start)))
+        if given.ndim != 2 or given.shape[0] != batch.n_rows or given.shape[1] == 0:
+            raise ConfigError(
+                f"decoder_ids must be [batch, pos] with {batch.n_rows} rows, got "
+                f"{list(given.shape)}"
             )
         return batch

@@ -17,7 +17,7 @@ from torch import nn
 from lensbench.devices import as_device
 from lensbench.errors import ConfigError, DamagedDataError, MissingDataError, UnknownNameError
 from lensbench.models.base import Model, ModelCard
-from lensbench.models.families import family_of, shape_of
+from lensbench.models.families import architecture_of, shape_of
 from lensbench.models.hub import check_hub
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -86,7 +86,7 @@ def _finish(
 ) -> Model:
     from lensbench.models.huggingface import NativeModel
 
-    family_of(module.config)  # refuse before hashing the weights
+    main = architecture_of(module.config).main  # refuse before hashing the weights
     name, revision, source = called
     card = ModelCard(
         name=name,
@@ -95,7 +95,7 @@ def _finish(
         dtype=str(next(module.parameters()).dtype).removeprefix("torch."),
         fingerprint=fingerprint(module),
         source=source,
-        **vars(shape_of(module.config)),
+        **vars(shape_of(module.config, main)),
     )
     model = NativeModel(module, card, tokenizer)
     if certify is None:
@@ -155,13 +155,16 @@ def _from_disk(
 
 def _quiet_load(where: str, **options: Any) -> Any:
     """``from_pretrained`` without its progress bar: stderr is for our own progress."""
-    from transformers import AutoModelForCausalLM
+    import transformers
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        return AutoModelForCausalLM.from_pretrained(where, **options)
+        told = {k: v for k, v in options.items() if k == "revision"}
+        config = transformers.AutoConfig.from_pretrained(where, **told)
+        opener = getattr(transformers, f"AutoModelFor{architecture_of(config).auto}")
+        return opener.from_pretrained(where, config=config, **options)
     finally:
         if shown:
             logging.enable_progress_bar()

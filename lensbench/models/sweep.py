@@ -47,7 +47,8 @@ def run_many(
         )
     if any(edit.rows is not None for plan in plans for edit in plan.edits):
         raise ConfigError("plans of run_many must not name rows: plan i is row i")
-    chunks = _chunks(n_layers, plans, batch_size)
+    # An encoder's blocks come before the decoder's first, so with two stacks nothing is shared.
+    chunks = _chunks(0 if trunk.architecture.two_stacks else n_layers, plans, batch_size)
     prefix, cost = _prefix(trunk, tokens, chunks, capture)
     logits: list[Tensor | None] = [None] * len(plans)
     acts: dict[Site, list[Tensor]] = {site: [torch.empty(0)] * len(plans) for site in capture}
@@ -67,7 +68,7 @@ def _chunks(n_layers: int, plans: Sequence[Plan], batch_size: int) -> list[_Chun
     def start(plan: Plan) -> int:
         layers = [n_layers if (f := plan.first_layer()) is None else f, *plan.skips]
         layers.append(n_layers if plan.stop is None else plan.stop)
-        return min(*layers, n_layers - 1)
+        return max(min(*layers, n_layers - 1), 0)
 
     order = sorted(
         range(len(plans)),
@@ -139,8 +140,10 @@ def _run_chunk(
 
 
 def _rows(tokens: Tokens, members: Sequence[int]) -> Tokens:
-    if tokens.n_rows == 1:
-        mask = None if tokens.mask is None else tokens.mask.expand(len(members), -1)
-        return Tokens(tokens.ids.expand(len(members), -1), mask)
-    index = torch.tensor(members, device=tokens.ids.device)
-    return Tokens(tokens.ids[index], None if tokens.mask is None else tokens.mask[index])
+    chosen = [0] * len(members) if tokens.n_rows == 1 else list(members)
+    index = torch.tensor(chosen, device=tokens.ids.device)
+
+    def pick(x: Tensor | None) -> Tensor | None:
+        return None if x is None else x[index]
+
+    return Tokens(tokens.ids[index], pick(tokens.mask), pick(tokens.decoder_ids))

@@ -1,217 +1,138 @@
-"""Persistent hooks on an untouched transformers module.
+"""Persistent hooks on an untouched transformers module: which hook stands where.
 
-Each hook knows its site and asks the active session whether it is wanted; without a session it
-returns at once. Blocks get a replaceable ``forward``, because no hook can keep a module from
-running; everything else is an ordinary forward hook. Weights, modules and names stay as they were.
+Blocks (and experts) get a replaceable ``forward``, because no hook can keep a module from running;
+everything else is an ordinary forward hook. Weights, modules and names stay as they were.
 """
 
-import copy
-from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from lensbench.models.families import Family, submodule
-from lensbench.models.session import ACTIVE, Key, Session, first, replace_first
-
-
-class BlockForward:
-    """A block's ``forward`` that the active session may skip, start at, or stop after."""
-
-    def __init__(self, owner: "Taps", layer: int, original: Callable[..., Any]) -> None:
-        self.owner, self.layer, self.original = owner, layer, original
-
-    def __call__(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Run the block under the session, or plainly when there is none."""
-        session = self.owner.session()
-        if session is None:
-            return self.original(hidden_states, *args, **kwargs)
-        return session.block(self.layer, self.original, hidden_states, args, kwargs)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., Any]:
-        """A copied model gets its plain forward back."""
-        return copy.deepcopy(self.original, memo)
+from lensbench.models import hooks
+from lensbench.models.families import Architecture, Cross, Family, StateSpace, blocks_of, part
+from lensbench.models.hooks import session_of
+from lensbench.models.mixture import hook_experts
+from lensbench.models.session import Key, Place
+from lensbench.models.streams import BlockForward, added, seen
 
 
 class Taps:
     """All hooks of one module, made once."""
 
-    def __init__(self, module: nn.Module, family: Family, n_heads: int) -> None:
-        self.family, self._n_heads = family, n_heads
-        self._open_attention = bool(getattr(module, "_supports_attention_backend", False))
-        blocks = submodule(module, family.blocks)
-        self.attention = {id(submodule(b, family.attn)): i for i, b in enumerate(blocks.children())}
+    def __init__(
+        self, module: nn.Module, architecture: Architecture, n_heads: int, *, opened: bool
+    ) -> None:
+        self.architecture, self._n_heads, self._opened = architecture, n_heads, opened
+        self.attention: dict[int, Place] = {}
         embedding = module.get_input_embeddings()  # pyright: ignore[reportCallIssue] - transformers
         embedding.register_forward_hook(self._embed)
-        for layer, block in enumerate(blocks.children()):
-            self._tap_block(layer, block)
-        norm = submodule(module, family.final_norm)
-        norm.register_forward_hook(self._norm(("ln_final.scale", None), norm))
-        norm.register_forward_hook(self._output(("ln_final", None)))
+        for stack, family in architecture.stacks.items():
+            for layer, block in enumerate(blocks_of(module, family)):
+                self._tap_block(family, layer, stack, block)
+            if family.final_norm is not None:
+                norm = module.get_submodule(family.final_norm)
+                self._tap_norm(norm, ("ln_final.scale", None, stack))
+                self._tap_output(norm, ("ln_final", None, stack))
 
-    def session(self) -> Session | None:
-        """The active session, when it is one of this module."""
-        session = ACTIVE.get()
-        return session if session is not None and session.owner is self else None
+    def _tap_block(self, family: Family, layer: int, stack: str, block: nn.Module) -> None:
+        block.forward = BlockForward(self, family, layer, stack, block)
+        self._tap_norm(part(block, family.ln1), ("ln1.scale", layer, stack))
+        self._tap_norm(part(block, family.ln2), ("ln2.scale", layer, stack))
+        if family.ssm is not None:
+            self._tap_ssm(family.ssm, layer, stack, block)
+            return
+        self._tap_attention(family, layer, stack, block)
+        if family.cross is not None:
+            self._tap_cross(family, family.cross, layer, stack, block)
+        self._tap_mlp(family, layer, stack, block)
+        if family.moe is not None:
+            hook_experts(self, layer, stack, block, family.moe)
 
-    def _tap_block(self, layer: int, block: nn.Module) -> None:
-        family = self.family
-        block.forward = BlockForward(self, layer, block.forward)
-        for name, path in (("ln1.scale", family.ln1), ("ln2.scale", family.ln2)):
-            norm = submodule(block, path)
-            norm.register_forward_hook(self._norm((name, layer), norm))
-        submodule(block, family.attn_out).register_forward_hook(self._attn_out(layer))
-        if not self._open_attention:
-            submodule(block, family.o_proj).register_forward_pre_hook(self._z(layer))
-        if not family.parallel:
-            submodule(block, family.ln2).register_forward_pre_hook(self._resid_mid(layer))
-        if family.fused:
-            submodule(block, family.up).register_forward_hook(self._gate_and_up(layer))
+    def _tap_attention(self, family: Family, layer: int, stack: str, block: nn.Module) -> None:
+        place = Place("attn", layer, stack)
+        self.attention[id(part(block, family.attn))] = place
+        if not self._opened:
+            projection = block.get_submodule(family.o_proj)
+            projection.register_forward_pre_hook(self._z(place.key("z")))
+        mid: Key | None = None if family.parallel else ("resid_mid", layer, stack)
+        through = None if family.mid_out is not None else mid
+        out = added(self, ("attn_out", layer, stack), through, "resid_pre", view=family.flat_mlp)
+        block.get_submodule(family.attn_out).register_forward_hook(out)
+        if mid is None:
+            return
+        if family.mid_out is not None:
+            self._tap_output(block.get_submodule(family.mid_out), mid)
+            return
+        reader = family.cross.ln if family.cross is not None else family.mid_in or family.ln2
+        assert reader is not None  # a block that is not parallel has a norm before its MLP
+        keep = family.cross is not None
+        block.get_submodule(reader).register_forward_pre_hook(seen(self, mid, keep=keep))
+
+    def _tap_cross(
+        self, family: Family, cross: Cross, layer: int, stack: str, block: nn.Module
+    ) -> None:
+        self.attention[id(part(block, cross.attn))] = Place("xattn", layer, stack)
+        self._tap_norm(part(block, cross.ln), ("xln.scale", layer, stack))
+        mid: Key = ("resid_xmid", layer, stack)
+        through = None if cross.mid_out is not None else mid
+        out = added(self, ("xattn_out", layer, stack), through, "resid_mid", view=False)
+        block.get_submodule(cross.out).register_forward_hook(out)
+        if cross.mid_out is not None:
+            self._tap_output(block.get_submodule(cross.mid_out), mid)
+        elif family.ln2 is not None:
+            reader = block.get_submodule(family.ln2)
+            reader.register_forward_pre_hook(seen(self, mid, keep=False))
+
+    def _tap_mlp(self, family: Family, layer: int, stack: str, block: nn.Module) -> None:
+        up, gate = part(block, family.up), part(block, family.gate)
+        if up is not None and family.fused:
+            keys: tuple[Key, Key] = (("mlp.gate", layer, stack), ("mlp.up", layer, stack))
+            up.register_forward_hook(hooks.halves(self, *keys))
         else:
-            submodule(block, family.up).register_forward_hook(self._output(("mlp.up", layer)))
-        if family.gate is not None:
-            submodule(block, family.gate).register_forward_hook(self._output(("mlp.gate", layer)))
-        submodule(block, family.down).register_forward_pre_hook(self._input(("mlp.post", layer)))
-        submodule(block, family.mlp_out).register_forward_hook(self._output(("mlp_out", layer)))
+            self._tap_output(up, ("mlp.up", layer, stack))
+            self._tap_output(gate, ("mlp.gate", layer, stack))
+        down = part(block, family.down)
+        if down is not None:
+            down.register_forward_pre_hook(hooks.entry(self, ("mlp.post", layer, stack)))
+        hook = hooks.output(self, ("mlp_out", layer, stack), copied=family.in_place)
+        block.get_submodule(family.mlp_out).register_forward_hook(hook)
+
+    def _tap_ssm(self, paths: StateSpace, layer: int, stack: str, block: nn.Module) -> None:
+        keys: tuple[Key, Key] = (("ssm.in", layer, stack), ("ssm.gate", layer, stack))
+        block.get_submodule(paths.in_proj).register_forward_hook(hooks.halves(self, *keys))
+        self._tap_output(block.get_submodule(paths.x_proj), ("ssm.params", layer, stack))
+        post = hooks.entry(self, ("ssm.post", layer, stack))
+        block.get_submodule(paths.out_proj).register_forward_pre_hook(post)
+        self._tap_output(block.get_submodule(paths.mixer), ("ssm_out", layer, stack))
+
+    def _tap_norm(self, module: nn.Module | None, key: Key) -> None:
+        if module is not None:
+            module.register_forward_hook(hooks.norm(self, key, module))
+
+    def _tap_output(self, module: nn.Module | None, key: Key) -> None:
+        if module is not None:
+            module.register_forward_hook(hooks.output(self, key))
 
     def _embed(self, module: nn.Module, args: Any, out: Tensor) -> Tensor | None:
         del module, args
-        session = self.session()
+        session = session_of(self)
         if session is None:
             return None
         if session.grad and not out.requires_grad:
             out = out.requires_grad_()  # frozen weights: gradients still need a leaf
-        return session.tap(("embed", None), out) if ("embed", None) in session.keys else out
+        key: Key = ("embed", None, "")
+        return session.tap(key, out) if key in session.keys else out
 
-    def _output(self, key: Key) -> Callable[..., Any]:
-        def hook(module: nn.Module, args: Any, out: Any) -> Any:
-            del module, args
-            session = self.session()
-            if session is None or key not in session.keys:
-                return None
-            return replace_first(out, _in_site_layout(session, key, first(out)))
-
-        return hook
-
-    def _input(self, key: Key) -> Callable[..., Any]:
-        def hook(module: nn.Module, args: tuple[Tensor, ...]) -> Any:
-            del module
-            session = self.session()
-            if session is None or key not in session.keys:
-                return None
-            return (_in_site_layout(session, key, args[0]), *args[1:])
-
-        return hook
-
-    def _norm(self, key: Key, norm: nn.Module) -> Callable[..., Any]:
-        """The denominator s of y = (x - mean) / s * weight + bias; writing s' scales by s / s'."""
-
-        def hook(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor | None:
-            del module
-            session = self.session()
-            if session is None or key not in session.keys:
-                return None
-            scale = _denominator(norm, args[0]).to(out.dtype)
-            reading = key not in session.edits
-            if reading and session.grad:  # a leaf through which the output flows as well
-                scale = scale.detach().requires_grad_()
-            edited = _in_site_layout(session, key, scale)
-            if reading and not session.grad:
-                return None
-            if reading:
-                scale = scale.detach()
-            bias = getattr(norm, "bias", None)
-            shift = 0 if bias is None else bias
-            return (out - shift) * (scale / edited) + shift
-
-        return hook
-
-    def _attn_out(self, layer: int) -> Callable[..., Any]:
-        """``attn_out``, and the writing of ``resid_mid``: the change goes through attn_out.
-
-        A block adds attn_out to its own copy of resid_pre, which no hook can reach; so an edited
-        resid_mid is handed over as attn_out' = resid_mid' - resid_pre. So is one whose gradient is
-        wanted where the block goes on with another view of it.
-        """
-        out_key, mid_key = ("attn_out", layer), ("resid_mid", layer)
-
-        def hook(module: nn.Module, args: Any, out: Any) -> Any:
-            del module, args
-            session = self.session()
-            if session is None:
-                return None
-            through = mid_key in session.keys and (
-                mid_key in session.edits or (session.grad and self.family.flat_mlp)
-            )
-            if out_key not in session.keys and not through:
-                return None
-            x = first(out)
-            if out_key in session.keys:
-                x = session.tap(out_key, x)
-            if through and session.resid_pre is not None:
-                x = session.tap(mid_key, session.resid_pre + x) - session.resid_pre
-            return replace_first(out, x)
-
-        return hook
-
-    def _z(self, layer: int) -> Callable[..., Any]:
+    def _z(self, key: Key) -> hooks.Hook:
         """``attn.z`` at the input of the output projection, for families without the interface."""
-        key: Key = ("attn.z", layer)
 
         def hook(module: nn.Module, args: tuple[Tensor, ...]) -> Any:
             del module
-            session = self.session()
+            session = session_of(self)
             if session is None or key not in session.keys:
                 return None
-            x = args[0]
-            heads = x.view(
-                -1, session.columns.positions.shape[1], self._n_heads, x.shape[-1] // self._n_heads
-            )
+            x, n = args[0], self._n_heads
+            heads = x.view(-1, session.grids[key[2]].width, n, x.shape[-1] // n)
             return (session.tap(key, heads).reshape(x.shape), *args[1:])
 
         return hook
-
-    def _resid_mid(self, layer: int) -> Callable[..., Any]:
-        """Reading ``resid_mid`` where the norm before the MLP reads it."""
-        key: Key = ("resid_mid", layer)
-
-        def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            del module
-            session = self.session()
-            if session is not None and key in session.keys and key in session.waiting:
-                _in_site_layout(session, key, args[0])
-
-        return hook
-
-    def _gate_and_up(self, layer: int) -> Callable[..., Any]:
-        gate_key, up_key = ("mlp.gate", layer), ("mlp.up", layer)
-
-        def hook(module: nn.Module, args: Any, out: Tensor) -> Tensor | None:
-            del module, args
-            session = self.session()
-            if session is None or not {gate_key, up_key} & session.keys:
-                return None
-            gate, up = out.chunk(2, dim=-1)
-            gate = session.tap(gate_key, gate) if gate_key in session.keys else gate
-            up = session.tap(up_key, up) if up_key in session.keys else up
-            return torch.cat((gate, up), dim=-1)
-
-        return hook
-
-
-def _in_site_layout(session: Session, key: Key, x: Tensor) -> Tensor:
-    """Tap ``x`` as ``batch pos d``; OPT flattens batch and position before its MLP."""
-    if x.ndim != 2:
-        return session.tap(key, x)
-    shaped = x.view(-1, session.columns.positions.shape[1], x.shape[-1])
-    return session.tap(key, shaped).reshape(x.shape)
-
-
-def _denominator(norm: nn.Module, x: Tensor) -> Tensor:
-    """sqrt(var + eps) of a LayerNorm, sqrt(mean(x^2) + eps) of an RMSNorm; ``[..., 1]``, fp32."""
-    x = x.float()
-    eps = float(getattr(norm, "variance_epsilon", None) or getattr(norm, "eps", 0.0))
-    if isinstance(norm, nn.LayerNorm):
-        return (x.var(-1, keepdim=True, unbiased=False) + eps).sqrt()
-    return (x.pow(2).mean(-1, keepdim=True) + eps).sqrt()

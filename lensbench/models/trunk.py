@@ -1,30 +1,31 @@
-"""Calling a transformers trunk inside a session, and its unembedding.
+"""Calling a transformers trunk inside a session.
 
 Without a plan the numbers are those of transformers: the trunk is the model's own ``forward``. To
 start in the middle, the blocks before pass their input on and the first one that runs is handed
 another input; masks and rotary angles are still made by transformers.
 """
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lensbench.errors import ConfigError
 from lensbench.models.base import Acts, Forward, Past
 from lensbench.models.edits import Columns, apply_edits
-from lensbench.models.families import submodule
-from lensbench.models.past import open_past
-from lensbench.models.session import ACTIVE, Session, StopForward
+from lensbench.models.past import Kept, close_past, open_past
+from lensbench.models.session import ACTIVE, Grid, Scope, Session, StopForward
 from lensbench.models.taps import Taps
+from lensbench.models.unembed import Unembedding
 from lensbench.plan import Plan
 from lensbench.sites import Site
 from lensbench.tokens import Tokens
 from lensbench.types import LogitsMode
 
-_LOGITS = ("logits", None)
+_LOGITS = ("logits", None, "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,16 +49,32 @@ class Request:
     """Positions of the new tokens, where they are not counted from the mask."""
 
 
+@dataclass(frozen=True)
+class _Fed:
+    """The new tokens of the main stack, and where they stand among all tokens seen."""
+
+    ids: Tensor
+    real: Tensor
+    positions: Tensor
+    seen: int
+    kept: Kept | None
+
+    @property
+    def new(self) -> Tensor:
+        """Real tokens among the new ones."""
+        return self.real[:, self.seen :]
+
+
 class Trunk:
     """The module, its taps, and the order in which they are used."""
 
-    def __init__(self, module: Any, taps: Taps, n_layers: int) -> None:
-        self._module, self._taps, self._n_layers = module, taps, n_layers
-        self._base: nn.Module = module.base_model
-        self._head: nn.Module = module.get_output_embeddings()
-        self._final_norm = submodule(module, taps.family.final_norm)
-        self._project = getattr(getattr(self._base, "decoder", None), "project_out", None)
-        self._cap: float | None = getattr(module.config, "final_logit_softcapping", None)
+    def __init__(self, module: Any, taps: Taps, n_layers: int, n_ctx: int) -> None:
+        self._module, self._taps, self._n_layers, self._n_ctx = module, taps, n_layers, n_ctx
+        self.architecture = taps.architecture
+        self._base: Any = module.base_model
+        takes = inspect.signature(self._base.forward).parameters
+        self._takes_positions = "position_ids" in takes
+        self.unembed = Unembedding(module, self.architecture)
 
     def forward(self, request: Request) -> tuple[Forward, Tensor | None]:
         """Run a request; also the output of block ``end - 1`` where an end was asked for."""
@@ -66,107 +83,145 @@ class Trunk:
                 "the model is in training mode, so dropout would change every run; call "
                 "model.module.eval() first"
             )
+        if request.past is not None and not self.architecture.causal:
+            raise ConfigError("an encoder has no past: each position sees the whole text")
         with torch.set_grad_enabled(request.grad):
             return self._forward(request)
 
     def _forward(self, request: Request) -> tuple[Forward, Tensor | None]:
-        cache, real, seen = None, request.batch.real, 0
-        if request.past is not None:
-            cache, real, seen = open_past(request.past, real, self._running(request))
-        positions = (real.long().cumsum(1) - 1).clamp_min(0)
-        if request.positions is not None:
-            positions = torch.cat((positions[:, :seen], request.positions), dim=1)
-        self._check_room(int(positions.max()) + 1)
-        session = self._session(request, positions, real, seen)
+        fed = self._feed(request)
+        self._check_room(int(fed.positions.max()) + 1)
+        session = self._session(request, fed)
         hidden = None
-        if session.waiting or not session.stop_when_done:
-            # Without a mask, transformers takes a gap in the positions for packed sequences.
-            given = request.positions is not None or not bool(real.all())
-            mask = real.long() if given else None
-            hidden = self._call(session, request.batch.ids, mask, positions[:, seen:], cache)
-        logits = self._read(session, hidden, request)
-        if not (request.lenient or seen):
+        if session.waiting or not session.scope.stop_when_done:
+            hidden = self._call(session, request, fed)
+        logits = self._read(session, hidden, request.logits, fed.new)
+        if not (request.lenient or fed.seen):
             session.check_all_fired()
-        past = None if request.past is None else Past(cache, real)
+        past = None if fed.kept is None else close_past(fed.kept, fed.real)
         return Forward(logits, Acts(session.acts), past, session.layers_run), session.last
 
+    def _feed(self, request: Request) -> _Fed:
+        batch, kept, seen = request.batch, None, 0
+        ids, real = batch.ids, batch.real
+        if self.architecture.two_stacks:
+            assert batch.decoder_ids is not None  # Layout.batch saw to it
+            ids, real = batch.decoder_ids, torch.ones_like(batch.decoder_ids, dtype=torch.bool)
+        if request.past is not None:
+            kept, real, seen = open_past(
+                request.past, real, self._running(request), self.architecture, self._module.config
+            )
+        positions = _counted(real)
+        if request.positions is not None:
+            positions = torch.cat((positions[:, :seen], request.positions), dim=1)
+        return _Fed(ids, real, positions, seen, kept)
+
     def _check_room(self, n_tokens: int) -> None:
-        room = getattr(self._module.config, "max_position_embeddings", None)
-        if room and n_tokens > room:
+        if self._n_ctx and n_tokens > self._n_ctx:
             raise ConfigError(
-                f"{n_tokens} tokens, past ones included, exceed the context of {room}"
+                f"{n_tokens} tokens, past ones included, exceed the context of {self._n_ctx}"
             )
 
     def _running(self, request: Request) -> list[int]:
         ends = [self._n_layers if e is None else e for e in (request.end, request.plan.stop)]
         return [i for i in range(request.start, min(ends)) if i not in request.plan.skips]
 
-    def _session(self, request: Request, positions: Tensor, real: Tensor, seen: int) -> Session:
-        lenient = request.lenient or seen > 0
-        session = Session(
-            self._taps,
-            self._taps.attention,
-            request.plan,
-            request.capture,
+    def _session(self, request: Request, fed: _Fed) -> Session:
+        lenient = request.lenient or fed.seen > 0
+        new = Columns(fed.positions[:, fed.seen :], fed.new, lenient=lenient)
+        keys = Columns(fed.positions, fed.real, lenient=lenient) if fed.seen else new
+        grids = {self.architecture.main: Grid(new, keys)}
+        if self.architecture.two_stacks:
+            real = request.batch.real
+            texts = Columns(_counted(real), real, lenient=lenient)
+            grids["encoder"] = Grid(texts, texts)
+        scope = Scope(
+            main=self.architecture.main,
             n_layers=self._n_layers,
-            columns=Columns(positions[:, seen:], real[:, seen:], lenient=lenient),
-            key_columns=Columns(positions, real, lenient=lenient) if seen else None,
-            grad=request.grad,
+            start=request.start,
+            injected=request.h,
+            end=request.end,
             # A cache wants every layer's keys, whatever else is asked for.
             stop_when_done=request.logits == "none" and request.past is None and not request.end,
+            grad=request.grad,
         )
-        session.start, session.injected, session.end = request.start, request.h, request.end
-        return session
+        taps = self._taps
+        return Session(taps, taps.attention, request.plan, request.capture, grids, scope)
 
-    def _call(
-        self, session: Session, ids: Tensor, mask: Tensor | None, positions: Tensor, cache: Any
-    ) -> Tensor | None:
+    def _call(self, session: Session, request: Request, fed: _Fed) -> Tensor | None:
         """The trunk's own forward; None when the session had all it wanted before the end."""
         token = ACTIVE.set(session)
         try:
-            out = self._base(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=cache is not None,
-            )
+            if self.architecture.two_stacks:
+                return self._call_two(request.batch, fed)
+            return self._call_one(request, fed)
         except StopForward:
             return None
         finally:
             ACTIVE.reset(token)
-        return out.last_hidden_state
 
-    def _read(self, session: Session, hidden: Tensor | None, request: Request) -> Tensor | None:
+    def _call_one(self, request: Request, fed: _Fed) -> Tensor:
+        positions = fed.positions[:, fed.seen :]
+        if self.architecture.position_offset == "pad":
+            positions = positions + self._module.config.pad_token_id + 1
+        # Without a mask, transformers takes a gap in the positions for packed sequences.
+        masked = request.positions is not None or not bool(fed.real.all())
+        told = fed.new if self.architecture.recurrent else fed.real
+        options: dict[str, Any] = {"attention_mask": told.long() if masked else None}
+        if self._takes_positions:
+            options["position_ids"] = positions
+        if self.architecture.causal:
+            options[self.architecture.cache] = None if fed.kept is None else fed.kept.whole
+            options["use_cache"] = fed.kept is not None
+        return self._base(input_ids=fed.ids, **options).last_hidden_state
+
+    def _call_two(self, batch: Tokens, fed: _Fed) -> Tensor:
+        ids, mask = batch.ids, None if bool(batch.real.all()) else batch.real.long()
+        if self.architecture.own_positions:  # padding is known by its id
+            ids = ids.masked_fill(~batch.real, self._module.config.pad_token_id)
+        encoded = None if fed.kept is None else fed.kept.encoded
+        if encoded is None:
+            encoder = self._module.get_encoder()
+            encoded = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        if fed.kept is not None:
+            fed.kept.encoded = encoded
+        decoder = self._module.get_decoder()
+        return decoder(
+            input_ids=fed.ids,
+            encoder_hidden_states=encoded,
+            encoder_attention_mask=mask,
+            past_key_values=None if fed.kept is None else fed.kept.whole,
+            use_cache=fed.kept is not None,
+        ).last_hidden_state
+
+    def _read(
+        self, session: Session, hidden: Tensor | None, mode: LogitsMode, real: Tensor
+    ) -> Tensor | None:
         """Logits as asked for; where the site ``logits`` is captured, all of them are made."""
-        site, mode = session.wanted.get(_LOGITS), request.logits
+        site = session.wanted.get(_LOGITS)
         if hidden is None or (mode == "none" and site is None):
             return None
         if mode == "last" and site is None:
-            hidden = _last_real(hidden, request.batch.real)
-        logits = self.unembed_normed(hidden)
+            hidden = _last_real(hidden, real)
+        logits = self.unembed.normed(hidden)
         if _LOGITS in session.keys:
             edits = session.edits.get(_LOGITS, [])
             if mode == "last" and site is None and any(e.positions for e in edits):
                 raise ConfigError('edits of "logits" at chosen positions need logits="all"')
-            logits = apply_edits(logits, edits, session.columns, attention=False, grad=session.grad)
+            columns = session.grids[self.architecture.main].new
+            logits = apply_edits(logits, edits, columns, attention=False, grad=session.grad)
             session.waiting.discard(_LOGITS)
         if site is None:
             return logits
         session.acts[site] = logits
         if mode == "none":
             return None
-        return _last_real(logits, request.batch.real) if mode == "last" else logits
+        return _last_real(logits, real) if mode == "last" else logits
 
-    def unembed_normed(self, hidden: Tensor) -> Tensor:
-        """Logits of states that the final norm has already seen."""
-        logits = self._head(hidden)
-        return logits if self._cap is None else torch.tanh(logits / self._cap) * self._cap
 
-    def unembed(self, resid: Tensor) -> Tensor:
-        """Logits of states of the residual stream."""
-        hidden = self._final_norm(resid)
-        return self.unembed_normed(hidden if self._project is None else self._project(hidden))
+def _counted(real: Tensor) -> Tensor:
+    """Index of each token among the real tokens of its row; 0 under leading padding."""
+    return (real.long().cumsum(1) - 1).clamp_min(0)
 
 
 def _last_real(x: Tensor, real: Tensor) -> Tensor:

@@ -236,16 +236,21 @@ def test_run_layers_refuses_shapes_that_do_not_fit(model) -> None:
         model.run_layers(h, 0, 1, mask=torch.ones(1, 8, dtype=torch.bool))
 
 
-def test_without_the_attention_interface_z_remains_and_the_rest_is_refused(model) -> None:
+def test_without_the_attention_interface_z_remains_and_the_rest_is_refused(
+    model, monkeypatch
+) -> None:
     import copy
+    from dataclasses import replace
 
     import lensbench
     from lensbench.errors import UnknownSiteError
+    from lensbench.models.catalogue import ARCHITECTURES
     from lensbench.plan import Zero, edit
 
     module = copy.deepcopy(model.module)
     module.set_attn_implementation("eager")
-    module._supports_attention_backend = False
+    kind = module.config.model_type
+    monkeypatch.setitem(ARCHITECTURES, kind, replace(ARCHITECTURES[kind], interface=False))
     plain = lensbench.load_model(module, certify=False)
     assert plain.certify(fresh=True).passed
     ours = model.run(IDS, capture=["blocks.1.attn.z"], logits="none").acts["blocks.1.attn.z"]
@@ -256,7 +261,7 @@ def test_without_the_attention_interface_z_remains_and_the_rest_is_refused(model
         plain.run(IDS, plan).logits, model.run(IDS, plan).logits, rtol=0, atol=2e-3
     )
     assert float((plain.run(IDS, plan).logits - plain.run(IDS).logits).abs().max()) > 5e-3
-    with pytest.raises(UnknownSiteError, match="does not have it"):
+    with pytest.raises(UnknownSiteError, match=r"only attn\.z of it can be reached"):
         plain.run(IDS, capture=["blocks.1.attn.pattern"])
 
 

@@ -120,7 +120,7 @@ def test_unsupported_families_are_named() -> None:
     from lensbench.models.families import family_of
 
     with pytest.raises(UnknownNameError, match="model family"):
-        family_of(AutoConfig.for_model("bloom"))
+        family_of(AutoConfig.for_model("rwkv"))
     with pytest.raises(ConfigError, match="do_layer_norm_before"):
         family_of(AutoConfig.for_model("opt", do_layer_norm_before=False))
 

@@ -1,0 +1,61 @@
+"""A twin of a module: the same weights, modules of its own.
+
+nnsight takes over the ``forward`` of every module it wraps and hands values over *before* torch's
+forward hooks run; the native back end lives in such hooks. So that neither sees the other, nnsight
+gets a copy of the module tree that shares every parameter and buffer (training the one trains the
+other, no memory is spent twice) and has none of lensbench's hooks. A hook of the user's would be
+run at another point than the user thinks, so a module that has one is refused.
+"""
+
+import copy
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+from torch import nn
+
+from lensbench.errors import ConfigError
+from lensbench.models.families import Architecture, blocks_of, part
+from lensbench.models.nnsight import attention
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def twin(module: Any, architecture: Architecture, *, opened: bool) -> Any:
+    """The twin of ``module``; with ``opened`` its attention passes through identity modules.
+
+    Raises:
+        ConfigError: a forward or backward hook that is not lensbench's own.
+    """
+    _refuse_hooks(module)
+    shared = {id(t): t for t in chain(module.parameters(), module.buffers())}
+    found: Any = copy.deepcopy(module, shared)
+    for each in found.modules():
+        for name in _HOOKS:
+            getattr(each, name).clear()
+    if opened:
+        attention.register()
+        for place in attention_modules(found, architecture):
+            place.add_module(attention.ATTRIBUTE, attention.Parts())
+        found.set_attn_implementation(attention.NAME)
+    return found.eval()
+
+
+def attention_modules(module: nn.Module, architecture: Architecture) -> Iterator[nn.Module]:
+    """Attention and cross-attention of every block."""
+    for family in architecture.stacks.values():
+        paths = [family.attn, None if family.cross is None else family.cross.attn]
+        for block in blocks_of(module, family):
+            yield from (m for path in paths if (m := part(block, path)) is not None)
+
+
+def _refuse_hooks(module: nn.Module) -> None:
+    for path, each in module.named_modules():
+        for name in _HOOKS:
+            for hook in getattr(each, name).values():
+                if not str(getattr(hook, "__module__", "")).startswith("lensbench."):
+                    raise ConfigError(
+                        f"{path or 'the model'} has a hook of its own ({hook!r}); nnsight reads "
+                        "values before such hooks run, so what it shows would not be what the "
+                        "model computes. Remove the hook (handle.remove()) and try again"
+                    )

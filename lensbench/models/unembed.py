@@ -1,0 +1,40 @@
+"""From states to logits, as the module does it: norm, projection, head, bias, scale and cap."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lensbench.models.families import Architecture
+
+
+class Unembedding:
+    """The end of a network, callable on any state of the residual stream."""
+
+    def __init__(self, module: Any, architecture: Architecture) -> None:
+        family = architecture.stacks[architecture.main]
+        path = family.final_norm
+        self._norm = None if path is None else module.get_submodule(path)
+        heads = [module.get_submodule(path) for path in architecture.head]
+        self._heads: list[Any] = heads or [module.get_output_embeddings()]
+        decoder = getattr(module.base_model, "decoder", None)
+        self._project: Any = getattr(decoder, "project_out", None)  # OPT's narrow embeddings
+        scaled = getattr(module.config, "scale_decoder_outputs", False)  # T5 with tied embeddings
+        self._scale = float(module.config.hidden_size) ** -0.5 if scaled else None
+        self._bias: Tensor | None = getattr(module, "final_logits_bias", None)
+        self._cap: float | None = getattr(module.config, "final_logit_softcapping", None)
+
+    def normed(self, hidden: Tensor) -> Tensor:
+        """Logits of states that the final norm has already seen."""
+        if self._scale is not None:
+            hidden = hidden * self._scale
+        for head in self._heads:
+            hidden = head(hidden)
+        if self._bias is not None:
+            hidden = hidden + self._bias.to(hidden.device)
+        return hidden if self._cap is None else torch.tanh(hidden / self._cap) * self._cap
+
+    def __call__(self, resid: Tensor) -> Tensor:
+        """Logits of states of the residual stream."""
+        hidden = resid if self._norm is None else self._norm(resid)
+        return self.normed(hidden if self._project is None else self._project(hidden))
