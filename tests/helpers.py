@@ -4,6 +4,8 @@ from typing import Any
 
 import torch
 
+from tests.zoo import D_VOCAB, ZOO, model_type
+
 FAMILY_NAMES = (
     "gpt2",
     "gpt_neox",
@@ -17,7 +19,6 @@ FAMILY_NAMES = (
     "gemma3_text",
     "phi3",
 )
-D_VOCAB = 61
 
 
 def _sizes(kind: str) -> dict[str, Any]:
@@ -67,11 +68,15 @@ def _sizes(kind: str) -> dict[str, Any]:
 
 def tiny(kind: str = "llama", *, seed: int = 0, **changes: Any) -> Any:
     """An in-memory transformers model of a family, with every parameter randomised."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    import transformers
 
-    config = AutoConfig.for_model(kind.removesuffix("_serial"), **(_sizes(kind) | changes))
+    from lensbench.models.families import architecture_of
+
+    sizes = ZOO[kind] if kind in ZOO else _sizes(kind)
+    config = transformers.AutoConfig.for_model(model_type(kind), **(sizes | changes))
     torch.manual_seed(seed)
-    module = AutoModelForCausalLM.from_config(config)
+    opener = getattr(transformers, f"AutoModelFor{architecture_of(config).auto}")
+    module = opener.from_config(config)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             spread = 0.3 if parameter.ndim > 1 else 0.4

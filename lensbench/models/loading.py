@@ -43,7 +43,7 @@ def load_model(
     dtype: str | torch.dtype | None = None,
     device: str | torch.device | None = None,
     device_map: Any = None,
-    backend: Literal["native"] = "native",
+    backend: Literal["native", "nnsight"] = "native",
     tokenizer: Any = None,
     certify: bool | None = None,
 ) -> Model:
@@ -53,8 +53,9 @@ def load_model(
     transformers causal language model in memory (which is put into eval mode and gets hooks; its
     weights and modules stay as they are). ``dtype`` is float32 for what is read from disk; one in
     memory keeps its own. ``revision`` names a hub revision, or a checkpoint such
-    as ``step512`` in the ``revisions`` folder of a local or bundled model. ``certify`` runs the
-    certificate; None means yes for models of up to 20 M parameters.
+    as ``step512`` in the ``revisions`` folder of a local or bundled model. ``backend="nnsight"``
+    reaches the same sites through nnsight traces of a twin that shares the weights. ``certify``
+    runs the certificate; None means yes for models of up to 20 M parameters.
 
     Raises:
         UnknownNameError: no such bundled model, folder or hub id, family, dtype or back end.
@@ -62,8 +63,8 @@ def load_model(
         DamagedDataError: a weight file that cannot be read.
         ModelError: the certificate fails.
     """
-    if backend != "native":
-        raise UnknownNameError("back end", str(backend), known=["native"])
+    if backend not in ("native", "nnsight"):
+        raise UnknownNameError("back end", str(backend), known=["native", "nnsight"])
     if isinstance(x, Model):
         return x
     if isinstance(x, nn.Module):
@@ -78,13 +79,20 @@ def load_model(
         name = Path(source).name if Path(source).is_dir() else source
     if device is not None and device_map is None:
         module.to(as_device(device))
-    return _finish(module, (name, revision, source), tokenizer, certify)
+    return _finish(module, (name, revision, source), tokenizer, certify, backend)
 
 
 def _finish(
-    module: Any, called: tuple[str, str | None, str], tokenizer: Any, certify: bool | None
+    module: Any,
+    called: tuple[str, str | None, str],
+    tokenizer: Any,
+    certify: bool | None,
+    backend: str,
 ) -> Model:
-    from lensbench.models.huggingface import NativeModel
+    if backend == "native":
+        from lensbench.models.huggingface import NativeModel as Opened
+    else:
+        from lensbench.models.nnsight.model import NnsightModel as Opened
 
     main = architecture_of(module.config).main  # refuse before hashing the weights
     name, revision, source = called
@@ -95,9 +103,10 @@ def _finish(
         dtype=str(next(module.parameters()).dtype).removeprefix("torch."),
         fingerprint=fingerprint(module),
         source=source,
+        backend=backend,
         **vars(shape_of(module.config, main)),
     )
-    model = NativeModel(module, card, tokenizer)
+    model = Opened(module, card, tokenizer)
     if certify is None:
         certify = sum(p.numel() for p in module.parameters()) <= AUTO_CERTIFY
     if certify:

@@ -51,15 +51,15 @@ def backward_traces() -> Generator[None]:
     global _open_traces
     patched: Any = import_module("nnsight.intervention.backward")
     with _LOCK:
-        before = torch.Tensor.backward
-        own = before is not patched._backward
-        _open_traces += own or _open_traces > 0
-        torch.Tensor.backward = patched._backward
+        users = _open_traces == 0 and torch.Tensor.backward is patched._backward
+        if not users:
+            _open_traces += 1
+            torch.Tensor.backward = patched._backward
     try:
         yield
     finally:
         with _LOCK:
-            if _open_traces:
+            if not users:
                 _open_traces -= 1
                 if not _open_traces:
                     torch.Tensor.backward = patched._original_backward

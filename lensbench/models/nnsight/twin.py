@@ -8,9 +8,8 @@ run at another point than the user thinks, so a module that has one is refused.
 """
 
 import copy
-from collections.abc import Iterator
 from itertools import chain
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import nn
 
@@ -18,6 +17,7 @@ from lensbench.errors import ConfigError
 from lensbench.models.families import Architecture, blocks_of, part
 from lensbench.models.nnsight import attention
 
+Place3: TypeAlias = tuple[str, int, str]
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -35,18 +35,23 @@ def twin(module: Any, architecture: Architecture, *, opened: bool) -> Any:
             getattr(each, name).clear()
     if opened:
         attention.register()
-        for place in attention_modules(found, architecture):
-            place.add_module(attention.ATTRIBUTE, attention.Parts())
+        for attn in attention_places(found, architecture).values():
+            attn.add_module(attention.ATTRIBUTE, attention.Parts())
         found.set_attn_implementation(attention.NAME)
     return found.eval()
 
 
-def attention_modules(module: nn.Module, architecture: Architecture) -> Iterator[nn.Module]:
-    """Attention and cross-attention of every block."""
-    for family in architecture.stacks.values():
-        paths = [family.attn, None if family.cross is None else family.cross.attn]
-        for block in blocks_of(module, family):
-            yield from (m for path in paths if (m := part(block, path)) is not None)
+def attention_places(module: nn.Module, architecture: Architecture) -> dict[Place3, nn.Module]:
+    """Attention and cross-attention modules by ``(kind, layer, stack)``."""
+    found: dict[Place3, nn.Module] = {}
+    for stack, family in architecture.stacks.items():
+        paths = {"attn": family.attn, "xattn": None if family.cross is None else family.cross.attn}
+        for layer, block in enumerate(blocks_of(module, family)):
+            for kind, path in paths.items():
+                attn = part(block, path)
+                if attn is not None:
+                    found[kind, layer, stack] = attn
+    return found
 
 
 def _refuse_hooks(module: nn.Module) -> None:
