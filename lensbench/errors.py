@@ -54,6 +54,10 @@ class DamagedDataError(DataError):
     """A file whose content is not what was written (truncated or altered)."""
 
 
+class NotEnoughDataError(DataError):
+    """Too little is left to do what was asked (words, prompts, documents)."""
+
+
 class MismatchError(DataError):
     """Two things that do not belong together, such as a store and another model."""
 
@@ -72,6 +76,12 @@ class StoppedError(LensbenchError):
     """The user interrupted the work; what was finished is on disk."""
 
     exit_code = 130
+
+
+class BackendUnavailableError(LensbenchError, ImportError):
+    """A back end that is not installed, not reachable, or that needs a key nobody gave."""
+
+    exit_code = 3
 
 
 class ModelError(DataError):

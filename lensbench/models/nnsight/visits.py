@@ -102,7 +102,7 @@ def _denominator(norm: nn.Module, x: Tensor) -> Tensor:
     eps = float(getattr(norm, "variance_epsilon", None) or getattr(norm, "eps", 0.0))
     x = x.float()
     if isinstance(norm, nn.LayerNorm):
-        x = x - x.mean(-1, keepdim=True)
+        return (x.var(-1, keepdim=True, unbiased=False) + eps).sqrt()
     return (x.square().mean(-1, keepdim=True) + eps).sqrt()
 
 
