@@ -207,6 +207,12 @@ class NativeModel(Model):
         rows = [start + self.tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts]
         return as_tokens(rows, pad_id=self.tokenizer.pad_token_id if len(rows) > 1 else None)
 
+    def trace(self, tokens: TokensLike, *, grad: bool = False) -> Any:
+        """A ``with`` block inside the forward pass (see models/nnsight/freeform.py)."""
+        from lensbench.models.nnsight.freeform import open_trace
+
+        return open_trace(self, tokens, grad=grad)
+
     def sites(self) -> tuple[Site, ...]:  # noqa: D102
         return self.layout.sites
 

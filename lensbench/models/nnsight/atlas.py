@@ -23,8 +23,8 @@ from lensbench.models.session import Key
 class Atlas:
     """How each site of one twin is reached, and in what order its modules are visited."""
 
-    def __init__(self, module: Any, root: Any, architecture: Architecture, n_heads: int) -> None:
-        self._module, self._root, self._n_heads = module, root, n_heads
+    def __init__(self, module: Any, architecture: Architecture, n_heads: int) -> None:
+        self._module, self._n_heads = module, n_heads
         self.architecture = architecture
         self._path = {id(m): path for path, m in module.named_modules()}
         self.blocks = {
@@ -35,20 +35,7 @@ class Atlas:
         self.embedding = self._path[id(module.get_input_embeddings())]
         self.reaches = list(self._all())
         self.order = self._measure()
-
-    def envoy(self, path: str) -> Any:
-        """nnsight's view of the module at ``path`` (looked up by module: names may be taken)."""
-        return self._root.interleaver.envoys[id(self._module.get_submodule(path))]
-
-    @contextmanager
-    def unobserved(self) -> Generator[None]:
-        """Calls of modules made in here are not visits of the forward pass."""
-        interleaver = self._root.interleaver
-        before, interleaver.interleaving = interleaver.interleaving, False
-        try:
-            yield
-        finally:
-            interleaver.interleaving = before
+        self._module, self._path = None, {}  # paths are all that a run needs
 
     def _all(self) -> Iterator[Reach]:
         if not self.architecture.two_stacks:
@@ -148,7 +135,7 @@ class Atlas:
         n_experts: Any = experts.num_experts
         yield self._out(router, keys, visits.router(keys, int(n_experts)))
         path, out = self._at(experts), key("experts.out")
-        show = visits.experts(out, self.envoy(path))
+        show = visits.experts(out)
         yield Reach(keys=(out,), path=path, side="input", show=show, skips=True)
         shared = part(block, moe.shared)
         if shared is not None:
@@ -162,7 +149,7 @@ class Atlas:
 
     def _norm(self, norm: nn.Module | None, key: Key) -> Iterator[Reach]:
         if norm is not None:
-            show = visits.denominator(key, norm)
+            show = visits.denominator(key)
             path = self._at(norm)
             yield Reach(keys=(key,), path=path, side="output", show=show, needs_input=True)
 
@@ -215,6 +202,24 @@ class Atlas:
 
     def _embedding_device(self) -> torch.device:
         return self._module.get_input_embeddings().weight.device
+
+
+def envoy_at(root: Any, path: str) -> Any:
+    """The envoy of the module at ``path``; its attributes may have moved (``E_output``)."""
+    for name in path.split(".") if path else ():
+        root = root._child_map[name]
+    return root
+
+
+@contextmanager
+def unobserved(root: Any) -> Generator[None]:
+    """Calls of modules made in here are not visits of the forward pass."""
+    interleaver = root.interleaver
+    before, interleaver.interleaving = interleaver.interleaving, False
+    try:
+        yield
+    finally:
+        interleaver.interleaving = before
 
 
 def _key(layer: int, stack: str, name: str) -> Key:

@@ -73,7 +73,7 @@ def _opened(
     s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, Tensor]:
-    """pattern = softmax(cap(q k^T scaling + bias) + mask), z = pattern v; ``[batch head pos d]``."""
+    """The open way: pattern = softmax(cap(q k^T scaling + bias) + mask), z = pattern v."""
     query, key, value = (
         parts.show(name, x.transpose(1, 2)).transpose(1, 2)
         for name, x in zip("qkv", qkv, strict=True)

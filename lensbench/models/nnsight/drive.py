@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from lensbench.models.families import Family
-from lensbench.models.nnsight.atlas import Atlas
+from lensbench.models.nnsight.atlas import Atlas, envoy_at, unobserved
 from lensbench.models.nnsight.visits import Reach, Side
 from lensbench.models.session import Key, Session, StopForward, first, replace_first
 from lensbench.models.streams import BlockForward
@@ -33,13 +33,15 @@ class Drive:
 
     def __init__(self, atlas: Atlas, session: Session, within: str) -> None:
         self.atlas, self.session, self._within = atlas, session, within
+        self._root: Any = None
         self._inputs: dict[str, Any] = {}
         self._entered: list[int] = []
         """Ranks at which blocks that run were entered."""
         self._rows = 0
 
-    def run(self, tracer: Any, result: list[Any]) -> None:
+    def run(self, root: Any, tracer: Any, result: list[Any]) -> None:
         """Make every visit, then put what the module returned into ``result``."""
+        self._root = root
         for visit in self.visits():
             try:
                 self._make(visit)
@@ -105,7 +107,7 @@ class Drive:
         return last or ("resid_post", layer, stack) in self.session.keys
 
     def _make(self, visit: Visit) -> None:
-        envoy = self.atlas.envoy(visit.path)
+        envoy = envoy_at(self._root, visit.path)
         if visit.block is not None:
             if visit.side == "input":
                 self._enter(visit, visit.block, envoy)
@@ -114,16 +116,15 @@ class Drive:
             return
         if any(reach.skips for reach in visit.reaches):
             (reach,) = visit.reaches
-            envoy.skip(reach.show(self.session, envoy.inputs, None))
+            envoy.skip(reach.show(self.session, envoy.inputs, envoy, None))
             return
         value = before = envoy.input if visit.side == "input" else envoy.output
         if visit.side == "input":
             self._inputs[visit.path] = value
-        elif visit.path == self.atlas.embedding and self.session.grad:
-            if not value.requires_grad:
-                value.requires_grad_()  # frozen weights: gradients still need a leaf
+        elif visit.path == self.atlas.embedding and self.session.grad and not value.requires_grad:
+            value.requires_grad_()  # frozen weights: gradients still need a leaf
         for reach in visit.reaches:
-            value = reach.show(self.session, value, self._inputs.get(visit.path))
+            value = reach.show(self.session, value, envoy, self._inputs.get(visit.path))
         if value is not before:
             setattr(envoy, visit.side, value)
 
@@ -171,7 +172,7 @@ class Drive:
         if not family.shared_bias:
             return (hidden, None) if family.gives_tuple else hidden
         args, options = envoy.inputs
-        with self.atlas.unobserved():
+        with unobserved(self._root):
             return _with_bias(family, envoy._module, hidden, args[1:], options)
 
 

@@ -1,8 +1,8 @@
 """The nnsight back end: the waist of lensbench over nnsight traces.
 
-Checks, batching, plans and results are those of the native back end; what differs is how values are
-reached. There hooks show them to the session of a run; here a trace does (see ``drive.py``). The two
-ways share no code that touches a module, which is what makes each a check of the other.
+Checks, batching, plans and results are those of the native back end; what differs is how values
+are reached. There hooks show them to the session of a run; here a trace does (see ``drive.py``).
+The two ways share no code that touches a module, which is what makes each a check of the other.
 """
 
 import copy
@@ -20,7 +20,7 @@ from lensbench.models.families import Architecture
 from lensbench.models.huggingface import NativeModel
 from lensbench.models.layout import Layout
 from lensbench.models.nnsight import tool
-from lensbench.models.nnsight.atlas import Atlas
+from lensbench.models.nnsight.atlas import Atlas, envoy_at
 from lensbench.models.nnsight.attention import ATTRIBUTE
 from lensbench.models.nnsight.drive import Drive
 from lensbench.models.nnsight.twin import Place3, attention_places, twin
@@ -44,7 +44,7 @@ class Wrapped:
             for place, attn in attention_places(self.module, architecture).items()
             if hasattr(attn, ATTRIBUTE)
         }
-        self.atlas = Atlas(self.module, self.root, architecture, n_heads)
+        self.atlas = Atlas(self.module, architecture, n_heads)
 
     def path(self, module: nn.Module) -> str:
         """Where ``module`` lies in the twin."""
@@ -76,10 +76,9 @@ class Traced:
         assert session is not None  # the trunk calls modules inside a session only
         wrapped, result = self._wrapped, list[Any]()
         drive = Drive(wrapped.atlas, session, self._path)
-        envoy = wrapped.atlas.envoy(self._path)
-        with wrapped.running(session.tapped):
-            with envoy.trace(**inputs) as tracer:  # noqa: SIM117 - nnsight compiles this block
-                drive.run(tracer, result)
+        envoy = envoy_at(wrapped.root, self._path)
+        with wrapped.running(session.tapped), envoy.trace(**inputs) as tracer:
+            drive.run(wrapped.root, tracer, result)  # compiled from this source, run in the pass
         return result[0]
 
 

@@ -1,7 +1,7 @@
 """The import of nnsight, in this one place, and what it does to the process.
 
-On import nnsight replaces ``torch.Tensor.backward`` so that ``with loss.backward():`` can be traced.
-The replacement looks for a ``with`` on the calling line, so that in the whole process
+On import nnsight replaces ``torch.Tensor.backward``, so that ``with loss.backward():`` can be
+traced. The replacement looks for a ``with`` on the calling line, so that in the whole process
 
     with torch.enable_grad(): loss.backward()
 
@@ -47,7 +47,7 @@ def load() -> Any:
 
 @contextmanager
 def backward_traces() -> Generator[None]:
-    """nnsight's ``Tensor.backward`` as long as a free-form trace of lensbench is open."""
+    """Have nnsight's ``Tensor.backward`` in place while a free-form trace is open."""
     global _open_traces
     patched: Any = import_module("nnsight.intervention.backward")
     with _LOCK:

@@ -17,8 +17,8 @@ from lensbench.models.session import Key, Session, first, replace_first
 from lensbench.sites import SITES
 
 Side = Literal["input", "output"]
-Show: TypeAlias = "Callable[[Session, Any, Any], Any]"
-"""``(session, value at the visit, input of the same call)`` -> the value that goes on."""
+Show: TypeAlias = "Callable[[Session, Any, Any, Any], Any]"
+"""``(session, value at the visit, envoy, input of the same call)`` -> the value that goes on."""
 
 _AXES = {name: len(spec.axes.split()) for name, spec in SITES.items()}
 
@@ -52,7 +52,8 @@ def tap(session: Session, key: Key, x: Tensor) -> Tensor:
 def whole(key: Key, *, copied: bool = False) -> Show:
     """The hidden states of an output, or the first input. ``copied``: the block adds into it."""
 
-    def show(session: Session, value: Any, _: Any) -> Any:
+    def show(session: Session, value: Any, envoy: Any, given: Any) -> Any:
+        del envoy, given
         x = tap(session, key, first(value))
         return replace_first(value, x.clone() if copied else x)
 
@@ -62,7 +63,8 @@ def whole(key: Key, *, copied: bool = False) -> Show:
 def halves(left: Key, right: Key) -> Show:
     """The two halves of an output."""
 
-    def show(session: Session, value: Tensor, _: Any) -> Tensor:
+    def show(session: Session, value: Tensor, envoy: Any, given: Any) -> Tensor:
+        del envoy, given
         a, b = value.chunk(2, dim=-1)
         return torch.cat((tap(session, left, a), tap(session, right, b)), dim=-1)
 
@@ -72,17 +74,19 @@ def halves(left: Key, right: Key) -> Show:
 def heads(key: Key, n_heads: int) -> Show:
     """``z`` at the input of the output projection."""
 
-    def show(session: Session, value: Tensor, _: Any) -> Tensor:
+    def show(session: Session, value: Tensor, envoy: Any, given: Any) -> Tensor:
+        del envoy, given
         shaped = value.reshape(*value.shape[:-1], n_heads, value.shape[-1] // n_heads)
         return tap(session, key, shaped).reshape(value.shape)
 
     return show
 
 
-def denominator(key: Key, norm: nn.Module) -> Show:
-    """s of y = (x - mean) / s * weight + bias; a written s' gives (y - bias) s / s' + bias."""
+def denominator(key: Key) -> Show:
+    """The s of y = (x - mean) / s * weight + bias; written s' gives (y - bias) s / s' + bias."""
 
-    def show(session: Session, value: Tensor, given: Tensor) -> Tensor:
+    def show(session: Session, value: Tensor, envoy: Any, given: Any) -> Tensor:
+        norm = envoy._module
         scale = _denominator(norm, given).to(value.dtype)
         written = key in session.edits
         if not written and session.grad:  # a leaf through which the output flows as well
@@ -109,7 +113,8 @@ def _denominator(norm: nn.Module, x: Tensor) -> Tensor:
 def added(out_key: Key, mid_key: Key | None, base: str) -> Show:
     """A branch's output; a written sum goes through it: out' = sum' - what it is added to."""
 
-    def show(session: Session, value: Any, _: Any) -> Any:
+    def show(session: Session, value: Any, envoy: Any, given: Any) -> Any:
+        del envoy, given
         x = tap(session, out_key, first(value))
         if mid_key is not None and mid_key in session.edits:
             before = getattr(session, base)
@@ -122,7 +127,8 @@ def added(out_key: Key, mid_key: Key | None, base: str) -> Show:
 def seen(key: Key, *, keep: bool) -> Show:
     """A sum where the next module reads it; kept where a later sum is made from it."""
 
-    def show(session: Session, value: Tensor, _: Any) -> Tensor:
+    def show(session: Session, value: Tensor, envoy: Any, given: Any) -> Tensor:
+        del envoy, given
         if key in session.waiting:
             tap(session, key, value)
         if keep:
@@ -135,32 +141,39 @@ def seen(key: Key, *, keep: bool) -> Show:
 def router(keys: tuple[Key, Key, Key], n_experts: int) -> Show:
     """``(logits, weights, indices)`` of a router; an expert that does not exist is refused."""
 
-    def show(session: Session, value: tuple[Tensor, Tensor, Tensor], _: Any) -> Any:
-        given = tuple(tap(session, key, x) for key, x in zip(keys, value, strict=True))
-        chosen = given[2]
+    def show(session: Session, value: tuple[Tensor, Tensor, Tensor], envoy: Any, given: Any) -> Any:
+        del envoy, given
+        shown = tuple(tap(session, key, x) for key, x in zip(keys, value, strict=True))
+        chosen = shown[2]
         if keys[2] in session.edits and not bool(((chosen >= 0) & (chosen < n_experts)).all()):
             wrong = chosen[(chosen < 0) | (chosen >= n_experts)][0]
             raise ConfigError(
                 f"an edit of blocks.{keys[2][1]}.router.indices names expert {int(wrong)}; this "
                 f"model has experts 0..{n_experts - 1}"
             )
-        return given
+        return shown
 
     return show
 
 
-def experts(key: Key, module: Callable[..., Tensor]) -> Show:
+def experts(key: Key) -> Show:
     """What each slot's expert gave; the weighted sum of it then stands in for the module.
 
-    ``module`` is nnsight's view of the experts: called inside a trace it runs unobserved.
+    An envoy called inside a trace runs its module unobserved.
     """
 
-    def show(session: Session, value: tuple[tuple[Tensor, ...], dict[str, Any]], _: Any) -> Tensor:
+    def show(
+        session: Session,
+        value: tuple[tuple[Tensor, ...], dict[str, Any]],
+        envoy: Any,
+        given: Any,
+    ) -> Tensor:
+        del given
         (states, indices, weights), options = value
         n, slots = indices.shape
         ones = torch.ones(n * slots, 1, dtype=weights.dtype, device=weights.device)
         each = states.repeat_interleave(slots, dim=0)
-        outs = module(each, indices.reshape(-1, 1), ones, **options).view(n, slots, -1)
+        outs = envoy(each, indices.reshape(-1, 1), ones, **options).view(n, slots, -1)
         outs = tap(session, key, outs)
         return (outs * weights[..., None]).sum(1).to(states.dtype)
 
