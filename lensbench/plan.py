@@ -176,7 +176,7 @@ def skip_layers(layers: Iterable[int]) -> Plan:
 def _first_changed(site: Site) -> int:
     if site.layer is not None:
         return site.layer
-    return 0 if site.name == "embed" else 1_000_000
+    return 0 if (site.host or site).name == "embed" else 1_000_000
 
 
 def _indices(name: str, value: Sequence[int]) -> tuple[int, ...]:

@@ -74,8 +74,18 @@ SITES: dict[str, SiteSpec] = {
 }
 """Every site name, in execution order."""
 
+SAE_PARTS: dict[str, SiteSpec] = {
+    "sae.acts": SiteSpec("batch pos d_sae", "latents of the dictionary read here"),
+    "sae.recons": SiteSpec("batch pos d_in", "reconstruction from the latents"),
+    "sae.error": SiteSpec("batch pos d_in", "what the dictionary does not reconstruct"),
+}
+"""Parts of a site that a dictionary splits (``Model.with_saes``): its latents, reconstruction and
+error, as in ``blocks.5.resid_post.sae.acts``. Heads are flattened: ``d_in = n_heads * d_head``."""
+
 _RANK = {name: rank for rank, name in enumerate(SITES)}
+_PART_RANK = {part: rank for rank, part in enumerate(SAE_PARTS, 1)}
 _STACKS = ("", "encoder", "decoder")
+_NO_VECTORS = (PATTERN_AXES, "batch pos 1", "batch pos slot", "batch pos slot d_model")
 
 # TransformerLens spellings that are not simply "hook_" + ours.
 _ALIASES = {
@@ -97,6 +107,7 @@ _ALIASES = {
 _OURS_ALONE = re.compile(r"ln_final|logits|xln.*|xattn.*|resid_xmid|router.*|experts.*|ssm.*")
 _TRANSFORMER_LENS = {ours: theirs for theirs, ours in reversed(_ALIASES.items()) if "." in theirs}
 _BEFORE_ROTATION = ("attn.hook_q", "attn.hook_k")
+_SPLIT = re.compile(r"(.+)\.(?:sae\.(acts|recons|error)|hook_sae_(acts_post|recons|error))")
 _LAYERED = re.compile(r"(?:(encoder|decoder)\.)?blocks\.(\d+)\.(.+)")
 _FREE = re.compile(r"(?:(encoder|decoder)\.)?(ln_final(?:\.scale)?)")
 
@@ -119,11 +130,14 @@ class Site:
 
     def __post_init__(self) -> None:
         """Refuse names, layers and stacks that no model has."""
-        if self.name not in SITES:
+        host, part = _halves(self.name)
+        if host not in SITES:
             raise UnknownSiteError(self.name, known=tuple(SITES))
+        if part and SITES[host].axes in _NO_VECTORS:
+            raise ConfigError(f"site {host!r} holds no vectors that a dictionary could read")
         if self.stack not in _STACKS:
             raise ConfigError(f"stack must be '', 'encoder' or 'decoder', got {self.stack!r}")
-        layered = SITES[self.name].layered
+        layered = SITES[host].layered
         if layered and self.layer is None:
             raise ConfigError(f"site {self.name!r} needs a layer: write 'blocks.<L>.{self.name}'")
         if self.stack and not layered and not self.name.startswith("ln_final"):
@@ -135,9 +149,17 @@ class Site:
 
     @classmethod
     def parse(cls, text: "str | Site") -> "Site":
-        """Read ``blocks.3.resid_post`` or a TransformerLens spelling such as ``hook_embed``."""
+        """Read ``blocks.3.resid_post`` or a TransformerLens spelling such as ``hook_embed``.
+
+        Parts of a dictionary are read in SAELens' spelling too:
+        ``blocks.3.hook_resid_post.hook_sae_acts_post``.
+        """
         if isinstance(text, Site):
             return text
+        if (split := _SPLIT.fullmatch(text)) is not None:
+            host = cls.parse(split[1])
+            part = split[2] or split[3].removesuffix("_post")
+            return cls(f"{host.name}.sae.{part}", host.layer, host.stack)
         found = _LAYERED.fullmatch(text)
         if found is not None:
             stack, layer, name = found.groups()
@@ -162,6 +184,10 @@ class Site:
         """The spelling of TransformerLens, ``blocks.7.hook_resid_post``; None where it has none."""
         if self.stack or _OURS_ALONE.fullmatch(self.name):
             return None
+        if self.host is not None:
+            theirs = self.host.transformer_lens
+            part = self.name.rpartition(".")[2]
+            return theirs and f"{theirs}.hook_sae_{part}{'_post' * (part == 'acts')}"
         name = _TRANSFORMER_LENS.get(self.name)
         if name is None:
             *inside, last = self.name.split(".")
@@ -175,16 +201,33 @@ class Site:
     @property
     def spec(self) -> SiteSpec:
         """Axes, writability and meaning."""
-        return SITES[self.name]
+        host, part = _halves(self.name)
+        return SAE_PARTS[part] if part else SITES[host]
+
+    @property
+    def host(self) -> "Site | None":
+        """The site whose dictionary this is a part of; None for a site of the model itself."""
+        host, part = _halves(self.name)
+        return Site(host, self.layer, self.stack) if part else None
+
+    @property
+    def part(self) -> str:
+        """``sae.acts``, ``sae.recons`` or ``sae.error``; empty for a site of the model itself."""
+        return _halves(self.name)[1]
 
 
-def execution_order(site: Site) -> tuple[int, int, int]:
+def execution_order(site: Site) -> tuple[int, int, int, int]:
     """Sort key: stack, then layer (``embed`` before block 0, ``ln_final`` after the last)."""
-    stack = len(_STACKS) if site.name == "logits" else _STACKS.index(site.stack)
-    if site.layer is not None:
-        return (stack, site.layer, _RANK[site.name])
-    outside = -1 if site.name == "embed" else 1_000_000
-    return (stack, outside, _RANK[site.name])
+    name, part = _halves(site.name)
+    stack = len(_STACKS) if name == "logits" else _STACKS.index(site.stack)
+    layer = (-1 if name == "embed" else 1_000_000) if site.layer is None else site.layer
+    return (stack, layer, _RANK[name], _PART_RANK.get(part, 0))
+
+
+def _halves(name: str) -> tuple[str, str]:
+    """Name of the site itself, and of the part of its dictionary ("" for the site)."""
+    host, dot, part = name.partition(".sae.")
+    return (host, f"sae.{part}") if dot and f"sae.{part}" in SAE_PARTS else (name, "")
 
 
 def _canonical(name: str) -> str:

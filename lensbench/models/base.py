@@ -227,6 +227,23 @@ class Model(ABC):
     def tokens(self, text: str | Sequence[str], *, bos: bool = True) -> Tokens:
         """Token ids of text; ``bos`` prepends the BOS token where the tokenizer has one."""
 
+    def with_saes(self, saes: Any, *, error: str = "keep") -> "Model":
+        """This model with dictionaries spliced in: their latents are sites like any other.
+
+        ``saes`` is a dictionary (or a sequence of them) that knows its site, or ``{site: sae}``.
+        Sites gained: ``<site>.sae.acts`` ``[batch, pos, d_sae]``, ``<site>.sae.recons`` and
+        ``<site>.sae.error`` ``[batch, pos, d_in]``. With ``error="keep"`` what the dictionary does
+        not reconstruct is added back, so the logits move only where a plan edits; ``"drop"`` lets
+        the reconstruction alone flow on.
+
+        Raises:
+            ConfigError: no dictionary, one without a site, or two at one site.
+            MismatchError: a dictionary of another model, site or width.
+        """
+        from lensbench.models.spliced import SplicedModel
+
+        return SplicedModel(self, saes, error)
+
     @property
     def n_layers(self) -> int:
         """Number of blocks."""

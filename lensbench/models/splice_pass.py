@@ -17,7 +17,7 @@ from lensbench.models.splice import Splice
 from lensbench.plan import Call, Edit, Set
 from lensbench.sites import HEAD_AXES
 
-Where: TypeAlias = "tuple[tuple[int, ...] | None, tuple[int, ...]]"
+Where: TypeAlias = tuple[tuple[int, ...] | None, tuple[int, ...]]
 """Rows and positions that an edit names."""
 _BASE = 128  # a mark is two digits, which half precision holds exactly
 

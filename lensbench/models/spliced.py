@@ -102,8 +102,14 @@ class SplicedModel(Model):
         stop_ids: Sequence[int] | None = None,
     ) -> list[list[int]]:
         passes = self._passes(plan, (), grad=False)
-        options = {"temperature": temperature, "seed": seed, "stop_ids": stop_ids}
-        return self.inner.generate(tokens, _translated(plan, passes), max_new_tokens, **options)
+        return self.inner.generate(
+            tokens,
+            _translated(plan, passes),
+            max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            stop_ids=stop_ids,
+        )
 
     def run_layers(  # noqa: D102
         self,
