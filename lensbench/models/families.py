@@ -167,7 +167,8 @@ def shape_of(config: Any, stack: str = "") -> Shape:
     n_heads = _first(config, f"{side}_attention_heads", "num_attention_heads") or 0
     d_qk = getattr(config, "qk_head_dim", None) or getattr(config, "d_kv", None)
     d_head = int(d_qk or getattr(config, "head_dim", None) or (d_model // max(n_heads, 1)))
-    d_mlp = _first(config, f"{side}_ffn_dim", "intermediate_size", "d_ff", "ffn_dim", "n_inner")
+    names = ("ffn_hidden_size", "intermediate_size", "d_ff", "ffn_dim", "n_inner")
+    d_mlp = _first(config, f"{side}_ffn_dim", *names)
     n_experts = _first(config, "num_local_experts", "num_experts", "n_routed_experts") or 0
     return Shape(
         n_layers=_n_layers(config, stack),

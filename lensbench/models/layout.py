@@ -52,7 +52,8 @@ class Layout:
         )
         if elsewhere:
             return f"Of this model's layers, those that have it are {elsewhere}."
-        if site.name.startswith("attn.") and not self.architecture.interface:
+        by_hand = not self.architecture.interface and site.name.startswith("attn.")
+        if by_hand and replace(site, name="attn.z") in self._known:
             return (
                 f"The attention of {self.kind} does not go through transformers' attention "
                 "interface, so only attn.z of it can be reached."

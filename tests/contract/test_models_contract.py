@@ -3,12 +3,22 @@
 import pytest
 import torch
 
+from lensbench.errors import ConfigError
 from tests.helpers import FAMILY_NAMES, random_ids, tiny
+from tests.zoo import DECODERS, ENCODERS, EXPERTS, RECURRENT, WITHOUT_INTERFACE
 
 IDS = random_ids(2, 8, seed=1)
+ONE_STACK = [
+    *FAMILY_NAMES,
+    *EXPERTS,
+    *DECODERS,
+    *WITHOUT_INTERFACE,
+    *RECURRENT,
+    *ENCODERS,
+]
 
 
-@pytest.fixture(scope="module", params=FAMILY_NAMES)
+@pytest.fixture(scope="module", params=ONE_STACK)
 def model(request):
     import lensbench
 
@@ -18,14 +28,17 @@ def model(request):
 def test_certificate_passes(model) -> None:
     certificate = model.certify(fresh=True)
     assert certificate.passed, certificate.to_frame().to_string()
-    assert len(certificate.checks) == 13
+    # An encoder has no causality (one check, not two) and no cache; a recurrent model no heads.
+    arch = model.layout.architecture
+    assert len(certificate.checks) == 13 - 2 * (not arch.causal) - arch.recurrent
 
 
 def test_an_empty_plan_changes_nothing(model) -> None:
     from lensbench import Plan
 
+    options = {"use_cache": False} if model.layout.architecture.causal else {}
     with torch.no_grad():
-        own = model.module(input_ids=IDS, use_cache=False).logits
+        own = model.module(input_ids=IDS, **options).logits
     assert torch.equal(model.run(IDS, Plan()).logits, own)
 
 
@@ -35,7 +48,7 @@ def test_writing_what_is_there_changes_nothing_and_writing_more_does(model) -> N
     clean = model.run(IDS, capture=model.sites())
     for site in model.sites():
         value = clean.acts[site]
-        if site.name in ("attn.k", "attn.v", "attn.q", "attn.z") or site.name != "logits":
+        if site.name != "logits" and site.spec.writable:
             same = model.run(IDS, edit(site, Replace(value))).logits
             torch.testing.assert_close(same, clean.logits, rtol=0, atol=2e-3, msg=str(site))
     assert Plan() == Plan.from_json(Plan().to_json())
@@ -55,19 +68,34 @@ def test_a_patch_of_all_of_a_layer_reproduces_the_other_run(model) -> None:
     assert float((model.run(IDS).logits - source.logits).abs().max()) > 1e-2  # control: unpatched
 
 
+def fits(model, plan) -> bool:
+    """Has the model every site of the plan?"""
+    return all(e.site in model.sites() for e in plan.edits)
+
+
+def branch(model) -> str:
+    """The last thing a block adds to its residual stream."""
+    return "ssm_out" if model.layout.architecture.recurrent else "mlp_out"
+
+
 def test_run_many_equals_separate_runs_and_starts_late(model) -> None:
     from lensbench.plan import Add, Scale, Zero, edit, skip_layers
 
-    attention = "attn.z"
     plans = [
         edit("blocks.2.resid_pre", Add(torch.randn(32)), positions=[-1]),
         edit("blocks.2.mlp_out", Zero(), positions=[0, 3]),
-        edit(f"blocks.2.{attention}", Scale(2.0), heads=[1]),
+        edit("blocks.2.attn.z", Scale(2.0), heads=[1]),
         edit("blocks.1.attn.pattern", Scale(0.5), heads=[2], positions=[4]),
         skip_layers([1]) + edit("blocks.2.attn_out", Zero()),
         edit("logits", Add(1.0), dims=[5]),
         edit("blocks.2.mlp.post", Scale(3.0), dims=[1, 4]),
+        edit("blocks.2.experts.out", Zero(), dims=[3], positions=[2]),
+        edit("blocks.1.router.weights", Scale(0.5), positions=[-1]),
+        edit("blocks.2.ssm.params", Scale(1.2), positions=[5]),
+        edit("blocks.1.ssm_out", Zero(), positions=[1]),
     ]
+    plans = [p for p in plans if fits(model, p)]
+    assert len(plans) > 3
     one = IDS[:1]
     many = model.run_many(one, plans, ["blocks.0.resid_post", "blocks.2.resid_post"])
     for i, plan in enumerate(plans):
@@ -76,7 +104,8 @@ def test_run_many_equals_separate_runs_and_starts_late(model) -> None:
         for name in alone.acts:
             torch.testing.assert_close(many.acts[name][i], alone.acts[name][0], rtol=0, atol=2e-4)
     assert many.layers_run < len(plans) * 3
-    late = model.run_many(one, [edit("blocks.2.mlp_out", Zero(), positions=[p]) for p in range(8)])
+    out = branch(model)
+    late = model.run_many(one, [edit(f"blocks.2.{out}", Zero(), positions=[p]) for p in range(8)])
     assert late.layers_run == 2 + 8  # two blocks once, the last one eight times
 
 
@@ -87,17 +116,23 @@ def test_generate_under_a_plan_equals_full_forwards(model) -> None:
         Plan(),
         edit("blocks.1.resid_post", Scale(0.7)),
         edit("blocks.1.attn.k", Scale(1.7), positions=[2], heads=[0]),
-        edit("blocks.0.mlp_out", Zero(), positions=[-1]),
+        edit(f"blocks.0.{branch(model)}", Zero(), positions=[-1]),
+        edit("blocks.1.experts.out", Scale(0.5), dims=[0, 1, 2]),
+        edit("blocks.1.ssm.in", Scale(0.5), dims=[0, 1, 2]),
         skip_layers([0]),
     ]
-    for plan in plans:
+    if not model.layout.architecture.causal:
+        with pytest.raises(ConfigError, match="is an encoder and generates nothing"):
+            model.generate(IDS[:1])
+        return
+    for plan in (p for p in plans if fits(model, p)):
         made = model.generate(IDS[:1], plan, 6, stop_ids=[])[0]
         ids = IDS[:1]
         for token in made:
             # Negative positions mean the prompt's; here they are written out.
             fixed = Plan.from_json(plan.to_json())
             if fixed.edits and fixed.edits[0].positions == (-1,):
-                fixed = edit("blocks.0.mlp_out", Zero(), positions=[7])
+                fixed = edit(f"blocks.0.{branch(model)}", Zero(), positions=[7])
             logits = model.run(ids, fixed, logits="last").logits[0, -1]
             top = logits.max()
             assert float(top - logits[token]) < 1e-4 * max(1.0, float(top.abs()))
@@ -108,25 +143,26 @@ def test_left_padding_moves_nothing_and_positions_ignore_it(model) -> None:
     from lensbench import Tokens
     from lensbench.plan import Zero, edit
 
-    row = IDS[:1]
+    row, longer = IDS[:1], random_ids(1, 11, seed=2)
     padded = Tokens(
-        torch.cat((torch.zeros(1, 3, dtype=torch.long), row), 1),
-        torch.tensor([[False] * 3 + [True] * 8]),
+        torch.cat((torch.cat((torch.zeros(1, 3, dtype=torch.long), row), 1), longer)),
+        torch.tensor([[False] * 3 + [True] * 8, [True] * 11]),
     )
-    plan = edit("blocks.1.attn_out", Zero(), positions=[2, -1])
+    plan = edit(f"blocks.1.{branch(model)}", Zero(), positions=[2, -1])
     ours, alone = model.run(padded, plan), model.run(row, plan)
-    torch.testing.assert_close(ours.logits[:, 3:], alone.logits, rtol=0, atol=2e-4)
+    torch.testing.assert_close(ours.logits[:1, 3:], alone.logits, rtol=0, atol=2e-4)
     torch.testing.assert_close(
-        model.run(padded, plan, logits="last").logits, alone.logits[:, -1:], rtol=0, atol=2e-4
+        model.run(padded, plan, logits="last").logits[:1], alone.logits[:, -1:], rtol=0, atol=2e-4
     )
-    unedited = model.run(padded).logits[:, 3:]
+    unedited = model.run(padded).logits[:1, 3:]
     assert float((unedited - alone.logits).abs().max()) > 1e-3  # control: the plan does something
 
 
 def test_gradients_reach_captured_activations(model) -> None:
     for parameter in model.module.parameters():
         parameter.requires_grad_(False)
-    out = model.run(IDS, capture=["blocks.1.resid_post", "blocks.2.attn.z"], grad=True)
+    inner = "ssm.post" if model.layout.architecture.recurrent else "attn.z"
+    out = model.run(IDS, capture=["blocks.1.resid_post", f"blocks.2.{inner}"], grad=True)
     grads = torch.autograd.grad(out.logits[:, -1, 7].sum(), list(out.acts.values()))
     assert all(float(g.abs().max()) > 0 for g in grads)
     step = 1e-3
@@ -198,14 +234,17 @@ def test_run_layers_at_given_positions_equals_the_module_at_those_positions(mode
     ]
     with torch.no_grad():
         mask = torch.ones_like(IDS)
-        model.module.base_model(input_ids=IDS, position_ids=positions, attention_mask=mask)
+        told = {"position_ids": positions} if model.layout.kind not in ("bloom", "mamba") else {}
+        model.module.base_model(input_ids=IDS, attention_mask=mask, **told)
     for hook in hooks:
         hook.remove()
     h, expected = seen
     out, _ = model.run_layers(h, 0, model.n_layers, positions=positions)
     torch.testing.assert_close(out, expected, rtol=0, atol=0)
     plain, _ = model.run_layers(h, 0, model.n_layers)
-    if model.layout.kind not in ("gpt2", "opt"):  # control: rotary blocks hear of positions
+    deaf = ("gpt2", "opt", "gpt_neo", "bloom", "mamba", "bert", "roberta")
+    if model.layout.kind not in deaf and not getattr(model.module.config, "alibi", False):
+        # control: rotary blocks hear of positions
         assert float((plain - expected).abs().max()) > 1e-3
 
 
@@ -227,8 +266,6 @@ def test_run_layers_and_unembed_give_gradients_when_asked(model) -> None:
 
 
 def test_run_layers_refuses_shapes_that_do_not_fit(model) -> None:
-    from lensbench.errors import ConfigError
-
     h = torch.zeros(2, 8, model.card.d_model)
     with pytest.raises(ConfigError, match=r"positions has shape \[1, 8\], but h has \[2, 8\]"):
         model.run_layers(h, 0, 1, positions=torch.ones(1, 8, dtype=torch.long))
@@ -247,6 +284,10 @@ def test_without_the_attention_interface_z_remains_and_the_rest_is_refused(
     from lensbench.models.catalogue import ARCHITECTURES
     from lensbench.plan import Zero, edit
 
+    if model.layout.architecture.recurrent:
+        with pytest.raises(UnknownSiteError, match="A mamba model does not have it"):
+            model.run(IDS, capture=["blocks.1.attn.z"])
+        return
     module = copy.deepcopy(model.module)
     module.set_attn_implementation("eager")
     kind = module.config.model_type
@@ -268,6 +309,9 @@ def test_without_the_attention_interface_z_remains_and_the_rest_is_refused(
 def test_a_written_scale_divides_the_normed_state(model) -> None:
     from lensbench.plan import Scale, edit
 
+    if model.layout.family.final_norm is None:
+        assert "ln_final" not in map(str, model.sites())
+        return
     norm = model.module.get_submodule(model.layout.family.final_norm)
     bias = getattr(norm, "bias", None)
     shift = torch.zeros(32) if bias is None else bias.detach()
