@@ -42,7 +42,7 @@ _EXPORTS = {
     "load_model": "lensbench.models",
     "open_store": "lensbench.store",
 }
-_PACKAGES = ("interventions", "plots", "probes", "saes", "worlds")
+_PACKAGES = ("interventions", "plots", "probes", "prompts", "saes", "worlds")
 __all__ = list[str]((*_EXPORTS, *_PACKAGES, "__version__"))  # pyright: ignore[reportUnsupportedDunderAll]
 
 

@@ -108,6 +108,7 @@ def samples() -> dict[str, Result]:
     from lensbench.models.certificate import Certificate
     from lensbench.probes.lenses.grid import LensGrid
     from lensbench.probes.lenses.logit import METRICS, LensTrajectory
+    from lensbench.prompts import PromptScore
     from lensbench.saes.evaluation.implants import ImplantRecovery
     from lensbench.saes.evaluation.result import SAEEvaluation
     from lensbench.saes.latents.result import LatentDashboard
@@ -119,6 +120,10 @@ def samples() -> dict[str, Result]:
     one = np.ones((1, 1))
     made: list[Result] = [
         Certificate(model=NASTY, fingerprint="", checks=[{**check, "unit": "", "note": NASTY}]),
+        PromptScore(
+            task=NASTY, clean=steps, corrupted=-steps, shuffled=steps - 2,
+            wordings=(NASTY,) * 3, flips=True,
+        ),
         LensTrajectory(
             layers=(0, 1), mean=flat, low=flat, high=flat, shuffled=flat, n_tokens=4, n_docs=2
         ),
@@ -158,7 +163,7 @@ def samples() -> dict[str, Result]:
 
 
 SAMPLED = ("Certificate", "ImplantRecovery", "LatentDashboard", "LensGrid", "LensTrajectory",
-           "SAEEvaluation", "SAERun")  # fmt: skip
+           "PromptScore", "SAEEvaluation", "SAERun")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SAMPLED)

@@ -1,0 +1,39 @@
+"""``lensbench.prompts``: pairs of prompts, clean and corrupted, for any tokenizer.
+
+Each task gives :class:`PromptPairs`: equally long prompts whose difference changes which of two
+tokens comes next, with named positions. Words that a tokenizer splits are left out and counted.
+"""
+
+from lensbench.prompts.agreements import agreement
+from lensbench.prompts.given import from_texts
+from lensbench.prompts.greater import greater_than
+from lensbench.prompts.indirect_objects import ioi
+from lensbench.prompts.letters import first_letter
+from lensbench.prompts.pairs import PromptPairs
+from lensbench.prompts.recalls import recall
+from lensbench.prompts.refusals import refusal
+from lensbench.prompts.score import PromptScore, score
+
+TASKS = {
+    "agreement": agreement,
+    "first_letter": first_letter,
+    "greater_than": greater_than,
+    "ioi": ioi,
+    "recall": recall,
+    "refusal": refusal,
+}
+"""Every task by name; all take ``(model_or_tokenizer, n, seed)``."""
+
+__all__ = [
+    "TASKS",
+    "PromptPairs",
+    "PromptScore",
+    "agreement",
+    "first_letter",
+    "from_texts",
+    "greater_than",
+    "ioi",
+    "recall",
+    "refusal",
+    "score",
+]
