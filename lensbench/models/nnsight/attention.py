@@ -21,11 +21,14 @@ ATTRIBUTE = "lensbench_parts"
 
 
 class Parts(nn.Module):
-    """The six places of one attention module; ``opened`` says whether they are computed."""
+    """The six places of one attention module; ``opened`` says whether they are computed.
 
-    def __init__(self) -> None:
+    ``always``: they are, because the module came with eager attention.
+    """
+
+    def __init__(self, *, always: bool = False) -> None:
         super().__init__()
-        self.opened = False
+        self.opened, self.always = False, always
         for name in PARTS:
             self.add_module(name, nn.Identity())
 
@@ -52,9 +55,8 @@ def _attention(
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
     parts: Any = getattr(module, ATTRIBUTE, None)
-    in_the_open = kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None
-    in_the_open = in_the_open or kwargs.get("position_bias") is not None
-    if parts is None or not (parts.opened or in_the_open):
+    beyond_sdpa = kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None
+    if parts is None or not (parts.opened or parts.always or beyond_sdpa):
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)

@@ -35,8 +35,9 @@ def twin(module: Any, architecture: Architecture, *, opened: bool) -> Any:
             getattr(each, name).clear()
     if opened:
         attention.register()
+        eager = "eager" in str(module.config._attn_implementation)
         for attn in attention_places(found, architecture).values():
-            attn.add_module(attention.ATTRIBUTE, attention.Parts())
+            attn.add_module(attention.ATTRIBUTE, attention.Parts(always=eager))
         found.set_attn_implementation(attention.NAME)
     return found.eval()
 
