@@ -8,7 +8,7 @@ another. Ids are fed as they are given; a BOS is added to text only.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -30,6 +30,8 @@ class Row:
     ids: np.ndarray
     docs: np.ndarray
     begins: int
+    keep: np.ndarray | None = None
+    """Tokens that may be kept; None: all."""
 
 
 @dataclass(frozen=True)
@@ -119,10 +121,12 @@ class Layout:
         """Sequences of the text, until it ends or ``max_tokens`` tokens have been fed."""
         bos = None if text.given_as_ids or not self.bos else tokenizer.bos_token_id
         documents = _encoded(text, tokenizer, self.counts)
+        if text.keep and self.name == "pack":
+            raise ConfigError("chats are not joined: their roles need layout='pad'")
         lay = self._packed if self.name == "pack" else self._padded
         fed = 0
         for sequence in lay(documents, bos):
-            yield sequence
+            yield _restricted(sequence, text.keep)
             fed += len(sequence.ids)
             if self.max_tokens is not None and fed >= self.max_tokens:
                 return
@@ -181,8 +185,11 @@ class Layout:
             ids[real] = np.concatenate([r.ids for r in rows])
             docs[real] = np.concatenate([r.docs for r in rows])
         kept, n_kept = real, n_real
-        if self.positions is not None or self.exclude:
+        if self.positions is not None or self.exclude or any(r.keep is not None for r in rows):
             kept = real & self._selected(width, lengths)
+            for row, given in zip(kept, rows, strict=True):
+                if given.keep is not None:
+                    row[: len(given.keep)] &= given.keep
             kept &= ~np.isin(ids, self.exclude)
             n_kept = int(kept.sum())
         return Batch(ids, real, kept, docs, n_real, n_kept), sum(r.begins for r in rows)
@@ -199,6 +206,13 @@ class Layout:
             places = [p if p >= 0 else length + p for p in wanted]
             row[[p for p in places if 0 <= p < length]] = True
         return chosen
+
+
+def _restricted(row: Row, keep: Sequence[np.ndarray]) -> Row:
+    """A padded sequence with the kept tokens of its document, where the text names some."""
+    if not keep:
+        return row
+    return replace(row, keep=keep[int(row.docs[0])][: len(row.ids)])
 
 
 def join(batches: Sequence[Batch], documents: int) -> ShardTokens:

@@ -43,6 +43,8 @@ class Text:
     """What ids of a world mean; the model's tokenizer has to agree."""
     layout: Literal["pack", "pad"] = "pack"
     """The usual layout: documents of a world share no context, others are joined."""
+    keep: tuple[np.ndarray, ...] = ()
+    """Of each document, which tokens are kept; empty: all. The model is given all of them."""
 
 
 def read_text(texts: Any, *, separator: str | None = None, field: str = "text") -> Text:
