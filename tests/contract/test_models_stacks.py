@@ -138,7 +138,7 @@ def test_a_skipped_block_is_one_that_adds_nothing() -> None:
 
 
 def test_the_decoder_may_read_an_earlier_encoder_layer(model: Any) -> None:
-    """DecoderLens: what the decoder makes of encoder layer 0, by an edit, and by a shorter stack."""
+    """DecoderLens: what the decoder makes of encoder layer 0, edited or really shorter."""
     early = model.run(IDS, capture=["encoder.blocks.0.resid_post"], logits="none").acts
     plan = edit("encoder.blocks.1.resid_post", Replace(early["encoder.blocks.0.resid_post"]))
     shorter = copy.deepcopy(model.module)

@@ -1,5 +1,7 @@
 """Each check of the certificate fails on a model that is broken in the way it looks for."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -31,13 +33,13 @@ def test_positions_shifted_by_padding_are_caught(monkeypatch) -> None:
     import lensbench
 
     model = lensbench.load_model(tiny("gpt2", seed=5), certify=False)
-    run_trunk = model.trunk._call
+    run_trunk = model.trunk._call_one
 
-    def shifted(session, ids, real, positions, cache):
-        columns = torch.arange(positions.shape[1]) + 0 * positions
-        return run_trunk(session, ids, real, columns if cache is None else positions, cache)
+    def shifted(request, fed):
+        columns = torch.arange(fed.positions.shape[1]) + 0 * fed.positions
+        return run_trunk(request, fed if fed.kept else replace(fed, positions=columns))
 
-    monkeypatch.setattr(model.trunk, "_call", shifted)
+    monkeypatch.setattr(model.trunk, "_call_one", shifted)
     assert "left padding" in failed_checks(model)
 
 
@@ -68,7 +70,7 @@ def test_a_dead_site_and_a_dead_write_are_caught(monkeypatch) -> None:
 
     def deaf(self, key, x):
         out = tap(self, key, x)
-        return x if key == ("mlp_out", 1) else out
+        return x if key == ("mlp_out", 1, "") else out
 
     monkeypatch.setattr(Session, "tap", deaf)
     assert "sites write" in failed_checks(model)
@@ -82,14 +84,12 @@ def test_a_dead_site_and_a_dead_write_are_caught(monkeypatch) -> None:
 def test_a_cache_that_forgets_is_caught(monkeypatch) -> None:
     from lensbench.models import trunk
 
-    def forgetful(past, mask, layers):
+    def forgetful(past, mask, layers, architecture, config):
         del layers
         past.take()
-        from lensbench.models.past import _cache_class
+        from lensbench.models.past import _new
 
-        cache = _cache_class()()
-        cache.seen = 0
-        return cache, mask, 0
+        return _new(architecture, config), mask, 0
 
     model = broken(monkeypatch)
     monkeypatch.setattr(trunk, "open_past", forgetful)
@@ -100,7 +100,7 @@ def test_an_unembedding_without_the_soft_cap_is_caught(monkeypatch) -> None:
     import lensbench
 
     model = lensbench.load_model(tiny("gemma2", seed=5), certify=False)
-    monkeypatch.setattr(model.trunk, "unembed_normed", lambda hidden: model.trunk._head(hidden))
+    monkeypatch.setattr(model.trunk.unembed, "_cap", None)
     assert "forward" in failed_checks(model)
 
 
@@ -110,13 +110,87 @@ def test_a_skipped_block_that_runs_is_caught(monkeypatch) -> None:
     model = broken(monkeypatch)
     block = Session.block
 
-    def eager_block(self, layer, forward, hidden, args, kwargs):
+    def eager_block(self, layer, stack, run, pass_on, hidden):
         if layer in self.skips:
             self.layers_run += hidden.shape[0]
-        return block(self, layer, forward, hidden, args, kwargs)
+        return block(self, layer, stack, run, pass_on, hidden)
 
     monkeypatch.setattr(Session, "block", eager_block)
     assert "skipping" in failed_checks(model)
+
+
+def sound(kind: str):
+    import lensbench
+
+    model = lensbench.load_model(tiny(kind, seed=5), certify=False)
+    assert failed_checks(model) == set()  # sound before it is broken
+    return model
+
+
+@pytest.mark.parametrize("kind", ["gpt_oss", "t5"])
+def test_sinks_and_position_biases_that_are_left_out_are_caught(monkeypatch, kind: str) -> None:
+    from lensbench.models import attention
+
+    model = sound(kind)
+    if kind == "gpt_oss":
+        monkeypatch.setattr(attention, "_softmax", lambda scores, _: scores.softmax(-1))
+    else:
+        opened = attention._open_attention
+        without = lambda *a, position_bias=None, **k: opened(*a, **k)  # noqa: E731
+        monkeypatch.setattr(attention, "_open_attention", without)
+    # gpt-oss attends in the open everywhere, T5 only where it is tapped.
+    assert {"gpt_oss": "forward", "t5": "taps"}[kind] in failed_checks(model)
+
+
+def test_heads_of_latent_attention_cut_at_the_wrong_width_are_caught(monkeypatch) -> None:
+    """Zeroing "head 1" of DeepSeek-V3 by the rotary width takes half of head 0 instead."""
+    from lensbench.models.session import Session
+
+    model, tap = sound("deepseek_v3"), Session.tap
+
+    def halves(self, key, x):
+        if key[0] != "attn.z":
+            return tap(self, key, x)
+        return tap(self, key, x.reshape(*x.shape[:2], -1, x.shape[-1] // 2)).reshape(x.shape)
+
+    monkeypatch.setattr(Session, "tap", halves)
+    assert failed_checks(model) == {"heads"}
+
+
+def test_an_encoder_that_looks_back_only_is_caught(monkeypatch) -> None:
+    from transformers.integrations import sdpa_attention
+
+    model, kernel = sound("bert"), sdpa_attention.sdpa_attention_forward
+
+    def causal(*args, **kwargs):
+        return kernel(*args, **kwargs | {"is_causal": True})
+
+    monkeypatch.setattr(sdpa_attention, "sdpa_attention_forward", causal)
+    assert "sees the whole text" in failed_checks(model)
+
+
+@pytest.mark.parametrize("name", ["router.weights", "router.indices", "experts.out"])
+def test_an_edit_of_the_routing_that_does_nothing_is_caught(monkeypatch, name: str) -> None:
+    from lensbench.models.session import Session
+
+    model, tap = sound("mixtral"), Session.tap
+
+    def deaf(self, key, x):
+        out = tap(self, key, x)
+        return x if key[0] == name else out
+
+    monkeypatch.setattr(Session, "tap", deaf)
+    assert failed_checks(model) == {"sites write"}
+
+
+def test_a_state_that_is_not_carried_on_is_caught(monkeypatch) -> None:
+    from transformers.cache_utils import LinearAttentionLayer
+
+    model = sound("mamba")
+    monkeypatch.setattr(
+        LinearAttentionLayer, "update_recurrent_state", lambda self, states, *_: states
+    )
+    assert failed_checks(model) == {"cache"}
 
 
 def test_a_failed_certificate_stops_the_load(monkeypatch) -> None:
