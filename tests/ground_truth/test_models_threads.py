@@ -39,7 +39,7 @@ def test_four_threads_do_not_contaminate_each_other() -> None:
 def test_control_a_shared_session_would_contaminate(monkeypatch) -> None:
     # The same traffic with one global session instead of a ContextVar: answers go wrong.
     import lensbench
-    from lensbench.models import attention, taps, trunk
+    from lensbench.models import attention, hooks, trunk
 
     class Global:
         value = None
@@ -55,7 +55,7 @@ def test_control_a_shared_session_would_contaminate(monkeypatch) -> None:
 
     model = lensbench.load_model(tiny("llama", num_hidden_layers=2), certify=False)
     shared = Global()
-    for module in (attention, taps, trunk):
+    for module in (attention, hooks, trunk):
         monkeypatch.setattr(module, "ACTIVE", shared)
 
     def traffic(seed: int) -> bool:
