@@ -1,9 +1,11 @@
-"""Whether a dictionary belongs to a model: by fingerprint where it is known, else by name."""
+"""Whether a dictionary belongs to a model (by fingerprint, else by name) and to a capture."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from lensbench.errors import MismatchError
+
+_ON_PURPOSE = ". To use it there on purpose, pass saes.Dictionary(name, site, sae)"
 
 
 def trained_on(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,8 +36,33 @@ def check_model(what: str, trained: Mapping[str, Any], now: Mapping[str, Any], w
     if other:
         raise MismatchError(
             f"{what} was trained on activations of another model ({_called(trained)}) than "
-            f"{where} ({_called(now)}). To use it there on purpose, pass "
-            "saes.Dictionary(name, site, sae)"
+            f"{where} ({_called(now)}){_ON_PURPOSE}"
+        )
+
+
+def check_settings(
+    what: str, metadata: Mapping[str, Any], settings: Mapping[str, Any], where: str
+) -> None:
+    """Refuse a capture made otherwise than a dictionary's metadata say it needs.
+
+    ``prepend_bos`` and ``context_size`` are SAELens' names; where either side does not say, nothing
+    is compared.
+
+    Raises:
+        MismatchError: BOS was left out or added, or sequences are longer than in training.
+    """
+    wants, has = metadata.get("prepend_bos"), settings.get("bos")
+    if isinstance(wants, bool) and isinstance(has, bool) and wants != has:
+        trained, captured = ("with", "without") if wants else ("without", "with")
+        raise MismatchError(
+            f"{what} was trained on sequences {trained} BOS, {where} was captured {captured} it; "
+            f"capture with bos={wants}{_ON_PURPOSE}"
+        )
+    longest, context = metadata.get("context_size"), settings.get("context")
+    if isinstance(longest, int) and isinstance(context, int) and context > longest:
+        raise MismatchError(
+            f"{what} was trained on sequences of at most {longest} tokens, {where} holds "
+            f"{context}; capture with context={longest}{_ON_PURPOSE}"
         )
 
 

@@ -8,7 +8,7 @@ the dictionary into its models, and once more as we do; a site with a head axis 
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from lensbench.errors import (
 )
 from lensbench.saes.sae import SAE, Activation
 from lensbench.sites import HEAD_AXES, Site, canonical_name
+
+if TYPE_CHECKING:
+    from lensbench.saes.wrapped import WrappedSAE
 
 CONFIG_FILE, WEIGHTS_FILE = "cfg.json", "sae_weights.safetensors"
 FORMAT_VERSION = "6.54.12"
@@ -47,8 +50,12 @@ def save(sae: SAE, path: Path | str) -> Path:
     return folder
 
 
-def load(path: Path | str, *, device: torch.device | str = "cpu") -> SAE:
+def load(path: Path | str, *, device: torch.device | str = "cpu") -> "SAE | WrappedSAE":
     """Read a dictionary that :func:`save` or SAELens (6.0 or later) wrote, as float32.
+
+    ``sae_lens:<release>/<id>`` is read through SAELens itself: see
+    :func:`lensbench.saes.from_sae_lens.load_sae_lens`, which may give a
+    :class:`~lensbench.saes.wrapped.WrappedSAE`.
 
     ``rescale_acts_by_decoder_norm`` and ``apply_b_dec_to_input`` are folded into the weights, so
     that the codes are the same.
@@ -59,6 +66,10 @@ def load(path: Path | str, *, device: torch.device | str = "cpu") -> SAE:
         UnknownNameError: an architecture that cannot be read here.
         MismatchError: activations are normalised in a way the weights cannot express.
     """
+    if str(path).startswith("sae_lens:"):
+        from lensbench.saes.from_sae_lens import load_sae_lens
+
+        return load_sae_lens(str(path), device=as_device(device))
     folder = Path(path)
     if not (folder / CONFIG_FILE).is_file():
         raise MissingDataError(

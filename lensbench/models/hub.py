@@ -1,5 +1,7 @@
 """One quick look whether a hub id can be opened, before a loader retries for half a minute."""
 
+from pathlib import Path
+
 from lensbench.errors import UnknownNameError
 
 SECONDS = 10.0
@@ -17,7 +19,7 @@ def check_hub(source: str, revision: str | None, bundled: list[str]) -> None:
     try:
         if isinstance(try_to_load_from_cache(source, "config.json", revision=revision), str):
             return
-        reason = _reason(source, revision)
+        reason = refusal(source, revision)
     except HFValidationError:
         reason = "is no valid hub id (write owner/name)"
     if reason:
@@ -25,8 +27,8 @@ def check_hub(source: str, revision: str | None, bundled: list[str]) -> None:
         raise UnknownNameError("model", source, known=bundled, hint=hint)
 
 
-def _reason(source: str, revision: str | None) -> str:
-    """Why the hub does not give the model; empty where it does."""
+def refusal(source: str, revision: str | None = None) -> str:
+    """Why the hub does not give the repository; empty where it does."""
     from huggingface_hub import HfApi
     from huggingface_hub import errors as hub
 
@@ -45,6 +47,15 @@ def _reason(source: str, revision: str | None) -> str:
             raise
         return f"is not in the local cache, and the hub cannot be reached ({type(error).__name__})"
     return ""
+
+
+def in_cache(source: str) -> bool:
+    """Whether anything of the repository lies in the local cache of the hub's client."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    folder = repo_folder_name(repo_id=source, repo_type="model")
+    return (Path(constants.HF_HUB_CACHE) / folder).is_dir()
 
 
 def _of_the_network(error: Exception) -> bool:

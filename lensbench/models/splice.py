@@ -80,18 +80,18 @@ def _read(model: Model, x: Any, asked: Site | None, error: ErrorMode) -> Splice:
             f"got a {type(x).__name__} where a dictionary belongs; it needs encode, decode, d_sae"
         )
     own = getattr(x, "site", None) or getattr(codec, "site", None)
-    name = str(
-        getattr(x, "name", None) or getattr(codec, "config", {}).get("name") or "the dictionary"
-    )
+    told = {**getattr(codec, "metadata", {}), **getattr(codec, "config", {})}
+    name = str(getattr(x, "name", None) or told.get("name") or "the dictionary")
     site = _site(name, own, asked)
     known = {str(s) for s in model.sites()}
     if str(site) not in known:
         model.width(site)  # says what the model has instead
         raise ConfigError(f"model {model.card.name!r} has no site {site}")
     on_purpose = getattr(x, "codec", None) is not None  # a Dictionary says only what it was given
-    trained = {"fingerprint": getattr(x, "model", "")} if on_purpose else None
-    metadata = getattr(codec, "metadata", {}) if trained is None else {"model": trained}
-    check_model(name, trained_on(metadata), vars(model.card), "the one it is spliced into")
+    trained = trained_on(getattr(x if on_purpose else codec, "metadata", {}))
+    if on_purpose and getattr(x, "model", ""):
+        trained["fingerprint"] = x.model
+    check_model(name, trained, vars(model.card), "the one it is spliced into")
     reads, has = _width(codec), site_width(model, site)
     if reads != has:
         raise MismatchError(

@@ -1,7 +1,7 @@
 """The passes over stored rows: every dictionary of a site on the same blocks of activations."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +10,8 @@ from jaxtyping import Float, Int
 from scipy import sparse
 from torch import Tensor
 
-from lensbench.errors import ConfigError, MismatchError
+from lensbench import belonging
+from lensbench.errors import ConfigError
 from lensbench.protocols import Codec
 from lensbench.saes.evaluation.data import EvaluationRows
 from lensbench.saes.evaluation.labels import Latents
@@ -31,6 +32,8 @@ class Dictionary:
     architecture: str = ""
     model: str = ""
     """Fingerprint of the model it was trained on, where that is known."""
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What it says of the captures it was trained on: model, ``prepend_bos``, ``context_size``."""
 
 
 def as_dictionary(run: Any) -> Dictionary:
@@ -44,7 +47,8 @@ def as_dictionary(run: Any) -> Dictionary:
     if isinstance(run, Dictionary):
         return replace(run, site=canonical_name(run.site))
     sae = getattr(run, "sae", run)
-    name = getattr(run, "name", None) or sae.config.get("name") or "sae"
+    own = sae.config.get("name") or sae.metadata.get("name")
+    name = getattr(run, "name", None) or own or "sae"
     site = getattr(run, "site", None) or sae.site
     if not site:
         raise ConfigError(
@@ -52,22 +56,22 @@ def as_dictionary(run: Any) -> Dictionary:
         )
     architecture = sae.config.get("architecture") or sae.activation
     trained_on = (sae.metadata.get("model") or {}).get("fingerprint", "")
-    return Dictionary(name, canonical_name(str(site)), sae, architecture, str(trained_on or ""))
+    told = (architecture, str(trained_on or ""), sae.metadata)
+    return Dictionary(str(name), canonical_name(str(site)), sae, *told)
 
 
 def check_trained_on(dictionary: Dictionary, store: "ActivationStore") -> None:
-    """Refuse activations of another model than the dictionary was trained on.
+    """Refuse activations of another model, or captured otherwise, than it was trained on.
 
     Raises:
         MismatchError: names both; a transfer on purpose is ``Dictionary(name, site, sae)``.
     """
-    now = store.model.get("fingerprint")
-    if dictionary.model and now and dictionary.model != now:
-        raise MismatchError(
-            f"{dictionary.name} was trained on activations of another model ({dictionary.model}) "
-            f"than those in {store.url} ({now}). To try it there on purpose, pass "
-            "Dictionary(name, site, sae)"
-        )
+    known = belonging.trained_on(dictionary.metadata)
+    if dictionary.model:
+        known["fingerprint"] = dictionary.model
+    belonging.check_model(dictionary.name, known, store.model, f"those in {store.url}")
+    settings = store.settings
+    belonging.check_settings(dictionary.name, dictionary.metadata, settings, store.url)
 
 
 @dataclass
