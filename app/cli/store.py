@@ -31,7 +31,7 @@ def info(folder: Folder) -> Answer:
 
 
 def verify(folder: Folder) -> Answer:
-    """Read every shard and compare checksums; exit code 3 when one is damaged."""
+    """Compare the checksum of every file and count its rows again; exit code 3 on any problem."""
     from lensbench.app.workflows.stores import verify_store
 
     facts = verify_store(folder)

@@ -41,10 +41,10 @@ def store_info(folder: Path) -> dict[str, Any]:
 
 
 def verify_store(folder: Path) -> dict[str, Any]:
-    """Compare every file with its checksum.
+    """Compare every file with its checksum, and its rows with the manifest.
 
     Raises:
-        DamagedDataError: every damaged or missing file, by name.
+        DamagedDataError: every damaged or missing file and every wrong count, by name.
     """
     store = open_store(folder, check="size")
     problems = store.verify()

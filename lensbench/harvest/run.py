@@ -25,6 +25,7 @@ from lensbench.harvest.layout import Layout, LayoutName, Positions
 from lensbench.harvest.text import Text, read_text
 from lensbench.models.base import Model
 from lensbench.sites import Site
+from lensbench.store.checks import refuse_altered
 from lensbench.store.folder import Folder, open_folder
 from lensbench.store.manifest import MANIFEST, Manifest, SiteEntry
 from lensbench.store.reader import ActivationStore, open_store, token_batch
@@ -61,7 +62,9 @@ def capture(
     """Run ``model`` over ``texts`` and store its activations at ``sites`` in the folder ``out``.
 
     The same call again continues after an interruption; other sites with the same text and settings
-    are added to the same store. Every rank under ``torchrun`` calls this and takes its share.
+    are added to the same store. What is there of ``sites`` is read once and its checksums compared;
+    files that are gone are made again. Every rank under ``torchrun`` calls this and takes its
+    share.
 
     Args:
         model: from ``lensbench.load_model``.
@@ -86,6 +89,7 @@ def capture(
     Raises:
         ConfigError: an argument that cannot be used, empty text, or text without a tokenizer.
         MismatchError: ``out`` holds a store of another model, text or setting.
+        DamagedDataError: files in ``out`` were altered; names them and the command to repair.
         NonFiniteError: NaN, infinity, or a number too large for ``dtype``.
         DataError: ``out`` cannot be written.
         StoppedError: interrupted; finished shards are on disk.
@@ -135,6 +139,8 @@ def _already_there(folder: Folder, header: Manifest, entries: Mapping[str, SiteE
         return False
     known = read_manifest(folder)
     compare(known, header, folder.url)
+    if ranks.place()[0] == 0:
+        refuse_altered(folder, known, entries)
     whole = all(present(folder, shard) == shard for shard in known.shards)
     return known.complete and whole and set(entries) <= set(known.covered())
 

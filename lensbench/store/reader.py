@@ -20,9 +20,10 @@ from lensbench.errors import (
 from lensbench.sites import Site
 from lensbench.store import shard as files
 from lensbench.store.advice import how_to_add
+from lensbench.store.checks import Check
 from lensbench.store.folder import Folder, open_folder
 from lensbench.store.manifest import Manifest
-from lensbench.store.shards import Check, ShardFiles
+from lensbench.store.shards import ShardFiles
 from lensbench.store.writer import read_manifest
 from lensbench.tokens import Tokens
 
@@ -218,6 +219,28 @@ class ActivationStore:
                 tokens = token_batch(arrays["ids"][pick], real[pick])
                 yield SequenceBatch(tokens, np.array(arrays["doc_ids"][pick]), rows[pick])
 
+    def sequence_of(self, row: int) -> SequenceBatch:
+        """The one sequence that holds a row, whole and without padding: a batch of one.
+
+        Only the tokens of the row's own shard are touched.
+
+        Raises:
+            ConfigError: a row number that does not exist.
+        """
+        if not 0 <= row < self.n_tokens:
+            raise ConfigError(f"rows run from 0 to {self.n_tokens - 1}; got {row}")
+        number = int(np.searchsorted(self._files.starts, row, side="right")) - 1
+        arrays = self._files.tokens(number)
+        kept = arrays["kept"].astype(bool)
+        first = np.cumsum([0, *kept.sum(1)]) + self._files.starts[number]
+        line = int(np.searchsorted(first, row, side="right")) - 1
+        real = arrays["real"][line].astype(bool)
+        stored = kept[line][real]
+        rows = np.where(stored, first[line] + np.cumsum(stored) - 1, -1)
+        ids, docs = arrays["ids"][line][real], arrays["doc_ids"][line][real]
+        return SequenceBatch(token_batch(ids[None], np.ones((1, len(ids)), bool)),
+                             np.array(docs[None]), rows[None])  # fmt: skip
+
     def source(self, sites: str | Sequence[str], **options: Any) -> "StoreSource":
         """An ``ActivationSource`` over these rows; options as in :class:`StoreSource`."""
         from lensbench.store.source import StoreSource
@@ -225,7 +248,10 @@ class ActivationStore:
         return StoreSource(self, sites, **options)
 
     def verify(self) -> list[str]:
-        """Compare every file with its checksum; one line per problem, empty when all is well."""
+        """Compare every file with its checksum, and count its rows, sequences and documents again.
+
+        One line per problem, empty when all is well.
+        """
         return self._files.problems()
 
     def _name(self, site: str | Site) -> str:

@@ -2,17 +2,15 @@
 
 from collections import OrderedDict
 from threading import Lock
-from typing import Literal
 
 import numpy as np
 
-from lensbench import io
-from lensbench.errors import ConfigError, DamagedDataError, MissingDataError
+from lensbench.errors import ConfigError, DamagedDataError
 from lensbench.store import shard as files
+from lensbench.store.checks import Check, check_file, problems
 from lensbench.store.folder import Folder
 from lensbench.store.manifest import TOKENS, FileEntry, Manifest
 
-Check = Literal["sha256", "size"]
 _OPEN_MAPS = 128
 
 
@@ -47,6 +45,7 @@ class ShardFiles:
             entry = self.shards[number].files[stored]
             where = np.flatnonzero(owner == number)
             mapped = self._open(entry, "acts", self._dtype)
+            self._same(entry, mapped.shape, (self.shards[number].rows, width))
             out[where] = mapped[indices[where] - self.starts[number]]
         return out
 
@@ -57,20 +56,22 @@ class ShardFiles:
 
     def kept(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Token ids, positions and documents of a shard's rows."""
-        arrays = self.tokens(number)
+        arrays, shard = self.tokens(number), self.shards[number]
         kept = arrays["kept"].astype(bool)
+        self._same(shard.files[TOKENS], (int(kept.sum()),), (shard.rows,))
         return arrays["ids"][kept], np.nonzero(kept)[1], arrays["doc_ids"][kept]
 
     def problems(self) -> list[str]:
-        """One line per file that is missing, truncated or altered, readable shard or not."""
-        found: list[str] = []
-        for shard in self._manifest.shards:
-            for entry in shard.files.values():
-                try:
-                    self._verify(entry, "sha256")
-                except (DamagedDataError, MissingDataError) as error:
-                    found.append(str(error))
-        return found
+        """See :func:`lensbench.store.checks.problems`; readable shards and others."""
+        return problems(self._folder, self._manifest)
+
+    def _same(self, entry: FileEntry, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+        """Rows (and width) of a file beside those the manifest counts with."""
+        if found != wanted:
+            raise DamagedDataError(
+                f"{self._folder.url}/{entry.path} holds {list(found)} rows, the manifest says "
+                f"{list(wanted)}; `lensbench store verify {self._folder.url}` says what disagrees"
+            )
 
     def _open(self, entry: FileEntry, name: str, dtype: str | None) -> np.ndarray:
         key = f"{entry.path}:{name}"
@@ -79,22 +80,10 @@ class ShardFiles:
                 self._maps.move_to_end(key)
                 return self._maps[key]
             if entry.path not in self._sound:
-                self._verify(entry, self._check)
+                check_file(self._folder, entry, self._check)
                 self._sound.add(entry.path)
             array = files.map_file(self._folder.local(entry.path), name, dtype)
             self._maps[key] = array
             while len(self._maps) > _OPEN_MAPS:
                 self._maps.popitem(last=False)
             return array
-
-    def _verify(self, entry: FileEntry, check: Check) -> None:
-        path = self._folder.local(entry.path)
-        size, again = path.stat().st_size, "Delete it and run the capture again: only it is redone."
-        if size != entry.bytes:
-            raise DamagedDataError(
-                f"{path} is truncated: {size} bytes instead of {entry.bytes}. {again}"
-            )
-        if check == "sha256" and (found := io.sha256_file(path)) != entry.sha256:
-            raise DamagedDataError(
-                f"{path} was altered: sha256 {found[:16]} instead of {entry.sha256[:16]}. {again}"
-            )

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -450,3 +452,50 @@ def test_a_deleted_shard_of_a_finished_store_is_redone_alone(model, tmp_path, ru
     assert store.complete
     assert store.verify() == []
     assert 0 < len(runs) < whole
+
+
+def _with_one_byte_changed(path: Path) -> bytes:
+    before = path.read_bytes()
+    path.write_bytes(before[:-2] + bytes([before[-2] ^ 1]) + before[-1:])
+    return before
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("kind", ["acts", "tokens"])
+def test_an_altered_shard_is_not_taken_for_done_and_the_named_command_repairs_it(
+    model, tmp_path, kind
+) -> None:
+    from lensbench.errors import DamagedDataError
+
+    store = take(model, tmp_path / "s")
+    whole = content(tmp_path / "s")
+    path = sorted((tmp_path / "s" / kind).rglob("*.safetensors"))[1]
+    _with_one_byte_changed(path)
+    with pytest.raises(DamagedDataError, match=r"1 of .* altered") as caught:
+        take(model, tmp_path / "s")
+    command = re.search(r"rm [^,]+", str(caught.value))
+    assert command is not None
+    assert command[0] == f"rm {path}"
+    with pytest.raises(DamagedDataError, match="altered"):  # also where sites are added
+        take(model, tmp_path / "s", ["blocks.1.resid_post", "embed"])
+    subprocess.run(shlex.split(command[0]), check=True)
+    assert take(model, tmp_path / "s").manifest == store.manifest
+    assert content(tmp_path / "s") == whole
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_an_altered_shard_of_an_unfinished_capture_is_named(model, tmp_path) -> None:
+    from lensbench.errors import DamagedDataError, StoppedError
+
+    def interrupt(fed: int) -> None:
+        if fed > 150:
+            raise KeyboardInterrupt
+
+    with pytest.raises(StoppedError):
+        take(model, tmp_path, progress=interrupt)
+    path = sorted((tmp_path / "acts").rglob("*.safetensors"))[0]
+    before = _with_one_byte_changed(path)
+    with pytest.raises(DamagedDataError, match=re.escape(f"rm {path}, then the same capture")):
+        take(model, tmp_path)
+    path.write_bytes(before)
+    assert take(model, tmp_path).verify() == []  # control
