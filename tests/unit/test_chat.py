@@ -65,6 +65,17 @@ def test_roles_agree_with_a_count_of_bytes_that_knows_no_offsets() -> None:
     assert at == len(owner)
 
 
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_pieces_make_up_the_text_whatever_offsets_leave_out(name) -> None:
+    tokenizer = TOKENIZERS[name](made.INST)
+    talk = [{**m, "content": m["content"].encode("ascii", "ignore").decode()} for m in TALK[1:]]
+    chat = chat_tokens(tokenizer, talk)
+    assert "".join(chat.pieces[0]) == chat.texts[0]
+    encoded = tokenizer(chat.texts[0], add_special_tokens=False, return_offsets_mapping=True)
+    held = "".join(chat.texts[0][a:b] for a, b in encoded["offset_mapping"])
+    assert (held != chat.texts[0]) == ("trimmed" in name)  # the case is a case
+
+
 def test_a_message_that_equals_words_of_the_template_is_not_confused_with_them() -> None:
     chat = chat_tokens(made.byte_level(), [{"role": "user", "content": "user"}])
     assert said(chat, "user") == "user"
