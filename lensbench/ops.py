@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import fields as dataclass_fields
-from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -128,12 +127,16 @@ class Project(Op):
         inside = x @ (self._basis.to(x) @ self._basis.to(x).mT)
         return inside if self.keep else x - inside
 
-    @cached_property
+    @property
     def _basis(self) -> Tensor:
-        rows = self.directions[None] if self.directions.ndim == 1 else self.directions
-        u, s, vh = torch.linalg.svd(rows.double(), full_matrices=False)
-        del u
-        return vh[s > s.max() * 1e-9].mT.float() if s.numel() else rows.mT.float()
+        # Kept by hand: cached_property holds a lock (Python 3.11), and a plan is shipped to NDIF.
+        if "kept" not in self.__dict__:
+            rows = self.directions[None] if self.directions.ndim == 1 else self.directions
+            u, s, vh = torch.linalg.svd(rows.double(), full_matrices=False)
+            del u
+            basis = vh[s > s.max() * 1e-9].mT.float() if s.numel() else rows.mT.float()
+            self.__dict__["kept"] = basis
+        return self.__dict__["kept"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
