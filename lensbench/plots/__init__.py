@@ -1,9 +1,10 @@
 """Plot primitives: frames in, plotly figures out; no tensors, models or result classes.
 
-``lines``, ``scatter``, ``bars``, ``heatmap``, ``histogram``, token strips as HTML, and figures for
+``lines``, ``scatter``, ``bars``, ``heatmap`` (also ``clickable``), ``histogram``, token strips as HTML, and figures for
 "nothing yet" and "this failed", all in one look (:mod:`lensbench.plots.theme`).
 """
 
+from lensbench.plots.clicks import clickable
 from lensbench.plots.curves import bars, lines, pareto_front, scatter
 from lensbench.plots.distributions import histogram
 from lensbench.plots.grids import heatmap
@@ -14,6 +15,7 @@ from lensbench.plots.tokens import token_strip, visible
 __all__ = [
     "CONFIG",
     "bars",
+    "clickable",
     "empty_figure",
     "error_figure",
     "heatmap",

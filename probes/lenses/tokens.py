@@ -1,0 +1,295 @@
+"""One text through a lens, token by token: the k best predictions of every layer at every token.
+
+For a page and for reading by eye; :func:`lensbench.probes.lenses.logit.logit_lens` averages over
+documents instead. Steps, numbered in the body:
+
+1. Take the residual stream after every block: rows of a store, or one run of the model.
+2. Per layer l: z_l = readout(resid_post_l), p_l = softmax(z_l).
+3. Per token i: the k largest p_l, and the metrics, against the next token i + 1 and the last layer.
+
+Source: nostalgebraist 2020, "interpreting GPT: the logit lens".
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lensbench import provenance
+from lensbench.errors import ConfigError, UnknownNameError
+from lensbench.probes.lenses.logit import UnembedReadout, measure
+from lensbench.protocols import Readout
+from lensbench.results import Controls, Result
+from lensbench.sites import Site
+from lensbench.tokens import as_tokens, token_texts
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    from lensbench.models import Model
+    from lensbench.store import ActivationStore
+    from lensbench.tokens import TokensLike
+
+FORMULAS = {
+    "target_prob": "p_l(next token of the text)",
+    "target_rank": "1 + number of tokens more probable than the next token of the text",
+    "top_prob": "largest p_l",
+    "entropy": "H(p_l) = -sum p_l ln p_l",
+    "kl_to_final": "KL(p_L || p_l) = sum p_L ln(p_L / p_l)",
+}
+"""What can be drawn: p_l = softmax(unembed(resid_post_l)), L the last layer."""
+UNITS = {
+    "target_prob": "probability",
+    "target_rank": "rank (1 is best)",
+    "log10_target_rank": "log10 of the rank",
+    "top_prob": "probability",
+    "entropy": "nats",
+    "kl_to_final": "nats",
+}
+DISCLAIMER = (
+    "early layers need not write in the basis the unembedding reads: a poor lens there does not "
+    "mean that the layer knows nothing"
+)
+_KEPT = ("target_prob", "target_rank", "entropy", "kl_to_final")
+_ROWS = {"entropy": 0, "kl_to_final": 1, "target_prob": 3, "target_rank": 4}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TokenLens(Result):
+    """Layers by tokens of one text; column ``i`` is the prediction made *at* token ``i``."""
+
+    layers: tuple[int, ...]
+    positions: Int[np.ndarray, " tokens"]
+    """Place of each column in the sequence the model saw, BOS included."""
+    tokens: tuple[str, ...]
+    targets: tuple[str, ...]
+    """The token that follows each; empty where the text ends, and the target metrics are NaN."""
+    top: tuple[tuple[tuple[str, ...], ...], ...]
+    """By layer, token and rank: the most probable next tokens."""
+    top_prob: Float[np.ndarray, "layers tokens k"]
+    values: Float[np.ndarray, "metrics layers tokens"]
+    """target_prob, target_rank, entropy (nats), kl_to_final (nats)."""
+    d_vocab: int
+    source: str
+    left_out: int = 0
+    """Tokens of the text that are not shown."""
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row per layer and token: what a figure draws, and the k best predictions."""
+        import pandas as pd
+
+        layer, column = (a.ravel() for a in np.indices(self.top_prob.shape[:2]))
+        columns: dict[str, Any] = {
+            "layer": np.asarray(self.layers)[layer],
+            "pos": self.positions[column],
+            "token": [self.tokens[c] for c in column],
+            "target": [self.targets[c] for c in column],
+            "top": [row[0] for block in self.top for row in block],
+            "top_prob": self.top_prob[:, :, 0].ravel(),
+        }
+        columns |= {name: self.values[i].ravel() for i, name in enumerate(_KEPT)}
+        columns["log10_target_rank"] = np.log10(columns["target_rank"])
+        for i in range(1, self.top_prob.shape[2]):
+            columns[f"top{i + 1}"] = [row[i] for block in self.top for row in block]
+            columns[f"top{i + 1}_prob"] = self.top_prob[:, :, i].ravel()
+        frame = pd.DataFrame(columns)
+        frame.attrs["units"] = UNITS
+        return frame
+
+    def summary(self) -> dict[str, float]:
+        """Tokens, and the mean of every metric at the last layer."""
+        last = {f"{n}_last": float(np.nanmean(self.values[i, -1])) if
+                np.isfinite(self.values[i, -1]).any() else float("nan")
+                for i, n in enumerate(_KEPT)}  # fmt: skip
+        return {"tokens": float(len(self.tokens)), **last}
+
+    def column(self, metric: str) -> str:
+        """Column of :meth:`to_frame` that a figure of ``metric`` draws.
+
+        Raises:
+            UnknownNameError: no such metric.
+        """
+        if metric not in FORMULAS:
+            raise UnknownNameError("lens metric", metric, known=tuple(FORMULAS))
+        return "log10_target_rank" if metric == "target_rank" else metric
+
+    def plot(self, metric: str = "target_prob") -> "go.Figure":
+        """Heat map of one metric; colours have one range for every text of a model."""
+        from lensbench.plots import heatmap, visible
+
+        value, largest = self.column(metric), float(np.log(self.d_vocab))
+        span = {"log10_target_rank": (0.0, float(np.log10(self.d_vocab)))}.get(value, (0.0, 1.0))
+        left = f" · {self.left_out} more tokens not shown" if self.left_out else ""
+        return heatmap(
+            self.to_frame().assign(hint=self._hints()), x="pos", y="layer", value=value,
+            text="top",
+            span=(0.0, largest) if metric in ("entropy", "kl_to_final") else span,
+            x_labels=dict(zip(self.positions.tolist(), map(visible, self.tokens), strict=True)),
+            hover_columns=("token", "target", "target_prob", "target_rank", "hint"),
+            title=f"Logit lens: {FORMULAS[metric]}",
+            subtitle=f"n = 1 text, {len(self.tokens)} tokens{left}; cell: most probable next token",
+            labels={"pos": "token at which the prediction is made", "layer": "after block",
+                    "target": "token that follows", "hint": "most probable",
+                    "token": "prediction made at"},
+        )  # fmt: skip
+
+    def _hints(self) -> list[str]:
+        from lensbench.plots import visible
+
+        return [
+            ", ".join(f"{visible(w)} {p:.2f}" for w, p in zip(words, probs, strict=True))
+            for block, part in zip(self.top, self.top_prob, strict=True)
+            for words, probs in zip(block, part, strict=True)
+        ]
+
+
+def token_lens(
+    states: Float[Tensor, "layers tokens d_model"],
+    layers: Sequence[int],
+    model: "Model",
+    tokens: Sequence[str],
+    targets: Sequence[int],
+    *,
+    positions: Sequence[int] | None = None,
+    target_words: Sequence[str] | None = None,
+    readout: Readout | None = None,
+    k: int = 5,
+    source: str = "",
+    left_out: int = 0,
+) -> TokenLens:
+    """The lens on states that are at hand: the last of ``layers`` is the final prediction.
+
+    ``targets`` are ids of the tokens that follow, -1 where none does.
+
+    Raises:
+        ConfigError: k outside ``1 .. d_vocab``, or lengths that do not fit.
+    """
+    if not 1 <= k <= model.card.d_vocab:
+        raise ConfigError(f"k must be in 1..{model.card.d_vocab}, got {k}")
+    if not (len(layers) == states.shape[0] and len(tokens) == len(targets) == states.shape[1]):
+        raise ConfigError(f"states of shape {list(states.shape)} do not fit {len(layers)} layers, "
+                          f"{len(tokens)} tokens and {len(targets)} targets")  # fmt: skip
+    read = readout or UnembedReadout(model)
+    final = read(states[-1], layers[-1]).float().cpu()
+    wanted = torch.as_tensor(list(targets))
+    best, values = [], []
+    for state, layer in zip(states, layers, strict=True):  # 2
+        logits = read(state, layer).float().cpu()
+        best.append(logits.softmax(-1).topk(k, -1))  # 3
+        found = measure(logits, final, wanted.clamp_min(0))
+        found[3:5, wanted < 0] = torch.nan
+        values.append(found[[_ROWS[name] for name in _KEPT]])
+    named = list(target_words or token_texts(model.tokenizer, wanted.clamp_min(0).tolist()))
+    words = [[token_texts(model.tokenizer, row) for row in b.indices.tolist()] for b in best]
+    return TokenLens(
+        layers=tuple(layers),
+        positions=np.asarray(range(len(tokens)) if positions is None else positions, np.int64),
+        tokens=tuple(tokens),
+        targets=tuple(w if t >= 0 else "" for w, t in zip(named, targets, strict=True)),
+        top=tuple(tuple(tuple(row) for row in block) for block in words),
+        top_prob=torch.stack([b.values for b in best]).numpy(),
+        values=torch.stack(values, 1).numpy(),
+        d_vocab=model.card.d_vocab,
+        source=source,
+        left_out=left_out,
+        config={"k": k, "readout": type(read).__name__},
+        controls=Controls(note="one text; see LensTrajectory for states shuffled over tokens"),
+        provenance=provenance.record(model=vars(model.card)),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class LensStates:
+    """What a lens reads: residual streams of one text, and what its tokens are."""
+
+    states: Float[Tensor, "layers tokens d_model"]
+    layers: tuple[int, ...]
+    ids: Int[np.ndarray, " tokens"]
+    targets: Int[np.ndarray, " tokens"]
+    """-1 where nothing follows."""
+    positions: Int[np.ndarray, " tokens"]
+    left_out: int = 0
+
+    def lens(self, model: "Model", *, k: int = 5, source: str = "") -> TokenLens:
+        """The logit lens on them."""
+        return token_lens(
+            self.states, self.layers, model,
+            token_texts(model.tokenizer, self.ids.tolist()), self.targets.tolist(),
+            positions=self.positions.tolist(), k=k, source=source, left_out=self.left_out,
+        )  # fmt: skip
+
+
+def states_of_text(
+    model: "Model", tokens: "TokensLike", *, max_tokens: int | None = None
+) -> LensStates:
+    """Run the model once and keep the residual stream after every block.
+
+    Raises:
+        ConfigError: more than one text, or a model with an encoder.
+    """
+    batch = as_tokens(tokens)
+    sites = [Site("resid_post", layer) for layer in range(model.n_layers)]
+    if batch.n_rows != 1:
+        raise ConfigError(f"a token lens reads one text at a time, got {batch.n_rows}")
+    if sites[-1] not in model.sites():
+        raise ConfigError(f"{model.card.name} has an encoder and a decoder; the lens on a typed "
+                          "text reads models with one stack")  # fmt: skip
+    acts = model.run(batch, capture=sites, logits="none").acts  # 1
+    ids = batch.ids[0].cpu().numpy()
+    shown = len(ids) if max_tokens is None else min(max_tokens, len(ids))
+    return LensStates(
+        torch.stack([acts[s][0, :shown].float().cpu() for s in sites]),
+        tuple(range(model.n_layers)),
+        ids[:shown],
+        np.append(ids[1:], -1)[:shown],
+        np.arange(shown),
+        len(ids) - shown,
+    )
+
+
+def states_of_store(
+    store: "ActivationStore", row: int, *, max_tokens: int | None = None
+) -> LensStates:
+    """Residual streams of the stored sequence that holds ``row``; the model is not asked.
+
+    Of a longer sequence, the ``max_tokens`` around the row. Tokens that were not stored have no
+    column.
+
+    Raises:
+        MissingDataError: the store lacks the last block's ``resid_post``; says how to add it.
+        ConfigError: no such row.
+    """
+    layers = lens_layers(store)
+    found = store.sequence_of(row)
+    ids, rows = found.tokens.ids[0].numpy(), found.rows[0]
+    columns = np.flatnonzero(rows >= 0)
+    here = int(np.flatnonzero(rows[columns] == row)[0])
+    size = len(columns) if max_tokens is None else min(max_tokens, len(columns))
+    first = min(max(0, here - size // 2), len(columns) - size)
+    shown = columns[first : first + size]
+    states = [torch.from_numpy(store.rows(Site("resid_post", n), rows[shown])) for n in layers]
+    return LensStates(
+        torch.stack(states), layers, ids[shown], np.append(ids[1:], -1)[shown], shown,
+        len(columns) - size,
+    )  # fmt: skip
+
+
+def lens_layers(store: "ActivationStore") -> tuple[int, ...]:
+    """Layers a lens can read from ``store``, ending with the model's last.
+
+    Raises:
+        MissingDataError: the last one is missing; says how to add it.
+    """
+    last = store.model.get("n_layers")
+    if last is not None:
+        store.require(str(Site("resid_post", int(last) - 1)))
+    sites = [Site.parse(name) for name in store.sites]
+    return tuple(
+        sorted(s.layer for s in sites if s.name == "resid_post" and s.layer is not None
+               and not s.stack)
+    )  # fmt: skip
