@@ -1,5 +1,6 @@
-"""``lensbench app``: the browser page that shows trained runs."""
+"""``lensbench app``: the dashboard, on this machine and for this machine only."""
 
+import socket
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -9,27 +10,58 @@ from typing import Annotated
 import typer
 
 from lensbench.app.cli.console import Answer
-from lensbench.errors import MissingDataError, StoppedError
+from lensbench.errors import ConfigError, MissingDataError, StoppedError
+
+ADDRESS = "127.0.0.1"
+SETTINGS = (
+    f"--server.address={ADDRESS}",
+    "--server.headless=true",
+    "--server.maxUploadSize=1",
+    "--server.fileWatcherType=none",
+    "--browser.gatherUsageStats=false",
+    "--client.toolbarMode=viewer",
+    "--client.showErrorLinks=false",
+    "--theme.light.primaryColor=#0072B2",
+    "--theme.dark.primaryColor=#56B4E9",
+)
+"""On the command line, where no configuration file of the folder one stands in can change them."""
 
 
 def app(
-    root: Annotated[Path, typer.Argument(help="Folder whose runs are shown.")] = Path(),
-    port: Annotated[int, typer.Option("--port", help="Port on this machine.")] = 8501,
+    root: Annotated[Path, typer.Option("--root", help="Folder that is shown.")] = Path(),
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port.")] = 8501,
 ) -> Answer:
-    """Open the page of trained runs in a browser (127.0.0.1 only); Ctrl-C ends it."""
+    """Show runs, stores and models in a browser (on 127.0.0.1 only); Ctrl-C ends it."""
     if not root.is_dir():
-        raise MissingDataError(f"no folder {root}; runs are written where --out says")
+        raise MissingDataError(f"no folder {root}; give --root a folder with runs and stores")
+    _require_free(port)
+    address = f"http://{ADDRESS}:{port}"
+    sys.stderr.write(f"lensbench: showing {root.resolve()} at {address} (Ctrl-C ends it)\n")
+    try:
+        code = subprocess.run(command(root, port), check=False).returncode
+    except KeyboardInterrupt:
+        raise StoppedError("stopped") from None
+    return Answer({"address": address, "exit_code": code}, exit_code=1 if code else 0)
+
+
+def command(root: Path, port: int) -> list[str]:
+    """The command that serves the dashboard."""
     spec = find_spec("lensbench.app.main")
     assert spec is not None
     assert spec.origin is not None
-    command = [
-        sys.executable, "-m", "streamlit", "run", spec.origin,
-        "--server.address=127.0.0.1", f"--server.port={port}", "--browser.gatherUsageStats=false",
-        "--client.toolbarMode=viewer",
-        "--", str(root),
+    return [
+        sys.executable, "-m", "streamlit", "run", spec.origin, f"--server.port={port}", *SETTINGS,
+        "--", str(root.resolve()),
     ]  # fmt: skip
-    try:
-        code = subprocess.run(command, check=False).returncode
-    except KeyboardInterrupt:
-        raise StoppedError("stopped") from None
-    return Answer({"port": port, "exit_code": code}, exit_code=1 if code else 0)
+
+
+def _require_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((ADDRESS, port))
+        except OSError as error:
+            raise ConfigError(
+                f"port {port} of {ADDRESS} cannot be used ({error.strerror}); choose another one: "
+                f"lensbench app --port {port + 1 if port < 65535 else 8501}"
+            ) from error

@@ -9,6 +9,22 @@ from lensbench.errors import ConfigError, DamagedDataError, MissingDataError
 from lensbench.store import ActivationStore, open_store
 from lensbench.store.manifest import MANIFEST, PARTS
 
+_DEPTH, TWIN = 4, "twin"
+
+
+def find_stores(root: Path) -> list[Path]:
+    """Activation stores under ``root``, by name; those of controls (``*-twin``) come last.
+
+    Raises:
+        MissingDataError: no such folder.
+    """
+    if not root.is_dir():
+        raise MissingDataError(f"no folder {root}; stores are written where --out says")
+    found = {
+        path.parent for depth in range(_DEPTH) for path in root.glob("*/" * depth + MANIFEST)
+    }  # fmt: skip
+    return sorted(found, key=lambda folder: (TWIN in folder.name, str(folder)))
+
 
 def store_info(folder: Path) -> dict[str, Any]:
     """Model, text, settings, sites and sizes of a store.

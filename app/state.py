@@ -1,0 +1,54 @@
+"""What every page knows: the folder that is shown, what lies in it, and the mode of the page."""
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+import streamlit as st
+
+from lensbench.errors import ConfigError, MissingDataError
+
+
+def root() -> Path:
+    """The folder whose runs and stores are shown (``lensbench app --root``)."""
+    return Path(sys.argv[1] if len(sys.argv) > 1 else ".").resolve()
+
+
+def inside(name: str) -> Path:
+    """The folder ``name`` of the root.
+
+    Raises:
+        ConfigError: a name that leads out of the root.
+        MissingDataError: no such folder (deleted, perhaps, while its page was open).
+    """
+    folder = (root() / name).resolve()
+    if not folder.is_relative_to(root()):
+        raise ConfigError(f"{name!r} is outside the folder shown here; start with another --root")
+    if not folder.is_dir():
+        raise MissingDataError(
+            f"there is no folder {name!r} any more; it was moved or deleted. Choose another one"
+        )
+    return folder
+
+
+def mode() -> Literal["light", "dark"]:
+    """The mode of the reader's page, so that figures are drawn for it."""
+    return "dark" if st.context.theme.type == "dark" else "light"
+
+
+def run_names() -> list[str]:
+    """Runs below the root, newest first, as the address names them."""
+    from lensbench.app.workflows.runs import list_runs
+
+    return [_name(str(row["run"])) for row in list_runs(root())["runs"]]
+
+
+def store_names() -> list[str]:
+    """Activation stores below the root, as the address names them."""
+    from lensbench.app.workflows.stores import find_stores
+
+    return [_name(str(folder)) for folder in find_stores(root())]
+
+
+def _name(folder: str) -> str:
+    return Path(folder).resolve().relative_to(root()).as_posix()
