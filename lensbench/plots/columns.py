@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from lensbench.errors import UnknownNameError
+from lensbench.plots.tables import shown
 
 
 def require(frame: pd.DataFrame, *columns: str | None) -> None:
@@ -74,8 +75,12 @@ def pivot(
 
 
 def escape_all(texts: Sequence[str]) -> list[str]:
-    """Model text made inert for plotly, which reads a little HTML in tick labels and hovers."""
-    return [t.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") for t in texts]
+    """Model text made inert for plotly, which reads a little HTML in tick labels and hovers.
+
+    Control characters, and those that turn or hide text, become visible marks.
+    """
+    marked = map(shown, texts)
+    return [t.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") for t in marked]
 
 
 def _text(value: Any) -> str:

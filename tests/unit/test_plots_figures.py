@@ -199,3 +199,30 @@ def test_log_axes_write_their_ticks_out_and_names_are_inert() -> None:
     assert figure.data[0].name == "&lt;a href=x&gt;"
     wide = pd.DataFrame({"l0": [1e-6, 1.0], "y": [0.5, 0.9]})
     assert plots.scatter(wide, x="l0", y="y", log_x=True).layout.xaxis.dtick == 1
+
+
+def texts_in(value: object) -> list[str]:
+    if isinstance(value, dict):
+        return [t for inner in value.values() for t in texts_in(inner)]
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [t for inner in np.asarray(value, dtype=object).ravel() for t in texts_in(inner)]
+    return [value] if isinstance(value, str) else []
+
+
+def test_text_in_a_figure_is_inert_and_shows_its_control_characters() -> None:
+    from lensbench import plots
+
+    nasty = "<a href='x'>\x1b[31m\u202ea"
+    frame = pd.DataFrame(
+        {"x": [0, 1], "y": [0, 0], "v": [1.0, 2.0], "word": [nasty] * 2, "who": [nasty] * 2}
+    )
+    drawn = [
+        plots.heatmap(frame, x="x", y="y", value="v", text="word", x_labels={0: nasty, 1: "b"}),
+        plots.lines(frame, x="x", y="v", color="who"),
+        plots.scatter(frame, x="x", y="v", color="who", hover_columns=("word",)),
+    ]
+    for figure in drawn:
+        held = " ".join(texts_in(figure.to_plotly_json()))
+        assert "<a " not in held
+        assert not any(c in held for c in "\x1b\u202e")
+        assert "[U+202E]" in held
