@@ -125,11 +125,16 @@ def open_runs(folder: Path | str) -> list[SAERun]:
     names = list(read_status(run)["dictionaries"])
     done = [n for n in names if (run / n / RESULT_FOLDER / "result.json").is_file()]
     if not done:
-        raise MissingDataError(
-            f"no dictionary in {run} is finished; train with resume=True to go on from its last "
-            "checkpoint"
-        )
+        raise MissingDataError(f"no dictionary in {run} is finished; {how_to_resume(run)}")
     return [_opened(run / name) for name in done]
+
+
+def how_to_resume(run: Path) -> str:
+    """How to go on with a run, by the command line and by the library."""
+    return (
+        f"go on from its last checkpoint with `lensbench train sae --resume {run}` (in Python: "
+        "saes.train with the same source, sweep and out, and resume=True)"
+    )
 
 
 def _opened(folder: Path) -> SAERun:

@@ -16,6 +16,7 @@ from lensbench.saes.runs import (
     METRICS_FILE,
     STATUS_FILE,
     SWEEP_FILE,
+    how_to_resume,
     read_history,
     read_status,
 )
@@ -58,8 +59,8 @@ class RunFolder:
         if (self.path / SWEEP_FILE).is_file():
             if not resume:
                 raise ConfigError(
-                    f"{self.path} already holds a run; resume it (resume=True) or choose another "
-                    "folder"
+                    f"{self.path} already holds a run; {how_to_resume(self.path)}, or choose "
+                    "another folder"
                 )
             self.check(sweep)
             self._check_model(card)

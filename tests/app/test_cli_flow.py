@@ -437,3 +437,23 @@ def test_resuming_takes_no_other_settings_and_a_dry_run_trains_nothing(
         assert "its own sweep" in capsys.readouterr().err
     assert "lines" in answer(capsys, *line, "--dry-run")
     assert {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()} == before
+
+
+def test_an_unfinished_run_is_not_evaluated_and_says_how_to_go_on(
+    acts: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(trained, copy)
+    for folder in copy.glob("*/result"):
+        shutil.rmtree(folder)
+    for line in (
+        ["eval", "sae", copy, "--store", acts, "--model", "atlas-dense"],
+        ["report", copy],
+    ):
+        assert run(*line) == 3
+        said = capsys.readouterr().err
+        assert "is finished" in said
+        assert f"`lensbench train sae --resume {copy}`" in said
+    line = ["train", "sae", "--store", acts, "--sites", SITE, "--out", copy]
+    assert run(*line) == 2
+    assert f"`lensbench train sae --resume {copy}`" in capsys.readouterr().err
