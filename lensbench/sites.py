@@ -7,6 +7,7 @@ to say (``Model.sites()``).
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import total_ordering
 
@@ -244,6 +245,11 @@ def _canonical(name: str) -> str:
         return _ALIASES[name]
     bare = name.replace("hook_", "")
     return bare if bare in SITES else name
+
+
+def by_layer(sites: Iterable[Site]) -> tuple[str, ...]:
+    """Names of the sites, each once, the layer left open: ``blocks.<L>.resid_post``."""
+    return tuple(dict.fromkeys(re.sub(r"blocks\.\d+", "blocks.<L>", str(s)) for s in sorted(sites)))
 
 
 def canonical_name(text: str) -> str:

@@ -118,7 +118,7 @@ def _live(model: "Model", text: Any, sweep: SweepConfig) -> Any:
     from lensbench.harvest.live import live_source
 
     sites = list(dict.fromkeys(str(c.site) for c in sweep.expand()))
-    return live_source(model, text, sites, context=min(128, model.card.n_ctx))
+    return live_source(model, text, sites, context=min(128, model.card.n_ctx or 128))
 
 
 def _with_known_sites(sweep: SweepConfig, offered: tuple[str, ...]) -> SweepConfig:

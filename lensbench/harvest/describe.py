@@ -75,10 +75,11 @@ def make_layout(
             "ids: exclude_special=[0, 1]"
         )
     _check_vocabulary(model, text)
-    context = min(128, model.card.n_ctx) if context is None else context
-    if context > model.card.n_ctx:
+    room = model.card.n_ctx  # 0: relative positions or a recurrent state, so no limit
+    context = min(128, room or 128) if context is None else context
+    if room and context > room:
         raise ConfigError(
-            f"context must be at most {model.card.n_ctx}, the longest sequence of "
+            f"context must be at most {room}, the longest sequence of "
             f"{model.card.name!r}; got {context}"
         )
     special: list[int] = getattr(tokenizer, "all_special_ids", [])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lensbench.errors import ConfigError, UnknownNameError, UnknownSiteError
 from lensbench.models.base import Model
-from lensbench.sites import PATTERN_AXES, Site
+from lensbench.sites import PATTERN_AXES, Site, by_layer
 from lensbench.store.manifest import SiteEntry
 from lensbench.tokens import Tokens
 
@@ -33,7 +33,7 @@ def resolve(
     """
     if profile is not None and profile not in PROFILES:
         raise UnknownNameError("profile", profile, known=tuple(PROFILES))
-    have = model.sites()
+    have = _read_from_one_text(model)
     chosen = {s for s in have if s.name in PROFILES[profile or "sae"]}
     named = [sites] if isinstance(sites, (str, Site)) else list(sites or ())
     for text in named:
@@ -45,14 +45,26 @@ def resolve(
     return tuple(sorted(chosen))
 
 
+def _read_from_one_text(model: Model) -> tuple[Site, ...]:
+    """Sites that a text alone decides: of an encoder and a decoder, those of the encoder."""
+    have = model.sites()
+    return tuple(s for s in have if s.stack == "encoder") or have
+
+
 def _matching(text: str | Site, have: tuple[Site, ...]) -> set[Site]:
     if isinstance(text, str) and "*" in text:
         found = {s for s in have if fnmatchcase(str(s), text)}
     else:
         found = {Site.parse(text)} & set(have)
-    if not found:
-        raise UnknownSiteError(str(text), known=tuple(map(str, have)))
-    return found
+    if found:
+        return found
+    hint = ""
+    if have[0].stack == "encoder" and not str(text).startswith("encoder."):
+        hint = (
+            "capture feeds one text, which decides the encoder; for the decoder's sites call "
+            "model.run(Tokens(ids, mask, decoder_ids), capture=...)."
+        )
+    raise UnknownSiteError(str(text), known=by_layer(have), hint=hint)
 
 
 def row_entry(model: Model, site: Site, context: int) -> SiteEntry:
@@ -61,18 +73,19 @@ def row_entry(model: Model, site: Site, context: int) -> SiteEntry:
     Raises:
         ConfigError: attention scores, which are not finite.
     """
-    axes, card = site.spec.axes, model.card
+    axes = site.spec.axes
     if site.name == "attn.scores":
         raise ConfigError(
             f"{site} is minus infinity under the causal mask and cannot be stored; capture "
             f"{Site('attn.pattern', site.layer, site.stack)}, its softmax"
         )
     if axes == PATTERN_AXES:
-        return SiteEntry((card.n_heads, context), "head key")
+        return SiteEntry((model.heads(site), context), "head key")
     width = model.width(site)
     if "head" in axes.split():
-        heads = card.n_kv_heads if site.name in ("attn.k", "attn.v") else card.n_heads
-        return SiteEntry((heads, width), "head d_head")
+        return SiteEntry((model.heads(site), width), "head d_head")
+    if "slot" in axes.split()[:-1]:
+        return SiteEntry((model.card.top_k, width), "slot d_model")
     return SiteEntry((width,), axes.split()[-1])
 
 

@@ -223,6 +223,11 @@ class Model(ABC):
     def width(self, site: str | Site) -> int:
         """Size of the last axis of a site (0 where it is the number of keys)."""
 
+    def heads(self, site: str | Site) -> int:
+        """Number of heads at an attention site: key-value heads of keys and values."""
+        shared = Site.parse(site).name in ("attn.k", "attn.v")
+        return self.card.n_kv_heads if shared else self.card.n_heads
+
     @abstractmethod
     def tokens(self, text: str | Sequence[str], *, bos: bool = True) -> Tokens:
         """Token ids of text; ``bos`` prepends the BOS token where the tokenizer has one."""

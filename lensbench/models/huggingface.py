@@ -219,6 +219,11 @@ class NativeModel(Model):
     def width(self, site: str | Site) -> int:  # noqa: D102
         return self.layout.width(site)
 
+    def heads(self, site: str | Site) -> int:  # noqa: D102
+        known = self.layout.known(site)
+        shape = self.layout.shapes[known.stack]
+        return shape.n_kv_heads if known.name in ("attn.k", "attn.v") else shape.n_heads
+
 
 def _open_attention(module: Any) -> None:
     """Route attention through our function; untapped layers go on as the model's own would."""

@@ -12,7 +12,7 @@ from lensbench.models.families import Architecture, architecture_of, shape_of
 from lensbench.models.inventory import sites_of, width_of
 from lensbench.padding import PaddingTokens
 from lensbench.plan import Plan
-from lensbench.sites import Site
+from lensbench.sites import Site, by_layer
 from lensbench.tokens import Tokens, TokensLike, as_tokens
 
 
@@ -36,9 +36,7 @@ class Layout:
         parsed = Site.parse(site)
         if parsed in self._known:
             return parsed
-        names = {str(replace(s, layer=0)) if s.layer else str(s) for s in self._known}
-        listed = sorted(name.replace("blocks.0.", "blocks.<L>.") for name in names)
-        raise UnknownSiteError(str(parsed), known=listed, hint=self._why_not(parsed))
+        raise UnknownSiteError(str(parsed), known=by_layer(self.sites), hint=self._why_not(parsed))
 
     def _why_not(self, site: Site) -> str:
         if site.stack not in self.shapes and site.name != "embed":
