@@ -28,13 +28,17 @@ if TYPE_CHECKING:
     from lensbench.saes.latents.dashboard import DashboardConfig as DashboardConfig
     from lensbench.saes.latents.dashboard import dashboards as dashboards
     from lensbench.saes.latents.dashboard import logit_effects as logit_effects
+    from lensbench.saes.latents.encoding import encode_store as encode_store
     from lensbench.saes.latents.result import LatentDashboard as LatentDashboard
+    from lensbench.saes.latents.store import LatentStore as LatentStore
+    from lensbench.saes.latents.store import open_latents as open_latents
     from lensbench.saes.runs import SAERun as SAERun
     from lensbench.saes.runs import open_runs as open_runs
     from lensbench.saes.sae import SAE as SAE
     from lensbench.saes.training.forecast import dry_run as dry_run
     from lensbench.saes.training.forecast import plan_memory as plan_memory
     from lensbench.saes.training.trainer import train as train
+    from lensbench.saes.wrapped import WrappedSAE as WrappedSAE
 
 _HOME = {
     "ImplantRecovery": "evaluation.implants",
@@ -52,6 +56,10 @@ _HOME = {
     "TrainConfig": "configs",
     "dashboards": "latents.dashboard",
     "dry_run": "training.forecast",
+    "encode_store": "latents.encoding",
+    "LatentStore": "latents.store",
+    "open_latents": "latents.store",
+    "WrappedSAE": "wrapped",
     "evaluate": "evaluation.evaluate",
     "load": "formats",
     "open_runs": "runs",
