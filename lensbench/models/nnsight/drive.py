@@ -14,7 +14,6 @@ from lensbench.models.families import Family
 from lensbench.models.nnsight.atlas import Atlas, envoy_at, unobserved
 from lensbench.models.nnsight.visits import Reach, Side
 from lensbench.models.session import Key, Session, StopForward, first, replace_first
-from lensbench.models.streams import BlockForward
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,11 @@ class Drive:
 
     def run(self, root: Any, tracer: Any, result: list[Any]) -> None:
         """Make every visit, then put what the module returned into ``result``."""
+        self.walk(root)
+        result.append(tracer.result)
+
+    def walk(self, root: Any) -> None:
+        """Make every visit; StopForward once nothing more is wanted."""
         self._root = root
         for visit in self.visits():
             try:
@@ -48,7 +52,6 @@ class Drive:
             except StopForward:
                 self._count(visit.rank)
                 raise
-        result.append(tracer.result)
         self._count(None)
 
     def _count(self, before: int | None) -> None:
@@ -176,8 +179,27 @@ class Drive:
             return _with_bias(family, envoy._module, hidden, args[1:], options)
 
 
+def run_whole(drive: Drive, root: Any) -> dict[str, Any]:
+    """All of a remote run: what was captured, and the logits where the pass went that far."""
+    session, logits = drive.session, None
+    try:
+        drive.walk(root)
+        logits = root.output.logits
+    except StopForward:
+        pass
+    return {
+        "acts": {str(site): x.detach().cpu() for site, x in session.acts.items()},
+        "logits": None if logits is None else logits.detach().cpu(),
+        "fired": sorted(session.keys - session.waiting),
+        "layers_run": session.layers_run,
+    }
+
+
 def _with_bias(
     family: Family, block: Any, hidden: Tensor, args: tuple[Any, ...], options: dict[str, Any]
 ) -> Any:
     """T5: block 0 makes the position bias of all blocks, even where it does not run itself."""
+    # Here, not above: this module is shipped to NDIF, and hooks are not needed there.
+    from lensbench.models.streams import BlockForward
+
     return BlockForward(None, family, 0, "", block)._pass_on(hidden, args, options)

@@ -23,8 +23,8 @@ from lensbench.models.nnsight import tool
 from lensbench.models.nnsight.atlas import Atlas, envoy_at
 from lensbench.models.nnsight.attention import ATTRIBUTE
 from lensbench.models.nnsight.drive import Drive
-from lensbench.models.nnsight.twin import Place3, attention_places, twin
-from lensbench.models.session import ACTIVE, Place
+from lensbench.models.nnsight.twin import NoTaps, Place3, attention_places, twin
+from lensbench.models.session import ACTIVE
 from lensbench.models.trunk import Trunk
 
 
@@ -106,14 +106,6 @@ class _Module:
         return self._decoder
 
 
-class _NoTaps:
-    """In the place of hooks: there are none."""
-
-    def __init__(self, architecture: Architecture) -> None:
-        self.architecture = architecture
-        self.attention: dict[int, Place] = {}
-
-
 class NnsightModel(NativeModel):
     """A transformers model behind the waist, reached through nnsight.
 
@@ -132,7 +124,7 @@ class NnsightModel(NativeModel):
         self.wrapped = Wrapped(module, layout.architecture, card.n_heads)
         self.module: Any = self.wrapped.module
         self.layout = Layout(self.module, tokenizer)
-        taps: Any = _NoTaps(layout.architecture)
+        taps: Any = NoTaps(layout.architecture)
         self.trunk = Trunk(self.module, taps, card.n_layers, card.n_ctx)
         traced: Any = _Module(self.wrapped)
         self.trunk._module, self.trunk._base = traced, traced.base_model

@@ -32,8 +32,9 @@ def load() -> Any:
     Raises:
         BackendUnavailableError: nnsight is not installed.
     """
-    if "nnsight" in sys.modules:  # imported by the user, or by us before
-        return sys.modules["nnsight"]
+    known = sys.modules.get("nnsight")  # imported by the user, or by us before
+    if known is not None:
+        return known
     before = torch.Tensor.backward
     try:
         found = import_module("nnsight")

@@ -16,6 +16,7 @@ from torch import nn
 from lensbench.errors import ConfigError
 from lensbench.models.families import Architecture, blocks_of, part
 from lensbench.models.nnsight import attention
+from lensbench.models.session import Place
 
 Place3: TypeAlias = tuple[str, int, str]
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -53,6 +54,14 @@ def attention_places(module: nn.Module, architecture: Architecture) -> dict[Plac
                 if attn is not None:
                     found[kind, layer, stack] = attn
     return found
+
+
+class NoTaps:
+    """In the place of hooks: there are none."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        self.architecture = architecture
+        self.attention: dict[int, Place] = {}
 
 
 def _refuse_hooks(module: nn.Module) -> None:
