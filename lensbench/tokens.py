@@ -110,6 +110,29 @@ def _checked(tokens: Tokens) -> Tokens:
     return Tokens(tokens.ids, mask, tokens.decoder_ids)
 
 
+def surrogate_fault(text: str) -> str | None:
+    """What to say of a text with half of a surrogate pair, which no tokenizer takes; else None."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return (
+            f"holds half of a surrogate pair, {text[error.start]!a} at character "
+            f"{error.start}: no character, and often the trace of text cut in two. Repair with "
+            "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
+        )
+    return None
+
+
+def refuse_surrogates(text: str, what: str) -> None:
+    """Refuse text that is no Unicode text; ``what`` names it.
+
+    Raises:
+        ConfigError: half of a surrogate pair, with its place and the cure.
+    """
+    if fault := surrogate_fault(text):
+        raise ConfigError(f"{what} {fault}")
+
+
 def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     """Each id as text of its own, its leading space kept; ``#17`` where there is no tokenizer.
 

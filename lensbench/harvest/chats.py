@@ -6,7 +6,7 @@ assistant's words alone. Each chat is a sequence of its own (``layout="pad"``).
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from lensbench.chat import ChatTokens, chat_tokens
 from lensbench.chat_text import Conversation
 from lensbench.errors import ConfigError, DamagedDataError, MissingDataError, UnknownNameError
 from lensbench.harvest.text import Text
+from lensbench.tokens import refuse_surrogates
 
 
 def read_chats(
@@ -43,6 +44,8 @@ def read_chats(
     """
     named = isinstance(chats, (str, PathLike))
     talks = _read(Path(chats), field) if named else [list(chat) for chat in chats]
+    for number, talk in enumerate(talks):
+        _refuse_broken_text(number, talk)
     encoded = chat_tokens(model_or_tokenizer, talks, template=template, allow_special=allow_special)
     wanted = tuple(roles) if roles is not None and not isinstance(roles, str) else roles
     keep = _kept(encoded, wanted)
@@ -58,6 +61,13 @@ def read_chats(
     return Text(
         entry, lambda: iter(documents), given_as_ids=True, masked=True, layout="pad", keep=keep
     )
+
+
+def _refuse_broken_text(number: int, talk: Sequence[Any]) -> None:
+    for place, message in enumerate(talk):
+        for value in message.values() if isinstance(message, Mapping) else ():
+            if isinstance(value, str):
+                refuse_surrogates(value, f"chat {number}, message {place}")
 
 
 def _kept(encoded: ChatTokens, roles: tuple[str, ...] | str | None) -> tuple[np.ndarray, ...]:

@@ -14,12 +14,13 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from lensbench.errors import ConfigError, UnknownNameError
+from lensbench.harvest.positions import Positions, read_positions
 from lensbench.harvest.text import Document, Text
 from lensbench.padding import PaddingTokens
 from lensbench.store.writer import ShardTokens
+from lensbench.tokens import refuse_surrogates
 
 LayoutName: TypeAlias = Literal["pack", "pad"]
-Positions: TypeAlias = "int | Sequence[int] | slice | None"
 _CHUNK_DOCS, _CHUNK_CHARS = 256, 1 << 20
 
 
@@ -54,13 +55,6 @@ class Counts:
     cut_documents: int = 0
 
 
-def _named(positions: Positions) -> list[int]:
-    """The places that are named one by one."""
-    if positions is None or isinstance(positions, slice):
-        return []
-    return [positions] if isinstance(positions, int) else [int(p) for p in positions]
-
-
 @dataclass(frozen=True)
 class Layout:
     """How documents become sequences and which tokens are kept.
@@ -85,12 +79,7 @@ class Layout:
         for what, least in (("context", 2), ("batch_size", 1)):
             if getattr(self, what) < least:
                 raise ConfigError(f"{what} must be at least {least}, got {getattr(self, what)}")
-        if isinstance(self.positions, Sequence) and not self.positions:
-            raise ConfigError("positions is empty: no row would be kept; leave it out for all")
-        if outside := [p for p in _named(self.positions) if not -self.context <= p < self.context]:
-            raise ConfigError(
-                f"positions {outside} lie outside a sequence of {self.context} tokens (context)"
-            )
+        object.__setattr__(self, "positions", read_positions(self.positions, self.context))
         if self.max_tokens is not None and self.max_tokens < 1:
             raise ConfigError(f"max_tokens must be at least 1, got {self.max_tokens}")
 
@@ -106,7 +95,7 @@ class Layout:
         if isinstance(where, slice):
             where = {"start": where.start, "stop": where.stop, "step": where.step}
         elif where is not None:
-            where = [where] if isinstance(where, int) else [int(p) for p in where]
+            where = [where] if isinstance(where, int) else list(where)
         return {
             "layout": self.name,
             "context": self.context,
@@ -233,7 +222,7 @@ def _encoded(text: Text, tokenizer: Any, counts: Counts) -> Iterator[tuple[int, 
     """Numbered documents as ids; the empty ones are counted and left out."""
     padding = PaddingTokens.of(tokenizer)
     for first, chunk in _chunks(text.documents()):
-        encoded = chunk if text.given_as_ids else _encode(chunk, tokenizer)
+        encoded = chunk if text.given_as_ids else _encode(chunk, tokenizer, first)
         for number, ids in enumerate(encoded, first):
             array = np.asarray(ids, dtype=np.int64)
             if text.given_as_ids and not text.masked:
@@ -244,7 +233,9 @@ def _encoded(text: Text, tokenizer: Any, counts: Counts) -> Iterator[tuple[int, 
                 counts.empty_documents += 1
 
 
-def _encode(chunk: list[Document], tokenizer: Any) -> list[Any]:
+def _encode(chunk: list[Document], tokenizer: Any, first: int) -> list[Any]:
+    for number, document in enumerate(chunk, first):
+        refuse_surrogates(str(document), f"document {number}")
     filled = [i for i, document in enumerate(chunk) if str(document).strip()]
     out: list[Any] = [()] * len(chunk)
     if filled:

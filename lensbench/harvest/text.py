@@ -18,7 +18,7 @@ import torch
 
 from lensbench import io
 from lensbench.errors import ConfigError, DamagedDataError, MissingDataError, UnknownNameError
-from lensbench.tokens import Tokens, as_tokens
+from lensbench.tokens import Tokens, as_tokens, refuse_surrogates, surrogate_fault
 
 Document = str | np.ndarray
 SEPARATOR = "<|endoftext|>"
@@ -56,8 +56,8 @@ def read_text(texts: Any, *, separator: str | None = None, field: str = "text") 
 
     Raises:
         MissingDataError: no such file.
-        ConfigError: a form that is not accepted.
-        DamagedDataError: a line that is not JSON with the field.
+        ConfigError: a form that is not accepted, or a string that is no Unicode text.
+        DamagedDataError: a line that is not JSON with the field, or whose text is no Unicode text.
     """
     if isinstance(texts, Text):
         return texts
@@ -72,6 +72,8 @@ def read_text(texts: Any, *, separator: str | None = None, field: str = "text") 
     if isinstance(texts, (Tokens, torch.Tensor, np.ndarray)):
         return _ids(_unpadded(texts), masked=isinstance(texts, Tokens) and texts.mask is not None)
     if isinstance(texts, Sequence) and texts and all(isinstance(t, str) for t in texts):
+        for number, document in enumerate(texts):
+            refuse_surrogates(document, f"document {number}")
         digest = _digest(t.encode() for t in texts)
         return Text({"kind": "texts", "fingerprint": digest}, lambda: iter(texts))
     if isinstance(texts, Sequence) and texts and not isinstance(texts[0], str):
@@ -152,6 +154,8 @@ def _line(path: Path, number: int, line: bytes, field: str) -> str:
         ) from error
     if not isinstance(value, str):
         raise DamagedDataError(f"{path}, line {number}: field {field!r} is not a string")
+    if fault := surrogate_fault(value):
+        raise DamagedDataError(f"{path}, line {number} {fault}")
     return value
 
 
@@ -180,7 +184,7 @@ def _dataset(dataset: Any, field: str) -> Text:
     column = field if field in columns else "input_ids"
     if column not in columns:
         raise UnknownNameError("column", field, known=columns)
-    read = lambda: (_document(row[column]) for row in dataset)  # noqa: E731 - used twice
+    read = lambda: (_document(i, row[column]) for i, row in enumerate(dataset))  # noqa: E731
     entry = {
         "kind": "dataset",
         "column": column,
@@ -196,8 +200,11 @@ def _digest_of(documents: Iterator[Document]) -> str:
     return _digest(d.encode() if isinstance(d, str) else d.astype("<i8").tobytes() for d in first)
 
 
-def _document(value: Any) -> Document:
-    return value if isinstance(value, str) else np.asarray(value, dtype=np.int64)
+def _document(number: int, value: Any) -> Document:
+    if not isinstance(value, str):
+        return np.asarray(value, dtype=np.int64)
+    refuse_surrogates(value, f"document {number}")
+    return value
 
 
 def _unpadded(texts: Any) -> list[np.ndarray]:

@@ -283,6 +283,10 @@ def test_what_cannot_be_captured_is_refused(model, tmp_path) -> None:
         take(model, tmp_path, dtype="float8")
     with pytest.raises(ConfigError, match="context must be at most 64"):
         take(model, tmp_path, context=65)
+    with pytest.raises(ConfigError, match=r"positions must be .*got 'last'"):
+        take(model, tmp_path, positions="last")
+    with pytest.raises(ConfigError, match="document 1 holds half of a surrogate pair"):
+        take(model, tmp_path, texts=["w1", "w2 \ud800"])
     with pytest.raises(ConfigError, match=r"capture blocks\.0\.attn\.pattern"):
         take(model, tmp_path, ["blocks.0.attn.scores"])
     mute = lensbench.load_model(tiny(), certify=False)

@@ -93,3 +93,6 @@ def test_what_cannot_be_captured_is_refused(model, tmp_path) -> None:
     bad.write_text('{"text": "a"}\n')
     with pytest.raises(DamagedDataError, match='line 1: not a JSON object with a field "messages"'):
         read_chats(model, bad)
+    broken = [*CHATS[1:], [{"role": "user", "content": "hello \ud800"}]]
+    with pytest.raises(ConfigError, match=r"chat 2, message 0 holds half of a surrogate pair"):
+        read_chats(model, broken)

@@ -146,3 +146,34 @@ def test_many_documents_pass_through_in_order() -> None:
     assert (np.diff(docs) >= 0).all()
     words = [i for ids, _ in rows for i in ids if i != BOS]
     assert words == [W0 + j for i in range(700) for j in range(1 + i % 9)]
+
+
+@pytest.mark.illtyped
+@pytest.mark.parametrize(
+    "bad", ["last", "-1", 1.0, [0, "last"], [0.5], True, [None], slice("a", None), {"start": 0}]
+)
+def test_positions_that_are_none_are_refused_with_what_is_allowed(bad) -> None:
+    from lensbench.errors import ConfigError
+
+    with pytest.raises(ConfigError, match=r"positions must be .*; got .*last token is -1") as error:
+        lay(["w0 w1"], positions=bad)
+    assert repr(bad) in str(error.value)
+
+
+@pytest.mark.illtyped
+def test_positions_may_be_numbers_of_numpy() -> None:
+    for same in (np.int64(-1), np.array([-1]), (np.int32(-1),)):
+        assert lay(["w0 w1"], name="pad", positions=same)[1][0][0].kept.tolist() == [[0, 0, 1]]
+        assert lay(["w0"], positions=same)[2].settings(given_as_ids=False)["positions"] == [-1]
+
+
+def test_half_a_surrogate_pair_is_refused_by_document() -> None:
+    from lensbench.errors import ConfigError
+    from lensbench.harvest import Text
+
+    def bad():
+        yield from ["w0", "w1", "w2 \ud800 w3"]
+
+    text = Text({"kind": "stream", "fingerprint": None}, bad)
+    with pytest.raises(ConfigError, match=r"document 2 .*'\\ud800' at character 3.*surrogatepass"):
+        lay(text)

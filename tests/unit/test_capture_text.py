@@ -203,3 +203,26 @@ def test_what_is_no_text_is_refused() -> None:
     for bad in ([], 3, ["a", 3], [[1.5, 2.0]], [[[1]]], torch.ones(2, 3)):
         with pytest.raises(ConfigError):
             documents(bad)
+
+
+def test_half_a_surrogate_pair_names_its_document_and_the_cure_works(tmp_path) -> None:
+    from lensbench.errors import ConfigError, DamagedDataError
+
+    bad, whole = "a \ud83d\ude00 b \ud800", "a \U0001f600 b \ufffd"
+    with pytest.raises(ConfigError, match=r"document 1 .*'\\ud83d' at character 2") as error:
+        documents(["fine", bad])
+    cure = str(error.value).split("Repair with ")[1]
+    assert eval(cure, {"text": bad}) == whole
+    assert documents(["fine", whole]) == ["fine", whole]  # control
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"text": "fine"}) + "\n" + json.dumps({"text": "x \ud800"}) + "\n")
+    with pytest.raises(DamagedDataError, match=r"a\.jsonl, line 2 .*'\\ud800' at character 2"):
+        documents(path)
+    path.write_text(json.dumps({"text": whole}) + "\n")  # a whole pair, escaped, is text
+    assert documents(path) == [whole]
+    rows = [{"text": "fine"}, {"text": bad}]
+    kind = type("Stream", (SimpleNamespace,), {"__iter__": lambda _: iter(rows)})
+    info = SimpleNamespace(dataset_name="s")
+    stream = kind(column_names=["text"], features={"text": 0}, info=info)
+    with pytest.raises(ConfigError, match="document 1 "):
+        documents(stream)
