@@ -25,7 +25,7 @@ from lensbench.chat_text import (
     template_of,
     tokenizer_of,
 )
-from lensbench.errors import ConfigError, UnknownNameError
+from lensbench.errors import ConfigError, DamagedDataError, UnknownNameError
 from lensbench.tokens import Tokens, as_tokens
 
 if TYPE_CHECKING:
@@ -143,12 +143,19 @@ class ChatTokens:
 
     @classmethod
     def from_json(cls, text: str) -> "ChatTokens":
-        """Read what :meth:`to_json` wrote."""
-        found: dict[str, Any] = json.loads(text)
-        for name in ("ids", "messages", "roles", "mixed", "pieces"):
-            found[name] = tuple(map(tuple, found[name]))
-        found["texts"] = tuple(found["texts"])
-        return cls(**found)
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            DamagedDataError: anything else.
+        """
+        try:
+            found: dict[str, Any] = json.loads(text)
+            for name in ("ids", "messages", "roles", "mixed", "pieces"):
+                found[name] = tuple(map(tuple, found[name]))
+            found["texts"] = tuple(found["texts"])
+            return cls(**found)
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamagedDataError(f"this is no JSON of ChatTokens ({error})") from error
 
     def __repr__(self) -> str:
         """Chats, tokens and tokens per role."""

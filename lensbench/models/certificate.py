@@ -60,7 +60,7 @@ class Certificate(Result):
     def summary(self) -> dict[str, float]:
         """Checks passed and failed."""
         ok = sum(bool(c["passed"]) for c in self.checks)
-        return {"passed": ok, "failed": len(self.checks) - ok}
+        return {"passed": float(ok), "failed": float(len(self.checks) - ok)}
 
 
 def certify(model: "NativeModel", *, fresh: bool = False) -> Certificate:

@@ -7,11 +7,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lensbench import io
-from lensbench.errors import ConfigError, UnknownNameError
+from lensbench.errors import ConfigError, DamagedDataError, UnknownNameError
 from lensbench.tokens import Tokens, as_tokens
 
 if TYPE_CHECKING:
@@ -89,7 +89,9 @@ class PromptPairs:
                 out[row, width - len(self.clean_ids[row]) + at] = True
         return out
 
-    def select(self, rows: Sequence[int] | Bool[np.ndarray, " batch"]) -> "PromptPairs":
+    def select(
+        self, rows: Sequence[int] | Int[np.ndarray, " some"] | Bool[np.ndarray, " batch"]
+    ) -> "PromptPairs":
         """Some rows, by number or mask."""
         chosen = np.arange(len(self))[np.asarray(rows)].tolist()
         pick = lambda values: tuple(values[i] for i in chosen)  # noqa: E731 - used below
@@ -143,13 +145,20 @@ class PromptPairs:
 
     @classmethod
     def from_json(cls, text: str) -> "PromptPairs":
-        """Read what :meth:`to_json` wrote."""
-        found: dict[str, Any] = json.loads(text)
-        for name in _BY_ROW:
-            found[name] = tuple(tuple(v) if isinstance(v, list) else v for v in found[name])
-        for name in ("roles", "pools"):
-            found[name] = {key: tuple(values) for key, values in found[name].items()}
-        return cls(**found)
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            DamagedDataError: anything else.
+        """
+        try:
+            found: dict[str, Any] = json.loads(text)
+            for name in _BY_ROW:
+                found[name] = tuple(tuple(v) if isinstance(v, list) else v for v in found[name])
+            for name in ("roles", "pools"):
+                found[name] = {key: tuple(values) for key, values in found[name].items()}
+            return cls(**found)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DamagedDataError(f"this is no JSON of PromptPairs ({error})") from error
 
     def __repr__(self) -> str:
         """Task, pairs, words left, pairs dropped."""

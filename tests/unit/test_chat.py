@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lensbench.chat import ChatTokens, chat_tokens
-from lensbench.errors import ConfigError, UnknownNameError
+from lensbench.errors import ConfigError, DamagedDataError, UnknownNameError
 from tests import tokenizers_for_chat as made
 
 TALK = [
@@ -155,7 +155,7 @@ def test_no_template_says_what_to_do() -> None:
     ("messages", "words"),
     [
         ([], "empty"),
-        ("hello", "must be a list"),
+        pytest.param("hello", "must be a list", marks=pytest.mark.illtyped),
         ([{"content": "hello"}], "message 0 has no role"),
         ([{"role": "user", "content": ["a"]}], "string as content, got list"),
         ([{"role": "template", "content": "a"}], "template's own"),
@@ -209,6 +209,9 @@ def test_a_chat_comes_back_from_json_and_shows_itself_escaped() -> None:
     talk = [{"role": "user", "content": "\u202e\x07<b> hello"}]
     chat = chat_tokens(made.byte_level(), talk)
     assert ChatTokens.from_json(chat.to_json()) == chat
+    for damaged in ("{", "[]", "{}", chat.to_json().replace('"ids"', '"odds"')):
+        with pytest.raises(DamagedDataError, match="no JSON of ChatTokens"):
+            ChatTokens.from_json(damaged)
     assert "\n" not in repr(chat)
     html = chat._repr_html_()
     assert "<b>" not in html

@@ -1,12 +1,13 @@
 """Prompt tasks on tokenizers of every manner: alignment, positions, filtering, refusals."""
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
 
 from lensbench import prompts
-from lensbench.errors import ConfigError, NotEnoughDataError, UnknownNameError
+from lensbench.errors import ConfigError, DamagedDataError, NotEnoughDataError, UnknownNameError
 from lensbench.prompts import PromptPairs, words
 from lensbench.tokens import token_texts
 from tests import tokenizers_for_chat as made
@@ -179,8 +180,15 @@ def test_abc_names_three_others() -> None:
         others = {role_words(pairs, r, tok, row, pairs.corrupted_ids) for r in roles}
         assert len(others) == 3
         assert not told & others
+
+
+@pytest.mark.illtyped
+def test_unknown_kinds_of_corruption_and_form_are_refused() -> None:
+    tok: Any = tokenizer("byte-level")
     with pytest.raises(UnknownNameError, match="Did you mean 'flip'"):
         prompts.ioi(tok, 2, corruption="flipp")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UnknownNameError, match="Did you mean 'years'"):
+        prompts.greater_than(tok, 2, form="year")  # pyright: ignore[reportArgumentType]
 
 
 def test_seeds_repeat_and_differ() -> None:
@@ -252,6 +260,9 @@ def test_misaligned_pairs_are_dropped_and_counted_when_asked() -> None:
 def test_pairs_come_back_from_json_and_rows_are_chosen() -> None:
     pairs = prompts.agreement(tokenizer("metaspace"), 12, 0)
     assert PromptPairs.from_json(pairs.to_json()) == pairs
+    for damaged in ("{", "[]", "{}", pairs.to_json().replace('"task"', '"tusk"')):
+        with pytest.raises(DamagedDataError, match="no JSON of PromptPairs"):
+            PromptPairs.from_json(damaged)
     some = pairs.select([3, 1])
     assert some.clean_ids == (pairs.clean_ids[3], pairs.clean_ids[1])
     assert some.roles["subject"] == (pairs.roles["subject"][3], pairs.roles["subject"][1])
