@@ -69,6 +69,8 @@ def read_flags(args: list[str]) -> tuple[list[str], Flags]:
 def _guarded(args: list[str], flags: Flags, out: Any) -> tuple[int, Answer | None]:
     from lensbench.app.cli.root import build
 
+    if args[:1] == ["--version"]:
+        return 0, _version()
     try:
         # Help is an answer too: it belongs on the real stdout.
         with redirect_stdout(out if _wants_help(args) else sys.stderr):
@@ -86,6 +88,12 @@ def _guarded(args: list[str], flags: Flags, out: Any) -> tuple[int, Answer | Non
     if result == STOPPED:  # typer turns an interrupt into this code
         return _stopped(flags)
     return (result if isinstance(result, int) else 0), None
+
+
+def _version() -> Answer:
+    from lensbench import __version__
+
+    return Answer({"version": __version__}, __version__)
 
 
 def _stopped(flags: Flags) -> tuple[int, Answer | None]:
@@ -118,7 +126,7 @@ def _bug(error: Exception) -> str:
 
 
 def _wants_help(args: Sequence[str]) -> bool:
-    return not args or "--help" in args or "--version" in args
+    return not args or "--help" in args
 
 
 @contextmanager

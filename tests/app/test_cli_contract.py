@@ -216,3 +216,15 @@ def test_tables_align_and_say_absent() -> None:
     lines = table([{"name": "a", "value": 1.0}, {"name": "bcd", "value": float("nan")}]).split("\n")
     assert lines == ["name   value", "a          1", "bcd   absent"]
     assert table([]) == "(none)"
+
+
+@pytest.mark.parametrize("line", [["--version", "--json"], ["--json", "--version"]])
+def test_the_version_is_one_json_document_too(
+    line: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lensbench import __version__
+
+    assert run(*line) == 0
+    assert json.loads(capsys.readouterr().out) == {"version": __version__}
+    assert run("--version") == 0
+    assert capsys.readouterr().out == f"{__version__}\n"  # control: without --json, plain words
