@@ -1,7 +1,8 @@
 """Tasks whose truth is known: the bundled model solves its world's, its twin does not.
 
-Thresholds written before the first run: accuracy at least 0.95 and a logit difference that changes
-sign with the corrupted prompt; the twin and the shuffled answers between 0.35 and 0.65 (n = 200).
+Thresholds, set after a first look at seed 0 (0.995 to 1.0; twin and shuffled answers 0.41 to 0.55):
+accuracy at least 0.95, the reverse after corrupted prompts; both controls between 0.35 and 0.65
+(n = 200, where chance lies within 0.43 to 0.57 in 95 % of draws). Seed 1 was not looked at before.
 """
 
 from pathlib import Path
@@ -32,11 +33,12 @@ def twin(model: Any) -> Any:
     return reinitialised_twin(model)
 
 
+@pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("task", SOLVED)
 def test_the_bundled_model_solves_its_world_s_tasks_and_its_twin_does_not(
-    task: str, model: Any, twin: Any
+    task: str, seed: int, model: Any, twin: Any
 ) -> None:
-    pairs = prompts.TASKS[task](model, N, 0)
+    pairs = prompts.TASKS[task](model, N, seed)
     found, control = prompts.score(model, pairs), prompts.score(twin, pairs)
     assert (found.clean > 0).mean() >= 0.95
     assert (found.corrupted < 0).mean() >= 0.95  # answer and foil changed places
