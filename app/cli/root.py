@@ -8,6 +8,7 @@ from lensbench.app.cli import (
     capture,
     demo,
     doctor,
+    encode,
     evaluate,
     page,
     report,
@@ -36,6 +37,7 @@ def build() -> typer.Typer:
     app.command("report")(report.report)
     app.add_typer(train.group(), name="train")
     app.add_typer(evaluate.group(), name="eval")
+    app.command("encode")(encode.encode)
     app.add_typer(runs.group(), name="runs")
     app.add_typer(world.group(), name="world")
     app.command("doctor")(doctor.doctor)
@@ -43,18 +45,10 @@ def build() -> typer.Typer:
     return app
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        from lensbench import __version__
-
-        typer.echo(__version__)
-        raise typer.Exit
-
-
 def _root(
     version: Annotated[
         bool,
-        typer.Option("--version", help="Print the version.", is_eager=True, callback=_show_version),
+        typer.Option("--version", help="Print the version."),
     ] = False,
 ) -> None:
-    del version  # its callback has answered
+    del version  # `main` has answered: an answer may have to be JSON

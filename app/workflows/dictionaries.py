@@ -1,0 +1,80 @@
+"""One trained dictionary by the name a user gives it, and its latents over a store."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lensbench.app.workflows.runs import all_runs, parts_of
+from lensbench.errors import MissingDataError, UnknownNameError
+from lensbench.results import load as load_result
+from lensbench.saes.formats import CONFIG_FILE, load
+from lensbench.saes.latents.encoding import encode_store
+from lensbench.saes.runs import RESULT_FOLDER, STATUS_FILE
+from lensbench.store import open_store
+
+
+def open_dictionary(name: str) -> Any:
+    """``RUN/NAME``, a folder in SAELens' format, or ``sae_lens:release/id``.
+
+    A run that trained one dictionary is enough without its name.
+
+    Raises:
+        MissingDataError: neither a run nor a dictionary there.
+        UnknownNameError: the run has no finished dictionary of that name.
+    """
+    if name.startswith("sae_lens:"):
+        return load(name)
+    path = Path(name)
+    if (path / RESULT_FOLDER / "result.json").is_file():
+        return load_result(path / RESULT_FOLDER)
+    if (path / CONFIG_FILE).is_file():
+        return load(path)
+    for run, wanted in ((path, ""), (path.parent, path.name)):
+        if (run / STATUS_FILE).is_file() or any(run.glob(f"part-*/{STATUS_FILE}")):
+            return _of_run(run, wanted)
+    raise MissingDataError(
+        f"no dictionary in {name}; pass RUN/NAME (see `lensbench runs show RUN`), a folder in "
+        "SAELens' format, or sae_lens:release/id"
+    )
+
+
+def _of_run(run: Path, wanted: str) -> Any:
+    finished = {one.name: one for one in all_runs(run)}
+    if wanted in finished:
+        return finished[wanted]
+    if not wanted and len(finished) == 1:
+        return next(iter(finished.values()))
+    parts = len(parts_of(run))
+    hint = f"Write {run}/NAME." if parts == 1 else f"(In the {parts} parts of {run}.)"
+    raise UnknownNameError("finished dictionary", wanted, known=list(finished), hint=hint)
+
+
+def encode_dictionary(
+    name: str,
+    store: Path,
+    *,
+    out: Path | None = None,
+    dtype: str = "float32",
+    progress: Callable[..., None] | None = None,
+) -> dict[str, Any]:
+    """Encode a store with one dictionary; where the latents lie and how many there are."""
+    sae, opened = open_dictionary(name), open_store(store)
+
+    def tell(done: int) -> None:
+        if progress is not None:
+            progress(done=done, total=opened.n_tokens)
+
+    latents = encode_store(sae, opened, out=out, dtype=dtype, progress=tell)
+    manifest = latents.manifest
+    return {
+        "out": latents.url,
+        "dictionary": latents.sae["name"],
+        "site": latents.site,
+        "store": opened.url,
+        "d_sae": latents.d_sae,
+        "tokens": latents.n_tokens,
+        "active": latents.nnz,
+        "l0": latents.nnz / max(1, latents.n_tokens),
+        "bytes": sum(int(shard["file"][1]) for shard in manifest["shards"]),
+        "complete": latents.complete,
+    }
