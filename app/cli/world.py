@@ -27,13 +27,16 @@ def sample(
     world_seed: Annotated[int, typer.Option("--world-seed", help="Seed of the world.")] = 0,
     variant: Annotated[str, typer.Option("--variant", help="english or equal.")] = "english",
     family: Annotated[str, typer.Option("--family", help="Only this family of sentences.")] = "",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace --out where it exists.")
+    ] = False,
 ) -> Answer:
     """Write sampled documents of the atlas world, one JSON object per line."""
     from lensbench.app.workflows.worlds import sample_world
 
     facts = sample_world(
         out, n_docs=docs, split=split, seed=seed, world_seed=world_seed, variant=variant,
-        family=family,
+        family=family, overwrite=overwrite,
     )  # fmt: skip
     return Answer(facts, fields(facts))
 

@@ -10,12 +10,21 @@ from lensbench.errors import ConfigError, UnknownNameError
 
 
 def sample_world(
-    out: Path, *, n_docs: int, split: str, seed: int, world_seed: int, variant: str, family: str
+    out: Path,
+    *,
+    n_docs: int,
+    split: str,
+    seed: int,
+    world_seed: int,
+    variant: str,
+    family: str,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Write ``n_docs`` documents of the atlas as JSON lines.
 
     Raises:
         UnknownNameError: an unknown split, variant or family.
+        ConfigError: ``out`` exists and ``overwrite`` is off, or is a folder.
     """
     from lensbench.worlds.atlas import SPLITS, Atlas, write_jsonl
 
@@ -24,6 +33,10 @@ def sample_world(
     world: Any = Atlas(world_seed, variant)  # pyright: ignore[reportArgumentType] - checked above
     if family:
         _one_of("family", family, world.families)
+    if out.is_dir():
+        raise ConfigError(f"--out {out} is a folder; name a file in it, such as {out / 'w.jsonl'}")
+    if out.exists() and not overwrite:
+        raise ConfigError(f"{out} exists already; choose another --out, or add --overwrite")
     corpus = world.sample(n_docs, split, seed, family=family)
     write_jsonl(corpus, out)
     return {

@@ -118,6 +118,23 @@ def test_world_sample_writes_documents_and_refuses_unknown_names(
     assert "Did you mean 'facts'?" in capsys.readouterr().err
 
 
+def test_world_sample_overwrites_only_on_request(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "w.jsonl"
+    out.write_text("mine\n")
+    line = ("world", "sample", "--out", str(out), "--docs", "3")
+    assert run(*line) == 2
+    said = capsys.readouterr().err
+    assert f"{out} exists already" in said
+    assert "--overwrite" in said
+    assert out.read_text() == "mine\n"
+    assert run(*line, "--overwrite") == 0
+    assert len(out.read_text().splitlines()) == 3
+    assert run("world", "sample", "--out", str(tmp_path), "--docs", "3", "--overwrite") == 2
+    assert "is a folder" in capsys.readouterr().err
+
+
 def test_an_unwritable_folder_is_a_data_error(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
