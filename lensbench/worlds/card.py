@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -39,7 +41,22 @@ def load_module(folder: Path) -> Any:
     """The model of ``folder`` as its users load it: fp16 weights run in fp32."""
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
+    with _no_bar():
+        return AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
+
+
+@contextmanager
+def _no_bar() -> Generator[None]:
+    """Keep transformers' progress bar off stderr, which is for our own progress."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def evaluate_model(

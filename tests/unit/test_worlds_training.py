@@ -190,3 +190,24 @@ def test_wrong_steps_to_keep(text: str, steps: int) -> None:
 def test_unknown_settings_are_refused() -> None:
     with pytest.raises(ConfigError, match="learning_rate"):
         WorldTrainConfig.parse({"learning_rate": 1})
+
+
+def test_measuring_a_trained_model_draws_no_progress_bar(tmp_path: Path, capfd) -> None:
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    from lensbench.worlds.card import load_module
+
+    out = train_world(tiny(tmp_path))
+    shown = logging.is_progress_bar_enabled()
+    capfd.readouterr()
+    logging.enable_progress_bar()
+    try:
+        AutoModelForCausalLM.from_pretrained(out)
+        assert "Loading weights" in capfd.readouterr().err  # control: there is a bar to silence
+        assert load_module(out).dtype == torch.float32
+        assert capfd.readouterr().err == ""
+        assert logging.is_progress_bar_enabled()  # and it is put back
+    finally:
+        if not shown:
+            logging.disable_progress_bar()
