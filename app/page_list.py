@@ -39,5 +39,8 @@ PAGES = (
     Page("runs", "Runs"),
     Page("sweep", "Sweep"),
     Page("latent", "Latent"),
+    Page("lens", "Lens"),
+    Page("attention", "Attention"),
+    Page("token", "Token"),
 )
 """All pages; the first one is opened where the address names none."""

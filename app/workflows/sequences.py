@@ -1,7 +1,6 @@
 """One sequence of a store as a page shows it: words, rows, documents, and the model behind it."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,13 +49,16 @@ def first_row_of(url: str, document: int) -> int:
         ConfigError: no token of that document was kept; says which documents there are.
     """
     store = hold_store(url)
-    if not store.n_tokens:
-        raise ConfigError(f"{url} holds no rows yet")
     start, stop = store.row_range((document, document + 1))
     if start == stop:
         raise ConfigError(f"document {document} has no stored token; {url} holds documents "
                           f"0 to {store.n_docs - 1}")  # fmt: skip
     return start
+
+
+def n_rows(url: str) -> int:
+    """Rows of the store (0 where its capture has only begun)."""
+    return hold_store(url).n_tokens
 
 
 def words_of(store: "ActivationStore", ids: np.ndarray) -> tuple[str, ...]:
@@ -114,12 +116,3 @@ def _print_of(tokenizer: Any, entry: Any) -> Any:
             _prints.clear()
         known = _prints[id(tokenizer)] = (tokenizer, entry(tokenizer)["fingerprint"])
     return known[1]
-
-
-def stores_under(root: Path) -> list[str]:
-    """Stores below ``root``, by name; folders of a control run are left out."""
-    from lensbench.app.workflows.runs import TWIN
-    from lensbench.store.manifest import MANIFEST
-
-    found = [p.parent for depth in range(4) for p in root.glob("*/" * depth + MANIFEST)]
-    return sorted(str(p) for p in found if TWIN not in p.relative_to(root).parts)

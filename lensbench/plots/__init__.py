@@ -1,13 +1,15 @@
 """Plot primitives: frames in, plotly figures out; no tensors, models or result classes.
 
-``lines``, ``scatter``, ``bars``, ``heatmap`` (also ``clickable``), ``histogram``, token strips as HTML, and figures for
-"nothing yet" and "this failed", all in one look (:mod:`lensbench.plots.theme`).
+``lines``, ``scatter``, ``bars``, ``heatmap`` (also ``clickable``), ``mosaic``, ``histogram``, token
+strips as HTML, and figures for "nothing yet" and "this failed", all in one look
+(:mod:`lensbench.plots.theme`).
 """
 
 from lensbench.plots.clicks import clickable
 from lensbench.plots.curves import bars, lines, pareto_front, scatter
 from lensbench.plots.distributions import histogram
 from lensbench.plots.grids import heatmap
+from lensbench.plots.mosaic import mosaic
 from lensbench.plots.states import empty_figure, error_figure
 from lensbench.plots.theme import CONFIG, template
 from lensbench.plots.tokens import token_strip, visible
@@ -21,6 +23,7 @@ __all__ = [
     "heatmap",
     "histogram",
     "lines",
+    "mosaic",
     "pareto_front",
     "scatter",
     "template",

@@ -51,10 +51,6 @@ UNITS = {
     "entropy": "nats",
     "kl_to_final": "nats",
 }
-DISCLAIMER = (
-    "early layers need not write in the basis the unembedding reads: a poor lens there does not "
-    "mean that the layer knows nothing"
-)
 _KEPT = ("target_prob", "target_rank", "entropy", "kl_to_final")
 _ROWS = {"entropy": 0, "kl_to_final": 1, "target_prob": 3, "target_rank": 4}
 

@@ -1,0 +1,78 @@
+"""The page Lens: what every layer would predict at every token of one text."""
+
+import streamlit as st
+
+from lensbench.app.widgets.choose import choose
+from lensbench.app.widgets.figures import show_figure, take_away
+from lensbench.app.widgets.heat import click_map
+from lensbench.app.widgets.text_source import STORED, TYPED, choose_source
+from lensbench.app.workflows import lenses
+from lensbench.app.workflows.lenses import Cell, LensAsk
+from lensbench.plots import lines, visible
+
+METRICS = ("target_prob", "target_rank", "top_prob", "entropy", "kl_to_final")
+NAMES = {
+    "target_prob": "Probability of the next token",
+    "target_rank": "Rank of the next token",
+    "top_prob": "Probability of the best token",
+    "entropy": "Entropy",
+    "kl_to_final": "KL to the final layer",
+}
+
+
+def show() -> None:
+    """Draw the page."""
+    st.title("Lens")
+    st.caption("What each layer would predict if it were the last. Click a cell to follow it.")
+    source = choose_source(STORED, TYPED)
+    if source is None:
+        return
+    ask = LensAsk(store=source.store, row=source.row, model=source.model, text=source.text)
+    _map(ask)
+
+
+@st.fragment
+def _map(ask: LensAsk) -> None:
+    metric = choose("Metric", METRICS, key="metric", default=METRICS[0]) or METRICS[0]
+    lens = lenses.lens_for(ask)
+    places = lens.positions.tolist()
+    if st.session_state.get("pos") not in places:
+        st.session_state["pos"] = places[-2] if len(places) > 1 else places[0]
+    if st.session_state.get("layer") not in lens.layers:
+        st.session_state["layer"] = lens.layers[len(lens.layers) // 2]
+
+    def pick(position: float, layer: float) -> None:
+        st.session_state["pos"], st.session_state["layer"] = int(position), int(layer)
+
+    chosen = (st.session_state["pos"], st.session_state["layer"])
+    click_map(lens.plot(metric), pick, key="lens-map", chosen=chosen,
+              alt=f"Logit lens of {len(places)} tokens over {len(lens.layers)} layers: "
+                  f"{NAMES[metric]}")  # fmt: skip
+    st.caption(f"{NAMES[metric]}, {lens.source}. Colours have one range for every text of this "
+               f"model. Remember: {lenses.DISCLAIMER}.")  # fmt: skip
+    take_away(
+        lens.to_frame(), key="lens", code=lenses.python_of(ask, metric), file=f"lens-{metric}"
+    )
+    columns = st.columns(2)
+    words = dict(zip(places, lens.tokens, strict=True))
+    position = columns[0].selectbox("Token", places, key="pos", bind="query-params",
+                                    format_func=lambda p: f"{p} {visible(words[p])}")  # fmt: skip
+    layer = columns[1].selectbox("After block", lens.layers, key="layer", bind="query-params")
+    _cell(lenses.cell_for(ask, position, layer), lenses.python_of(ask, metric))
+
+
+def _cell(cell: Cell, code: str) -> None:
+    left, right = st.columns([3, 2])
+    followed = f"; the text goes on with {visible(cell.target)}" if cell.target else ""
+    with left:
+        figure = lines(cell.course, x="layer", y="probability", color="token",
+                       title=f"Prediction made at {visible(cell.token)} (token {cell.position})",
+                       labels={"layer": "after block"})  # fmt: skip
+        figure.update_yaxes(range=[-0.02, 1.02])
+        show_figure(figure, key="lens-course", frame=cell.course, code=code,
+                    alt="Probability of the followed tokens over the layers",
+                    caption=f"n = 1 token{followed}.")  # fmt: skip
+    with right:
+        st.markdown(f"**Best tokens after block {cell.layer}**")
+        st.dataframe(cell.top.assign(token=[visible(t) for t in cell.top["token"]]),
+                     hide_index=True)  # fmt: skip

@@ -1,0 +1,52 @@
+"""The page Token: all that is known of one stored token, and a check beside each read-out."""
+
+import streamlit as st
+
+from lensbench.app.state import root
+from lensbench.app.widgets.strip import token_strip
+from lensbench.app.widgets.text_source import choose_row
+from lensbench.app.widgets.token_cells import exit_depth, experts, latents, lens, waiting
+from lensbench.app.workflows.token_page import READOUTS, TokenFacts, token_facts
+from lensbench.plots import visible
+
+
+def show() -> None:
+    """Draw the page."""
+    st.title("Token")
+    st.caption("Click a token. Everything below is read from the store, without running the model; "
+               "each cell can be checked by one run.")  # fmt: skip
+    source = choose_row()
+    if source is None:
+        return
+    facts = token_facts(source.store, source.row)
+    _sequence(facts)
+    _head(facts)
+    left, right = st.columns(2)
+    with left:
+        lens(source.store, source.row)
+        experts(source.store, source.row)
+    with right:
+        exit_depth(source.store, source.row)
+        for title, text in READOUTS.items():
+            waiting(title, text)
+    latents(root(), source.store, source.row)
+
+
+def _sequence(facts: TokenFacts) -> None:
+    rows = facts.sequence.rows.tolist()
+
+    def pick(token: int) -> None:
+        st.session_state["row"] = rows[token]
+
+    token_strip(facts.sequence.words, [r >= 0 for r in rows], facts.position, pick,
+                key="strip", label="Tokens of the sequence; the chosen one is filled")  # fmt: skip
+
+
+def _head(facts: TokenFacts) -> None:
+    shown = st.columns([2, 2, 1, 1, 3])
+    shown[0].metric("Token", visible(facts.token))
+    shown[1].metric("Followed by", visible(facts.target) if facts.target else "end of sequence")
+    shown[2].metric("Position", facts.position)
+    shown[3].metric("Document", facts.document)
+    shown[4].metric("Store fingerprint", facts.fingerprint)
+    st.caption(" · ".join(f"{k}: {v}" for k, v in facts.facts.items()))

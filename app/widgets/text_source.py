@@ -1,0 +1,71 @@
+"""Which text a page looks at: a sequence of a store, a typed text, or random tokens repeated."""
+
+from dataclasses import dataclass
+
+import streamlit as st
+
+from lensbench.app.state import inside, store_names
+from lensbench.app.widgets.choose import choose
+from lensbench.app.widgets.states import nothing_yet
+from lensbench.app.workflows.lenses import MAX_TEXT, model_names
+from lensbench.app.workflows.sequences import first_row_of, n_rows
+
+STORED, TYPED, REPEATED = "Stored sequence", "My own text", "Repeated random tokens"
+_CAPTURE = "lensbench capture --model atlas-dense --text atlas:1000 --profile resid --out acts"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A store and a row of it, or a model and a text (or a number of random tokens)."""
+
+    store: str = ""
+    row: int = 0
+    model: str = ""
+    text: str = ""
+    repeats: int = 0
+
+
+def choose_source(*kinds: str) -> Source | None:
+    """Widgets for the text; None until enough is chosen. All of it is part of the address."""
+    stores = store_names()
+    kind = choose("Text", kinds, key="from", default=kinds[0]) or kinds[0]
+    if kind == STORED:
+        return choose_row(stores)
+    # The store in the address stays named there, so that coming back finds it again.
+    name = choose("Model", model_names([str(inside(s)) for s in stores]), key="model")
+    if kind == REPEATED:
+        size = st.slider("Tokens before the repeat", 4, 32, 16, key="repeats", bind="query-params")
+        return Source(model=name, repeats=size) if name else None
+    text = st.text_area("Text", key="text", max_chars=MAX_TEXT, bind="query-params",
+                        placeholder="Type a few words; the model is run once on them")  # fmt: skip
+    return Source(model=name, text=text) if name and text and text.strip() else None
+
+
+def choose_row(stores: list[str] | None = None) -> Source | None:
+    """A store and one of its rows."""
+    stores = store_names() if stores is None else stores
+    if not stores:
+        nothing_yet("There is no activation store in this folder yet.", _CAPTURE)
+        return None
+    columns = st.columns([3, 1, 1])
+    with columns[0]:
+        name = choose("Store", stores, key="store")
+    if name is None:
+        return None
+    url = str(inside(name))
+    last = n_rows(url) - 1
+    if last < 0:
+        st.info("This store holds no rows yet; open it again when its capture has begun.")
+        return None
+
+    def to_document() -> None:
+        if (document := st.session_state["document"]) is not None:
+            st.session_state["row"] = first_row_of(url, int(document))
+
+    if (st.session_state.get("row") or 0) > last:
+        st.session_state["row"] = last
+    row = columns[1].number_input("Row (one per stored token)", 0, last, 0, key="row",
+                                  bind="query-params")  # fmt: skip
+    columns[2].number_input("Go to document", 0, None, None, key="document",
+                            on_change=to_document, placeholder="number")  # fmt: skip
+    return Source(store=url, row=int(row))

@@ -1,0 +1,149 @@
+"""The cells of the Token page: a read-out from the store, and its check by one run of the model."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from lensbench.app.widgets.figures import show_figure
+from lensbench.app.widgets.states import plain
+from lensbench.app.workflows import token_checks as checks
+from lensbench.app.workflows.token_checks import Check
+from lensbench.app.workflows.token_page import (
+    Latents,
+    exit_cell,
+    expert_cell,
+    latent_cells,
+    lens_cell,
+)
+from lensbench.errors import LensbenchError
+from lensbench.plots import lines, visible
+
+RUN = "Verify by intervention"
+
+
+def lens(url: str, row: int) -> None:
+    """Lens trajectory."""
+    with _cell("Lens trajectory"):
+        try:
+            found = lens_cell(url, row)
+        except LensbenchError as error:
+            st.info(plain(str(error)))
+            return
+        figure = lines(found.course, x="layer", y="probability", color="token", height=320,
+                       labels={"layer": "after block"})  # fmt: skip
+        figure.update_yaxes(range=[-0.02, 1.02])
+        show_figure(figure, key="token-lens", frame=found.course,
+                    alt="Probability of the followed tokens over the layers",
+                    caption="Logit lens of the stored rows (n = 1 token); early layers need not "
+                            "write in the basis the unembedding reads.")  # fmt: skip
+        _verify("lens", (url, row), lambda: checks.check_lens(url, row))
+
+
+def exit_depth(url: str, row: int) -> None:
+    """Exit depth."""
+    with _cell("Exit depth"):
+        try:
+            found = exit_cell(url, row)
+        except LensbenchError as error:
+            st.info(plain(str(error)))
+            return
+        st.metric("First block after which the lens keeps the final prediction",
+                  f"{found.layer} of 0 to {found.last}")  # fmt: skip
+        _table(found.best)
+        _verify("exit", (url, row), lambda: checks.check_exit(url, row))
+
+
+def experts(url: str, row: int) -> None:
+    """Routed experts."""
+    with _cell("Routed experts"):
+        try:
+            found = expert_cell(url, row)
+        except LensbenchError as error:
+            st.info(plain(str(error)))
+            return
+        _table(found)
+        layer = st.selectbox("Layer", sorted(set(found["layer"].tolist())), key="expert-layer")
+        _verify("expert", (url, row, layer), lambda: checks.check_expert(url, row, layer))
+
+
+def latents(root: Path, url: str, row: int) -> None:
+    """Active latents of every dictionary of the store's sites."""
+    with _cell("Active latents"):
+        found, refused = latent_cells(root, url, row)
+        if not found:
+            st.info("No dictionary in this folder was trained on a site of this store. Train one: "
+                    f"`lensbench train sae --store {plain(url)}`")  # fmt: skip
+        else:
+            _dictionary(found, url, row)
+        if refused:
+            with st.expander(f"{len(refused)} dictionaries are not shown"):
+                for why in refused:
+                    st.text(why)
+
+
+def waiting(title: str, text: str) -> None:
+    """A cell whose method has not run yet."""
+    with _cell(title):
+        st.info(text)
+
+
+def _dictionary(found: list[Latents], url: str, row: int) -> None:
+    names = {f"{Path(one.run).name} / {one.name} at {one.site}": one for one in found}
+    st.caption(f"{len(found)} dictionaries read this token; the row is encoded now, from the store")
+    summary = [{"dictionary": label, "active": len(one.active), "latents": one.d_sae,
+                "unexplained": one.unexplained, "strongest": None if one.active.empty else
+                int(one.active["latent"].iloc[0])} for label, one in names.items()]  # fmt: skip
+    st.dataframe(pd.DataFrame(summary), hide_index=True)
+    left, right = st.columns(2)
+    with left:
+        one = names[st.selectbox("Dictionary", list(names), key="dictionary") or next(iter(names))]
+        st.dataframe(one.active, hide_index=True, height=280)
+    if one.active.empty:
+        st.info("None of its latents is active at this token.")
+        return
+    with right:
+        latent = st.selectbox("Latent", one.active["latent"].tolist(), key="token-latent")
+        _verify("latent", (url, row, one.run, one.name, latent),
+                lambda: checks.check_latent(url, row, one.run, one.name, int(latent)))  # fmt: skip
+
+
+def _cell(title: str) -> "st.delta_generator.DeltaGenerator":
+    box = st.container(border=True)
+    box.markdown(f"**{title}**")
+    return box
+
+
+def _verify(name: str, about: tuple[object, ...], work: Callable[[], Check]) -> None:
+    """A button that runs the check once; its outcome stays until something else is asked."""
+    if st.button(RUN, key=f"verify-{name}", help="Runs the model once, with its control"):
+        try:
+            with st.spinner("Running the model once"):
+                st.session_state[f"checked-{name}"] = (about, work())
+        except LensbenchError as error:
+            st.error(plain(str(error)))
+            return
+    asked, outcome = st.session_state.get(f"checked-{name}", (None, None))
+    if asked == about and isinstance(outcome, Check):
+        _outcome(outcome)
+
+
+def _outcome(check: Check) -> None:
+    st.markdown(plain(check.verdict))
+    value, control = st.columns(2)
+    value.metric("Measured", f"{check.value:.4g} {check.unit}")
+    control.metric("Control", f"{check.control:.4g} {check.unit}")
+    st.caption(plain(f"{check.what}. Control: {check.details.get('control', '')}."))
+    for key in sorted(set(check.details) - {"control"}):
+        st.caption(plain(f"{key}: {check.details[key]}"))
+    _table(check.table)
+    st.caption(f"One run of the model, {check.seconds:.2f} s")
+
+
+def _table(frame: pd.DataFrame) -> None:
+    """A table whose tokens show their spaces, and which cannot be mistaken for markup."""
+    shown = frame.copy()
+    if "token" in shown:
+        shown["token"] = [visible(str(t)) for t in shown["token"]]
+    st.dataframe(shown, hide_index=True)

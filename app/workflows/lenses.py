@@ -1,0 +1,194 @@
+"""The Lens page: a token-by-layer map of one text, and one cell of it looked at closely.
+
+A text is asked for by small values (:class:`LensAsk`), and what was read is kept under them: a
+click on a cell reads kept residual streams, and runs no model.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from lensbench.app.workflows.live import Shelf, hold_model, hold_store, running, store_version
+from lensbench.app.workflows.sequences import model_name, model_of
+from lensbench.errors import ConfigError, LensbenchError
+from lensbench.tokens import token_texts
+
+if TYPE_CHECKING:
+    from lensbench.models import Model
+    from lensbench.probes.lenses.tokens import LensStates, TokenLens
+
+MAX_TEXT = 2_000
+"""Characters of a typed text."""
+DISCLAIMER = (
+    "early layers need not write in the basis that the unembedding reads, so a poor lens there "
+    "does not mean that the layer knows nothing"
+)
+
+
+@dataclass(frozen=True)
+class LensAsk:
+    """Which text: the sequence around a row of a store, or a typed text and a model's name."""
+
+    store: str = ""
+    row: int = 0
+    model: str = ""
+    text: str = ""
+    k: int = 5
+    max_tokens: int = 32
+
+    def __post_init__(self) -> None:
+        """One of the two, and not too much of it."""
+        if bool(self.store) == bool(self.model):
+            raise ConfigError("a lens reads either a store or a typed text with a model")
+        if self.model and not self.text.strip():
+            raise ConfigError("the text is empty; type a few words")
+        if len(self.text) > MAX_TEXT:
+            raise ConfigError(f"the text has {len(self.text)} characters; a page takes {MAX_TEXT}")
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One cell of the map: its k best tokens, and tokens followed through all layers."""
+
+    layer: int
+    position: int
+    token: str
+    target: str
+    top: pd.DataFrame
+    """One row per rank: token, probability, logit."""
+    course: pd.DataFrame
+    """One row per layer and token followed: the cell's best, the text's next, the model's final."""
+
+
+_states: "Shelf[LensStates]" = Shelf(8)
+_lenses: "Shelf[TokenLens]" = Shelf(16)
+
+
+def lens_for(ask: LensAsk) -> "TokenLens":
+    """The map. A typed text runs the model once; a store asks only for its unembedding.
+
+    Raises:
+        MissingDataError: no such store or model, or a store without the last ``resid_post``.
+        MismatchError: the model of that name has other weights than the store's.
+    """
+    model = _model(ask)
+    where = f"row {ask.row} of {Path(ask.store).name}" if ask.store else "a typed text"
+    return _lenses.get(
+        _key(ask, model), lambda: _states_for(ask).lens(model, k=ask.k, source=where)
+    )
+
+
+def cell_for(ask: LensAsk, position: int, layer: int) -> Cell:
+    """Top tokens at one cell, and their course over the layers; runs no model.
+
+    Raises:
+        ConfigError: a position or layer that the map does not have.
+    """
+    import torch
+
+    model, found = _model(ask), _states_for(ask)
+    places = found.positions.tolist()
+    if position not in places or layer not in found.layers:
+        raise ConfigError(f"there is no cell at position {position} after block {layer}; positions "
+                          f"{places[0]} to {places[-1]}, layers {found.layers[0]} to "
+                          f"{found.layers[-1]}")  # fmt: skip
+    column = places.index(position)
+    logits = model.unembed(found.states[:, column]).float().cpu()
+    at = logits[found.layers.index(layer)]
+    best = at.topk(min(ask.k, len(at)))
+    words = token_texts(model.tokenizer, best.indices.tolist())
+    top = pd.DataFrame({
+        "rank": range(1, len(words) + 1), "token": words,
+        "probability": at.softmax(-1)[best.indices].numpy(), "logit": best.values.numpy(),
+    })  # fmt: skip
+    target = int(found.targets[column])
+    followed = {"best at this cell": int(best.indices[0])}
+    followed |= {"next in the text": target} if target >= 0 else {}
+    followed |= {"model's final": int(logits[-1].argmax())}
+    named = token_texts(model.tokenizer, [int(found.ids[column]), max(target, 0)])
+    course = follow(torch.log_softmax(logits, -1), found.layers, followed, model)
+    return Cell(layer, position, named[0], named[1] if target >= 0 else "", top, course)
+
+
+def follow(
+    logp: "object", layers: tuple[int, ...], followed: dict[str, int], model: "Model"
+) -> pd.DataFrame:
+    """Probability and rank of some tokens after every block; a token with two roles comes once."""
+    import torch
+
+    assert isinstance(logp, torch.Tensor)
+    roles: dict[int, list[str]] = {}
+    for role, token in followed.items():
+        roles.setdefault(token, []).append(role)
+    parts: list[pd.DataFrame] = []
+    from lensbench.plots import visible
+
+    for token, named in roles.items():
+        word = visible(token_texts(model.tokenizer, [token])[0])
+        mine = logp[:, token : token + 1]
+        parts.append(pd.DataFrame({
+            "layer": layers,
+            "token": f"{word} ({', '.join(named)})",
+            "probability": mine[:, 0].exp().numpy(),
+            "rank": 1 + (logp > mine).sum(-1).numpy(),
+        }))  # fmt: skip
+    frame = pd.concat(parts, ignore_index=True)
+    frame.attrs["units"] = {"probability": "softmax of the lens", "rank": "1 is best"}
+    return frame
+
+
+def python_of(ask: LensAsk, metric: str) -> str:
+    """Code that draws the same figure in a notebook."""
+    lines = ["import lensbench", "from lensbench.probes.lenses import tokens as lens"]
+    show = f'.lens(model, k={ask.k}).plot("{metric}")'
+    if ask.store:
+        name, revision = model_name(hold_store(ask.store))
+        lines += [f"store = lensbench.open_store({json.dumps(ask.store)})"]
+        states = f"lens.states_of_store(store, {ask.row}, max_tokens={ask.max_tokens})"
+    else:
+        name, revision = ask.model, None
+        states = (f"lens.states_of_text(model, model.tokens({json.dumps(ask.text)}), "
+                  f"max_tokens={ask.max_tokens})")  # fmt: skip
+    more = f", revision={revision!r}" if revision else ""
+    return "\n".join([*lines, f"model = lensbench.load_model({name!r}{more})", states + show])
+
+
+def model_names(stores: list[str]) -> list[str]:
+    """Models that can be asked: the bundled ones, and those of the given stores."""
+    from lensbench.models.loading import bundled_models
+
+    names = dict.fromkeys(bundled_models())
+    for url in stores:
+        try:
+            names[model_name(hold_store(url))[0]] = None
+        except LensbenchError:  # a store that is damaged, or whose model has no name
+            continue
+    return list(names)
+
+
+def _states_for(ask: LensAsk) -> "LensStates":
+    from lensbench.probes.lenses.tokens import states_of_store, states_of_text
+
+    def read() -> "LensStates":
+        if ask.store:
+            return states_of_store(hold_store(ask.store), ask.row, max_tokens=ask.max_tokens)
+        with running(ask.model) as model:
+            return states_of_text(model, model.tokens(ask.text), max_tokens=ask.max_tokens)
+
+    return _states.get(_key(ask, _model(ask)), read)
+
+
+def _model(ask: LensAsk) -> "Model":
+    if not ask.store:
+        return hold_model(ask.model).model
+    store = hold_store(ask.store)
+    store.require("blocks.{}.resid_post".format(int(store.model.get("n_layers", 1)) - 1))
+    return model_of(store).model
+
+
+def _key(ask: LensAsk, model: "Model") -> tuple[object, ...]:
+    """A store that changed, or other weights under the same name, are something else."""
+    return (ask, store_version(ask.store) if ask.store else (), model.card.fingerprint)

@@ -1,0 +1,261 @@
+"""The Token page: all that is known of one stored token, read from the store without a run.
+
+Every cell of the page is one function here and answers from one row: the lens asks the model for
+its unembedding only, the dictionaries encode that row, routed experts are read where they were
+stored. What cannot be known yet says what to do.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from lensbench import io
+from lensbench.app.workflows.lenses import Cell, LensAsk, cell_for
+from lensbench.app.workflows.live import hold_runs, hold_store
+from lensbench.app.workflows.runs import list_runs
+from lensbench.app.workflows.sequences import StoredSequence, sequence_at
+from lensbench.errors import ConfigError, LensbenchError, MismatchError, MissingDataError
+from lensbench.sites import Site, canonical_name
+
+if TYPE_CHECKING:
+    from lensbench.saes.runs import SAERun
+    from lensbench.store import ActivationStore
+
+
+@dataclass(frozen=True, eq=False)
+class TokenFacts:
+    """Which token it is, and under which store everything on its page was read."""
+
+    row: int
+    position: int
+    document: int
+    token: str
+    target: str
+    sequence: StoredSequence
+    fingerprint: str
+    """Of the store: model, text, settings and the checksums of its files."""
+    facts: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+def token_facts(url: str, row: int) -> TokenFacts:
+    """The token of a row.
+
+    Raises:
+        MissingDataError: no such store (any more).
+        ConfigError: no such row.
+    """
+    store, sequence = hold_store(url), sequence_at(url, row)
+    here = sequence.position_of(row)
+    after = sequence.words[here + 1] if here + 1 < len(sequence.words) else ""
+    facts = {
+        "model": f"{store.model['name']} {store.model.get('fingerprint', '')}",
+        "text": store.text.get("name") or store.text.get("path") or store.text.get("kind"),
+        "dtype": store.dtype,
+        "token id": int(sequence.ids[here]),
+    }
+    return TokenFacts(row, here, int(sequence.docs[here]), sequence.words[here], after, sequence,
+                      store_fingerprint(store), facts)  # fmt: skip
+
+
+def store_fingerprint(store: "ActivationStore") -> str:
+    """16 hex digits of what a store says about itself, the checksums of its files included."""
+    return io.fingerprint(store.manifest)
+
+
+def lens_cell(url: str, row: int) -> Cell:
+    """What every stored layer would predict at this token.
+
+    Raises:
+        MissingDataError: the store lacks the last block's output, or its model is not to be found.
+        MismatchError: what now has the model's name has other weights.
+    """
+    from lensbench.probes.lenses.tokens import lens_layers
+
+    layers = lens_layers(hold_store(url))
+    ask = LensAsk(store=url, row=row, max_tokens=1)
+    return cell_for(ask, sequence_at(url, row).position_of(row), layers[-1])
+
+
+@dataclass(frozen=True, eq=False)
+class ExitDepth:
+    """First layer from which on the lens predicts what the model says in the end."""
+
+    layer: int
+    last: int
+    best: pd.DataFrame
+    """One row per layer: most probable token, its probability, whether it is the final one."""
+
+
+def exit_cell(url: str, row: int) -> ExitDepth:
+    """Exit depth: the smallest l with ``argmax p_m = argmax p_L`` for every stored m >= l.
+
+    Raises:
+        MissingDataError, MismatchError: as :func:`lens_cell`.
+    """
+    from lensbench.app.workflows.sequences import model_of
+    from lensbench.probes.lenses.tokens import states_of_store
+    from lensbench.tokens import token_texts
+
+    store = hold_store(url)
+    found = states_of_store(store, row, max_tokens=1)
+    model = model_of(store).model
+    best = model.unembed(found.states[:, 0]).float().cpu().softmax(-1).max(-1)
+    same = (best.indices == best.indices[-1]).numpy()
+    first = int(len(same) - np.argmin(same[::-1])) if not same.all() else 0
+    words = token_texts(model.tokenizer, best.indices.tolist())
+    frame = pd.DataFrame({"layer": found.layers, "token": words,
+                          "probability": best.values.numpy(), "is_final": same})  # fmt: skip
+    return ExitDepth(found.layers[first], found.layers[-1], frame)
+
+
+@dataclass(frozen=True, eq=False)
+class Latents:
+    """Active latents of one dictionary at one token, strongest first."""
+
+    run: str
+    name: str
+    site: str
+    d_sae: int
+    active: pd.DataFrame
+    """One row per active latent: latent, activation, share of the reconstruction's norm."""
+    unexplained: float
+    """``|x - x_hat|^2 / |x - b_dec|^2`` at this token (FVU is the same over many tokens)."""
+
+
+def latent_cells(root: Path, url: str, row: int) -> tuple[list[Latents], list[str]]:
+    """Every dictionary under ``root`` that belongs to the store, and why others do not.
+
+    The row is encoded now, with the dictionary's own encoder.
+    """
+    store = hold_store(url)
+    found: list[Latents] = []
+    refused: list[str] = []
+    for folder in runs_under(root):
+        try:
+            runs = hold_runs(folder)
+        except LensbenchError as error:
+            refused.append(f"{folder.name}: {error}")
+            continue
+        for run in runs:
+            try:
+                found.append(encode_row(run, store, row, folder))
+            except (MismatchError, MissingDataError) as error:
+                refused.append(str(error))
+    return found, refused
+
+
+def runs_under(root: Path) -> list[Path]:
+    """Runs below ``root`` (controls left out)."""
+    return [Path(str(line["run"])) for line in list_runs(root)["runs"]]
+
+
+def encode_row(run: "SAERun", store: "ActivationStore", row: int, folder: Path) -> Latents:
+    """One row through one dictionary.
+
+    Raises:
+        MismatchError: a dictionary of another model.
+        MissingDataError: the store has not the dictionary's site.
+    """
+    import torch
+
+    check_belongs(run, store)
+    site, sae = canonical_name(run.site), run.sae
+    x = torch.from_numpy(store.rows(site, [row]))
+    acts = sae.encode(x)
+    active = acts[0].nonzero()[:, 0]
+    order = active[acts[0, active].argsort(descending=True)]
+    lengths = acts[0, order] * sae.W_dec[order].norm(dim=-1)
+    left = x - sae.decode(acts)
+    spread = (x - sae.b_dec).pow(2).sum().clamp_min(1e-12)
+    frame = pd.DataFrame({"latent": order.numpy(), "activation": acts[0, order].numpy(),
+                          "length": lengths.numpy()})  # fmt: skip
+    frame.attrs["units"] = {"activation": "units of the site", "length": "|activation * decoder|"}
+    unexplained = float(left.pow(2).sum() / spread)
+    return Latents(str(folder), run.name, site, sae.d_sae, frame, unexplained)
+
+
+def check_belongs(run: "SAERun", store: "ActivationStore") -> None:
+    """Refuse a dictionary of another model, or of a site that the store has not.
+
+    Raises:
+        MismatchError, MissingDataError: see above.
+    """
+    from lensbench.saes.evaluation.passes import as_dictionary, check_trained_on
+
+    dictionary = as_dictionary(run)
+    check_trained_on(dictionary, store)
+    if dictionary.site not in store.sites:
+        raise MissingDataError(f"{run.name} reads {dictionary.site}, which {store.url} lacks")
+    if run.sae.d_model != store.width(dictionary.site):
+        raise MismatchError(f"{run.name} reads vectors of {run.sae.d_model} numbers, "
+                            f"{dictionary.site} has {store.width(dictionary.site)}")  # fmt: skip
+
+
+def expert_cell(url: str, row: int) -> pd.DataFrame:
+    """Experts that this token was sent to: one row per layer and slot, with the weight if stored.
+
+    Raises:
+        MissingDataError: no ``router.indices`` in the store; says how to add them.
+        ConfigError: the model has no experts.
+    """
+    store = hold_store(url)
+    sites = [s for s in map(Site.parse, store.sites) if s.name == "router.indices"]
+    if not sites:
+        _explain_experts(store)
+    parts: list[pd.DataFrame] = []
+    for site in sites:
+        weights = str(Site("router.weights", site.layer, site.stack))
+        chosen = store.rows(site, [row])[0]
+        part = pd.DataFrame({"layer": site.layer, "slot": range(len(chosen)),
+                             "expert": chosen.round().astype(int)})  # fmt: skip
+        part["weight"] = store.rows(weights, [row])[0] if weights in store.sites else np.nan
+        parts.append(part)
+    frame = pd.concat(parts, ignore_index=True)
+    frame.attrs["units"] = {"weight": "share of the output"}
+    return frame
+
+
+def _explain_experts(store: "ActivationStore") -> None:
+    """Either the model has no experts, or they were not captured: say which."""
+    from lensbench.app.workflows.sequences import model_of
+    from lensbench.store.advice import how_to_add
+
+    try:
+        card = model_of(store).model.card
+    except LensbenchError:
+        card = None
+    if card is not None and card.n_experts == 0:
+        raise ConfigError(f"{card.name} has no experts: every token takes the same path")
+    wanted = ["blocks.*.router.indices", "blocks.*.router.weights"]
+    add = how_to_add(wanted, store.model, store.text, store.settings, store.url)
+    raise MissingDataError(f"not captured: {store.url} has no router.indices. Add with: {add}")
+
+
+READOUTS = {
+    "Probe read-outs": "Not computed yet: no probe has been fitted on this store, and this version "
+    "has no command that fits one.",
+    "Hyperdimensional read-outs": "Not computed yet: no hypervector memory has been built on this "
+    "store, and this version has no command that builds one.",
+}
+"""Cells that wait for methods that are not there yet."""
+
+
+def stored_expert_layers(url: str) -> list[int]:
+    """Layers with routing in the store."""
+    sites = map(Site.parse, hold_store(url).sites)
+    return [s.layer for s in sites if s.name == "router.indices" and s.layer is not None]
+
+
+def run_of(folder: str, name: str) -> "SAERun":
+    """One dictionary of a run.
+
+    Raises:
+        ConfigError: the run has none of that name.
+    """
+    for run in hold_runs(Path(folder)):
+        if run.name == name:
+            return run
+    raise ConfigError(f"{folder} has no dictionary named {name!r} (any more)")
