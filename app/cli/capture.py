@@ -21,7 +21,12 @@ def capture(
         str | None, typer.Option("--profile", help="A named set of sites, such as resid.")
     ] = None,
     max_tokens: Annotated[
-        int | None, typer.Option("--max-tokens", help="Stop after this many tokens were run.")
+        int | None,
+        typer.Option(
+            "--max-tokens",
+            help="Stop when this many tokens were run; the row that reaches the limit is kept "
+            "whole, so at most --context - 1 more are stored.",
+        ),
     ] = None,
     layout: Annotated[
         str | None,
@@ -42,7 +47,7 @@ def capture(
     revision: RevisionOption = None,
 ) -> Answer:
     """Run --model over --text once and store the activations at --sites (or a --profile)."""
-    from lensbench.app.workflows.capturing import capture_text
+    from lensbench.app.workflows.capturing import capture_text, in_words
 
     progress = Progress("capture")
     facts = capture_text(
@@ -51,7 +56,7 @@ def capture(
         progress=progress,
     )  # fmt: skip
     progress.end()
-    return Answer(facts, fields(facts))
+    return Answer(facts, fields(in_words(facts)))
 
 
 def _split(sites: list[str] | None) -> list[str] | None:

@@ -39,7 +39,10 @@ def sae(
     d_sae: Annotated[str | None, typer.Option("--d-sae", help="Latents; lists: 512,1024.")] = None,
     k: Annotated[str | None, typer.Option("--k", help="Latents per token; lists: 16,32.")] = None,
     tokens: Annotated[
-        int | None, typer.Option("--tokens", help="Training tokens per dictionary.")
+        int | None,
+        typer.Option(
+            "--tokens", help="Training tokens per dictionary, rounded down to whole batches."
+        ),
     ] = None,
     assign: Annotated[
         list[str] | None,
@@ -64,9 +67,7 @@ def sae(
         architecture=architecture, d_sae=d_sae, k=k, tokens=tokens, assign=tuple(assign or ()),
         out=out, resume=resume, array=array, dry_run=dry_run,
     )  # fmt: skip
-    progress = Progress("train")
-    facts = train_sweep(request, progress=progress)
-    progress.end()
+    facts = train_sweep(request, say=Progress().say)
     if dry_run:
         return Answer(facts, "\n".join(facts["lines"]))
     head = {k: v for k, v in facts.items() if not isinstance(v, (dict, list))}

@@ -1,6 +1,6 @@
 """Capturing by names: model, text and folder as a user typed them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +49,25 @@ def capture_text(
         max_tokens=max_tokens,
         progress=tokens_done(progress, max_tokens),
     )
-    return store_info(out)
+    limit = {} if max_tokens is None else {"max_tokens": max_tokens}
+    return {**store_info(out), **limit}
+
+
+def in_words(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer of :func:`capture_text` for people: one value a line, the limit explained."""
+    shown = {k: v for k, v in facts.items() if k != "max_tokens"}
+    limit, tokens = facts.get("max_tokens"), facts["tokens"]
+    if limit is not None and tokens > limit:
+        shown["tokens"] = f"{tokens:,} (whole rows; limit {limit:,})"
+    return {**shown, "sites": ", ".join(site["site"] for site in facts["sites"])}
 
 
 def tokens_done(
     progress: Callable[..., None] | None, total: int | None
 ) -> Callable[[int], None] | None:
-    """A capture's count of tokens as a line of progress."""
+    """A capture's count of tokens as a line of progress; the last row may pass ``total``."""
     if progress is None:
         return None
-    return lambda n: progress(tokens=n, total_tokens=total) if total else progress(tokens=n)
+    if total is None:
+        return lambda n: progress(tokens=n)
+    return lambda n: progress(tokens=min(n, total), total_tokens=total)

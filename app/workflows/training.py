@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     from lensbench.saes.training.forecast import Forecast
 
 
-def train_sweep(
-    request: TrainRequest, progress: Callable[..., None] | None = None
-) -> dict[str, Any]:
+MANY_EPOCHS = 2
+"""From here on a run is told that it repeats its store."""
+
+
+def train_sweep(request: TrainRequest, say: Callable[[str], None] | None = None) -> dict[str, Any]:
     """Train (or with ``dry_run`` only forecast) what was asked for.
 
     Raises:
@@ -47,9 +49,32 @@ def train_sweep(
     out = request.out or Path("runs") / f"sae-{sweep.fingerprint()}"
     if request.array is not None:  # parts run at the same time: each has a folder of its own
         out = out / f"part-{request.array.replace('/', '-of-')}"
-    if progress is not None:
-        progress(f"{len(sweep.expand())} dictionaries into {out}")
-    return _train(source(sweep), sweep, out, card, resume=False)
+    opened = source(sweep)
+    for line in announcement(opened, sweep, out):
+        (say or _silent)(line)
+    return _train(opened, sweep, out, card, resume=False)
+
+
+def announcement(source: Any, sweep: SweepConfig, out: Path) -> list[str]:
+    """What will be trained, with the tokens it really takes; a warning where a store is small."""
+    train = sweep.train
+    real = train.steps * train.batch_size
+    asked = "" if real == train.tokens else f" (of {train.tokens:,} asked for)"
+    lines = [
+        f"{len(sweep.expand())} dictionaries into {out}: {real:,} tokens each, {train.steps:,} "
+        f"steps of {train.batch_size:,}{asked}"
+    ]
+    stored = getattr(source, "n_tokens", 0)  # a live capture does not know how long its text is
+    if stored and real >= MANY_EPOCHS * stored:
+        lines.append(
+            f"warning: {stored:,} stored tokens are few: training repeats them "
+            f"for {real / stored:.1f} epochs; capture more text, or lower --tokens"
+        )
+    return lines
+
+
+def _silent(_: str) -> None:
+    return
 
 
 def facts_of(runs: list[SAERun], out: Path) -> dict[str, Any]:

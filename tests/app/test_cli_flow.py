@@ -457,3 +457,48 @@ def test_an_unfinished_run_is_not_evaluated_and_says_how_to_go_on(
     line = ["train", "sae", "--store", acts, "--sites", SITE, "--out", copy]
     assert run(*line) == 2
     assert f"`lensbench train sae --resume {copy}`" in capsys.readouterr().err
+
+
+def test_a_limit_in_the_middle_of_a_row_is_said_and_never_passes_100_percent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lensbench.app.cli import capture as command
+    from lensbench.app.cli.console import Progress
+
+    monkeypatch.setattr(command, "Progress", lambda label: Progress(label, every=0))
+    text = tmp_path / "t.txt"
+    text.write_text("The capital of Peru is Lima .\n\n" * 400)
+    line = ("capture", "--model", "atlas-dense", "--text", text, "--sites", SITE,
+            "blocks.1.resid_post", "--context", 64, "--max-tokens", 1000)  # fmt: skip
+    assert run(*line, "--out", tmp_path / "a") == 0
+    said = capsys.readouterr()
+    told = dict(part.split(maxsplit=1) for part in said.out.splitlines())
+    assert told["tokens"] == "1,024 (whole rows; limit 1,000)"
+    assert told["sites"] == f"blocks.1.resid_post, {SITE}"
+    shares = [int(share) for share in re.findall(r"\((\d+) %\)", said.err)]
+    assert shares[-1] == max(shares) == 100
+    facts = answer(capsys, *line, "--out", tmp_path / "a")
+    assert (facts["tokens"], facts["max_tokens"]) == (1024, 1000)
+    line = (*line[:-1], 1024)
+    assert run(*line, "--out", tmp_path / "b") == 0
+    told = dict(part.split(maxsplit=1) for part in capsys.readouterr().out.splitlines())
+    assert told["tokens"] == "1,024"  # control: a limit that is met exactly needs no word
+
+
+def test_training_says_its_real_length_and_how_often_a_small_store_repeats(
+    acts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored = answer(capsys, "store", "info", acts)["tokens"]
+    line = ("train", "sae", "--store", acts, "--sites", SITE, "--d-sae", 16, "--k", 2, "--set",
+            "train.batch=256")  # fmt: skip
+    assert run(*line, "--tokens", 1000, "--out", tmp_path / "short") == 0
+    said = capsys.readouterr().err
+    assert said.splitlines()[0].endswith(": 768 tokens each, 3 steps of 256 (of 1,000 asked for)")
+    assert "warning" not in said
+    times = 3 * stored
+    assert run(*line, "--tokens", times, "--out", tmp_path / "long") == 0
+    warned = [part for part in capsys.readouterr().err.splitlines() if "warning" in part]
+    epochs = times // 256 * 256 / stored
+    assert len(warned) == 1
+    assert f"{epochs:.1f} epochs" in warned[0]
+    assert f"{stored:,} stored tokens" in warned[0]
