@@ -79,6 +79,8 @@ def tiny(kind: str = "llama", *, seed: int = 0, **changes: Any) -> Any:
     module = opener.from_config(config)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
+            if not parameter.requires_grad:  # a table of sines, made anew at every load
+                continue
             spread = 0.3 if parameter.ndim > 1 else 0.4
             centre = 1.0 if parameter.ndim == 1 and "bias" not in name else 0.0
             parameter.copy_(torch.randn_like(parameter) * spread + centre)

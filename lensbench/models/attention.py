@@ -43,7 +43,8 @@ def _sdpa_based(
     session = ACTIVE.get()
     tapped = session is not None and session.tapped_place(module) is not None
     if tapped or kwargs.get("softcap") is not None:
-        return _open_attention(module, query, key, value, attention_mask, **kwargs)
+        # Kernels of sdpa add up in float32 whatever they are given; eager attention does not.
+        return _open_attention(module, query, key, value, attention_mask, exact=True, **kwargs)
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
@@ -60,13 +61,14 @@ def _open_attention(
     softcap: float | None = None,
     position_bias: Tensor | None = None,
     s_aux: Tensor | None = None,
+    exact: bool = False,
     **_: Any,
 ) -> tuple[Tensor, Tensor]:
     """Attention with every intermediate in the open; q, k, v are ``[batch head pos d_head]``.
 
     ``position_bias`` is T5's, added to the scores; ``s_aux`` are gpt-oss' sinks, one score per head
     that takes its share of the softmax and has no value: rows of the pattern then sum to less
-    than 1.
+    than 1. ``exact`` takes the products in float32.
     """
     session = ACTIVE.get()
     place = None if session is None else session.tapped_place(module)
@@ -82,6 +84,9 @@ def _open_attention(
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = (t.repeat_interleave(groups, dim=1) for t in (key, value))
+    dtype = query.dtype
+    if exact:
+        query, key, value = query.float(), key.float(), value.float()
     scores = query @ key.mT * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     if position_bias is not None:
         scores = scores + position_bias
@@ -91,10 +96,10 @@ def _open_attention(
     if mask is not None:
         scores = scores + mask
     scores = show("scores", scores, heads_first=True)
-    pattern = _softmax(scores, s_aux).to(query.dtype)
+    pattern = _softmax(scores, s_aux).to(value.dtype)
     pattern = F.dropout(pattern, p=dropout, training=module.training)
     pattern = show("pattern", pattern, heads_first=True)
-    z = (pattern @ value).transpose(1, 2).contiguous()
+    z = (pattern @ value).to(dtype).transpose(1, 2).contiguous()
     if session is not None and place is not None and place.key("z") in session.keys:
         z = session.tap(place.key("z"), z)
     return z, pattern

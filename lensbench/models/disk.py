@@ -13,6 +13,7 @@ import torch
 from lensbench.errors import (
     BackendUnavailableError,
     DamagedDataError,
+    LensbenchError,
     MissingDataError,
     ModelError,
 )
@@ -59,6 +60,8 @@ def read_model(
         raise BackendUnavailableError(
             f"{source} needs a package that is not installed here: {reason}"
         ) from error
+    except LensbenchError:
+        raise
     except (OSError, ValueError) as error:
         raise _explain(source, folder, error) from error
     return module, tokenizer if tokenizer is not None else _tokenizer(str(folder or source), told)

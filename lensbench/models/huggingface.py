@@ -19,6 +19,7 @@ from lensbench.models.layout import Layout
 from lensbench.models.sweep import run_many
 from lensbench.models.taps import Taps
 from lensbench.models.trunk import Request, Trunk
+from lensbench.models.weights import input_device
 from lensbench.plan import Plan
 from lensbench.sites import Site
 from lensbench.tokens import Tokens, TokensLike, as_tokens
@@ -68,7 +69,7 @@ class NativeModel(Model):
     @property
     def device(self) -> torch.device:
         """Where ids go in."""
-        return self.layout.embedding.weight.device
+        return input_device(self.layout.embedding)
 
     def certify(self, *, fresh: bool = False) -> "Certificate":
         """Check capture, edits, masks, heads, padding and cache (see models/certificate.py)."""

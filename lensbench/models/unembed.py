@@ -28,6 +28,9 @@ class Unembedding:
         """Logits of states that the final norm has already seen."""
         if self._scale is not None:
             hidden = hidden * self._scale
+        weight: Any = getattr(self._heads[0], "weight", None)
+        if weight is not None and weight.is_floating_point():  # a stream kept in float32 (Mamba)
+            hidden = hidden.to(weight.dtype)
         for head in self._heads:
             hidden = head(hidden)
         if self._bias is not None:

@@ -41,7 +41,7 @@ def _state(module: nn.Module) -> dict[str, Any]:
     """Every weight, those too that a ``device_map`` keeps on the CPU or on the disk."""
     if not any(p.is_meta for p in module.parameters()):
         return dict(module.state_dict())
-    from accelerate.utils import get_state_dict_offloaded_model
+    from accelerate.utils.modeling import get_state_dict_offloaded_model
 
     return get_state_dict_offloaded_model(module)
 
