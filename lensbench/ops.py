@@ -16,19 +16,12 @@ from torch import Tensor
 
 from lensbench.errors import ConfigError, UnknownNameError
 
-_OPS: "dict[str, type[Op]]" = {}
-
 
 @dataclass(frozen=True, eq=False)
 class Op:
     """What an edit does to the selected activations: a pure function of a tensor."""
 
     reproducible: ClassVar[bool] = True
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Register the operation under its name, for JSON."""
-        super().__init_subclass__(**kwargs)
-        _OPS[cls.__name__] = cls
 
     def apply(self, x: Tensor) -> Tensor:
         """New activations; ``x`` has the axes of the site, restricted to the selection."""
@@ -185,9 +178,10 @@ def op_from_json(name: str, values: dict[str, Any]) -> Op:
         raise ConfigError(
             f"edit {values.get('label')!r} is a Python function; it cannot be read back"
         )
-    if name not in _OPS:
-        raise UnknownNameError("operation", name, known=sorted(_OPS))
-    return _OPS[name](**{k: _decode(v) for k, v in values.items()})
+    known = {cls.__name__: cls for cls in Op.__subclasses__()}
+    if name not in known:
+        raise UnknownNameError("operation", name, known=sorted(known))
+    return known[name](**{k: _decode(v) for k, v in values.items()})
 
 
 def _like(value: Tensor | float, x: Tensor) -> Tensor:
