@@ -50,8 +50,8 @@ def load_model(
     as ``step512`` in the ``revisions`` folder of a local or bundled model. ``backend="nnsight"``
     reaches the same sites through nnsight traces of a twin that shares the weights. ``certify``
     runs the certificate; None means yes for models of up to 20 M parameters. With ``remote=True``
-    the model ``x`` of NDIF runs plans on its server (an address names another one, ``"local"``
-    tries it in this process), with ``vllm=True`` in a vLLM engine; ``engine`` are their options.
+    the model ``x`` of NDIF runs plans on its server (an address names another one), with
+    ``vllm=True`` in a vLLM engine; ``engine`` are their options.
 
     Raises:
         UnknownNameError: no such bundled model, folder or hub id, family, dtype or back end.

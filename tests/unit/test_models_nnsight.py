@@ -265,7 +265,7 @@ def test_bad_choices_of_a_back_end_are_named() -> None:
     with pytest.raises(ConfigError, match="an address"):
         lensbench.load_model("atlas-dense", backend="nnsight", remote="api.ndif.us")
     with pytest.raises(ConfigError, match="not a LlamaForCausalLM"):
-        lensbench.load_model(tiny("llama"), backend="nnsight", remote="local")
+        lensbench.load_model(tiny("llama"), backend="nnsight", remote=True)
     missing = "import sys; sys.modules['nnsight'] = None; import lensbench, lensbench.errors as e\n"
     missing += "try: lensbench.load_model('atlas-dense', backend='nnsight')\n"
     missing += "except e.BackendUnavailableError as x: print(x)"

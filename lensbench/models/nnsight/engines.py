@@ -37,8 +37,10 @@ def open_engine(
         from lensbench.models.nnsight.vllm import VllmModel
 
         return VllmModel(str(x), revision, **given)
-    if isinstance(remote, str) and remote != "local" and "://" not in remote:
-        raise ConfigError(f'remote is True, "local" or an address (http://...), got {remote!r}')
+    if isinstance(remote, str) and not remote.startswith(("http://", "https://")):
+        # nnsight's own "local" reads what it wrote in this same process, which overwrites methods
+        # of the classes it wrote: ours.
+        raise ConfigError(f"remote is True or an address (http://...), got {remote!r}")
     from lensbench.models.nnsight.remote import RemoteModel
 
     timeout = float(given.pop("timeout", _TIMEOUT))

@@ -3,8 +3,7 @@
 Only the tree of modules is made here, on the meta device. A run is the trace of the nnsight back
 end: the plan, the sites and lensbench's own code that applies them are shipped with it (by value:
 the server need not have lensbench), and logits and captured activations come back. ``remote`` is
-True for NDIF, the address of another server, or ``"local"``: serialised, read back and run in this
-process, which tells before a job is queued whether it can be shipped.
+True for NDIF, or the address of another server that speaks its protocol.
 """
 
 import time
@@ -63,6 +62,13 @@ class RemoteModel(ServedModel):
             _require_key()
         nnsight.register("lensbench")
         named = {} if revision is None else {"revision": revision}
+        tokenizer = options.pop("tokenizer", None) or _tokenizer(source, named)
+        if tokenizer is None:
+            raise BackendUnavailableError(
+                f"nnsight needs a tokenizer, and {source!r} has none; pass "
+                'engine={"tokenizer": ...}'
+            )
+        options["tokenizer"] = tokenizer
         try:
             self.root: Any = nnsight.TransformersModel(
                 source, task="text-generation", **named, **options
@@ -124,15 +130,13 @@ class RemoteModel(ServedModel):
         if not bool(batch.real.all()):
             inputs["attention_mask"] = batch.real.long()
         session.owner = None
-        root, drive, found = self.root, Drive(self.atlas, session, ""), dict[str, Any]()
+        root, drive = self.root, Drive(self.atlas, session, "")
         ship = run_whole
         with _explained(str(self.remote)):
             with root.trace(**inputs, remote=self.remote, blocking=False) as tracer:
-                found = ship(drive, root).save()
+                found = ship(drive, root).save()  # noqa: F841 - its name is the key of the answer
                 tracer.stop()
-            if self.remote != "local":
-                found = self._wait(tracer.backend)["found"]
-        return found
+            return self._wait(tracer.backend)["found"]
 
     def _wait(self, job: Any) -> dict[str, Any]:
         """The saved values of a job that was sent, once the server has them."""
@@ -147,13 +151,21 @@ class RemoteModel(ServedModel):
         return result
 
 
+def _tokenizer(source: str, named: dict[str, str]) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(source, **named)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _require_key() -> None:
     from nnsight.schema.config import CONFIG
 
     if not CONFIG.API.APIKEY:
         raise BackendUnavailableError(
-            "NDIF needs an API key: set NDIF_API_KEY (login.ndif.us gives one). To try a plan "
-            'without a server, use remote="local"'
+            "NDIF needs an API key: set NDIF_API_KEY (login.ndif.us gives one)"
         )
 
 

@@ -127,7 +127,7 @@ class VllmModel(ServedModel):
     ) -> tuple[dict[str, Tensor], Tensor]:
         ids = batch.ids[row][batch.real[row]].tolist()
         mine = [e for e in plan.edits if e.rows is None or row in e.rows]
-        edits = [_alone(e, row) for e in mine]
+        edits = [_alone(e, row, batch.n_rows) for e in mine]
         steps = self.steps(edits, sites)
         root, ship, n_heads = self.root, walk, self.card.n_heads
         kept, last = dict[str, Tensor](), torch.empty(0)
@@ -171,16 +171,15 @@ def _engine(source: str, options: dict[str, Any]) -> Any:
         raise BackendUnavailableError(f"vLLM's engine did not start: {error}") from error
 
 
-def _alone(edit: Edit, row: int) -> Edit:
-    """The edit as one request sees it: its row is the only one."""
-    rows = edit.rows
-    if rows is None or len(rows) == 1:
-        return replace(edit, rows=None)
-    if type(edit.op).__name__ == "Replace":
-        values: Any = edit.op
-        at = list(rows).index(row)
-        return replace(edit, rows=None, op=type(edit.op)(values.values[at : at + 1]))
-    return replace(edit, rows=None)
+def _alone(edit: Edit, row: int, n_rows: int) -> Edit:
+    """The edit as one request sees it: its row is the only one, of values by row as well."""
+    rows = list(range(n_rows) if edit.rows is None else edit.rows)
+    at, changed = rows.index(row), dict[str, Tensor]()
+    for name, value in vars(edit.op).items():
+        if isinstance(value, Tensor) and value.ndim > 2 and value.shape[0] == len(rows):
+            changed[name] = value[at : at + 1]
+    op = replace(edit.op, **changed) if changed else edit.op
+    return replace(edit, rows=None, op=op)
 
 
 def _padded(rows: Sequence[Tensor], batch: Tokens) -> Tensor:
