@@ -66,6 +66,7 @@ def evaluate_run(
         MissingDataError, MismatchError, DamagedDataError: run, store and model do not fit or are
             not there.
     """
+    config = EvaluationConfig.parse({"ce_sequences": max_docs, "seed": seed})
     runs, opened = all_runs(run), open_store(store)
     for one in runs:
         opened.require(one.site)
@@ -75,7 +76,6 @@ def evaluate_run(
             f"--twin sets labels beside labels, and the text of {store} has none (only atlas:N has)"
         )
     network = open_model(model, revision)
-    config = EvaluationConfig.parse({"ce_sequences": max_docs, "seed": seed})
     control = _twin(run, runs[0], opened, network, seed, progress) if twin else None
     return evaluate_all(run, runs, opened, network, config, twin=control, progress=progress)
 

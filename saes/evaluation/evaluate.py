@@ -66,7 +66,7 @@ class EvaluationConfig(Config):
     """Kinds of labels to match latents with."""
     controls: bool = True
     """Run the random dictionary and the shuffled labels (as dear as the matching itself)."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**63)
     """Of the choice of documents, the controls and the bootstraps."""
 
 

@@ -289,3 +289,15 @@ def test_what_does_not_belong_together_is_refused(live, corpus, tmp_path) -> Non
     strange = write_store(tmp_path / "s", corpus, acts, spec={**corpus.spec, "seed": 6})
     with pytest.raises(MismatchError, match=r"stored token ids differ|longer ones"):
         evaluate([one], strange)
+
+
+def test_seeds_are_bounded_and_the_largest_works(planted) -> None:
+    from lensbench.errors import ConfigError
+
+    for seed in (-1, 2**63, 2**70):
+        with pytest.raises(ConfigError, match=rf"seed: Input should be .* \(got {seed}\)"):
+            EvaluationConfig.parse({"seed": seed})
+    config = EvaluationConfig(seed=2**63 - 1, max_tokens=800)
+    assert np.isfinite(
+        evaluate([Dictionary("d", SITE, reader())], planted, config=config).values[0, 0, 0]
+    )
