@@ -56,6 +56,7 @@ def load_sae_lens(name: str, *, device: torch.device | str = "cpu") -> SAE | Wra
     release, sae_id = _split(name.removeprefix(SCHEME))
     theirs, lookup = _pretrained(release, sae_id)
     theirs.turn_off_forward_pass_hook_z_reshaping()  # heads are flattened before
+    theirs.requires_grad_(False)
     kind = theirs.cfg.architecture()
     _refuse(kind, theirs.cfg.normalize_activations, f"{release}/{sae_id}")
     metadata = _metadata(theirs, lookup, release, sae_id)

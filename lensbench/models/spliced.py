@@ -194,7 +194,8 @@ class SplicedModel(Model):
         if site.host in passes:
             found = passes[site.host].found[site.part]
             return found[:, -n_new:] if site.host.name in _KEYED and n_new else found
-        return self._by_site[site.host].parts(acts[str(site.host)])[site.part]
+        with torch.no_grad():  # with gradients asked for, the splice was passed through
+            return self._by_site[site.host].parts(acts[str(site.host)])[site.part]
 
 
 def _hosts(wanted: Sequence[Site]) -> list[Site]:

@@ -146,3 +146,28 @@ def test_a_past_is_continued_under_edited_latents(model: Any) -> None:
     torch.testing.assert_close(rest.acts[LATENTS], whole.acts[LATENTS][:, 4:], rtol=0, atol=1e-4)
     plain = spliced.run(IDS[:, 4:], past=spliced.run(IDS[:, :4], past=Past()).past).logits
     assert float((plain - rest.logits).abs().max()) > 1e-2  # control
+
+
+def test_a_store_holds_latents_like_any_other_site(model: Any, tmp_path: Any) -> None:
+    from lensbench import capture, saes
+    from lensbench.errors import MismatchError
+
+    sae = random_sae(HOST)
+    ids = random_ids(6, 7, seed=8)
+    options = {"layout": "pad", "context": 7, "dtype": "float32"}
+    spliced = model.with_saes([sae])
+    store = capture(spliced, ids, [LATENTS, HOST], out=tmp_path / "acts", **options)
+    known = spliced.run(ids, capture=LATENTS).acts[LATENTS].flatten(0, 1)
+    found = torch.from_numpy(store.rows(LATENTS, slice(None)))
+    torch.testing.assert_close(found, known, rtol=0, atol=1e-4)
+    latents = saes.encode_store(sae, store)  # the same numbers, sparse
+    torch.testing.assert_close(
+        torch.from_numpy(latents.dense(slice(None))), known, rtol=0, atol=1e-4
+    )
+    dropped = capture(
+        model.with_saes([sae], error="drop"), ids, [HOST], out=tmp_path / "dropped", **options
+    )
+    own = random_sae(HOST, metadata={"site": HOST, "model": vars(model.card)})
+    assert saes.encode_store(own, store, out=tmp_path / "own").complete
+    with pytest.raises(MismatchError, match="another model"):
+        saes.encode_store(own, dropped)

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lensbench.errors import ConfigError, UnknownSiteError
-from lensbench.sites import SITES, Site, canonical_name
+from lensbench.sites import HEAD_AXES, RESIDUAL_AXES, SAE_PARTS, SITES, Site, canonical_name
 
 LAYERED = [n for n, s in SITES.items() if s.layered]
 FREE = [n for n, s in SITES.items() if not s.layered]
@@ -22,6 +22,53 @@ SITE = st.one_of(
         st.sampled_from(["", "encoder", "decoder"]),
     ),
 )
+
+
+HOSTS = [n for n, s in SITES.items() if s.axes in (RESIDUAL_AXES, HEAD_AXES) and s.layered]
+SPLIT = st.builds(
+    lambda host, part, layer, stack: Site(f"{host}.{part}", layer, stack),
+    st.sampled_from(HOSTS),
+    st.sampled_from(list(SAE_PARTS)),
+    st.integers(0, 200),
+    st.sampled_from(["", "encoder", "decoder"]),
+)
+
+
+@given(SPLIT, SITE)
+def test_parts_of_a_dictionary_follow_their_site_and_come_back(part: Site, other: Site) -> None:
+    host = part.host
+    assert host is not None
+    assert Site.parse(str(part)) == part
+    assert str(part) == f"{host}.{part.part}"
+    assert host < part
+    assert other.host is None
+    if other != host:  # nothing lies between a site and its parts
+        assert (other < host) == (other < part)
+    if part.transformer_lens is not None:
+        assert Site.parse(part.transformer_lens) == part
+
+
+def test_saelens_spellings_of_parts_are_read_and_others_refused() -> None:
+    hook = "blocks.3.hook_resid_post"
+    read = {p: str(Site.parse(f"{hook}.hook_sae_{p}")) for p in ("acts_post", "recons", "error")}
+    assert read == {
+        "acts_post": "blocks.3.resid_post.sae.acts",
+        "recons": "blocks.3.resid_post.sae.recons",
+        "error": "blocks.3.resid_post.sae.error",
+    }
+    assert str(Site.parse("hook_embed.hook_sae_error")) == "embed.sae.error"
+    for wrong in (
+        "blocks.3.resid_post.sae.act",
+        f"{hook}.hook_sae_acts_pre",
+        "resid_post.sae.acts",
+    ):
+        with pytest.raises(ConfigError):
+            Site.parse(wrong)
+    with pytest.raises(ConfigError, match="holds no vectors"):
+        Site("attn.pattern.sae.acts", 0)
+    assert sorted(map(Site.parse, read.values())) == list(
+        map(Site.parse, ("blocks.3.resid_post.sae.acts", read["recons"], read["error"]))
+    )
 
 
 @given(SITE)
