@@ -14,6 +14,7 @@ def main() -> None:
         st.Page(page.show, title=page.title, url_path=page.path, default=i == 0)
         for i, page in enumerate(PAGES)
     ]
+    st.html("<style>[data-testid=stMainBlockContainer]{padding-top:3rem}</style>")
     chosen = st.navigation(pages)
     st.sidebar.caption(f"Folder shown: {root()}")
     with guarded():

@@ -1,8 +1,63 @@
-"""The page Runs."""
+"""Runs: which there are, how one goes, start another, and in what two differ."""
 
 import streamlit as st
+
+from lensbench.app.state import inside, root, run_names, store_names
+from lensbench.app.widgets.choose import choose
+from lensbench.app.widgets.figures import take_away
+from lensbench.app.widgets.run_detail import run_detail
+from lensbench.app.widgets.start_form import start_form
+from lensbench.app.widgets.states import nothing_yet
+from lensbench.app.workflows.curves import differences
+from lensbench.app.workflows.overview import run_frame
+
+LOOK, START, COMPARE = "All runs", "Start a run", "Compare two"
 
 
 def show() -> None:
     """Draw the page."""
     st.title("Runs")
+    started = st.session_state.pop("to-open", None)
+    if started is not None:  # before the widgets of these keys are drawn
+        st.session_state["run"], st.session_state["do"] = started, LOOK
+    parts = {LOOK: _look, START: _start, COMPARE: _compare}
+    tabs = st.tabs(list(parts), key="do", on_change="rerun", bind="query-params")
+    for tab, draw in zip(tabs, parts.values(), strict=True):
+        if tab.open:
+            with tab:
+                draw()
+
+
+def _look() -> None:
+    names = run_names()
+    if not names:
+        nothing_yet("No runs in this folder yet.", f"lensbench demo --out {root()}/demo-run",
+                    next_step="Start one in the next tab.")  # fmt: skip
+    chosen = choose("Run", names, key="run")
+    if chosen is not None:
+        run_detail(inside(chosen))
+    elif names:
+        st.dataframe(run_frame(root()), hide_index=True, alt="runs, newest first")
+        st.caption("Newest first. Choose one to see its curves.")
+
+
+def _start() -> None:
+    start_form(store_names())
+
+
+def _compare() -> None:
+    names = run_names()
+    left, right = st.columns(2)
+    with left:
+        one = choose("One run", names, key="one")
+    with right:
+        other = choose("Another run", names, key="other")
+    if one is None or other is None:
+        st.info("Choose two runs to see in which settings they differ.")
+        return
+    frame = differences(inside(one), inside(other))
+    if frame.empty:
+        st.success("The two runs have the same settings.")
+        return
+    st.dataframe(frame, hide_index=True, alt=f"settings in which {one} and {other} differ")
+    take_away(frame, key="differences")

@@ -12,13 +12,13 @@ def nothing_yet(what: str, command: str, *, next_step: str = "") -> None:
     """Say what is missing, what to do next here, and the same as a command."""
     st.info(what + (f" {next_step}" if next_step else ""))
     st.caption("On the command line:")
-    st.code(command, language="bash")
+    st.code(command, language="bash", wrap_lines=True)
 
 
 def command_line(command: str) -> None:
     """The command that does what this page does."""
     st.caption("The same on the command line:")
-    st.code(command, language="bash")
+    st.code(command, language="bash", wrap_lines=True)
 
 
 @contextmanager

@@ -38,7 +38,8 @@ def start(arguments: Sequence[str], folder: Path) -> dict[str, Any]:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
-    io.write_json(path, {"pid": process.pid, "command": command, "started": started})
+    io.write_json(path, {"pid": process.pid, "command": command, "started": started,
+                         "birth": _birth(process.pid)})  # fmt: skip
     return {"folder": str(folder), "pid": process.pid, "log": str(folder / LOG_FILE)}
 
 
@@ -55,4 +56,16 @@ def is_running(job: dict[str, Any]) -> bool:
         return True
     # Ids are used again: where the system tells a process' command, it has to be ours.
     told = Path(f"/proc/{pid}/cmdline")
-    return not told.is_file() or told.read_bytes().split(b"\0")[1:3] == [b"-m", b"lensbench"]
+    if not told.is_file():
+        return True
+    ours = told.read_bytes().split(b"\0")[1:3] == [b"-m", b"lensbench"]
+    return ours and job.get("birth") in (None, _birth(pid))
+
+
+def _birth(pid: int) -> int | None:
+    """When a process began, in clock ticks since boot; None where the system does not tell."""
+    path = Path(f"/proc/{pid}/stat")
+    try:  # the second field is a name in brackets, which may hold spaces
+        return int(path.read_text().rpartition(")")[2].split()[19])
+    except (OSError, IndexError, ValueError):
+        return None

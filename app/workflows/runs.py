@@ -4,6 +4,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lensbench import io
+from lensbench.app.workflows.detached import JOB_FILE, is_running
 from lensbench.errors import DamagedDataError, MissingDataError
 from lensbench.results import load
 from lensbench.saes.runs import STATUS_FILE, SAERun, open_runs, read_status
@@ -15,6 +17,8 @@ EVALUATION = "evaluation"
 _DEPTH = 4
 TWIN = "twin"
 """Folder of the control that repeats a run on random weights: no run of its own in a list."""
+LIVE = ("queued", "starting", "running")
+"""States of a run that goes on."""
 LOST = 600.0
 """Seconds without a heartbeat after which a run is called lost."""
 
@@ -104,24 +108,43 @@ def show_run(run: Path) -> dict[str, Any]:
     return facts
 
 
-def _state(status: dict[str, Any]) -> str:
+def state_of(run: Path, status: dict[str, Any]) -> str:
     """The state, or ``lost`` where a run says it goes on but has fallen silent.
 
-    Silent is a heartbeat older than ten minutes; or than one, where its process is not to be found.
+    Silent is a heartbeat older than ten minutes; or than one, where its process is not to be found;
+    or than five seconds, where we started that process ourselves and know that it has ended.
     """
-    if status["state"] not in ("starting", "running"):
+    if status["state"] not in LIVE:
         return str(status["state"])
     told = datetime.fromisoformat(str(status["heartbeat"]))
     age = (datetime.now(UTC) - told).total_seconds()
+    if (run / JOB_FILE).is_file():
+        job: dict[str, Any] = io.read_json(run / JOB_FILE)
+        if not is_running(job) and age > LOST / 120:
+            return "stopped" if job.get("stopping") else "lost"
+        if is_running(job) and status["state"] == "queued":
+            return "queued"  # a first import may take long
     here = Path(f"/proc/{int(status['pid'])}").exists()
     return "lost" if age > LOST or (age > LOST / 10 and not here) else str(status["state"])
+
+
+def run_row(run: Path) -> dict[str, Any]:
+    """State, progress and message of a run; the parts of an array count as one.
+
+    Raises:
+        MissingDataError: no run there.
+    """
+    parts = [{**_row(part), "message": read_status(part)["message"]} for part in parts_of(run)]
+    first = next((p for p in parts if p["state"] in LIVE), parts[0])
+    numbers = ("dictionaries", "step", "steps")
+    return {**first, "run": str(run), **{n: sum(int(p[n]) for p in parts) for n in numbers}}
 
 
 def _row(run: Path) -> dict[str, Any]:
     status = read_status(run)
     return {
         "run": str(run),
-        "state": _state(status),
+        "state": state_of(run, status),
         "dictionaries": len(status["dictionaries"]),
         "step": status["step"],
         "steps": status["steps"],

@@ -63,7 +63,7 @@ def pareto(data: RunData, prefix: str = "") -> Section:
             frame, x="l0", y=metric, color="architecture", low="low", high="high", text="name",
             front="max" if best == "max" else "min", labels=LABELS, log_x=True,
             title=f"{LABELS[metric]} ({'higher' if best == 'max' else 'lower'} is better)",
-            subtitle=f"95 % bootstrap over {np.asarray(frame['n']).max():,} documents",
+            subtitle=interval_note(frame),
         )  # fmt: skip
         drawn.update_layout(legend={"orientation": "h", "y": -0.28, "title": {"text": ""}})
         pair.append(Figure(drawn, _caption(metric)))
@@ -156,7 +156,7 @@ def controls(data: RunData, prefix: str = "") -> Section:
     if not result.labels:
         return Section(title, (Text(f"Label matching was not run: {result.split}."),))
     table = result.labels_frame()
-    frame = _scores_and_controls(table)
+    frame = label_scores(table)
     frame.attrs["units"] = {"label_f1": "mean over labels"}
     drawn = plots.bars(frame, x="dictionary", y="label_f1", color="scored", labels=LABELS,
                        title="Label F1 beside its controls", height=420)  # fmt: skip
@@ -167,7 +167,7 @@ def controls(data: RunData, prefix: str = "") -> Section:
     return Section(title, (Figure(drawn, caption),))
 
 
-def _scores_and_controls(table: pd.DataFrame) -> pd.DataFrame:
+def label_scores(table: pd.DataFrame) -> pd.DataFrame:
     """Mean F1 over labels, per dictionary: of its latents and of each control."""
     rows: list[dict[str, Any]] = []
     names = [str(n) for n in table["name"].unique()]
@@ -186,6 +186,15 @@ def short_names(names: list[str]) -> dict[str, str]:
     """Names without learning rate and seed, where they stay apart."""
     short = {name: name.split("-lr")[0] for name in names}
     return short if len(set(short.values())) == len(set(names)) else {name: name for name in names}
+
+
+def interval_note(frame: pd.DataFrame) -> str:
+    """What the bars of ``frame`` (columns ``low``, ``high``, ``n``) are, or why there are none."""
+    n = int(np.asarray(frame["n"]).max())
+    if np.isfinite(np.asarray(frame[["low", "high"]], dtype=np.float64)).any():
+        return f"95 % bootstrap over {n:,} documents"
+    few = "one document says" if n == 1 else f"{n:,} documents say"
+    return f"no interval: {few} nothing about the spread"
 
 
 def _with_interval(result: SAEEvaluation, metric: str) -> pd.DataFrame:

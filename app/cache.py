@@ -1,0 +1,79 @@
+"""What pages keep between clicks, under small keys: names, numbers, and the age of what was read.
+
+Never under arrays or frames: Streamlit hashes large ones from a sample of their values, and would
+give back another input's answer. Nothing that changes the answer is left out of a key.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from lensbench.app.workflows import fronts, latent_page, shards
+from lensbench.app.workflows.live import store_version
+
+
+@st.cache_data(max_entries=32, show_spinner="Reading rows")
+def _sample(folder: str, version: tuple[int, ...], n: int, site: str, seed: int) -> pd.DataFrame:
+    del version  # part of the key only, here and below
+    return shards.sample_frame(Path(folder), n=n, site=site, seed=seed)
+
+
+def sample(folder: Path, *, n: int, site: str, seed: int) -> pd.DataFrame:
+    """See ``shards.sample_frame``."""
+    return _sample(str(folder), store_version(str(folder)), n, site, seed)
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def _evaluated(run: str, version: int) -> Any:
+    del version
+    return fronts.evaluated(Path(run))
+
+
+def evaluated(run: Path) -> Any:
+    """See ``fronts.evaluated``."""
+    return _evaluated(str(run), version_of(run))
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _latent_table(run: str, version: int, name: str) -> pd.DataFrame:
+    del version
+    return latent_page.latent_table(Path(run), name)
+
+
+def latent_table(run: Path, name: str) -> pd.DataFrame:
+    """See ``latent_page.latent_table``."""
+    return _latent_table(str(run), version_of(run), name)
+
+
+@st.cache_data(max_entries=64, max_size="256mb", show_spinner="Reading the latent's contexts")
+def _board(
+    run: str, version: int, name: str, latent: int, store: str, store_version: tuple[int, ...]
+) -> tuple[Any, dict[int, str]]:
+    del version, store_version
+    board = latent_page.make_board(Path(run), name, latent, Path(store))
+    return board, latent_page.words_for(board, Path(store))
+
+
+def board(run: Path, name: str, latent: int, store: Path) -> tuple[Any, dict[int, str]]:
+    """A latent's dashboard and the text of every token on it."""
+    return _board(str(run), version_of(run), name, latent, str(store), store_version(str(store)))
+
+
+@st.cache_data(max_entries=64, show_spinner="Running the model")
+def _tested(run: str, version: int, name: str, latent: int, store: str, text: str) -> pd.DataFrame:
+    del version
+    return latent_page.test_on_text(Path(run), name, latent, Path(store), text)
+
+
+def tested(run: Path, name: str, latent: int, store: Path, text: str) -> pd.DataFrame:
+    """See ``latent_page.test_on_text``."""
+    return _tested(str(run), version_of(run), name, latent, str(store), text)
+
+
+def version_of(run: Path) -> int:
+    """Changes with the state of a run and with its evaluation."""
+    files = (*run.glob("status.json"), *run.glob("part-*/status.json"))
+    seen = [f.stat().st_mtime_ns for f in (*files, *run.glob("evaluation/result.json"))]
+    return hash(tuple(sorted(seen)))

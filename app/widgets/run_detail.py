@@ -1,0 +1,68 @@
+"""One run while it goes and after: state, curves, log; stop it, or go on with it."""
+
+from pathlib import Path
+
+import streamlit as st
+
+from lensbench.app.widgets.figures import show_figure
+from lensbench.app.widgets.states import command_line, guarded
+from lensbench.app.workflows import curves, launching
+from lensbench.app.workflows.runs import LIVE, run_row
+
+EVERY = 1.5
+"""Seconds between two looks at a run that goes on."""
+
+
+def run_detail(run: Path) -> None:
+    """Draw a run; while it goes on, look again by itself."""
+    live = run_row(run)["state"] in LIVE
+    st.fragment(_look, run_every=EVERY if live else None)(run, live)
+    with st.expander("Settings"):
+        st.json(curves.settings_of(run))
+    command_line(f"lensbench runs show {run}")
+
+
+def _look(run: Path, was_live: bool) -> None:
+    with guarded():
+        row = run_row(run)
+        if was_live and row["state"] not in LIVE:
+            st.rerun()  # the whole page: there is nothing to look for any more
+        _head(run, row)
+        _curves(run)
+        tail = launching.log_tail(run)
+        if tail:
+            with st.expander("Log", expanded=row["state"] in ("lost", "failed")):
+                st.code(tail, language=None)
+
+
+def _head(run: Path, row: dict[str, object]) -> None:
+    step, steps = int(str(row["step"])), int(str(row["steps"]))
+    st.progress(step / max(steps, 1), f"{row['state']}: step {step:,} of {steps:,}")
+    for column, fact in zip(st.columns(3), ("state", "dictionaries", "tokens"), strict=True):
+        value = row[fact]
+        column.metric(fact, f"{value:,}" if isinstance(value, int) else str(value), border=True)
+    st.caption(f"Started {str(row['started']).replace('T', ' ').removesuffix('Z')} UTC.")
+    if row["message"]:
+        st.warning("The run says:")
+        st.code(str(row["message"]), language=None)
+    live = row["state"] in LIVE
+    if live and st.button("Stop after a checkpoint", key="stop"):
+        launching.stop_run(run)
+        st.toast("Asked the run to write a checkpoint and end.")
+    if not live and row["state"] != "finished" and st.button("Go on", key="resume", type="primary"):
+        launching.resume_run(run)
+        st.rerun()
+
+
+def _curves(run: Path) -> None:
+    frame = curves.curves_of(run)
+    if frame.empty:
+        st.info("Nothing is logged yet; curves appear after the first logged steps.")
+        return
+    left, right = st.columns(2)
+    for column, metric in ((left, "fvu"), (right, "l0")):
+        drawn, data = curves.curve_figure(frame, metric)
+        with column:
+            show_figure(drawn, key=f"curve-{metric}", frame=data, caption=curves.caption(frame),
+                        alt=f"{metric} over training tokens, one line per dictionary",
+                        code=curves.curve_code(run, metric))  # fmt: skip

@@ -1,0 +1,150 @@
+"""Sparsity against fidelity of an evaluated run, with intervals and a control."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from lensbench import plots
+from lensbench.app.workflows.runs import evaluation_of
+from lensbench.app.workflows.sections import LABELS, label_scores
+from lensbench.errors import MissingDataError, UnknownNameError
+from lensbench.saes.evaluation.result import UNITS, SAEEvaluation
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+FRONTS = {
+    "ce_recovered_zero": ("max", "CE recovered: (CE with the site zeroed - CE with the"
+                          " reconstruction) / (CE zeroed - CE clean), measured by running the"
+                          " model with the reconstruction in place. Higher is better."),
+    "fvu": ("min", "FVU: share of the variance of the activations that is not reconstructed. Lower"
+            " is better."),
+}  # fmt: skip
+"""Metrics that are drawn: which end is best, and what they mean."""
+MEAN = "control: the mean activation instead"
+
+
+def evaluated(run: Path) -> SAEEvaluation:
+    """The evaluation of a run.
+
+    Raises:
+        MissingDataError: it was not evaluated; says how.
+    """
+    found = evaluation_of(run)
+    if found is None:
+        raise MissingDataError(
+            f"{run.name} was not evaluated; do: lensbench eval sae {run} --store DIR --model M"
+        )
+    return found
+
+
+def front_frame(result: SAEEvaluation, metric: str) -> pd.DataFrame:
+    """One row per dictionary: L0, ``metric`` with its 95 % interval, n; then the control's row.
+
+    The control puts the mean activation in place of every one: a dictionary of L0 0.
+
+    Raises:
+        UnknownNameError: a metric that was not measured.
+    """
+    if metric not in FRONTS or metric not in result.metrics:
+        known = [m for m in FRONTS if m in result.metrics]
+        raise UnknownNameError("metric", metric, known=known)
+    column = result.values[:, result.metrics.index(metric)]
+    frame = pd.DataFrame(
+        {
+            "name": list(result.names),
+            "architecture": list(result.architectures),
+            "l0": result.values[:, result.metrics.index("l0"), 0],
+            metric: column[:, 0],
+            "low": column[:, 1],
+            "high": column[:, 2],
+            "n": result.counts[:, result.metrics.index(metric)],
+        }
+    )
+    control = {"name": MEAN, "architecture": "control", "l0": 0.0,
+               metric: mean_control(result, metric), "n": int(frame["n"].max())}  # fmt: skip
+    frame = pd.concat([frame, pd.DataFrame([control])], ignore_index=True)
+    frame.attrs["units"] = {"l0": "latents per token", metric: UNITS[metric], "n": "documents"}
+    return frame
+
+
+def mean_control(result: SAEEvaluation, metric: str) -> float:
+    """What the mean activation reaches: FVU 1 by definition, CE recovered as measured."""
+    if metric == "fvu":
+        return 1.0
+    zero, mean, clean = (
+        result.value(m) for m in ("ce_zero_ablated", "ce_mean_ablated", "ce_clean")
+    )
+    return (zero - mean) / (zero - clean)
+
+
+def front_figure(frame: pd.DataFrame, metric: str) -> "go.Figure":
+    """The figure of a :func:`front_frame`."""
+    own = frame.loc[frame["architecture"] != "control"]
+    own.attrs.update(frame.attrs)
+    drawn = plots.scatter(
+        own, x="l0", y=metric, color="architecture", low="low", high="high", text="name",
+        front="max" if FRONTS[metric][0] == "max" else "min", labels=LABELS, log_x=True,
+        title=f"{LABELS[metric]} against L0",
+        subtitle=f"bars: 95 % bootstrap over {int(own['n'].max()):,} documents",
+    )  # fmt: skip
+    level = float(np.asarray(frame.loc[frame["architecture"] == "control", metric])[0])
+    ends = [float(own["l0"].min()), float(own["l0"].max())]
+    low, high = float(own["low"].min()), float(own["high"].max())
+    margin = 0.08 * (high - low or 1.0)
+    # Dictionaries are told apart by small differences: the axis fits them, and says where the
+    # control lies.
+    drawn.update_yaxes(range=[low - margin, high + margin])
+    side = "below" if level < low else "above"
+    drawn.add_annotation(
+        text=f"control: {level:.3g}, {side} this axis (double-click to see it)",
+        x=0, y=0 if side == "below" else 1, xref="paper", yref="paper", showarrow=False,
+        xanchor="left", yanchor="bottom" if side == "below" else "top",
+    )  # fmt: skip
+    drawn.add_scatter(
+        x=ends, y=[level, level], mode="lines", name=MEAN, hovertemplate=f"{MEAN}: %{{y:.4g}}",
+        line={"color": "#8C8C8C", "dash": "dash", "width": 1.5},
+    )  # fmt: skip
+    drawn.update_layout(
+        legend={"orientation": "h", "y": -0.24, "title": {"text": ""}},
+        height=460,
+    )
+    return drawn
+
+
+def front_code(run: Path, metric: str) -> str:
+    """Python that draws the same figure."""
+    return (
+        "from pathlib import Path\n\n"
+        "from lensbench.app.workflows.fronts import evaluated, front_figure, front_frame\n\n"
+        f"result = evaluated(Path({str(run)!r}))\n"
+        f"frame = front_frame(result, {metric!r})\n"
+        f"front_figure(frame, {metric!r})\n"
+    )
+
+
+def score_table(result: SAEEvaluation) -> pd.DataFrame:
+    """Every metric of every dictionary, and its mean label F1 where there are labels."""
+    frame: Any = result.wide_frame()
+    if result.labels:
+        means: Any = result.labels_frame().groupby("name")["f1"].mean()
+        frame["label_f1"] = [float(means.get(name, np.nan)) for name in frame["name"]]
+        frame.attrs["units"]["label_f1"] = "F1, mean over labels"
+    return frame
+
+
+def label_figure(result: SAEEvaluation) -> "tuple[go.Figure, str, pd.DataFrame] | None":
+    """Label F1 beside its controls: figure, caption and data; None where the text has no labels."""
+    if not result.labels:
+        return None
+    frame = label_scores(result.labels_frame())
+    frame.attrs["units"] = {"label_f1": "mean over labels"}
+    drawn = plots.bars(frame, x="dictionary", y="label_f1", color="scored", labels=LABELS,
+                       title="Label F1 beside its controls", height=420)  # fmt: skip
+    caption = (
+        f"Mean over n = {int(frame['n'].max())} labels; {result.split}. Every control runs the "
+        "same choice of latent and threshold, or the best rule that needs no activations."
+    )
+    return drawn, caption, frame

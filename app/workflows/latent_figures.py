@@ -1,0 +1,92 @@
+"""The figures of one latent, and of all latents of a dictionary."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from lensbench import plots
+from lensbench.plots.theme import PALETTE
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from lensbench.saes.latents.result import LatentDashboard
+
+
+def histogram_figure(board: "LatentDashboard", latent: int) -> "tuple[go.Figure, pd.DataFrame]":
+    """Tokens per bin of non-zero activation, and the bins."""
+    frame = board.histogram_frame()
+    units = frame.attrs["units"]
+    frame = frame.loc[frame["latent"] == latent].reset_index(drop=True)
+    frame.attrs["units"] = units
+    figure = plots.histogram(
+        frame, value="activation", weight="tokens", bins=len(frame), log_y=True, height=380,
+        title=f"Activations of latent {latent}",
+        subtitle=f"{int(frame['tokens'].sum()):,} of {board.n_tokens:,} tokens; log counts",
+    )  # fmt: skip
+    figure.update_yaxes(title={"text": "stored tokens"})
+    return figure, frame
+
+
+def effects_frame(board: "LatentDashboard", latent: int, words: dict[int, str]) -> pd.DataFrame:
+    """Tokens at both ends of a latent's logit effects, strongest first."""
+    frame = board.effects_frame()
+    units = frame.attrs["units"]
+    frame = frame.loc[frame["latent"] == latent].drop_duplicates("token_id")
+    frame.insert(2, "token", [words.get(int(i), f"#{i}") for i in frame["token_id"]])
+    frame = frame.sort_values("effect", ascending=False, ignore_index=True)
+    frame.attrs["units"] = units
+    return frame
+
+
+def effects_figure(frame: pd.DataFrame) -> "go.Figure":
+    """Bars of an :func:`effects_frame`: what the latent promotes, and what it suppresses."""
+    import plotly.graph_objects as go
+
+    from lensbench.plots.columns import escape_all
+    from lensbench.plots.theme import dress
+
+    figure = go.Figure()
+    words = escape_all([plots.visible(str(word)) for word in frame["token"]])
+    effects = np.asarray(frame["effect"], np.float64)
+    places = np.arange(len(frame))
+    for name, chosen, paint in (
+        ("promotes", effects >= 0, PALETTE[1]),
+        ("suppresses", effects < 0, PALETTE[0]),
+    ):
+        figure.add_bar(
+            x=effects[chosen], y=places[chosen], orientation="h", name=name, marker_color=paint,
+            customdata=[words[i] for i in places[chosen]],
+            hovertemplate="%{customdata}: %{x:.3g}<extra></extra>",
+        )  # fmt: skip
+    dress(
+        figure, title="What it writes towards", subtitle="direct path to the logits", height=380,
+        x_title="logit effect [logits, direction at rms 1]", y_title="token",
+    )  # fmt: skip
+    # Numbers with texts: two tokens that look alike stay two bars.
+    figure.update_yaxes(tickvals=places, ticktext=words, autorange="reversed", tickfont_size=10)
+    figure.update_layout(showlegend=True, legend={"orientation": "h", "y": -0.2}, bargap=0.15)
+    return figure
+
+
+def density_figure(table: pd.DataFrame) -> "go.Figure":
+    """How often latents fire: a histogram over the latents of a table."""
+    table.attrs["units"] = {"density": "share of tokens"}
+    return plots.histogram(table, value="density", log_x=True, height=300,
+                           title="How often latents fire")  # fmt: skip
+
+
+def python_of(run: Path, name: str, latent: int, store: Path) -> str:
+    """Python that makes the dashboard of a latent in a notebook."""
+    lines: list[Any] = [
+        "from lensbench.saes import open_runs",
+        "from lensbench.saes.latents.dashboard import dashboards",
+        "from lensbench.store import open_store",
+        "",
+        f"run = next(r for r in open_runs({str(run)!r}) if r.name == {name!r})",
+        f"board = dashboards(run, open_store({str(store)!r}), [{latent}])",
+        "board.plot()  # board.contexts_frame(tokenizer), board.histogram_frame()",
+    ]
+    return "\n".join(lines)

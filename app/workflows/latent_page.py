@@ -1,0 +1,227 @@
+"""One latent on a page: the table it is found in, its dashboard, and what it does on a new text."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lensbench.app.workflows.latents import control_columns
+from lensbench.app.workflows.live import hold_runs, hold_store, running
+from lensbench.app.workflows.runs import EVALUATION, evaluation_of
+from lensbench.app.workflows.sequences import model_name, words_of
+from lensbench.app.workflows.stores import find_stores
+from lensbench.errors import (
+    ConfigError,
+    DamagedDataError,
+    LensbenchError,
+    MissingDataError,
+    UnknownNameError,
+)
+from lensbench.results import load
+from lensbench.saes.evaluation.passes import as_dictionary, check_trained_on, encode
+from lensbench.saes.latents.dashboard import DashboardConfig, dashboards
+from lensbench.saes.latents.result import LatentDashboard
+from lensbench.tokens import token_texts
+
+if TYPE_CHECKING:
+    from lensbench.saes.runs import SAERun
+
+LOOKED_AT = 100_000
+"""Stored tokens behind a dashboard that is made on the page."""
+LONGEST = 2_000
+"""Characters of a text to test."""
+
+
+def dictionary_of(run: Path, name: str) -> "SAERun":
+    """A finished dictionary of a run.
+
+    Raises:
+        MissingDataError: none is finished yet.
+        UnknownNameError: no dictionary of that name.
+    """
+    runs = {one.name: one for one in hold_runs(run)}
+    if not runs:
+        raise MissingDataError(f"no dictionary of {run.name} is finished yet")
+    if name not in runs:
+        raise UnknownNameError("dictionary", name, known=list(runs))
+    return runs[name]
+
+
+def store_of(run: Path, name: str, root: Path) -> Path:
+    """The store a dictionary was trained on, or one below ``root`` of the same model and site.
+
+    Raises:
+        MissingDataError: none is here.
+    """
+    dictionary = as_dictionary(dictionary_of(run, name))
+    for folder in find_stores(root):
+        try:
+            store = hold_store(str(folder))
+            store.require(dictionary.site)
+            check_trained_on(dictionary, store)
+        except LensbenchError:
+            continue
+        return folder
+    raise MissingDataError(
+        f"no store below the folder shown holds {dictionary.site} of the model that {name} was "
+        "trained on; capture one: lensbench capture --model M --text T "
+        f"--sites {dictionary.site} --out acts"
+    )
+
+
+def latent_table(run: Path, name: str) -> pd.DataFrame:
+    """One row per latent: density, and the label it matches best with its control.
+
+    Labels and densities are those of the run's evaluation; without one the table holds numbers of
+    the weights alone.
+    """
+    sae: Any = dictionary_of(run, name).sae
+    frame = pd.DataFrame({"latent": np.arange(sae.d_sae)})
+    frame["decoder_norm"] = sae.W_dec.float().norm(dim=1).cpu().numpy()
+    frame["encoder_bias"] = sae.b_enc.float().cpu().numpy()
+    result = evaluation_of(run)
+    if result is not None and name in result.density:
+        frame.insert(1, "density", np.asarray(result.density[name], np.float64))
+        if result.labels:
+            frame = frame.merge(_best_labels(result.labels_frame(), name), "left", on="latent")
+    weights = ["encoder_bias", "decoder_norm"]
+    frame = frame[[*[c for c in frame.columns if c not in weights], *weights]]
+    frame.attrs["units"] = {"density": "share of tokens", "f1": "F1", "control": "F1"}
+    return frame
+
+
+def label_line(table: pd.DataFrame, latent: int) -> str:
+    """The label a latent matches best, with interval and control; or that there is none."""
+    row: Any = table.loc[table["latent"] == latent].iloc[0]
+    if "label" not in table.columns:
+        return "No labels: the text has none, or the run was not evaluated."
+    if not isinstance(row["label"], str):
+        return f"No label has this latent as its best one, of {table['label'].nunique()}."
+    return (
+        f"Best latent of the label {row['label']!r}: F1 {row['f1']:.2f} [{row['f1_low']:.2f}, "
+        f"{row['f1_high']:.2f}], strongest control {row['control']:.2f}."
+    )
+
+
+def _best_labels(labels: pd.DataFrame, name: str) -> pd.DataFrame:
+    own = labels.loc[(labels["name"] == name) & (labels["latent"] >= 0)].copy()
+    controls = control_columns(own)
+    own["control"] = own[controls].max(axis=1) if controls else np.nan
+    own = own.sort_values("f1", ascending=False, kind="stable").drop_duplicates("latent")
+    return pd.DataFrame(own[["latent", "label", "f1", "f1_low", "f1_high", "control"]])
+
+
+def saved_board(run: Path, name: str, latent: int) -> LatentDashboard | None:
+    """The dashboard that the evaluation kept, where this latent is on it."""
+    folder = run / EVALUATION / "latents" / name
+    if not (folder / "result.json").is_file():
+        return None
+    board = load(folder)
+    if not isinstance(board, LatentDashboard):
+        raise DamagedDataError(f"{folder} holds a {board.kind}, not a LatentDashboard")
+    return board if latent in board.latents.tolist() else None
+
+
+def make_board(run: Path, name: str, latent: int, store: Path) -> LatentDashboard:
+    """A dashboard of one latent, from the stored activations and (if it opens) the model.
+
+    Raises:
+        ConfigError: no such latent.
+    """
+    one, held = dictionary_of(run, name), hold_store(str(store))
+    config = DashboardConfig(max_tokens=LOOKED_AT, per_band=3)
+    try:
+        with running(*model_name(held)) as model:
+            return dashboards(one, held, [latent], model, config=config)
+    except MissingDataError:  # without the model there are no logit effects, and the board says so
+        return dashboards(one, held, [latent], config=config)
+
+
+def words_for(board: LatentDashboard, store: Path) -> dict[int, str]:
+    """Text of every token id on a board."""
+    arrays = (board.tokens, board.top_tokens, board.low_tokens)
+    ids = np.unique(np.concatenate([a.ravel() for a in arrays]))
+    ids = ids[ids >= 0]
+    words = words_of(hold_store(str(store)), ids)
+    return {int(i): word for i, word in zip(ids, words, strict=True)}
+
+
+def test_on_text(run: Path, name: str, latent: int, store: Path, text: str) -> pd.DataFrame:
+    """The latent's activation at every token of ``text``: the model is run on it once.
+
+    Raises:
+        ConfigError: no text, one that is too long, or no such latent.
+    """
+    if not text.strip() or len(text) > LONGEST:
+        raise ConfigError(f"give a text of 1 to {LONGEST:,} characters; this one has {len(text):,}")
+    one, held = dictionary_of(run, name), hold_store(str(store))
+    if not 0 <= latent < one.sae.d_sae:
+        raise ConfigError(f"latents run from 0 to {one.sae.d_sae - 1}; got {latent}")
+    dictionary = as_dictionary(one)
+    with running(*model_name(held)) as model:
+        held.check_model(model.card)
+        tokens = model.tokens(text)
+        limit = model.card.n_ctx
+        if limit and tokens.ids.shape[1] > limit:
+            raise ConfigError(
+                f"the text has {tokens.ids.shape[1]} tokens and the model reads {limit}; shorten it"
+            )
+        site = dictionary.site
+        acts = model.run(tokens, capture=[site], logits="none").acts[site][0]
+        words = token_texts(model.tokenizer, tokens.ids[0].tolist())
+    with torch.no_grad():
+        values = encode(dictionary.codec, acts.reshape(len(words), -1).float())[:, latent]
+    frame = pd.DataFrame({"position": np.arange(len(words)), "token": words,
+                          "token_id": tokens.ids[0].tolist(),
+                          "activation": values.cpu().numpy()})  # fmt: skip
+    frame.attrs["units"] = {"activation": "units of the site"}
+    return frame
+
+
+def dictionaries_of(run: Path) -> list[str]:
+    """Finished dictionaries of a run, by name."""
+    return [one.name for one in hold_runs(run)]
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A context: words, the activation at each, and the place of the one it is shown for."""
+
+    words: tuple[str, ...]
+    values: tuple[float, ...]
+    focus: int | None
+    largest: float
+
+
+def bands_of(
+    board: LatentDashboard, latent: int, words: dict[int, str]
+) -> dict[str, list[Passage]]:
+    """Contexts of a latent by band of activation, strongest first; empty bands are left out."""
+    i = board.index(latent)
+    out: dict[str, list[Passage]] = {}
+    for j in np.flatnonzero(board.rows[i] >= 0):
+        inside = board.tokens[i, j] >= 0
+        text = tuple(words.get(int(t), f"#{t}") for t in board.tokens[i, j, inside])
+        values = tuple(float(v) for v in np.nan_to_num(board.acts[i, j, inside]))
+        focus = int(inside[: board.before].sum())
+        passage = Passage(text, values, focus, float(board.max_activation[i]) or 1.0)
+        out.setdefault(board.bands[int(board.band[j])], []).append(passage)
+    return out
+
+
+def context_frame(board: LatentDashboard, latent: int, words: dict[int, str]) -> pd.DataFrame:
+    """The contexts that are shown: band, activation, text before, at and after, and where from."""
+    frame = board.to_frame()
+    frame = frame.loc[frame["latent"] == latent].reset_index(drop=True)
+    i, at = board.index(latent), board.before
+    for column, part in (
+        ("before", slice(0, at)),
+        ("token", slice(at, at + 1)),
+        ("after", slice(at + 1, None)),
+    ):
+        ids = [board.tokens[i, int(j), part] for j in frame["context"]]
+        frame[column] = [" ".join(words.get(int(t), f"#{t}") for t in row if t >= 0) for row in ids]
+    return frame.drop(columns="context")

@@ -1,0 +1,128 @@
+"""Runs that are started, stopped and gone on with from a page: processes of their own.
+
+``status.json`` says ``queued`` before the process exists, so that a list shows the run at once;
+what was asked for is in ``request.yaml``; ``job.json`` names the process (see ``detached``).
+"""
+
+import os
+import re
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lensbench import io
+from lensbench.app.workflows import detached
+from lensbench.app.workflows.training import forecast_facts
+from lensbench.errors import ConfigError, MismatchError
+from lensbench.saes import dry_run
+from lensbench.saes.configs import SweepConfig
+from lensbench.saes.runs import STATUS_FILE, SWEEP_FILE, read_status
+from lensbench.store import open_store
+
+REQUEST_FILE = "request.yaml"
+FOLDER = "runs"
+"""New runs of a page go here, below its root."""
+
+
+def new_run(root: Path, name: str, settings: Mapping[str, Any]) -> Path:
+    """Check ``settings`` (source, train, sweep) and start training them in ``root/runs/name``.
+
+    Raises:
+        ConfigError: a name that cannot be a folder or is taken, or settings with a fault.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise ConfigError(
+            f"{name!r} cannot name a run: letters, digits, '.', '_' and '-', a letter or digit "
+            "first, at most 100"
+        )
+    folder = root / FOLDER / name
+    if folder.exists():
+        raise ConfigError(f"{FOLDER}/{name} is there already; choose another name")
+    sweep = SweepConfig.parse(settings)
+    text = yaml.safe_dump(sweep.to_dict(), sort_keys=False)
+    io.write_text(folder / REQUEST_FILE, text)
+    names = [str(config.name) for config in sweep.expand()]
+    io.write_json(folder / STATUS_FILE, _queued(names, sweep.train.steps))
+    detached.start(_first(folder), folder)
+    return folder
+
+
+def forecast(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What these settings would cost: parameters, memory, disk, time; nothing is trained.
+
+    Raises:
+        LensbenchError: settings with a fault, or a store that does not hold the site.
+    """
+    sweep = SweepConfig.parse(settings)
+    return forecast_facts(dry_run(open_store(str(sweep.source.store), check="size"), sweep))
+
+
+def stop_run(folder: Path) -> None:
+    """Ask the run's own process to write a checkpoint and end (SIGTERM).
+
+    Raises:
+        MismatchError: it was not started from here, or has ended.
+    """
+    path = folder / detached.JOB_FILE
+    job: dict[str, Any] = io.read_json(path) if path.is_file() else {"pid": 0}
+    if not detached.is_running(job):
+        raise MismatchError(
+            f"no process of {folder.name} was started from here and still runs; a run of a "
+            "terminal is stopped there, with Ctrl-C"
+        )
+    io.write_json(path, {**job, "stopping": True})
+    os.kill(int(job["pid"]), signal.SIGTERM)
+
+
+def resume_run(folder: Path) -> None:
+    """Go on with a run from its last checkpoint (or from the start, where it never began).
+
+    Raises:
+        MismatchError: it is still running.
+        ConfigError: it is finished.
+    """
+    status = read_status(folder)
+    if status["state"] == "finished":
+        raise ConfigError(f"{folder.name} is finished; there is nothing to go on with")
+    path = folder / detached.JOB_FILE
+    if path.is_file() and detached.is_running(io.read_json(path)):
+        raise MismatchError(f"{folder.name} is still running; stop it first")
+    begun = (folder / SWEEP_FILE).is_file()
+    io.write_json(folder / STATUS_FILE, {**status, "state": "queued", "heartbeat": _now()})
+    arguments = ["train", "sae", "--resume", str(folder)] if begun else _first(folder)
+    detached.start(arguments, folder)
+
+
+def log_tail(folder: Path, lines: int = 30) -> str:
+    """The end of what the run has said."""
+    path = folder / detached.LOG_FILE
+    if not path.is_file():
+        return ""
+    text = path.read_bytes()[-20_000:].decode("utf-8", errors="replace")
+    return "\n".join(text.replace("\r", "\n").splitlines()[-lines:])
+
+
+def _first(folder: Path) -> list[str]:
+    return ["train", "sae", "--config", str(folder / REQUEST_FILE), "--out", str(folder)]
+
+
+def _queued(names: list[str], steps: int) -> dict[str, Any]:
+    return {
+        "state": "queued",
+        "step": 0,
+        "steps": steps,
+        "tokens": 0,
+        "started": _now(),
+        "heartbeat": _now(),
+        "pid": 0,
+        "message": "",
+        "dictionaries": dict.fromkeys(names, "queued"),
+    }
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -1,0 +1,136 @@
+"""A headless Chromium driven over its debugging port, without any other package.
+
+Only what the tests and the benchmark need: open an address, run JavaScript, wait for a condition,
+take a picture, and list every address that was asked for.
+"""
+
+import base64
+import json
+import shutil
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from websockets.sync.client import connect
+
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --hide-scrollbars "
+    "--disable-background-networking --disable-component-update --disable-sync "
+    "--disable-dev-shm-usage --remote-debugging-port=0 --window-size=1360,1000"
+).split()
+IDLE = (
+    "(() => { const app = document.querySelector('[data-testid=stApp]');"
+    " return !!app && app.dataset.testScriptState === 'notRunning'"
+    " && !document.querySelector('[data-stale=true]'); })()"
+)
+"""The page's script has ended and nothing on it is about to be replaced."""
+
+
+def find() -> str | None:
+    """Path of a Chromium, or None."""
+    return shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+class Chrome:
+    """One tab of a headless browser; ``with Chrome(folder) as tab: ...``."""
+
+    def __init__(self, folder: Path, *, dark: bool = False) -> None:
+        self.asked: list[str] = []
+        self._folder, self._dark, self._number = folder, dark, 0
+
+    def __enter__(self) -> "Chrome":
+        command = [str(find()), *FLAGS, f"--user-data-dir={self._folder}", "about:blank"]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        path = self._folder / "DevToolsActivePort"
+        _until(lambda: path.is_file() and len(path.read_text().split()) == 2, 30, "the browser")
+        port = path.read_text().split()[0]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json") as answer:
+            tabs = json.load(answer)
+        url = next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page")
+        self._socket = connect(url, max_size=None)
+        for domain in ("Page", "Network", "Runtime"):
+            self.send(f"{domain}.enable")
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if self._dark else "light"}
+        self.send("Emulation.setEmulatedMedia", features=[scheme])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+        self._process.terminate()
+        self._process.wait(timeout=20)
+
+    def send(self, method: str, **params: Any) -> dict[str, Any]:
+        """One command of the debugging protocol and its answer; requests on the way are noted."""
+        self._number += 1
+        self._socket.send(json.dumps({"id": self._number, "method": method, "params": params}))
+        while True:
+            told = json.loads(self._socket.recv(timeout=60))
+            if told.get("method") == "Network.requestWillBeSent":
+                self.asked.append(told["params"]["request"]["url"])
+            if told.get("method") == "Network.webSocketCreated":
+                self.asked.append(told["params"]["url"])
+            if told.get("id") == self._number:
+                assert "error" not in told, told
+                return told["result"]
+
+    def js(self, expression: str) -> Any:
+        """Value of a JavaScript expression on the page."""
+        answer = self.send("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def open(self, url: str, *, timeout: float = 60) -> None:
+        """Go to ``url`` and wait until its page is drawn."""
+        self.send("Page.navigate", url=url)
+        self.idle(timeout)
+
+    def idle(self, timeout: float = 60) -> None:
+        """Wait until the script has run and the page has stayed so for a moment."""
+        self.wait(IDLE, timeout)
+
+    def wait(self, condition: str, timeout: float = 60) -> None:
+        """Wait until a JavaScript condition holds; its failure shows what the page says."""
+        _until(lambda: self.js(condition), timeout, condition, self.text)
+
+    def says(self, text: str, timeout: float = 60) -> None:
+        """Wait until the page shows ``text``."""
+        self.wait(f"document.body.innerText.includes({json.dumps(text)})", timeout)
+
+    def text(self) -> str:
+        """What the page shows."""
+        return str(self.js("document.body ? document.body.innerText : ''"))
+
+    def click(self, text: str, role: str = "button") -> None:
+        """Click the element of ``role`` that says ``text``."""
+        wanted = json.dumps(text)
+        where = json.dumps(role if role.startswith("[") else f"{role}, [role={role}]")
+        script = (
+            f"(() => {{ const all = [...document.querySelectorAll({where})];"
+            f" const one = all.find(e => e.innerText.trim() === {wanted});"
+            " if (!one) return false; one.scrollIntoView({block: 'center'}); one.click();"
+            " return true; })()"
+        )
+        self.wait(script, 30)
+
+    def picture(self, path: Path, *, width: int = 1360, height: int = 0) -> None:
+        """The page from top to bottom (or its upper ``height``) as a PNG."""
+        inner = "[data-testid=stMainBlockContainer]"
+        tall = height or int(self.js(f"document.querySelector('{inner}').scrollHeight + 20"))
+        self.send("Emulation.setDeviceMetricsOverride", width=width, height=tall,
+                  deviceScaleFactor=1, mobile=False)  # fmt: skip
+        time.sleep(1.5)  # figures take their new size
+        shot = self.send("Page.captureScreenshot", format="png")
+        path.write_bytes(base64.b64decode(shot["data"]))
+
+
+def _until(condition: Any, timeout: float, what: str, said: Any = None) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            shown = f"; the page says:\n{said()}" if said is not None else ""
+            raise AssertionError(f"waited {timeout} s for {what}{shown}")
+        time.sleep(0.02)
