@@ -7,6 +7,7 @@ page or ``tail -f`` can follow; ``status.json`` is replaced whole, with a heartb
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,6 +73,11 @@ class SAERun(Result):
             metadata=self.metadata,
         )
 
+    @property
+    def window(self) -> int:
+        """Number of steps that the last value of the history is a mean of."""
+        return last_window(self.history.get("step", ()))
+
     @classmethod
     def of(cls, sae: SAE, **fields: Any) -> "SAERun":
         """A run around a dictionary."""
@@ -91,7 +97,11 @@ class SAERun(Result):
         return super().save(folder)
 
     def summary(self) -> dict[str, float]:
-        """Last logged loss, fvu, l0 and dead fraction."""
+        """Last logged loss, fvu, l0 and dead fraction.
+
+        The first three are means over the last :attr:`window` steps, not of the final weights: a
+        short run looks worse here than in ``evaluate``, which measures those.
+        """
         names = ("loss", "fvu", "l0", "dead_fraction")
         return {n: float(self.history[n][-1]) for n in names if len(self.history.get(n, ()))}
 
@@ -113,6 +123,24 @@ class SAERun(Result):
 
         frame = self.to_frame().query("metric == 'fvu'")
         return lines(frame, x="tokens", y="value", unit=UNITS["fvu"], title=f"FVU of {self.name}")
+
+
+def last_window(steps: Iterable[float]) -> int:
+    """Steps between the last two log lines (the first one counts from 0)."""
+    before, last = [0, 0, *steps][-2:]
+    return int(last - before)
+
+
+def note_on_means(windows: Iterable[int]) -> str:
+    """What the last logged numbers of runs are; empty where nothing was logged."""
+    found = sorted({w for w in windows if w})
+    if not found:
+        return ""
+    many = " to ".join(str(w) for w in dict.fromkeys((found[0], found[-1])))
+    return (
+        f"loss, fvu and l0 are means over the last {many} training step{'s' * (many != '1')}, not "
+        "of the final weights; `lensbench eval sae` measures those"
+    )
 
 
 def open_runs(folder: Path | str) -> list[SAERun]:

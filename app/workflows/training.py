@@ -18,7 +18,7 @@ from lensbench.app.workflows.sweeps import (
 from lensbench.app.workflows.texts import find_text
 from lensbench.errors import ConfigError, MissingDataError, StoppedError, UnknownSiteError
 from lensbench.saes.configs import SweepConfig
-from lensbench.saes.runs import SWEEP_FILE, SAERun
+from lensbench.saes.runs import SWEEP_FILE, SAERun, note_on_means
 from lensbench.sites import Site
 from lensbench.store import open_store
 
@@ -89,7 +89,11 @@ def facts_of(runs: list[SAERun], out: Path) -> dict[str, Any]:
         }
         for run in runs
     ]
-    return {"run": str(out), "dictionaries": rows}
+    return {
+        "run": str(out),
+        "dictionaries": rows,
+        "note": note_on_means(run.window for run in runs),
+    }
 
 
 def _train(

@@ -13,7 +13,7 @@ from lensbench import provenance
 from lensbench.errors import StoppedError
 from lensbench.results import Controls
 from lensbench.saes.configs import TrainConfig
-from lensbench.saes.runs import RESULT_FOLDER, SAERun, arrays
+from lensbench.saes.runs import RESULT_FOLDER, SAERun, arrays, last_window
 from lensbench.saes.step.group import METRICS, Group
 from lensbench.saes.training.folder import RunFolder
 
@@ -179,9 +179,11 @@ class Reporter:
         if not names:
             return
         best = min(names, key=lambda name: last_lines[name]["fvu"])
-        last = last_lines[best]
+        last, window = last_lines[best], last_window(ln["step"] for ln in self._history[best])
+        steps = "step" if window == 1 else f"{window} steps"
         speed = step * self._train.batch_size / seconds if seconds > 0 else 0.0
         self.say(
             f"step {step}/{self._train.steps}  {speed:.0f} tokens/s  best {best}: "
-            f"fvu {last['fvu']:.4f}  l0 {last['l0']:.1f}  dead {last['dead_fraction']:.1%}"
+            f"fvu {last['fvu']:.4f}  l0 {last['l0']:.1f}  (means of the last {steps})  "
+            f"dead {last['dead_fraction']:.1%}"
         )

@@ -325,3 +325,12 @@ def test_a_store_trains_by_itself_and_heartbeat_moves(tmp_path: Path) -> None:
     status = json.loads((tmp_path / "status.json").read_text())
     assert status["state"] == "finished"
     assert status["heartbeat"] >= time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started))
+
+
+def test_the_summary_says_over_how_many_steps_it_is_a_mean(tmp_path: Path) -> None:
+    for every, last in ((5, 2), (12, 12), (50, 12)):
+        for run in _train(Source(), _sweep(steps=12, log_every=every), out=tmp_path / str(every)):
+            assert run.window == last
+    from dataclasses import replace
+
+    assert replace(run, history={}).window == 0
