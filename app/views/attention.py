@@ -6,13 +6,14 @@ from dataclasses import asdict
 import streamlit as st
 
 from lensbench.app.state import mode
-from lensbench.app.widgets.choose import choose
 from lensbench.app.widgets.figures import show_figure
 from lensbench.app.widgets.heat import click_map, show_clickable
 from lensbench.app.widgets.states import plain
 from lensbench.app.widgets.text_source import REPEATED, STORED, TYPED, choose_source
+from lensbench.app.widgets.toggle import one_of
 from lensbench.app.workflows import attention
-from lensbench.app.workflows.attention import KINDS, AttentionAsk, Patterns
+from lensbench.app.workflows.attention import AttentionAsk
+from lensbench.app.workflows.patterns import KINDS, NAMES, Patterns
 from lensbench.plots import heatmap, template
 
 
@@ -38,8 +39,8 @@ def show() -> None:
 @st.fragment
 def _heads(ask: AttentionAsk, weighted: bool, run: bool) -> None:
     found = attention.patterns_for(ask, run=run)
-    kind = choose("Score", tuple(KINDS), key="score", default="induction") or "induction"
-    heads = [f"{a}.{b}" for a in range(found.n_layers) for b in range(found.n_heads)]
+    kind = one_of("Score", NAMES, key="score")
+    heads = found.heads()
     if st.session_state.get("head") not in heads:
         st.session_state["head"] = found.best_head(kind)
 
@@ -48,7 +49,7 @@ def _heads(ask: AttentionAsk, weighted: bool, run: bool) -> None:
 
     layer, head = (int(n) for n in str(st.session_state["head"]).split("."))
     code = attention.python_of(ask, layer, head, weighted=weighted, run=run)
-    left, right = st.columns(2)
+    left, right = st.columns([2, 3])
     with left:
         figure = found.mosaic(chosen=(layer, head), kind=kind, weighted=weighted)
         figure.update_layout(template=template(mode()))

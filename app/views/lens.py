@@ -2,15 +2,14 @@
 
 import streamlit as st
 
-from lensbench.app.widgets.choose import choose
 from lensbench.app.widgets.figures import show_figure, take_away
 from lensbench.app.widgets.heat import click_map
 from lensbench.app.widgets.text_source import STORED, TYPED, choose_source
+from lensbench.app.widgets.toggle import one_of
 from lensbench.app.workflows import lenses
 from lensbench.app.workflows.lenses import Cell, LensAsk
-from lensbench.plots import lines, visible
+from lensbench.plots import visible
 
-METRICS = ("target_prob", "target_rank", "top_prob", "entropy", "kl_to_final")
 NAMES = {
     "target_prob": "Probability of the next token",
     "target_rank": "Rank of the next token",
@@ -33,7 +32,7 @@ def show() -> None:
 
 @st.fragment
 def _map(ask: LensAsk) -> None:
-    metric = choose("Metric", METRICS, key="metric", default=METRICS[0]) or METRICS[0]
+    metric = one_of("Metric", NAMES, key="metric")
     lens = lenses.lens_for(ask)
     places = lens.positions.tolist()
     if st.session_state.get("pos") not in places:
@@ -58,20 +57,16 @@ def _map(ask: LensAsk) -> None:
     position = columns[0].selectbox("Token", places, key="pos", bind="query-params",
                                     format_func=lambda p: f"{p} {visible(words[p])}")  # fmt: skip
     layer = columns[1].selectbox("After block", lens.layers, key="layer", bind="query-params")
-    _cell(lenses.cell_for(ask, position, layer), lenses.python_of(ask, metric))
+    code = lenses.python_of_cell(ask, position, layer)
+    _cell(lenses.cell_for(ask, position, layer), code)
 
 
 def _cell(cell: Cell, code: str) -> None:
     left, right = st.columns([3, 2])
-    followed = f"; the text goes on with {visible(cell.target)}" if cell.target else ""
+    follows = f"The text goes on with “{visible(cell.target)}”." if cell.target else ""
     with left:
-        figure = lines(cell.course, x="layer", y="probability", color="token",
-                       title=f"Prediction made at {visible(cell.token)} (token {cell.position})",
-                       labels={"layer": "after block"})  # fmt: skip
-        figure.update_yaxes(range=[-0.02, 1.02])
-        show_figure(figure, key="lens-course", frame=cell.course, code=code,
-                    alt="Probability of the followed tokens over the layers",
-                    caption=f"n = 1 token{followed}.")  # fmt: skip
+        show_figure(cell.plot(), key="lens-course", frame=cell.course, code=code, caption=follows,
+                    alt="Probability of the followed tokens over the layers")  # fmt: skip
     with right:
         st.markdown(f"**Best tokens after block {cell.layer}**")
         st.dataframe(cell.top.assign(token=[visible(t) for t in cell.top["token"]]),

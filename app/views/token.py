@@ -3,6 +3,7 @@
 import streamlit as st
 
 from lensbench.app.state import root
+from lensbench.app.widgets.states import plain
 from lensbench.app.widgets.strip import token_strip
 from lensbench.app.widgets.text_source import choose_row
 from lensbench.app.widgets.token_cells import exit_depth, experts, latents, lens, waiting
@@ -21,15 +22,18 @@ def show() -> None:
     facts = token_facts(source.store, source.row)
     _sequence(facts)
     _head(facts)
-    left, right = st.columns(2)
+    left, right = st.columns([3, 2])
     with left:
         lens(source.store, source.row)
-        experts(source.store, source.row)
     with right:
         exit_depth(source.store, source.row)
-        for title, text in READOUTS.items():
-            waiting(title, text)
     latents(root(), source.store, source.row)
+    columns = st.columns(1 + len(READOUTS))
+    with columns[0]:
+        experts(source.store, source.row)
+    for column, (title, text) in zip(columns[1:], READOUTS.items(), strict=True):
+        with column:
+            waiting(title, text)
 
 
 def _sequence(facts: TokenFacts) -> None:
@@ -43,10 +47,10 @@ def _sequence(facts: TokenFacts) -> None:
 
 
 def _head(facts: TokenFacts) -> None:
-    shown = st.columns([2, 2, 1, 1, 3])
+    shown = st.columns(4)
     shown[0].metric("Token", visible(facts.token))
     shown[1].metric("Followed by", visible(facts.target) if facts.target else "end of sequence")
     shown[2].metric("Position", facts.position)
     shown[3].metric("Document", facts.document)
-    shown[4].metric("Store fingerprint", facts.fingerprint)
-    st.caption(" · ".join(f"{k}: {v}" for k, v in facts.facts.items()))
+    said = {"store fingerprint": facts.fingerprint, **facts.facts}
+    st.caption(plain(" · ".join(f"{k}: {v}" for k, v in said.items())))

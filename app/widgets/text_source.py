@@ -7,6 +7,7 @@ import streamlit as st
 from lensbench.app.state import inside, store_names
 from lensbench.app.widgets.choose import choose
 from lensbench.app.widgets.states import nothing_yet
+from lensbench.app.widgets.toggle import one_of
 from lensbench.app.workflows.lenses import MAX_TEXT, model_names
 from lensbench.app.workflows.sequences import first_row_of, n_rows
 
@@ -28,7 +29,7 @@ class Source:
 def choose_source(*kinds: str) -> Source | None:
     """Widgets for the text; None until enough is chosen. All of it is part of the address."""
     stores = store_names()
-    kind = choose("Text", kinds, key="from", default=kinds[0]) or kinds[0]
+    kind = one_of("Text", {k: k for k in kinds}, key="from")
     if kind == STORED:
         return choose_row(stores)
     # The store in the address stays named there, so that coming back finds it again.
@@ -64,8 +65,8 @@ def choose_row(stores: list[str] | None = None) -> Source | None:
 
     if (st.session_state.get("row") or 0) > last:
         st.session_state["row"] = last
-    row = columns[1].number_input("Row (one per stored token)", 0, last, 0, key="row",
-                                  bind="query-params")  # fmt: skip
+    row = columns[1].number_input("Row", 0, last, 0, key="row", bind="query-params",
+                                  help="One row per stored token")  # fmt: skip
     columns[2].number_input("Go to document", 0, None, None, key="document",
                             on_change=to_document, placeholder="number")  # fmt: skip
     return Source(store=url, row=int(row))

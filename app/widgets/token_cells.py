@@ -18,7 +18,7 @@ from lensbench.app.workflows.token_page import (
     lens_cell,
 )
 from lensbench.errors import LensbenchError
-from lensbench.plots import lines, visible
+from lensbench.plots import visible
 
 RUN = "Verify by intervention"
 
@@ -31,10 +31,7 @@ def lens(url: str, row: int) -> None:
         except LensbenchError as error:
             st.info(plain(str(error)))
             return
-        figure = lines(found.course, x="layer", y="probability", color="token", height=320,
-                       labels={"layer": "after block"})  # fmt: skip
-        figure.update_yaxes(range=[-0.02, 1.02])
-        show_figure(figure, key="token-lens", frame=found.course,
+        show_figure(found.plot(height=340), key="token-lens", frame=found.course,
                     alt="Probability of the followed tokens over the layers",
                     caption="Logit lens of the stored rows (n = 1 token); early layers need not "
                             "write in the basis the unembedding reads.")  # fmt: skip
@@ -49,8 +46,9 @@ def exit_depth(url: str, row: int) -> None:
         except LensbenchError as error:
             st.info(plain(str(error)))
             return
-        st.metric("First block after which the lens keeps the final prediction",
-                  f"{found.layer} of 0 to {found.last}")  # fmt: skip
+        st.metric("Final prediction kept from", f"block {found.layer}",
+                  help="First block from which on the lens predicts what the model says in the "
+                       f"end; blocks are counted from 0, the last is {found.last}")  # fmt: skip
         _table(found.best)
         _verify("exit", (url, row), lambda: checks.check_exit(url, row))
 

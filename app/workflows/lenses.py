@@ -17,6 +17,8 @@ from lensbench.errors import ConfigError, LensbenchError
 from lensbench.tokens import token_texts
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
     from lensbench.models import Model
     from lensbench.probes.lenses.tokens import LensStates, TokenLens
 
@@ -62,6 +64,19 @@ class Cell:
     course: pd.DataFrame
     """One row per layer and token followed: the cell's best, the text's next, the model's final."""
 
+    def plot(self, *, height: int = 360) -> "go.Figure":
+        """Probability of the followed tokens over the layers."""
+        from lensbench.plots import lines, visible
+
+        figure = lines(
+            self.course, x="layer", y="probability", color="token", hover_columns=("rank",),
+            title=f"Prediction made at {visible(self.token)} (token {self.position})",
+            subtitle="n = 1 token", labels={"layer": "after block"}, height=height,
+        )  # fmt: skip
+        figure.update_yaxes(range=[-0.03, 1.03])
+        figure.update_layout(legend={"orientation": "h", "y": -0.28, "title": {"text": ""}})
+        return figure
+
 
 _states: "Shelf[LensStates]" = Shelf(8)
 _lenses: "Shelf[TokenLens]" = Shelf(16)
@@ -105,9 +120,9 @@ def cell_for(ask: LensAsk, position: int, layer: int) -> Cell:
         "probability": at.softmax(-1)[best.indices].numpy(), "logit": best.values.numpy(),
     })  # fmt: skip
     target = int(found.targets[column])
-    followed = {"best at this cell": int(best.indices[0])}
-    followed |= {"next in the text": target} if target >= 0 else {}
-    followed |= {"model's final": int(logits[-1].argmax())}
+    followed = {"best here": int(best.indices[0])}
+    followed |= {"next": target} if target >= 0 else {}
+    followed |= {"final": int(logits[-1].argmax())}
     named = token_texts(model.tokenizer, [int(found.ids[column]), max(target, 0)])
     course = follow(torch.log_softmax(logits, -1), found.layers, followed, model)
     return Cell(layer, position, named[0], named[1] if target >= 0 else "", top, course)
@@ -154,6 +169,16 @@ def python_of(ask: LensAsk, metric: str) -> str:
                   f"max_tokens={ask.max_tokens})")  # fmt: skip
     more = f", revision={revision!r}" if revision else ""
     return "\n".join([*lines, f"model = lensbench.load_model({name!r}{more})", states + show])
+
+
+def python_of_cell(ask: LensAsk, position: int, layer: int) -> str:
+    """Code that draws the course of one cell's tokens in a notebook."""
+    shown = {k: v for k, v in vars(ask).items() if v != getattr(LensAsk, k)}
+    given = ", ".join(f"{k}={json.dumps(v)}" for k, v in shown.items())
+    return "\n".join([
+        "from lensbench.app.workflows.lenses import LensAsk, cell_for",
+        f"cell_for(LensAsk({given}), {position}, {layer}).plot()",
+    ])  # fmt: skip
 
 
 def model_names(stores: list[str]) -> list[str]:

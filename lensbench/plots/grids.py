@@ -83,8 +83,8 @@ def heatmap(
         y_title=title_of(frame, y, labels=labels),
         height=height or min(720, 170 + 34 * min(len(ys), 16)),
     )
-    figure.update_xaxes(showgrid=False)
-    figure.update_yaxes(showgrid=False)
+    figure.update_xaxes(showgrid=False, zeroline=False)
+    figure.update_yaxes(showgrid=False, zeroline=False)
     if whole and x_labels is not None:
         figure.update_xaxes(tickvals=xs, ticktext=escape_all([x_labels[v] for v in xs]))
     if whole and len(ys) <= 32:

@@ -120,19 +120,31 @@ class TokenLens(Result):
 
         value, largest = self.column(metric), float(np.log(self.d_vocab))
         span = {"log10_target_rank": (0.0, float(np.log10(self.d_vocab)))}.get(value, (0.0, 1.0))
+        few = len(self.tokens) <= 14  # more words than that do not fit into the cells
         left = f" · {self.left_out} more tokens not shown" if self.left_out else ""
         return heatmap(
-            self.to_frame().assign(hint=self._hints()), x="pos", y="layer", value=value,
-            text="top",
+            self._drawn(value), x="pos", y="layer", value=value,
+            text="top" if few else None,
             span=(0.0, largest) if metric in ("entropy", "kl_to_final") else span,
             x_labels=dict(zip(self.positions.tolist(), map(visible, self.tokens), strict=True)),
             hover_columns=("token", "target", "target_prob", "target_rank", "hint"),
             title=f"Logit lens: {FORMULAS[metric]}",
-            subtitle=f"n = 1 text, {len(self.tokens)} tokens{left}; cell: most probable next token",
+            subtitle=f"n = 1 text, {len(self.tokens)} tokens{left}"
+            + ("; cell: most probable next token" if few else ""),
             labels={"pos": "token at which the prediction is made", "layer": "after block",
                     "target": "token that follows", "hint": "most probable",
                     "token": "prediction made at"},
         )  # fmt: skip
+
+    def _drawn(self, value: str) -> "pd.DataFrame":
+        """The frame with its words made visible."""
+        from lensbench.plots import visible
+
+        frame = self.to_frame().assign(hint=self._hints())
+        drawn = np.isfinite(frame[value].to_numpy(np.float64))
+        frame["top"] = np.where(drawn, frame["top"], "")  # no word where there is no colour
+        shown = {c: [visible(w) if w else "" for w in frame[c]] for c in ("token", "target", "top")}
+        return frame.assign(**shown)
 
     def _hints(self) -> list[str]:
         from lensbench.plots import visible
