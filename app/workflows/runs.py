@@ -81,14 +81,16 @@ def list_runs(root: Path) -> dict[str, Any]:
 def show_run(run: Path) -> dict[str, Any]:
     """State, configuration and last numbers of a run, and its evaluation where there is one."""
     from lensbench.config import load_yaml
-    from lensbench.saes.runs import SWEEP_FILE, read_history
+    from lensbench.saes.runs import SWEEP_FILE, last_window, note_on_means, read_history
 
     rows: list[dict[str, Any]] = []
+    windows: list[int] = []
     for part in parts_of(run):
         status = read_status(part)
         for name, state in status["dictionaries"].items():
             lines = read_history(part / name)
             last = lines[-1] if lines else {}
+            windows.append(last_window(line["step"] for line in lines))
             kept = {k: last[k] for k in ("step", "tokens", "fvu", "l0", "dead_fraction")
                     if k in last}  # fmt: skip
             rows.append({"name": name, "state": state, **kept})
@@ -99,6 +101,7 @@ def show_run(run: Path) -> dict[str, Any]:
         "parts": len(parts_of(run)),
         **_row(first),
         "evaluated": evaluation is not None,
+        "note": note_on_means(windows),
         "dictionaries": rows,
         "sweep": load_yaml(first / SWEEP_FILE),
     }

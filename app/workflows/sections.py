@@ -12,6 +12,7 @@ from lensbench.app.workflows.latents import best_labels, control_columns, record
 from lensbench.app.workflows.run_data import RunData
 from lensbench.saes.evaluation.result import UNITS, SAEEvaluation
 from lensbench.saes.latents.result import LatentDashboard
+from lensbench.saes.runs import note_on_means
 
 CONTEXTS = 4
 LABELS = {
@@ -30,7 +31,8 @@ def headline(data: RunData, prefix: str = "") -> Section:
     if result is None:
         rows = [{"name": r.name, "site": r.site, "status": r.status, **r.summary()}
                 for r in data.runs]  # fmt: skip
-        return Section(title, (Table(pd.DataFrame(rows)), _not_evaluated(data)))
+        note = note_on_means(r.window for r in data.runs)
+        return Section(title, (Table(pd.DataFrame(rows), note), _not_evaluated(data)))
     wide = result.wide_frame()
     frame = wide.loc[:, ["name", "site", *[m for m in HEADLINE if m in wide.columns]]].copy()
     widths = {r.name: r.sae.d_sae for r in data.runs}

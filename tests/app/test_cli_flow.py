@@ -383,6 +383,10 @@ def test_a_small_store_is_evaluated_and_reported_without_labels(
     assert "no labels: " in capsys.readouterr().out
     html = Path(answer(capsys, "report", copy)["report"]).read_text()
     assert f"Label matching was not run: no labels: {says} too few" in html
+    alone = text == "atlas:1:all"
+    assert ("no interval: one document says nothing about the spread" in html) == alone
+    assert ("95 % bootstrap over 3 documents" in html) != alone
+    assert "bootstrap over 1 documents" not in html
     assert "NaN" not in re.sub(r"<script.*?</script>", "", html, flags=re.S)
 
 
@@ -502,3 +506,34 @@ def test_training_says_its_real_length_and_how_often_a_small_store_repeats(
     assert len(warned) == 1
     assert f"{epochs:.1f} epochs" in warned[0]
     assert f"{stored:,} stored tokens" in warned[0]
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**70)])
+def test_a_seed_that_no_generator_takes_is_refused(
+    seed: str, acts: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ("eval", "sae", trained, "--store", acts, "--model", "atlas-dense", "--seed", seed)
+    assert run(*line) == 2
+    said = capsys.readouterr().err
+    assert "seed: Input should be" in said
+    assert f"(got {seed})" in said
+
+
+def test_numbers_of_training_say_over_which_steps_they_are_means(
+    acts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ("train", "sae", "--store", acts, "--sites", SITE, "--d-sae", 16, "--k", 2, "--set",
+            "train.batch=256", "--tokens", 256 * 11)  # fmt: skip
+    for every, last in ((4, 3), (11, 11), (50, 11), (10, 1)):
+        out = tmp_path / f"run{every}"
+        assert run(*line, "--set", f"train.log_every={every}", "--out", out) == 0
+        said = capsys.readouterr()
+        steps = "step" if last == 1 else f"{last} steps"
+        assert f"means of the last {steps}" in said.err
+        note = f"loss, fvu and l0 are means over the last {last} training step"
+        assert note in said.out
+        assert "eval sae" in said.out
+        assert run("runs", "show", out) == 0
+        assert note in capsys.readouterr().out
+        report = Path(answer(capsys, "report", out)["report"]).read_text()
+        assert note in report
