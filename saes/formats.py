@@ -123,7 +123,12 @@ def _hook_of(sae: SAE) -> tuple[str | None, Literal["none", "hook_z"]]:
 def _activation(config: dict[str, Any]) -> Activation:
     architecture = str(config.get("architecture"))
     if architecture not in _FROM_SAELENS:
-        raise UnknownNameError("readable architecture", architecture, known=tuple(_FROM_SAELENS))
+        raise UnknownNameError(
+            "readable architecture",
+            architecture,
+            known=tuple(_FROM_SAELENS),
+            hint="SAELens itself reads more: load('sae_lens:' + the folder).",
+        )
     if (scaling := config.get("normalize_activations", "none")) not in ("none", None):
         raise MismatchError(
             f"this dictionary expects activations scaled by {scaling!r}; fold the scale into the "

@@ -4,7 +4,9 @@ No model, no dictionary and no activations are needed. Rows are numbered as in t
 """
 
 import os
+from collections import OrderedDict
 from collections.abc import Sequence
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     from lensbench.store import ActivationStore
 
+_OPEN_SHARDS = 64  # a process may map some ten thousand pieces of files, not more
 _ARRAYS = ("indptr", "indices", "values", "doc_ids", "token_ids", "positions")
 
 
@@ -46,12 +49,12 @@ def open_latents(url: str | os.PathLike[str], *, check: str = "sha256") -> "Late
 
 
 class LatentStore:
-    """Latents of every row of an activation store, sparse, on disk."""
+    """Latents of every row of an activation store, sparse, on disk; safe to use from threads."""
 
     def __init__(self, folder: Folder, *, check: str = "sha256") -> None:
         if check not in ("sha256", "size"):
             raise ConfigError(f"check must be 'sha256' or 'size', got {check!r}")
-        self._folder, self._check = folder, check
+        self._folder, self._check, self._lock = folder, check, Lock()
         self.refresh()
 
     def refresh(self) -> None:
@@ -59,7 +62,8 @@ class LatentStore:
         self._manifest: LatentManifest = read_manifest(self._folder)
         self._shards = in_a_row(self._manifest.shards)
         self._starts = np.cumsum([0, *(s.rows for s in self._shards)])
-        self._open: dict[int, dict[str, np.ndarray]] = {}
+        self._open: OrderedDict[int, dict[str, np.ndarray]] = OrderedDict()
+        self._sound: set[int] = set()
 
     @property
     def url(self) -> str:
@@ -255,12 +259,17 @@ class LatentStore:
         return sparse.csr_array(parts, shape=(self._shards[number].rows, self.d_sae))
 
     def _arrays(self, number: int) -> dict[str, np.ndarray]:
-        if number not in self._open:
-            shard = self._shards[number]
-            self._verify(shard, self._check)
-            path = self._folder.local(shard.file.path)
-            self._open[number] = {name: map_file(path, name) for name in _ARRAYS}
-        return self._open[number]
+        with self._lock:
+            if number not in self._open:
+                shard = self._shards[number]
+                if number not in self._sound:
+                    self._verify(shard, self._check)
+                    self._sound.add(number)
+                path = self._folder.local(shard.file.path)
+                self._open[number] = {name: map_file(path, name) for name in _ARRAYS}
+                while len(self._open) > _OPEN_SHARDS:
+                    self._open.popitem(last=False)
+            return self._open[number]
 
     def _verify(self, shard: LatentShard, check: str) -> None:
         path = self._folder.local(shard.file.path)

@@ -109,3 +109,13 @@ def test_what_sae_lens_loads_from_us_is_what_was_spliced(pair: tuple[Any, Any]) 
     ours, theirs = pair
     assert sorted(theirs.acts_to_saes) == [FIRST_HOOK, SECOND_HOOK]
     assert [s.site.transformer_lens for s in ours.splices] == [FIRST_HOOK, SECOND_HOOK]
+
+
+def test_without_the_error_the_logits_are_those_of_sae_lens_too(pair: tuple[Any, Any]) -> None:
+    kept, theirs = pair
+    ours = kept.inner.with_saes([s.codec for s in kept.splices], error="drop")
+    dictionaries = list(theirs.acts_to_saes.values())
+    with torch.no_grad():
+        logits = theirs.run_with_saes(IDS, saes=dictionaries, use_error_term=False)
+    torch.testing.assert_close(ours.run(IDS).logits, logits, rtol=0, atol=TOLERANCE)
+    assert float((kept.run(IDS).logits - logits).abs().max()) > 0.1  # control: the error matters

@@ -41,12 +41,14 @@ def _sae(**changes: Any) -> Any:
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("activation", ["topk", "relu", "threshold"])
 def test_rows_columns_and_slices_are_the_dictionarys_codes(
-    store: Any, values: np.ndarray, activation: str
+    store: Any, values: np.ndarray, activation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from lensbench import saes
+    from lensbench.saes.latents import store as reader
 
     extra = {"threshold": torch.full((F,), 0.3)} if activation == "threshold" else {}
     sae = _sae(activation=activation, **extra)
+    monkeypatch.setattr(reader, "_OPEN_SHARDS", 2)
     latents = saes.encode_store(sae, store)
     codes = sae.encode(torch.from_numpy(values)).numpy()
     assert (latents.n_tokens, latents.d_sae, latents.nnz) == (90, F, int((codes != 0).sum()))
@@ -122,6 +124,24 @@ def test_an_interrupted_encoding_goes_on_and_gives_the_same_bytes(
     seen.clear()
     saes.encode_store(_sae(), store, out=tmp_path / "cut", progress=seen.append)
     assert seen == []
+
+
+@pytest.mark.usefixtures("small")
+def test_ctrl_c_stops_between_two_shards_and_says_where(store: Any, tmp_path: Path) -> None:
+    import os
+    import signal
+
+    from lensbench import saes
+    from lensbench.errors import StoppedError
+
+    def interrupt(rows: int) -> None:
+        if rows == 32:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(StoppedError, match=r"finished shards are in .*latents"):
+        saes.encode_store(_sae(), store, out=tmp_path / "latents", progress=interrupt)
+    half = saes.open_latents(tmp_path / "latents")
+    assert (half.n_tokens, half.complete, half.verify()) == (32, False, [])
 
 
 def test_a_store_that_grew_is_encoded_on(tmp_path: Path, values: np.ndarray) -> None:
