@@ -18,6 +18,7 @@ from lensbench.app.workflows.fronts import (
     score_table,
 )
 from lensbench.app.workflows.overview import is_evaluated
+from lensbench.app.workflows.sections import interval_note
 
 
 def show() -> None:
@@ -48,7 +49,7 @@ def _sweep(run: Path, name: str) -> None:
                 key=f"front-{metric}",
                 alt=f"{metric} against L0 of {len(frame) - 1} dictionaries of {name}",
                 caption=f"{FRONTS[metric][1]} Dashed: the mean activation in place of every one "
-                f"(L0 = 0). n = {int(frame['n'].max()):,} documents; bars are 95 % bootstraps.",
+                f"(L0 = 0). Bars: {interval_note(frame)}.",
                 frame=frame,
                 code=front_code(run, metric),
             )

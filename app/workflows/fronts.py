@@ -8,7 +8,7 @@ import pandas as pd
 
 from lensbench import plots
 from lensbench.app.workflows.runs import evaluation_of
-from lensbench.app.workflows.sections import LABELS, label_scores
+from lensbench.app.workflows.sections import LABELS, interval_note, label_scores
 from lensbench.errors import MissingDataError, UnknownNameError
 from lensbench.saes.evaluation.result import UNITS, SAEEvaluation
 
@@ -88,11 +88,12 @@ def front_figure(frame: pd.DataFrame, metric: str) -> "go.Figure":
         own, x="l0", y=metric, color="architecture", low="low", high="high", text="name",
         front="max" if FRONTS[metric][0] == "max" else "min", labels=LABELS, log_x=True,
         title=f"{LABELS[metric]} against L0",
-        subtitle=f"bars: 95 % bootstrap over {int(own['n'].max()):,} documents",
+        subtitle=f"bars: {interval_note(own)}",
     )  # fmt: skip
     level = float(np.asarray(frame.loc[frame["architecture"] == "control", metric])[0])
     ends = [float(own["l0"].min()), float(own["l0"].max())]
-    low, high = float(own["low"].min()), float(own["high"].max())
+    spread = own[[metric, "low", "high"]].to_numpy(np.float64)
+    low, high = float(np.nanmin(spread)), float(np.nanmax(spread))
     margin = 0.08 * (high - low or 1.0)
     # Dictionaries are told apart by small differences: the axis fits them, and says where the
     # control lies.

@@ -140,3 +140,19 @@ def test_writing_to_a_bad_place_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot write"):
         write_report(report, blocker / "report.html")
     assert write_report(report, tmp_path / "a" / "report.html").is_file()
+
+
+@pytest.mark.parametrize(("low", "says"), [(0.2, "bars: 95 % bootstrap over 1,234 documents"),
+                         (float("nan"), "bars: no interval: 1,234 documents say")])  # fmt: skip
+def test_a_front_without_intervals_says_so_and_still_has_an_axis(low: float, says: str) -> None:
+    from lensbench.app.workflows.fronts import front_figure
+
+    frame = pd.DataFrame(
+        {"name": ["a", "mean"], "architecture": ["topk", "control"], "l0": [4.0, 0.0],
+         "fvu": [0.3, 1.0], "low": [low, float("nan")], "high": [2 * low, float("nan")], "n": 1234}
+    )  # fmt: skip
+    frame.attrs["units"] = {"l0": "latents per token", "fvu": "share of variance", "n": "documents"}
+    drawn = front_figure(frame, "fvu")
+    assert says in drawn.to_json()
+    bottom, top = drawn.layout.yaxis.range
+    assert bottom < 0.3 < top
