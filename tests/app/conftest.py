@@ -1,0 +1,34 @@
+"""A folder such as a user has: a captured store, and a run of two dictionaries, evaluated."""
+
+from pathlib import Path
+
+import pytest
+
+SITE = "blocks.3.resid_post"
+RUN, STORE = "runs/small", "acts"
+
+
+@pytest.fixture(scope="session")
+def small_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made once per worker; tests that change something copy it first."""
+    from lensbench import capture, saes
+    from lensbench.app.workflows.evaluation import evaluate_all
+    from lensbench.app.workflows.models import open_model
+    from lensbench.saes.configs import SweepConfig
+    from lensbench.saes.evaluation.evaluate import EvaluationConfig
+    from lensbench.worlds.atlas import Atlas
+
+    root = tmp_path_factory.mktemp("root")
+    model = open_model("atlas-dense", certify=False)
+    store = capture(model, Atlas(0).sample(150, "all", 0), sites=[SITE], out=root / STORE)
+    sweep = SweepConfig.parse(
+        {
+            "source": {"store": str(root / STORE)},
+            "train": {"tokens": 4096, "batch": 256, "log_every": 2},
+            "sweep": [{"architecture": "topk", "d_sae": 64, "k": [4, 8], "site": SITE}],
+        }
+    )
+    runs = saes.train(store, sweep, out=root / RUN, progress=False, model_card=store.model)
+    config = EvaluationConfig(max_tokens=2000, ce_sequences=8)
+    evaluate_all(root / RUN, runs, store, model, config)
+    return root

@@ -1,0 +1,37 @@
+"""Home: what is here, and what to do next."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.app.driver import open_page, words
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+def test_an_empty_folder_says_what_to_do_and_how_on_the_command_line(monkeypatch, tmp_path) -> None:
+    page = open_page(monkeypatch, tmp_path)
+    assert [m.value for m in page.metric][:2] == ["0", "0"]
+    assert "no run and no activation store" in page.info[0].value
+    assert f"lensbench demo --out {tmp_path}" in words(page)
+
+
+def test_what_is_there_is_counted_and_listed(monkeypatch, small_root: Path) -> None:
+    page = open_page(monkeypatch, small_root)
+    assert not page.exception
+    assert [m.value for m in page.metric][:2] == ["1", "1"]
+    runs, stores, models = (table.value for table in page.dataframe)
+    assert runs["run"].tolist() == ["runs/small"]
+    assert runs["evaluated"].tolist() == [True]
+    assert stores["store"].tolist() == ["acts"]
+    assert "atlas-dense" in models["model"].tolist()
+    assert f"lensbench report {small_root}/runs/small" in words(page)
+
+
+def test_a_damaged_store_is_told_in_its_row(monkeypatch, small_root: Path, tmp_path: Path) -> None:
+    shutil.copytree(small_root / "acts", tmp_path / "acts")
+    (tmp_path / "acts" / "manifest.json").write_text("{")
+    page = open_page(monkeypatch, tmp_path)
+    assert not page.exception
+    assert "manifest.json" in page.dataframe[0].value["state"].iloc[0]
