@@ -18,6 +18,7 @@ from lensbench.errors import ConfigError, UnknownNameError
 from lensbench.models.base import Model, ModelCard
 from lensbench.models.disk import bundled_models, read_model
 from lensbench.models.families import architecture_of, shape_of
+from lensbench.models.transformer_lens.tool import is_transformer_lens
 from lensbench.models.weights import fingerprint
 
 __all__ = ["bundled_models", "fingerprint", "load_model"]
@@ -45,7 +46,8 @@ def load_model(
 
     ``x`` is a bundled name (``"atlas-dense"``), a local folder in hub format, a hub id, or a
     transformers causal language model in memory (which is put into eval mode and gets hooks; its
-    weights and modules stay as they are). ``dtype`` is float32 for what is read from disk; one in
+    weights and modules stay as they are), or a ``HookedTransformer`` or ``TransformerBridge`` of
+    TransformerLens, which is used as it is. ``dtype`` is float32 for what is read from disk; one in
     memory keeps its own. ``revision`` names a hub revision, or a checkpoint such
     as ``step512`` in the ``revisions`` folder of a local or bundled model. ``backend="nnsight"``
     reaches the same sites through nnsight traces of a twin that shares the weights. ``certify``
@@ -68,6 +70,12 @@ def load_model(
         return open_engine(x, revision, backend, remote=remote, vllm=vllm, options=engine or {})
     if isinstance(x, Model):
         return x if backend in ("native", x.card.backend) else _through_nnsight(x)
+    if is_transformer_lens(x):
+        from lensbench.models.transformer_lens.model import open_transformer_lens
+
+        given = {"revision": revision, "dtype": dtype, "device": device, "device_map": device_map}
+        given["backend"] = None if backend == "native" else backend
+        return open_transformer_lens(x, tokenizer, certify, given)
     if isinstance(x, nn.Module):
         known = str(getattr(x.config, "_name_or_path", "") or type(x).__name__)
         name = Path(known).name if Path(known).is_dir() else known
@@ -119,6 +127,8 @@ def _through_nnsight(model: Any) -> Model:
     """The module of a native model, reached through nnsight."""
     from lensbench.models.nnsight.model import NnsightModel
 
+    if model.card.backend == "transformer_lens":
+        raise ConfigError("nnsight opens transformers models; pass the module itself")
     return NnsightModel(model.module, replace(model.card, backend="nnsight"), model.tokenizer)
 
 
