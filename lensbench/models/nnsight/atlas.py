@@ -24,7 +24,8 @@ class Atlas:
     """How each site of one twin is reached, and in what order its modules are visited."""
 
     def __init__(self, module: Any, architecture: Architecture, n_heads: int) -> None:
-        self._module, self._n_heads = module, n_heads
+        self._module: Any = module
+        self._n_heads = n_heads
         self.architecture = architecture
         self._path = {id(m): path for path, m in module.named_modules()}
         self.blocks = {

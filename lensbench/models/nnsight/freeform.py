@@ -196,7 +196,7 @@ def _trace_class() -> type[Any]:
                 self._open.enter_context(tool.backward_traces())
                 self._open.enter_context(_explained(OutOfOrderError))
                 self.capture()
-                if skippable(self.node):
+                if self.node is not None and skippable(self.node):
                     skip_context(self)
             except WithBlockNotFoundError as error:
                 self._open.close()

@@ -131,10 +131,11 @@ class RemoteModel(ServedModel):
             inputs["attention_mask"] = batch.real.long()
         session.owner = None
         root, drive = self.root, Drive(self.atlas, session, "")
-        ship = run_whole
+        ship: Any = run_whole  # nnsight gives every object its save
         with _explained(str(self.remote)):
             with root.trace(**inputs, remote=self.remote, blocking=False) as tracer:
-                found = ship(drive, root).save()  # noqa: F841 - its name is the key of the answer
+                # The name is the key of the answer.
+                found = ship(drive, root).save()  # noqa: F841  # pyright: ignore[reportUnusedVariable]
                 tracer.stop()
             return self._wait(tracer.backend)["found"]
 

@@ -129,7 +129,8 @@ class VllmModel(ServedModel):
         mine = [e for e in plan.edits if e.rows is None or row in e.rows]
         edits = [_alone(e, row, batch.n_rows) for e in mine]
         steps = self.steps(edits, sites)
-        root, ship, n_heads = self.root, walk, self.card.n_heads
+        root, n_heads = self.root, self.card.n_heads
+        ship: Any = walk  # nnsight gives every object its save
         kept, last = dict[str, Tensor](), torch.empty(0)
         with root.trace(ids, temperature=0.0, max_tokens=1):
             kept = ship(root, steps, n_heads).save()
