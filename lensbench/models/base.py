@@ -8,7 +8,7 @@ calls a module.
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -248,6 +248,28 @@ class Model(ABC):
         from lensbench.models.spliced import SplicedModel
 
         return SplicedModel(self, saes, error)
+
+    @property
+    def kind(self) -> Literal["decoder", "encoder", "encoder-decoder"]:
+        """What the architecture predicts with: the next token, any token, or a second text."""
+        from lensbench.models.catalogue import ARCHITECTURES
+
+        found = ARCHITECTURES.get(self.card.family)
+        if found is None or (found.causal and not found.two_stacks):
+            return "decoder"
+        return "encoder-decoder" if found.two_stacks else "encoder"
+
+    def require_next_token(self, what: str) -> None:
+        """Refuse ``what`` where the model does not predict a text's next token.
+
+        Raises:
+            ConfigError: the model is an encoder, or an encoder and a decoder.
+        """
+        if self.kind != "decoder":
+            raise ConfigError(
+                f"{what} is about the prediction of the next token, which {self.card.name!r} (a "
+                f"{self.card.family} model, {self.kind}) does not make"
+            )
 
     @property
     def n_layers(self) -> int:

@@ -205,10 +205,12 @@ def stored_layers(store: "ActivationStore", model: "Model") -> list[int]:
     """Layers whose ``resid_post`` the store has, ending with the model's last.
 
     Raises:
+        ConfigError: the model does not predict the next token.
         MissingDataError: the last one is missing, so there is no final prediction to compare with.
         MismatchError: the store holds another model's activations.
     """
     store.check_model(model.card)
+    model.require_next_token("the logit lens")
     sites = [Site.parse(name) for name in store.sites]
     layers = sorted(s.layer for s in sites if s.name == "resid_post" and s.layer is not None)
     last = model.n_layers - 1

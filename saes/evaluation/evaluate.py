@@ -98,12 +98,14 @@ def evaluate(
         config: how much to look at.
 
     Raises:
-        ConfigError: no runs, or two of one name.
+        ConfigError: no runs, two of one name, or CE of a model that predicts no next token.
         MismatchError: a model, text or width that does not belong to the store.
     """
     began, config = time.perf_counter(), config or EvaluationConfig()
     dictionaries = [as_dictionary(run) for run in runs]
     _check(dictionaries, store, model)
+    if model is not None and config.ce_sequences:
+        model.require_next_token("CE recovered (ce_sequences=0 leaves it out)")
     rows = data.choose_rows(store, config.max_tokens, config.seed)  # 1
     matcher, split = _matcher(store, heldout, corpus, rows, config)
     beside: dict[str, Any] = {}
