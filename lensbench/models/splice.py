@@ -47,6 +47,10 @@ class Splice:
         """Reconstruction ``[batch, pos, d_in]``."""
         return self.on(acts.device).decode(acts.flatten(0, 1)).unflatten(0, acts.shape[:2])
 
+    def part(self, x: Tensor, name: str) -> Tensor:
+        """One part of a value that nothing edits; latents alone cost no reconstruction."""
+        return self.encode(x) if name == "sae.acts" else self.parts(x)[name]
+
     def parts(self, x: Tensor) -> dict[str, Tensor]:
         """Latents, reconstruction and error of a value that nothing edits."""
         acts = self.encode(x)

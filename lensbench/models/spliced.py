@@ -194,8 +194,9 @@ class SplicedModel(Model):
         if site.host in passes:
             found = passes[site.host].found[site.part]
             return found[:, -n_new:] if site.host.name in _KEYED and n_new else found
+        x = acts[str(site.host)]
         with torch.no_grad():  # with gradients asked for, the splice was passed through
-            return self._by_site[site.host].parts(acts[str(site.host)])[site.part]
+            return self._by_site[site.host].part(x, site.part)
 
 
 def _hosts(wanted: Sequence[Site]) -> list[Site]:
