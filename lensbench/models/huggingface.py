@@ -22,7 +22,7 @@ from lensbench.models.trunk import Request, Trunk
 from lensbench.models.weights import input_device
 from lensbench.plan import Plan
 from lensbench.sites import Site
-from lensbench.tokens import Tokens, TokensLike, as_tokens
+from lensbench.tokens import Tokens, TokensLike, as_tokens, refuse_surrogates
 from lensbench.types import LogitsMode
 
 if TYPE_CHECKING:
@@ -203,6 +203,8 @@ class NativeModel(Model):
                 "ids, or load_model(..., tokenizer=...)"
             )
         texts = [text] if isinstance(text, str) else list(text)
+        for number, one in enumerate(texts):
+            refuse_surrogates(one, f"text {number}")
         first = self.tokenizer.bos_token_id
         start = [first] if bos and first is not None else []
         rows = [start + self.tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts]

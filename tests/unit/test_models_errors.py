@@ -172,3 +172,11 @@ def test_a_device_that_does_not_exist_is_named() -> None:
     with pytest.raises(ConfigError, match=r"'cuda:99'.*CUDA devices"):
         as_device("cuda:99")
     assert as_device("cpu") == as_device(torch.device("cpu"))
+
+
+def test_half_a_surrogate_pair_is_no_text() -> None:
+    from lensbench.models import load_model
+
+    atlas = load_model("atlas-dense")
+    with pytest.raises(ConfigError, match="text 1"):
+        atlas.tokens(["fine", "broken \ud800"])
