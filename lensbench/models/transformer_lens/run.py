@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lensbench.errors import ConfigError
@@ -149,6 +150,8 @@ def _tap(session: Session, key: Key, point: Point) -> Any:
         shown = x.reshape(-1, width, *x.shape[1:]) if point.flat else x
         if session.grad and key[0].endswith(".scale") and key not in session.edits:
             shown = shown.clone()  # a bridge takes another scale than its own as written
+        if key[0] == "attn.scores":
+            shown = shown.clamp_min(torch.finfo(x.dtype).min)  # some mask with minus infinity
         new = session.tap(key, shown)
         # With gradients, what is captured must be what flows on, not a view beside it.
         return None if new is shown and not session.grad else new.reshape(x.shape)
