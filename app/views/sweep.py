@@ -49,7 +49,7 @@ def _sweep(run: Path, name: str) -> None:
                 key=f"front-{metric}",
                 alt=f"{metric} against L0 of {len(frame) - 1} dictionaries of {name}",
                 caption=f"{FRONTS[metric][1]} Dashed: the mean activation in place of every one "
-                f"(L0 = 0). Bars: {interval_note(frame)}.",
+                f"(L0 = 0). n = {frame['n'].max():,} documents. Bars: {interval_note(frame)}.",
                 frame=frame,
                 code=front_code(run, metric),
             )

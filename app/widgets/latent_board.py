@@ -100,13 +100,17 @@ def _effects(found: Any, latent: int, words: dict[int, str], code: str) -> None:
 
 
 def show_strips(passages: list[Passage]) -> None:
-    """Tokens shaded by activation, one passage a line; every token is made inert."""
-    lines = [
+    """Tokens shaded by activation, one passage a line."""
+    st.html(f"<style>{CSS}{LINE}</style>{lines_of(passages)}")
+
+
+def lines_of(passages: list[Passage]) -> str:
+    """HTML of the passages; ``token_strip`` makes every token inert."""
+    return "".join(
         f"<div class=lb-line><span class=lb-value>{_at_focus(p)}</span>"
         f"{plots.token_strip(p.words, p.values, largest=p.largest, focus=p.focus)}</div>"
         for p in passages
-    ]
-    st.html(f"<style>{CSS}{LINE}</style>{''.join(lines)}")
+    )
 
 
 def _at_focus(passage: Passage) -> str:

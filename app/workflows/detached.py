@@ -34,17 +34,28 @@ def start(arguments: Sequence[str], folder: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", "lensbench", *arguments]
     started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     io.write_json(path, {"pid": 0, "command": command, "started": started})  # writable at all?
+    _reap()
     with (folder / LOG_FILE).open("ab") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
+    _children.append(process)
     io.write_json(path, {"pid": process.pid, "command": command, "started": started,
                          "birth": _birth(process.pid)})  # fmt: skip
     return {"folder": str(folder), "pid": process.pid, "log": str(folder / LOG_FILE)}
 
 
+_children: list[subprocess.Popen[bytes]] = []
+
+
+def _reap() -> None:
+    """Let go of our own processes that have ended; they go on without us, but do not linger."""
+    _children[:] = [child for child in _children if child.poll() is None]
+
+
 def is_running(job: dict[str, Any]) -> bool:
     """Does the process of a ``job.json`` still run, here and as this job?"""
+    _reap()
     pid = int(job["pid"])
     if pid <= 0:
         return False

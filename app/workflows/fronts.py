@@ -98,14 +98,17 @@ def front_figure(frame: pd.DataFrame, metric: str) -> "go.Figure":
     # Dictionaries are told apart by small differences: the axis fits them, and says where the
     # control lies.
     drawn.update_yaxes(range=[low - margin, high + margin])
-    side = "below" if level < low else "above"
-    drawn.add_annotation(
-        text=f"control: {level:.3g}, {side} this axis (double-click to see it)",
-        x=0, y=0 if side == "below" else 1, xref="paper", yref="paper", showarrow=False,
-        xanchor="left", yanchor="bottom" if side == "below" else "top",
-    )  # fmt: skip
+    if not low - margin <= level <= high + margin:
+        below = level < low
+        drawn.add_annotation(
+            text=f"control: {level:.3g}, {'below' if below else 'above'} this axis "
+            "(double-click to see it)",
+            x=0, y=0 if below else 1, xref="paper", yref="paper", showarrow=False,
+            xanchor="left", yanchor="bottom" if below else "top",
+        )  # fmt: skip
     drawn.add_scatter(
-        x=ends, y=[level, level], mode="lines", name=MEAN, hovertemplate=f"{MEAN}: %{{y:.4g}}",
+        x=ends, y=[level, level], mode="lines", name=MEAN, customdata=[level, level],
+        hovertemplate=f"{MEAN}: %{{y:.4g}}<extra></extra>",
         line={"color": "#8C8C8C", "dash": "dash", "width": 1.5},
     )  # fmt: skip
     drawn.update_layout(

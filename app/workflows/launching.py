@@ -16,6 +16,7 @@ import yaml
 
 from lensbench import io
 from lensbench.app.workflows import detached
+from lensbench.app.workflows.runs import LIVE
 from lensbench.app.workflows.training import forecast_facts
 from lensbench.errors import ConfigError, MismatchError
 from lensbench.saes import dry_run
@@ -24,6 +25,8 @@ from lensbench.saes.runs import STATUS_FILE, SWEEP_FILE, read_status
 from lensbench.store import open_store
 
 REQUEST_FILE = "request.yaml"
+ENDING = 10.0
+"""Seconds that a process may take to end after its run did."""
 FOLDER = "runs"
 """New runs of a page go here, below its root."""
 
@@ -69,7 +72,7 @@ def stop_run(folder: Path) -> None:
     """
     path = folder / detached.JOB_FILE
     job: dict[str, Any] = io.read_json(path) if path.is_file() else {"pid": 0}
-    if not detached.is_running(job):
+    if read_status(folder)["state"] not in LIVE or not detached.is_running(job):
         raise MismatchError(
             f"no process of {folder.name} was started from here and still runs; a run of a "
             "terminal is stopped there, with Ctrl-C"
@@ -88,13 +91,23 @@ def resume_run(folder: Path) -> None:
     status = read_status(folder)
     if status["state"] == "finished":
         raise ConfigError(f"{folder.name} is finished; there is nothing to go on with")
-    path = folder / detached.JOB_FILE
-    if path.is_file() and detached.is_running(io.read_json(path)):
+    if _still_there(folder, ENDING if status["state"] not in LIVE else 0.0):
         raise MismatchError(f"{folder.name} is still running; stop it first")
     begun = (folder / SWEEP_FILE).is_file()
     io.write_json(folder / STATUS_FILE, {**status, "state": "queued", "heartbeat": _now()})
     arguments = ["train", "sae", "--resume", str(folder)] if begun else _first(folder)
     detached.start(arguments, folder)
+
+
+def _still_there(folder: Path, patience: float) -> bool:
+    """Whether the run's process lives; one that has said its last word is given time to end."""
+    path = folder / detached.JOB_FILE
+    until = time.monotonic() + patience
+    while path.is_file() and detached.is_running(io.read_json(path)):
+        if time.monotonic() >= until:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def log_tail(folder: Path, lines: int = 30) -> str:

@@ -1,0 +1,97 @@
+"""Sweep: what is drawn is what was measured, with its control, and can be taken away."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.app.driver import open_page, words
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+def figures(page: Any) -> list[dict[str, Any]]:
+    return [json.loads(chart.proto.spec) for chart in page.get("plotly_chart")]
+
+
+def test_nothing_is_chosen_for_the_reader(monkeypatch, small_root: Path) -> None:
+    page = open_page(monkeypatch, small_root, "sweep")
+    assert page.selectbox(key="run").value is None
+    assert not figures(page)
+    assert "Choose a run" in page.info[0].value
+
+
+def test_a_run_that_was_not_evaluated_says_how(monkeypatch, small_root: Path, tmp_path) -> None:
+    shutil.copytree(small_root / "runs", tmp_path / "runs")
+    shutil.rmtree(tmp_path / "runs" / "small" / "evaluation")
+    page = open_page(monkeypatch, tmp_path, "sweep", run="runs/small")
+    assert f"lensbench eval sae {tmp_path}/runs/small" in words(page)
+
+
+def test_the_points_are_the_measured_ones_and_the_control_is_drawn(
+    monkeypatch, small_root: Path
+) -> None:
+    from lensbench.app.workflows.fronts import MEAN, evaluated
+
+    result = evaluated(small_root / "runs" / "small")
+    page = open_page(monkeypatch, small_root, "sweep", run="runs/small")
+    assert not page.exception
+    recovered, fvu, *_ = figures(page)
+    for figure, metric in ((recovered, "ce_recovered_zero"), (fvu, "fvu")):
+        traces = {trace["name"]: trace for trace in figure["data"]}
+        drawn = [float(cell[2]) for cell in traces["topk"]["customdata"]]
+        known = [result.value(metric, name) for name in result.names]
+        assert drawn == pytest.approx(known, rel=2e-4)
+        assert MEAN in traces
+    zero, mean, clean = (
+        result.value(m) for m in ("ce_zero_ablated", "ce_mean_ablated", "ce_clean")
+    )
+    control = next(t for t in recovered["data"] if t["name"] == MEAN)["customdata"][0]
+    assert control == pytest.approx((zero - mean) / (zero - clean))
+    assert next(t for t in fvu["data"] if t["name"] == MEAN)["customdata"][0] == 1.0
+
+
+def test_every_figure_has_axes_with_units_alt_text_and_a_caption_with_n(
+    monkeypatch, small_root: Path
+) -> None:
+    page = open_page(monkeypatch, small_root, "sweep", run="runs/small")
+    for chart, figure in zip(page.get("plotly_chart"), figures(page), strict=True):
+        assert chart.proto.alt
+        for axis in ("xaxis", "yaxis"):
+            assert figure["layout"][axis]["title"]["text"]
+    assert "[latents per token]" in figures(page)[0]["layout"]["xaxis"]["title"]["text"]
+    assert sum("n = " in str(caption.value) for caption in page.caption) >= 3
+
+
+def test_the_code_beside_a_figure_makes_the_figure(monkeypatch, small_root: Path) -> None:
+    page = open_page(monkeypatch, small_root, "sweep", run="runs/small")
+    code = next(str(c.value) for c in page.code if "front_figure" in str(c.value))
+    *body, last = code.strip().splitlines()
+    scope: dict[str, Any] = {}
+    exec("\n".join([*body, f"made = {last}"]), scope)
+    made, shown = json.loads(scope["made"].to_json()), figures(page)[0]
+    assert made["data"] == shown["data"]
+
+
+def test_the_data_to_take_away_are_the_drawn_ones(small_root: Path) -> None:
+    from lensbench.app.widgets.figures import as_json
+    from lensbench.app.workflows.fronts import evaluated, front_figure, front_frame
+
+    frame = front_frame(evaluated(small_root / "runs" / "small"), "fvu")
+    given = json.loads(as_json(frame))
+    drawn = next(t for t in front_figure(frame, "fvu").data if t.name == "topk")
+    own = [row for row in given["rows"] if row["architecture"] == "topk"]
+    assert [row["fvu"] for row in own] == pytest.approx(list(drawn.y))
+    assert [row["l0"] for row in own] == pytest.approx(list(drawn.x))
+    assert given["units"]["fvu"] == "share of variance"
+    assert given["rows"][-1]["low"] is None
+
+
+def test_a_metric_that_was_not_measured_is_refused(small_root: Path) -> None:
+    from lensbench.app.workflows.fronts import evaluated, front_frame
+    from lensbench.errors import UnknownNameError
+
+    with pytest.raises(UnknownNameError, match="ce_recovered_zero, fvu"):
+        front_frame(evaluated(small_root / "runs" / "small"), "beauty")
