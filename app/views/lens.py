@@ -4,8 +4,9 @@ import streamlit as st
 
 from lensbench.app.widgets.figures import show_figure, take_away
 from lensbench.app.widgets.heat import click_map
+from lensbench.app.widgets.states import guarded, plain
 from lensbench.app.widgets.text_source import STORED, TYPED, choose_source
-from lensbench.app.widgets.toggle import one_of
+from lensbench.app.widgets.toggle import one_of, pick_of
 from lensbench.app.workflows import lenses
 from lensbench.app.workflows.lenses import Cell, LensAsk
 from lensbench.plots import visible
@@ -33,37 +34,33 @@ def show() -> None:
 @st.fragment
 def _map(ask: LensAsk) -> None:
     metric = one_of("Metric", NAMES, key="metric")
-    lens = lenses.lens_for(ask)
-    places = lens.positions.tolist()
-    if st.session_state.get("pos") not in places:
-        st.session_state["pos"] = places[-2] if len(places) > 1 else places[0]
-    if st.session_state.get("layer") not in lens.layers:
-        st.session_state["layer"] = lens.layers[len(lens.layers) // 2]
+    with guarded():
+        lens = lenses.lens_for(ask)
+        places, left, right = lens.positions.tolist(), *st.columns(2)
+        with left:
+            position = pick_of("Token (its position)", places, places[max(0, len(places) - 2)],
+                               key="pos")  # fmt: skip
+        with right:
+            middle = lens.layers[len(lens.layers) // 2]
+            layer = pick_of("After block", lens.layers, middle, key="layer")
 
-    def pick(position: float, layer: float) -> None:
-        st.session_state["pos"], st.session_state["layer"] = int(position), int(layer)
+        def pick(x: float, y: float) -> None:
+            st.session_state["pos"], st.session_state["layer"] = int(x), int(y)
 
-    chosen = (st.session_state["pos"], st.session_state["layer"])
-    click_map(lens.plot(metric), pick, key="lens-map", chosen=chosen,
-              alt=f"Logit lens of {len(places)} tokens over {len(lens.layers)} layers: "
-                  f"{NAMES[metric]}")  # fmt: skip
-    st.caption(f"{NAMES[metric]}, {lens.source}. Colours have one range for every text of this "
-               f"model. Remember: {lenses.DISCLAIMER}.")  # fmt: skip
-    take_away(
-        lens.to_frame(), key="lens", code=lenses.python_of(ask, metric), file=f"lens-{metric}"
-    )
-    columns = st.columns(2)
-    words = dict(zip(places, lens.tokens, strict=True))
-    position = columns[0].selectbox("Token", places, key="pos", bind="query-params",
-                                    format_func=lambda p: f"{p} {visible(words[p])}")  # fmt: skip
-    layer = columns[1].selectbox("After block", lens.layers, key="layer", bind="query-params")
-    code = lenses.python_of_cell(ask, position, layer)
-    _cell(lenses.cell_for(ask, position, layer), code)
+        click_map(lens.plot(metric), pick, key="lens-map", chosen=(position, layer),
+                  alt=f"Logit lens of {len(places)} tokens over {len(lens.layers)} layers: "
+                      f"{NAMES[metric]}")  # fmt: skip
+        st.caption(f"{NAMES[metric]}, {lens.source}. Colours have one range for every text of this "
+                   f"model. Remember: {lenses.DISCLAIMER}.")  # fmt: skip
+        code = lenses.python_of(ask, metric)
+        take_away(lens.to_frame(), key="lens", code=code, file=f"lens-{metric}")
+        code = lenses.python_of_cell(ask, position, layer)
+        _cell(lenses.cell_for(ask, position, layer), code)
 
 
 def _cell(cell: Cell, code: str) -> None:
     left, right = st.columns([3, 2])
-    follows = f"The text goes on with “{visible(cell.target)}”." if cell.target else ""
+    follows = f"The text goes on with “{plain(visible(cell.target))}”." if cell.target else ""
     with left:
         show_figure(cell.plot(), key="lens-course", frame=cell.course, code=code, caption=follows,
                     alt="Probability of the followed tokens over the layers")  # fmt: skip

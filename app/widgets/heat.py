@@ -18,9 +18,7 @@ def click_map(
     chosen: tuple[float, float] | None = None,
 ) -> None:
     """Draw a heat map; a click on a cell calls ``pick(x, y)`` before the page is drawn again."""
-    shown = clickable(figure, chosen)
-    shown.update_layout(template=template(mode()))
-    show_clickable(shown, pick, key=key, alt=alt)
+    show_clickable(clickable(figure, chosen), pick, key=key, alt=alt)
 
 
 def show_clickable(
@@ -33,5 +31,6 @@ def show_clickable(
         if points:
             pick(float(points[-1]["x"]), float(points[-1]["y"]))
 
+    figure.update_layout(template=template(mode()))
     st.plotly_chart(figure, key=key, on_select=clicked, selection_mode="points", config=CONFIG,
                     theme=None, alt=alt)  # fmt: skip

@@ -1,8 +1,11 @@
 """One of a few things, side by side, as part of the address."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import streamlit as st
+
+T = TypeVar("T")
 
 
 def one_of(label: str, options: Mapping[str, str], *, key: str) -> str:
@@ -11,3 +14,12 @@ def one_of(label: str, options: Mapping[str, str], *, key: str) -> str:
     shown = st.radio(label, names, format_func=lambda name: options[name], key=key,
                      horizontal=True, bind="query-params")  # fmt: skip
     return shown or names[0]
+
+
+def pick_of(label: str, options: Sequence[T], default: T, *, key: str) -> T:
+    """One of many, in a list; what the address or a click has set stays while it is among them."""
+    if key in st.session_state and st.session_state[key] not in options:
+        del st.session_state[key]  # chosen for another text
+    index = list(options).index(default)
+    chosen = st.selectbox(label, options, index=index, key=key, bind="query-params")
+    return default if chosen is None else chosen

@@ -67,10 +67,12 @@ class Cell:
     def plot(self, *, height: int = 360) -> "go.Figure":
         """Probability of the followed tokens over the layers."""
         from lensbench.plots import lines, visible
+        from lensbench.plots.columns import escape_all
 
+        [word] = escape_all([visible(self.token)])  # plotly reads a little HTML in titles
         figure = lines(
             self.course, x="layer", y="probability", color="token", hover_columns=("rank",),
-            title=f"Prediction made at {visible(self.token)} (token {self.position})",
+            title=f"Prediction made at {word} (token {self.position})",
             subtitle="n = 1 token", labels={"layer": "after block"}, height=height,
         )  # fmt: skip
         figure.update_yaxes(range=[-0.03, 1.03])

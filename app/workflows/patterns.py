@@ -142,10 +142,24 @@ class Patterns:
             hovers[int(layer), int(head)] = "<br>".join([f"<b>head {layer}.{head}</b>", *said])
         return hovers
 
-    def scores(self) -> pd.DataFrame:
+    def n_queries(self, kind: str) -> int:
+        """How many queries of this text a score asks about."""
+        return int(self._targets(kind)[1].sum())
+
+    def plot_scores(self, kind: str) -> "go.Figure":
+        """Heat map of one score over layers and heads."""
+        from lensbench.plots import heatmap
+
+        return heatmap(
+            self.scores(kind), x="head", y="layer", value="score", span=(0.0, 1.0),
+            hover_columns=("even", "n"), title=f"{NAMES[kind]} score of every head",
+            subtitle=f"{KINDS[kind]} · n = {self.n_queries(kind)} queries of one text",
+        )  # fmt: skip
+
+    def scores(self, only: str | None = None) -> pd.DataFrame:
         """One row per head and kind of score, with its number of queries and the even head's."""
         parts: list[pd.DataFrame] = []
-        for kind in KINDS:
+        for kind in KINDS if only is None else (only,):
             mask, queries = self._targets(kind)
             n = int(queries.sum())
             attended = np.nansum(self.weights[:, :, queries] * mask[queries], -1)
@@ -166,8 +180,8 @@ class Patterns:
 
     def best_head(self, kind: str) -> str:
         """The head of the largest score, as ``layer.head`` (0.0 where nothing is asked)."""
-        scores = self.scores()
-        part = scores.loc[(scores["kind"] == kind) & (scores["n"] > 0)]
+        scores = self.scores(kind)
+        part = scores.loc[scores["n"] > 0]
         if part.empty:
             return "0.0"
         best = part.loc[part["score"].idxmax()]

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.helpers import tiny
 
 WORDS = (
@@ -88,3 +90,21 @@ def values(array: Any) -> Any:
         shape = [int(n) for n in str(array.get("shape", len(found))).split(",")]
         return found.reshape(shape)
     return np.asarray(array)
+
+
+@pytest.fixture(scope="module")
+def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Root:
+    """Made once per module; tests that change something copy it first."""
+    return make_root(tmp_path_factory.mktemp("root"))
+
+
+@pytest.fixture
+def no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on, a run of any model is an error."""
+    from lensbench.models.huggingface import NativeModel
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("the model was run")
+
+    for name in ("run", "run_many", "run_layers", "generate"):
+        monkeypatch.setattr(NativeModel, name, refuse)
