@@ -6,7 +6,7 @@ import streamlit as st
 
 from lensbench.app.state import inside, store_names
 from lensbench.app.widgets.choose import choose
-from lensbench.app.widgets.states import nothing_yet
+from lensbench.app.widgets.states import guarded, nothing_yet
 from lensbench.app.widgets.toggle import one_of
 from lensbench.app.workflows.lenses import MAX_TEXT, model_names
 from lensbench.app.workflows.sequences import first_row_of, n_rows
@@ -60,8 +60,9 @@ def choose_row(stores: list[str] | None = None) -> Source | None:
         return None
 
     def to_document() -> None:
-        if (document := st.session_state["document"]) is not None:
-            st.session_state["row"] = first_row_of(url, int(document))
+        with guarded():
+            if (document := st.session_state["document"]) is not None:
+                st.session_state["row"] = first_row_of(url, int(document))
 
     if (st.session_state.get("row") or 0) > last:
         st.session_state["row"] = last

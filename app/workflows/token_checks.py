@@ -162,7 +162,7 @@ def check_exit(url: str, row: int) -> Check:
         words = token_texts(model.tokenizer, [said])
         n_layers = model.n_layers
     final = str(found.best["token"].iloc[-1])
-    value = float(words[0] == final)
+    value = float(said == int(found.best["id"].iloc[-1]))
     earlier = found.best.loc[found.best["layer"] < found.layer, "is_final"]
     control = float(earlier.iloc[-1]) if len(earlier) else float("nan")
     ending = "the same as in the end." if value else f"not {final!r}, as in the end."

@@ -86,7 +86,7 @@ class ExitDepth:
     layer: int
     last: int
     best: pd.DataFrame
-    """One row per layer: most probable token, its probability, whether it is the final one."""
+    """One row per layer: most probable token, its id, probability, and if it is the final one."""
 
 
 def exit_cell(url: str, row: int) -> ExitDepth:
@@ -106,7 +106,7 @@ def exit_cell(url: str, row: int) -> ExitDepth:
     same = (best.indices == best.indices[-1]).numpy()
     first = int(len(same) - np.argmin(same[::-1])) if not same.all() else 0
     words = token_texts(model.tokenizer, best.indices.tolist())
-    frame = pd.DataFrame({"layer": found.layers, "token": words,
+    frame = pd.DataFrame({"layer": found.layers, "token": words, "id": best.indices.numpy(),
                           "probability": best.values.numpy(), "is_final": same})  # fmt: skip
     return ExitDepth(found.layers[first], found.layers[-1], frame)
 
