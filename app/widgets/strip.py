@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import streamlit as st
+from streamlit.components import v2
 
 from lensbench.plots import visible
 
@@ -48,7 +49,7 @@ export default function (component) {
   };
 }
 """
-_STRIP = st.components.v2.component(
+_STRIP = v2.component(
     "lensbench_token_strip",
     html='<div class="strip" role="listbox"></div>',
     css=_CSS,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from lensbench.app.widgets.figures import show_figure
 from lensbench.app.widgets.states import plain
@@ -62,7 +63,8 @@ def experts(url: str, row: int) -> None:
             st.info(plain(str(error)))
             return
         _table(found)
-        layer = st.selectbox("Layer", sorted(set(found["layer"].tolist())), key="expert-layer")
+        layers = sorted({int(n) for n in found["layer"]})
+        layer = st.selectbox("Layer", layers, key="expert-layer") or layers[0]
         _verify("expert", (url, row, layer), lambda: checks.check_expert(url, row, layer))
 
 
@@ -102,12 +104,13 @@ def _dictionary(found: list[Latents], url: str, row: int) -> None:
         st.info("None of its latents is active at this token.")
         return
     with right:
-        latent = st.selectbox("Latent", one.active["latent"].tolist(), key="token-latent")
+        active = [int(n) for n in one.active["latent"]]
+        latent = st.selectbox("Latent", active, key="token-latent")
         _verify("latent", (url, row, one.run, one.name, latent),
-                lambda: checks.check_latent(url, row, one.run, one.name, int(latent)))  # fmt: skip
+                lambda: checks.check_latent(url, row, one.run, one.name, latent))  # fmt: skip
 
 
-def _cell(title: str) -> "st.delta_generator.DeltaGenerator":
+def _cell(title: str) -> DeltaGenerator:
     box = st.container(border=True)
     box.markdown(f"**{title}**")
     return box

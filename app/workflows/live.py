@@ -7,7 +7,7 @@ manifest changes, so one that is deleted while its page is open is missed at the
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,7 +100,7 @@ def hold_model(name: str, revision: str | None = None) -> HeldModel:
 
 
 @contextmanager
-def running(name: str, revision: str | None = None) -> "Iterator[Model]":
+def running(name: str, revision: str | None = None) -> "Generator[Model]":
     """The model, for the caller alone until the block ends."""
     held = hold_model(name, revision)
     with held.lock:

@@ -131,15 +131,17 @@ class Patterns:
         )  # fmt: skip
 
     def _hovers(self, kind: str) -> dict[tuple[int, int], str]:
-        table = self.scores()
-        hovers: dict[tuple[int, int], str] = {}
-        for (layer, head), part in table.groupby(["layer", "head"]):
-            first = part.sort_values("kind", key=lambda k: k != kind)
-            said = [
-                f"{r.kind}: {r.score:.2f} (even head {r.even:.2f}, n = {r.n})"
-                for r in first.itertuples()
-            ]
-            hovers[int(layer), int(head)] = "<br>".join([f"<b>head {layer}.{head}</b>", *said])
+        """What each head's thumbnail says: its scores, that of ``kind`` first."""
+        hovers = {
+            (layer, head): f"<b>head {layer}.{head}</b>"
+            for layer in range(self.n_layers) for head in range(self.n_heads)
+        }  # fmt: skip
+        for name in sorted(KINDS, key=lambda k: k != kind):
+            table = self.scores(name)
+            for row in table.to_dict("records"):
+                hovers[row["layer"], row["head"]] += (
+                    f"<br>{name}: {row['score']:.2f} (even head {row['even']:.2f}, n = {row['n']})"
+                )
         return hovers
 
     def n_queries(self, kind: str) -> int:
@@ -209,7 +211,7 @@ class Patterns:
             mask = np.zeros((n, n), bool)
             mask[1:, 0] = True
         else:
-            mask = (self.ids[:, None] == self.ids[None, :]) & earlier
+            mask = np.asarray((self.ids[:, None] == self.ids[None, :]) & earlier)
             if kind == "induction":
-                mask = np.pad(mask, ((0, 0), (1, 0)))[:, :n] & earlier
-        return mask, mask.any(1) & stored
+                mask = np.asarray(np.pad(mask, ((0, 0), (1, 0)))[:, :n] & earlier)
+        return mask, np.asarray(mask.any(1) & stored)

@@ -37,8 +37,9 @@ def clickable(figure: go.Figure, chosen: tuple[float, float] | None = None) -> g
     )
     copy.data[0].update(hoverinfo="skip", hovertemplate=None, customdata=None)
     for axis, values in ((copy.update_xaxes, heat.x), (copy.update_yaxes, heat.y)):
-        side = _step(np.asarray(values))  # the points' size must not widen the axes
-        axis(range=[float(min(values)) - side, float(max(values)) + side])
+        all_of = np.asarray(values)
+        side = _step(all_of)  # the points' size must not widen the axes
+        axis(range=[float(all_of.min()) - side, float(all_of.max()) + side])
     copy.update_layout(clickmode="event+select", dragmode=False, hoverdistance=40)
     if chosen is not None:
         _frame(copy, chosen, _step(np.asarray(heat.x)), _step(np.asarray(heat.y)))

@@ -38,7 +38,7 @@ def mosaic(
     require(frame, row, column, x, y, value)
     if frame.empty:
         return empty_figure(f"no values of {value}")
-    sizes = [int(frame[c].max()) + 1 for c in (row, column, y, x)]
+    sizes = [int(np.asarray(frame[c]).max()) + 1 for c in (row, column, y, x)]
     if max(sizes[0] * sizes[2], sizes[1] * sizes[3]) > MAX_SIDE:
         raise ConfigError(f"{sizes[0]}x{sizes[1]} thumbnails of {sizes[2]}x{sizes[3]} cells are "
                           f"more than {MAX_SIDE} a side; show fewer cells of each")  # fmt: skip
