@@ -5,6 +5,7 @@ patterns, where positions select queries.
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -19,7 +20,11 @@ class Columns:
 
     def __init__(self, positions: Tensor, real: Tensor, *, lenient: bool) -> None:
         self.positions, self.real, self.lenient = positions, real, lenient
-        self._plain = bool(real.all()) and bool((positions[:, 0] == 0).all())
+
+    @cached_property
+    def _plain(self) -> bool:
+        """Position p is column p in every row."""
+        return bool(self.real.all()) and bool((self.positions[:, 0] == 0).all())
 
     def find(self, rows: Tensor, wanted: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         """Column indices ``[rows, wanted]``, and which of them exist (None: all do).

@@ -58,11 +58,18 @@ class _Fed:
     positions: Tensor
     seen: int
     kept: Kept | None
+    whole: bool
+    """Nothing is padding."""
 
     @property
     def new(self) -> Tensor:
         """Real tokens among the new ones."""
-        return self.real[:, self.seen :]
+        return self.real[:, self.seen :] if self.seen else self.real
+
+    @property
+    def new_positions(self) -> Tensor:
+        """Positions of the new tokens."""
+        return self.positions[:, self.seen :] if self.seen else self.positions
 
 
 class Trunk:
@@ -90,7 +97,8 @@ class Trunk:
 
     def _forward(self, request: Request) -> tuple[Forward, Tensor | None]:
         fed = self._feed(request)
-        self._check_room(int(fed.positions.max()) + 1)
+        last = fed.real.shape[1] - 1 if fed.whole else int(fed.positions.max())
+        self._check_room(last + 1)
         session = self._session(request, fed)
         hidden = None
         if session.waiting or not session.scope.stop_when_done:
@@ -111,10 +119,12 @@ class Trunk:
             kept, real, seen = open_past(
                 request.past, real, self._running(request), self.architecture, self._module.config
             )
-        positions = _counted(real)
+        whole = (kept is None and batch.mask is None) or bool(real.all())
         if request.positions is not None:
-            positions = torch.cat((positions[:, :seen], request.positions), dim=1)
-        return _Fed(ids, real, positions, seen, kept)
+            positions = torch.cat((_counted(real)[:, :seen], request.positions), dim=1)
+            return _Fed(ids, real, positions, seen, kept, whole=False)
+        positions = _columns(real) if whole else _counted(real)
+        return _Fed(ids, real, positions, seen, kept, whole)
 
     def _check_room(self, n_tokens: int) -> None:
         if self._n_ctx and n_tokens > self._n_ctx:
@@ -128,7 +138,7 @@ class Trunk:
 
     def _session(self, request: Request, fed: _Fed) -> Session:
         lenient = request.lenient or fed.seen > 0
-        new = Columns(fed.positions[:, fed.seen :], fed.new, lenient=lenient)
+        new = Columns(fed.new_positions, fed.new, lenient=lenient)
         keys = Columns(fed.positions, fed.real, lenient=lenient) if fed.seen else new
         grids = {self.architecture.main: Grid(new, keys)}
         if self.architecture.two_stacks:
@@ -161,13 +171,12 @@ class Trunk:
             ACTIVE.reset(token)
 
     def _call_one(self, request: Request, fed: _Fed) -> Tensor:
-        positions = fed.positions[:, fed.seen :]
+        positions = fed.new_positions
         if self.architecture.position_offset == "pad":
             positions = positions + self._module.config.pad_token_id + 1
         # Without a mask, transformers takes a gap in the positions for packed sequences.
-        masked = request.positions is not None or not bool(fed.real.all())
         told = fed.new if self.architecture.recurrent else fed.real
-        options: dict[str, Any] = {"attention_mask": told.long() if masked else None}
+        options: dict[str, Any] = {"attention_mask": None if fed.whole else told.long()}
         if self._takes_positions:
             options["position_ids"] = positions
         if self.architecture.causal:
@@ -217,6 +226,11 @@ class Trunk:
         if mode == "none":
             return None
         return _last_real(logits, real) if mode == "last" else logits
+
+
+def _columns(real: Tensor) -> Tensor:
+    """Index of each column, where nothing is padding."""
+    return torch.arange(real.shape[1], device=real.device).expand(real.shape)
 
 
 def _counted(real: Tensor) -> Tensor:
