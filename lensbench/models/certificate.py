@@ -66,11 +66,11 @@ class Certificate(Result):
 def certify(model: "NativeModel", *, fresh: bool = False) -> Certificate:
     """The certificate of a model, from memory when these weights were already checked."""
     how = model.module.config._attn_implementation
-    key = f"{model.card.fingerprint}/{model.card.dtype}/{model.device}/{how}"
+    card = model.card
+    key = f"{card.backend}/{card.fingerprint}/{card.dtype}/{model.device}/{how}"
     if fresh or key not in _CACHE:
         from lensbench.models.checks import Examiner
 
-        card = model.card
         _CACHE[key] = Certificate(
             model=card.name,
             fingerprint=card.fingerprint,

@@ -164,13 +164,13 @@ class Trunk:
         try:
             if self.architecture.two_stacks:
                 return self._call_two(request.batch, fed)
-            return self._call_one(request, fed)
+            return self._call_one(fed)
         except StopForward:
             return None
         finally:
             ACTIVE.reset(token)
 
-    def _call_one(self, request: Request, fed: _Fed) -> Tensor:
+    def _call_one(self, fed: _Fed) -> Tensor:
         positions = fed.new_positions
         if self.architecture.position_offset == "pad":
             positions = positions + self._module.config.pad_token_id + 1

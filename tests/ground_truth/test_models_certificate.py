@@ -35,9 +35,9 @@ def test_positions_shifted_by_padding_are_caught(monkeypatch) -> None:
     model = lensbench.load_model(tiny("gpt2", seed=5), certify=False)
     run_trunk = model.trunk._call_one
 
-    def shifted(request, fed):
+    def shifted(fed):
         columns = torch.arange(fed.positions.shape[1]) + 0 * fed.positions
-        return run_trunk(request, fed if fed.kept else replace(fed, positions=columns))
+        return run_trunk(fed if fed.kept else replace(fed, positions=columns))
 
     monkeypatch.setattr(model.trunk, "_call_one", shifted)
     assert "left padding" in failed_checks(model)
