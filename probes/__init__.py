@@ -1,4 +1,4 @@
-"""Reading the residual stream: lenses (and, next to them, probes).
+"""Reading a network: lenses on the residual stream, circuits of attention heads.
 
 ``logit_lens(store, model)`` measures every stored layer; ``lens_grid`` shows one document. Names
 are resolved on first use, so importing this package loads no torch.
@@ -12,6 +12,18 @@ if not __name__.startswith("lensbench."):
     raise ImportError(f"import this package as lensbench.probes, not as {__name__}")
 
 if TYPE_CHECKING:
+    from lensbench.probes.circuits.attribution import LogitAttribution as LogitAttribution
+    from lensbench.probes.circuits.attribution import (
+        direct_logit_attribution as direct_logit_attribution,
+    )
+    from lensbench.probes.circuits.composition import CompositionScores as CompositionScores
+    from lensbench.probes.circuits.composition import composition_scores as composition_scores
+    from lensbench.probes.circuits.heads import HeadScores as HeadScores
+    from lensbench.probes.circuits.heads import head_scores as head_scores
+    from lensbench.probes.circuits.weights import full_ov_circuit as full_ov_circuit
+    from lensbench.probes.circuits.weights import full_qk_circuit as full_qk_circuit
+    from lensbench.probes.circuits.weights import ov_circuit as ov_circuit
+    from lensbench.probes.circuits.weights import qk_circuit as qk_circuit
     from lensbench.probes.lenses.grid import LensGrid as LensGrid
     from lensbench.probes.lenses.grid import lens_grid as lens_grid
     from lensbench.probes.lenses.logit import LensTrajectory as LensTrajectory
@@ -19,6 +31,16 @@ if TYPE_CHECKING:
     from lensbench.probes.lenses.logit import logit_lens as logit_lens
 
 _HOME = {
+    "CompositionScores": "circuits.composition",
+    "composition_scores": "circuits.composition",
+    "HeadScores": "circuits.heads",
+    "head_scores": "circuits.heads",
+    "LogitAttribution": "circuits.attribution",
+    "direct_logit_attribution": "circuits.attribution",
+    "ov_circuit": "circuits.weights",
+    "qk_circuit": "circuits.weights",
+    "full_ov_circuit": "circuits.weights",
+    "full_qk_circuit": "circuits.weights",
     "LensGrid": "lenses.grid",
     "lens_grid": "lenses.grid",
     "LensTrajectory": "lenses.logit",

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from lensbench import io
-from lensbench.errors import ConfigError
+from lensbench.errors import ConfigError, ModelError
 from lensbench.models.base import Model
 from lensbench.models.huggingface import NativeModel
 from lensbench.models.loading import fingerprint
@@ -47,10 +47,20 @@ def to_transformer_lens(model: Model, *, fold: bool = False) -> TransformerLensM
             f"only a transformers model can become a bridge, got a {type(model).__name__}; with "
             "dictionaries spliced in, convert model.inner"
         )
+    if fold and not _has_sinks(model.module):
+        try:
+            return _converted(model, fold=True, values=True)
+        except (ConfigError, ModelError):
+            pass  # TransformerLens lays some value biases out wrongly; they can stay where they are
+    return _converted(model, fold=fold, values=False)
+
+
+def _converted(model: NativeModel, *, fold: bool, values: bool) -> TransformerLensModel:
+    """A bridge, folded or not, with or without the value biases, compared with the model."""
     module = _plain(model)
     bridge = _build(module, type(model.module).__name__, model.card.name)
     if fold:
-        _fold(bridge)
+        _fold(bridge, values=values)
     lens = _opened(bridge, _card(model, folded=fold), model.tokenizer)
     examiner = LensExaminer(lens)
     lens.certificate = certificate(lens, examiner.compare(model, folded=fold)).require()
@@ -109,17 +119,24 @@ def _opened(bridge: Any, card: Any, tokenizer: Any) -> TransformerLensModel:
         ) from error
 
 
-def _fold(bridge: Any) -> None:
-    # Value biases are folded as if each row of the pattern summed to 1; a sink takes a share.
-    sinks = any(name.endswith("sinks") for name, _ in bridge.original_model.named_parameters())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        bridge.enable_compatibility_mode(
-            disable_warnings=True,
-            fold_value_biases=not sinks,
-            # A cap on the logits does not let a common term pass.
-            center_unembed=not getattr(bridge.cfg, "output_logits_soft_cap", None),
-        )
+def _has_sinks(module: nn.Module) -> bool:
+    """Value biases are folded as if each row of the pattern summed to 1; a sink takes a share."""
+    return any(name.endswith("sinks") for name, _ in module.named_parameters())
+
+
+def _fold(bridge: Any, *, values: bool) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            bridge.enable_compatibility_mode(
+                disable_warnings=True,
+                fold_value_biases=values,
+                # A cap on the logits does not let a common term pass.
+                center_unembed=not getattr(bridge.cfg, "output_logits_soft_cap", None),
+            )
+    except (RuntimeError, ValueError, KeyError, AttributeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(f"TransformerLens cannot fold this model's weights: {reason}") from error
 
 
 def _folded(model: TransformerLensModel) -> TransformerLensModel:
@@ -127,7 +144,7 @@ def _folded(model: TransformerLensModel) -> TransformerLensModel:
     with model.trunk.lock:
         root = copy.deepcopy(model.root)
     if model.layout.is_bridge:
-        _fold(root)
+        _fold(root, values=False)
     else:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -229,7 +229,8 @@ def test_folding_value_biases_through_sinks_is_left_out_and_would_be_caught(monk
     ours, theirs = (m.run(IDS).logits.log_softmax(-1) for m in (lens, native))
     assert gap(ours, theirs) < 1e-4
 
-    def careless(bridge) -> None:
+    def careless(bridge, values) -> None:
+        del values
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             bridge.enable_compatibility_mode(disable_warnings=True)
