@@ -17,11 +17,18 @@ LOOK, START, COMPARE = "All runs", "Start a run", "Compare two"
 def show() -> None:
     """Draw the page."""
     st.title("Runs")
-    started = st.session_state.pop("to-open", None)
-    if started is not None:  # before the widgets of these keys are drawn
-        st.session_state["run"], st.session_state["do"] = started, LOOK
     parts = {LOOK: _look, START: _start, COMPARE: _compare}
-    tabs = st.tabs(list(parts), key="do", on_change="rerun", bind="query-params")
+    if st.session_state.pop("started", False):
+        st.session_state["do"] = LOOK  # a run that was just started is opened
+    elif "do" not in st.session_state:
+        asked = st.query_params.get("do", LOOK)
+        st.session_state["do"] = asked if asked in parts else LOOK
+    tabs = st.tabs(list(parts), key="do", on_change="rerun")
+    # Not bound to the address: a bound value cannot be changed when a run is opened.
+    if st.session_state["do"] == LOOK:
+        st.query_params.pop("do", None)
+    else:
+        st.query_params["do"] = st.session_state["do"]
     for tab, draw in zip(tabs, parts.values(), strict=True):
         if tab.open:
             with tab:

@@ -1,13 +1,13 @@
 """The form that starts a run: a store, a site, an architecture, and the settings of its schema."""
 
 import time
-from pathlib import Path
 
 import streamlit as st
 import yaml
 
 from lensbench.app.state import inside, root
 from lensbench.app.widgets.form import fill
+from lensbench.app.widgets.links import go_to
 from lensbench.app.widgets.states import guarded, nothing_yet
 from lensbench.app.workflows import forms, launching
 from lensbench.app.workflows.stores import store_info
@@ -47,16 +47,13 @@ def start_form(stores: list[str]) -> None:
             go = st.form_submit_button("Start training", type="primary")
     with guarded():
         if go:
-            _go(launching.new_run(root(), name.strip(), settings))
+            folder = launching.new_run(root(), name.strip(), settings)
+            st.session_state.pop("new-stamp", None)
+            st.session_state["started"] = True
+            go_to("runs", run=folder.relative_to(root()).as_posix())
         if cost:
             st.code("\n".join(launching.forecast(settings)["lines"]), language=None)
     with st.expander("The same on the command line"):
         st.caption("Save as sweep.yaml:")
         st.code(yaml.safe_dump(settings, sort_keys=False), language="yaml")
         st.code(f"lensbench train sae --config sweep.yaml --out {root()}/runs/{name}", "bash")
-
-
-def _go(folder: Path) -> None:
-    st.session_state.pop("new-stamp", None)
-    st.session_state["to-open"] = folder.relative_to(root()).as_posix()
-    st.rerun()

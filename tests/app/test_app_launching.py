@@ -62,6 +62,8 @@ def test_a_run_is_followed_stopped_and_gone_on_with_to_its_end(
     wait(lambda: curves_of(run)["step"].max() > done, "steps after the checkpoint")
     launching.stop_run(run)
     wait(lambda: state() == "stopped", "the second checkpoint")
+    job = json.loads((run / "job.json").read_text())
+    wait(lambda: not detached.is_running(job), "the end of the process")
     steps = curves_of(run).query("name == @curves_of(@run).name.iloc[0]")["step"].tolist()
     assert steps == sorted(set(steps)), "the curve goes on where it was"
 

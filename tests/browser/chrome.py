@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import time
 import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -42,26 +43,32 @@ class Chrome:
 
     def __enter__(self) -> "Chrome":
         command = [str(find()), *FLAGS, f"--user-data-dir={self._folder}", "about:blank"]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        self._stack = ExitStack()
+        quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+        process = self._stack.enter_context(subprocess.Popen(command, **quiet))
+        self._stack.callback(process.terminate)
+        try:
+            self._begin()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def _begin(self) -> None:
         path = self._folder / "DevToolsActivePort"
         _until(lambda: path.is_file() and len(path.read_text().split()) == 2, 30, "the browser")
         port = path.read_text().split()[0]
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/json") as answer:
             tabs = json.load(answer)
         url = next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page")
-        self._socket = connect(url, max_size=None)
+        self._socket = self._stack.enter_context(connect(url, max_size=None))
         for domain in ("Page", "Network", "Runtime"):
             self.send(f"{domain}.enable")
         scheme = {"name": "prefers-color-scheme", "value": "dark" if self._dark else "light"}
         self.send("Emulation.setEmulatedMedia", features=[scheme])
-        return self
 
     def __exit__(self, *_: object) -> None:
-        self._socket.close()
-        self._process.terminate()
-        self._process.wait(timeout=20)
+        self._stack.close()
 
     def send(self, method: str, **params: Any) -> dict[str, Any]:
         """One command of the debugging protocol and its answer; requests on the way are noted."""
@@ -115,6 +122,18 @@ class Chrome:
             " return true; })()"
         )
         self.wait(script, 30)
+
+    def type(self, key: str, text: str) -> None:
+        """Put ``text`` into the field of the widget ``key``, as a keyboard would."""
+        where = json.dumps(f".st-key-{key} input, .st-key-{key} textarea")
+        self.wait(f"!!document.querySelector({where})", 30)
+        self.js(
+            f"(() => {{ const f = document.querySelector({where}); f.focus(); f.select(); }})()"
+        )
+        self.send("Input.insertText", text=text)
+        for kind in ("keyDown", "keyUp"):
+            self.send("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab",
+                      windowsVirtualKeyCode=9)  # fmt: skip
 
     def picture(self, path: Path, *, width: int = 1360, height: int = 0) -> None:
         """The page from top to bottom (or its upper ``height``) as a PNG."""
