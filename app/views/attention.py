@@ -6,7 +6,8 @@ import streamlit as st
 
 from lensbench.app.widgets.figures import show_figure, take_away
 from lensbench.app.widgets.heat import click_map, show_clickable
-from lensbench.app.widgets.states import guarded, plain
+from lensbench.app.widgets.missing import missing
+from lensbench.app.widgets.states import guarded
 from lensbench.app.widgets.text_source import REPEATED, STORED, TYPED, choose_source
 from lensbench.app.widgets.toggle import one_of, pick_of
 from lensbench.app.workflows import attention
@@ -26,7 +27,7 @@ def show() -> None:
                          bind="query-params")  # fmt: skip
     run = not ask.store
     if ask.store and (why := attention.stored_or_why(ask.store, weighted=weighted)):
-        st.info(plain(why))
+        missing(why)
         run = st.toggle("Run the model once on this sequence", key="run", bind="query-params")
         if not run:
             return

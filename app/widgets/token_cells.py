@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from lensbench.app.widgets.figures import show_figure
+from lensbench.app.widgets.missing import missing
 from lensbench.app.widgets.states import plain
 from lensbench.app.workflows import token_checks as checks
 from lensbench.app.workflows.token_checks import Check
@@ -30,7 +32,7 @@ def lens(url: str, row: int) -> None:
         try:
             found = lens_cell(url, row)
         except LensbenchError as error:
-            st.info(plain(str(error)))
+            missing(str(error))
             return
         show_figure(found.plot(height=340), key="token-lens", frame=found.course,
                     alt="Probability of the followed tokens over the layers",
@@ -45,7 +47,7 @@ def exit_depth(url: str, row: int) -> None:
         try:
             found = exit_cell(url, row)
         except LensbenchError as error:
-            st.info(plain(str(error)))
+            missing(str(error))
             return
         st.metric("Final prediction kept from", f"block {found.layer}",
                   help="First block from which on the lens predicts what the model says in the "
@@ -60,7 +62,7 @@ def experts(url: str, row: int) -> None:
         try:
             found = expert_cell(url, row)
         except LensbenchError as error:
-            st.info(plain(str(error)))
+            missing(str(error))
             return
         _table(found)
         layers = sorted({int(n) for n in found["layer"]})
@@ -76,7 +78,7 @@ def latents(root: Path, url: str, row: int) -> None:
             st.info("No dictionary in this folder was trained on a site of this store. Train one: "
                     f"`lensbench train sae --store {plain(url)}`")  # fmt: skip
         else:
-            _dictionary(found, url, row)
+            _dictionary(found, root, url, row)
         if refused:
             with st.expander(f"{len(refused)} dictionaries are not shown"):
                 for why in refused:
@@ -89,7 +91,12 @@ def waiting(title: str, text: str) -> None:
         st.info(text)
 
 
-def _dictionary(found: list[Latents], url: str, row: int) -> None:
+def _name(root: Path, run: str) -> str:
+    """A run as the address names it."""
+    return Path(run).resolve().relative_to(root.resolve()).as_posix()
+
+
+def _dictionary(found: list[Latents], root: Path, url: str, row: int) -> None:
     names = {f"{Path(one.run).name} / {one.name} at {one.site}": one for one in found}
     st.caption(f"{len(found)} dictionaries read this token; the row is encoded now, from the store")
     summary = [{"dictionary": label, "active": len(one.active), "latents": one.d_sae,
@@ -106,6 +113,8 @@ def _dictionary(found: list[Latents], url: str, row: int) -> None:
     with right:
         active = [int(n) for n in one.active["latent"]]
         latent = st.selectbox("Latent", active, key="token-latent")
+        about = urlencode({"run": _name(root, one.run), "dictionary": one.name, "latent": latent})
+        st.markdown(f"[Where else this latent fires](latent?{about})")
         _verify("latent", (url, row, one.run, one.name, latent),
                 lambda: checks.check_latent(url, row, one.run, one.name, latent))  # fmt: skip
 
@@ -133,8 +142,8 @@ def _verify(name: str, about: tuple[object, ...], work: Callable[[], Check]) -> 
 def _outcome(check: Check) -> None:
     st.markdown(plain(check.verdict))
     value, control = st.columns(2)
-    value.metric("Measured", f"{check.value:.4g} {check.unit}")
-    control.metric("Control", f"{check.control:.4g} {check.unit}")
+    value.metric(f"Measured ({check.unit})", f"{check.value:.4g}")
+    control.metric(f"Control ({check.unit})", f"{check.control:.4g}")
     st.caption(plain(f"{check.what}. Control: {check.details.get('control', '')}."))
     for key in sorted(set(check.details) - {"control"}):
         st.caption(plain(f"{key}: {check.details[key]}"))
@@ -144,7 +153,7 @@ def _outcome(check: Check) -> None:
 
 def _table(frame: pd.DataFrame) -> None:
     """A table whose tokens show their spaces, and which cannot be mistaken for markup."""
-    shown = frame.copy()
+    shown = frame.drop(columns="id", errors="ignore")
     if "token" in shown:
         shown["token"] = [visible(str(t)) for t in shown["token"]]
     st.dataframe(shown, hide_index=True)

@@ -64,11 +64,15 @@ def patterns_for(ask: AttentionAsk, *, run: bool = False) -> Patterns:
 
 def stored_or_why(url: str, *, weighted: bool = False) -> str:
     """Empty if the store can answer alone; else what it lacks and the command that adds it."""
+    from lensbench.store.advice import how_to_add
+
     store = hold_store(url)
-    try:
-        store.require(_pattern_sites(store))
-    except MissingDataError as error:
-        return str(error)
+    absent = [site for site in _pattern_sites(store) if site not in store.sites]
+    if absent:
+        add = how_to_add(absent, store.model, store.text, store.settings, url)
+        what = f"This store has no attention patterns of {len(absent)} layers. They can be "
+        how = "captured, or the model can be run once on this sequence."
+        return f"{what}{how} Add with: {add}"
     if weighted:
         return ("Value vectors are not stored with the patterns; the model has to run once to "
                 "weight by their length.")  # fmt: skip

@@ -127,7 +127,7 @@ class Patterns:
         return mosaic(
             frame, row="layer", column="head", x="key", y="query", value=value, chosen=chosen,
             hovers=self._hovers(kind), title="All heads",
-            subtitle=f"first {n} of {len(self.words)} tokens; query downwards, key to the right",
+            subtitle=f"first {n} of {len(self.words)} tokens",
         )  # fmt: skip
 
     def _hovers(self, kind: str) -> dict[tuple[int, int], str]:
@@ -152,11 +152,13 @@ class Patterns:
         """Heat map of one score over layers and heads."""
         from lensbench.plots import heatmap
 
-        return heatmap(
+        figure = heatmap(
             self.scores(kind), x="head", y="layer", value="score", span=(0.0, 1.0),
             hover_columns=("even", "n"), title=f"{NAMES[kind]} score of every head",
             subtitle=f"{KINDS[kind]} · n = {self.n_queries(kind)} queries of one text",
         )  # fmt: skip
+        figure.update_xaxes(tickvals=list(range(self.n_heads)))
+        return figure
 
     def scores(self, only: str | None = None) -> pd.DataFrame:
         """One row per head and kind of score, with its number of queries and the even head's."""

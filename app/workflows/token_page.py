@@ -120,7 +120,7 @@ class Latents:
     site: str
     d_sae: int
     active: pd.DataFrame
-    """One row per active latent: latent, activation, share of the reconstruction's norm."""
+    """One row per active latent: latent, activation, norm of what it adds to the reconstruction."""
     unexplained: float
     """``|x - x_hat|^2 / |x - b_dec|^2`` at this token (FVU is the same over many tokens)."""
 
@@ -171,8 +171,8 @@ def encode_row(run: "SAERun", store: "ActivationStore", row: int, folder: Path) 
     left = x - sae.decode(acts)
     spread = (x - sae.b_dec).pow(2).sum().clamp_min(1e-12)
     frame = pd.DataFrame({"latent": order.numpy(), "activation": acts[0, order].numpy(),
-                          "length": lengths.numpy()})  # fmt: skip
-    frame.attrs["units"] = {"activation": "units of the site", "length": "|activation * decoder|"}
+                          "norm": lengths.numpy()})  # fmt: skip
+    frame.attrs["units"] = {"activation": "units of the site", "norm": "|activation * decoder row|"}
     unexplained = float(left.pow(2).sum() / spread)
     return Latents(str(folder), run.name, site, sae.d_sae, frame, unexplained)
 

@@ -147,9 +147,8 @@ def test_a_store_without_patterns_says_the_command_and_offers_one_run(
 ) -> None:
     root = make_root(tmp_path, profile="resid", run=False)
     page = page_of(monkeypatch, root, store="acts", row="3")
-    said = page.info[0].value.replace("\\", "")
-    assert "blocks.0.attn.pattern" in said
-    assert "Add with:" in said
+    assert "no attention patterns of 3 layers" in page.info[0].value
+    assert "blocks.0.attn.pattern" in page.code[0].value
     assert not page.get("plotly_chart")
     page.toggle(key="run").set_value(True).run()
     assert not page.exception

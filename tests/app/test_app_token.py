@@ -147,16 +147,16 @@ def test_verify_takes_a_latent_out_as_plain_hooks_do_beside_random_ones(
     page.button(key="verify-latent").click().run()
     assert not page.exception
     shown = metrics(page)
-    assert shown["Measured"] == f"{found.value:.4g} nats"
-    assert shown["Control"] == f"{found.control:.4g} nats"
+    assert shown["Measured (nats)"] == f"{found.value:.4g}"
+    assert shown["Control (nats)"] == f"{found.control:.4g}"
 
 
 def test_the_number_goes_when_something_else_is_asked(monkeypatch, tiny_root: Root) -> None:
     page = token_page(monkeypatch, tiny_root)
     page.button(key="verify-latent").click().run()
-    assert "Measured" in metrics(page)
+    assert "Measured (nats)" in metrics(page)
     page.number_input(key="row").set_value(ROW + 1).run()
-    assert "Measured" not in metrics(page)
+    assert "Measured (nats)" not in metrics(page)
 
 
 def test_a_latent_that_does_nothing_moves_nothing_and_a_silent_one_is_refused(
@@ -220,7 +220,7 @@ def test_exit_depth_is_the_first_layer_that_keeps_the_final_word_and_a_stopped_r
     assert len(depths) > 1, "the rows do not all have one depth"
     page = token_page(monkeypatch, tiny_root)
     page.button(key="verify-exit").click().run()
-    assert metrics(page)["Measured"] == "1 0 or 1"
+    assert metrics(page)["Measured (0 or 1)"] == "1"
 
 
 def test_routed_experts_are_the_models_and_silencing_one_is_checked(
@@ -252,7 +252,7 @@ def test_routed_experts_are_the_models_and_silencing_one_is_checked(
     page = token_page(monkeypatch, root)
     page.button(key="verify-expert").click().run()
     assert not page.exception
-    assert "Measured" in metrics(page)
+    assert "Measured (nats)" in metrics(page)
 
 
 def test_experts_that_were_not_captured_say_the_command(tmp_path: Path) -> None:
