@@ -4,6 +4,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
@@ -53,8 +54,8 @@ def latent_board(run: Path, name: str, latent: int) -> None:
         figure, frame = histogram_figure(found, latent)
         show_figure(figure, key="histogram", frame=frame, code=code,
                     alt=f"histogram of the non-zero activations of latent {latent}",
-                    caption=f"n = {int(frame['tokens'].sum()):,} of {found.n_tokens:,} stored "
-                    "tokens; zeros are left out.")  # fmt: skip
+                    caption=f"n = {int(np.asarray(frame['tokens']).sum()):,} of "
+                    f"{found.n_tokens:,} stored tokens; zeros are left out.")  # fmt: skip
     with right:
         _effects(found, latent, words, code)
 
@@ -67,7 +68,7 @@ def _own_text(run: Path, name: str, latent: int, store: Path, largest: float) ->
     with guarded():
         frame = tested(run, name, latent, store, str(text))
         show_strips([Passage(tuple(frame["token"]), tuple(frame["activation"]), None, largest)])
-        top = float(frame["activation"].max())
+        top = float(np.asarray(frame["activation"]).max())
         share = f", {100 * top / largest:.0f} % of its largest in the store" if largest else ""
         said = f"Largest activation here: {top:.4g}{share}." if top else "It does not fire here."
         st.caption(f"{said} The model was run once on {len(frame)} tokens.")

@@ -63,8 +63,9 @@ def front_frame(result: SAEEvaluation, metric: str) -> pd.DataFrame:
             "n": result.counts[:, result.metrics.index(metric)],
         }
     )
-    control = {"name": MEAN, "architecture": "control", "l0": 0.0,
-               metric: mean_control(result, metric), "n": int(frame["n"].max())}  # fmt: skip
+    n = int(np.asarray(frame["n"]).max())
+    control = {"name": MEAN, "architecture": "control", "l0": 0.0, "n": n,
+               metric: mean_control(result, metric)}  # fmt: skip
     frame = pd.concat([frame, pd.DataFrame([control])], ignore_index=True)
     frame.attrs["units"] = {"l0": "latents per token", metric: UNITS[metric], "n": "documents"}
     return frame
@@ -91,7 +92,7 @@ def front_figure(frame: pd.DataFrame, metric: str) -> "go.Figure":
         subtitle=f"bars: {interval_note(own)}",
     )  # fmt: skip
     level = float(np.asarray(frame.loc[frame["architecture"] == "control", metric])[0])
-    ends = [float(own["l0"].min()), float(own["l0"].max())]
+    ends = [float(np.asarray(own["l0"]).min()), float(np.asarray(own["l0"]).max())]
     spread = own[[metric, "low", "high"]].to_numpy(np.float64)
     low, high = float(np.nanmin(spread)), float(np.nanmax(spread))
     margin = 0.08 * (high - low or 1.0)
@@ -99,13 +100,9 @@ def front_figure(frame: pd.DataFrame, metric: str) -> "go.Figure":
     # control lies.
     drawn.update_yaxes(range=[low - margin, high + margin])
     if not low - margin <= level <= high + margin:
-        below = level < low
-        drawn.add_annotation(
-            text=f"control: {level:.3g}, {'below' if below else 'above'} this axis "
-            "(double-click to see it)",
-            x=0, y=0 if below else 1, xref="paper", yref="paper", showarrow=False,
-            xanchor="left", yanchor="bottom" if below else "top",
-        )  # fmt: skip
+        drawn.update_layout(
+            title_subtitle_text=f"{interval_note(own)}; control {level:.3g}, off this axis"
+        )
     drawn.add_scatter(
         x=ends, y=[level, level], mode="lines", name=MEAN, customdata=[level, level],
         hovertemplate=f"{MEAN}: %{{y:.4g}}<extra></extra>",
@@ -148,7 +145,8 @@ def label_figure(result: SAEEvaluation) -> "tuple[go.Figure, str, pd.DataFrame] 
     drawn = plots.bars(frame, x="dictionary", y="label_f1", color="scored", labels=LABELS,
                        title="Label F1 beside its controls", height=420)  # fmt: skip
     caption = (
-        f"Mean over n = {int(frame['n'].max())} labels; {result.split}. Every control runs the "
-        "same choice of latent and threshold, or the best rule that needs no activations."
+        f"Mean over n = {int(np.asarray(frame['n']).max())} labels; {result.split}. "
+        "Every control runs the same choice of latent and threshold, or the best rule that needs "
+        "no activations."
     )
     return drawn, caption, frame

@@ -26,7 +26,7 @@ def histogram_figure(board: "LatentDashboard", latent: int) -> "tuple[go.Figure,
         title=f"Activations of latent {latent}",
         subtitle=f"{int(frame['tokens'].sum()):,} of {board.n_tokens:,} tokens; log counts",
     )  # fmt: skip
-    figure.update_yaxes(title={"text": "stored tokens"})
+    figure.update_yaxes(title={"text": "stored tokens"}, dtick=1)
     return figure, frame
 
 

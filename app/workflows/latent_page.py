@@ -88,7 +88,7 @@ def latent_table(run: Path, name: str) -> pd.DataFrame:
         if result.labels:
             frame = frame.merge(_best_labels(result.labels_frame(), name), "left", on="latent")
     weights = ["encoder_bias", "decoder_norm"]
-    frame = frame[[*[c for c in frame.columns if c not in weights], *weights]]
+    frame = pd.DataFrame(frame[[*[c for c in frame.columns if c not in weights], *weights]])
     frame.attrs["units"] = {"density": "share of tokens", "f1": "F1", "control": "F1"}
     return frame
 

@@ -1,6 +1,7 @@
 """What lies in a folder, in tables, and what a newcomer to it may do next."""
 
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +85,9 @@ def store_frame(root: Path, names: list[str]) -> pd.DataFrame:
 
 def model_frame() -> pd.DataFrame:
     """Models that come with the package."""
-    import lensbench.data
-
     rows: list[dict[str, Any]] = []
     for name in bundled_models():
-        folder = Path(str(lensbench.data.__file__)).parent / "models" / name
+        folder = Path(str(files("lensbench.data"))) / "models" / name
         told = io.read_json(folder / "config.json")
         rows.append(
             {

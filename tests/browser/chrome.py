@@ -24,9 +24,13 @@ FLAGS = (
 IDLE = (
     "(() => { const app = document.querySelector('[data-testid=stApp]');"
     " return !!app && app.dataset.testScriptState === 'notRunning'"
-    " && !document.querySelector('[data-stale=true]'); })()"
+    " && !document.querySelector('[data-stale=true], [data-testid=stSkeleton]')"
+    " && [...document.querySelectorAll('[data-testid=stPlotlyChart]')]"
+    "    .every(chart => chart.querySelector('.main-svg'))"
+    " && [...document.querySelectorAll('[data-testid=stDataFrame]')]"
+    "    .every(table => table.querySelector('canvas')); })()"
 )
-"""The page's script has ended and nothing on it is about to be replaced."""
+"""The page's script has ended, figures and tables are drawn, nothing is about to be replaced."""
 
 
 def find() -> str | None:
