@@ -60,7 +60,7 @@ def evaluation_of(run: Path) -> "SAEEvaluation | None":
 
 
 def list_runs(root: Path) -> dict[str, Any]:
-    """Runs under ``root``, newest first; controls (``twin`` folders) are left out.
+    """Runs under ``root``, newest first, damaged ones last; controls (``twin``) are left out.
 
     Raises:
         MissingDataError: no such folder.
@@ -73,9 +73,18 @@ def list_runs(root: Path) -> dict[str, Any]:
         for path in root.glob("*/" * depth + STATUS_FILE)
         if TWIN not in path.relative_to(root).parts
     ]  # fmt: skip
-    rows = [_row(path) for path in found]
+    rows = [_row_or_damage(path) for path in found]
     rows.sort(key=lambda row: str(row["started"]), reverse=True)
     return {"root": str(root), "runs": rows}
+
+
+def _row_or_damage(run: Path) -> dict[str, Any]:
+    """One run that cannot be read does not hide the others."""
+    try:
+        return _row(run)
+    except DamagedDataError:
+        numbers = dict.fromkeys(("dictionaries", "step", "steps", "tokens"), 0)
+        return {"run": str(run), "state": "damaged", **numbers, "started": ""}
 
 
 def show_run(run: Path) -> dict[str, Any]:

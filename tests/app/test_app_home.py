@@ -35,3 +35,15 @@ def test_a_damaged_store_is_told_in_its_row(monkeypatch, small_root: Path, tmp_p
     page = open_page(monkeypatch, tmp_path)
     assert not page.exception
     assert "manifest.json" in page.dataframe[0].value["state"].iloc[0]
+
+
+def test_a_damaged_run_does_not_hide_the_others(monkeypatch, small_root: Path, tmp_path) -> None:
+    for name in ("whole", "torn"):
+        shutil.copytree(small_root / "runs" / "small", tmp_path / name)
+    (tmp_path / "torn" / "status.json").write_text("{")
+    page = open_page(monkeypatch, tmp_path)
+    assert not page.exception
+    assert not page.error
+    runs = page.dataframe[0].value
+    assert runs["run"].tolist() == ["whole", "torn"]
+    assert runs["state"].tolist() == ["finished", "damaged"]
