@@ -159,15 +159,15 @@ def follow(
 
 def python_of(ask: LensAsk, metric: str) -> str:
     """Code that draws the same figure in a notebook."""
-    lines = ["import lensbench", "from lensbench.probes.lenses import tokens as lens"]
+    lines = ["import lensbench", "from lensbench import probes"]
     show = f'.lens(model, k={ask.k}).plot("{metric}")'
     if ask.store:
         name, revision = model_name(hold_store(ask.store))
         lines += [f"store = lensbench.open_store({json.dumps(ask.store)})"]
-        states = f"lens.states_of_store(store, {ask.row}, max_tokens={ask.max_tokens})"
+        states = f"probes.states_of_store(store, {ask.row}, max_tokens={ask.max_tokens})"
     else:
         name, revision = ask.model, None
-        states = (f"lens.states_of_text(model, model.tokens({json.dumps(ask.text)}), "
+        states = (f"probes.states_of_text(model, model.tokens({json.dumps(ask.text)}), "
                   f"max_tokens={ask.max_tokens})")  # fmt: skip
     more = f", revision={revision!r}" if revision else ""
     return "\n".join([*lines, f"model = lensbench.load_model({name!r}{more})", states + show])

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 MODELS, STORES, RUNS = 2, 16, 32
 """How many of each stay open."""
+RUN_BYTES = 2 << 30
+"""Weights of dictionaries that stay in memory, over all runs."""
 RETRY = 30.0
 """Seconds before a model that could not be opened is tried again."""
 
@@ -40,8 +42,11 @@ class HeldModel:
 class Shelf(Generic[T]):
     """The most recently used values by key; each is made once, whoever asks first."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(
+        self, limit: int, weigh: Callable[[T], int] | None = None, budget: int = 0
+    ) -> None:
         self._limit, self._guard = limit, Lock()
+        self._weigh, self._budget = weigh, budget
         self._values: OrderedDict[Any, T] = OrderedDict()
         self._making: dict[Any, RLock] = {}
 
@@ -63,9 +68,16 @@ class Shelf(Generic[T]):
                     self._making.pop(key, None)
             with self._guard:
                 self._values[key] = made
-                while len(self._values) > self._limit:
+                while len(self._values) > 1 and self._full():
                     self._values.popitem(last=False)
             return made
+
+    def _full(self) -> bool:
+        """More than may be kept, by number or by weight?"""
+        if len(self._values) > self._limit:
+            return True
+        weigh = self._weigh
+        return weigh is not None and sum(map(weigh, self._values.values())) > self._budget
 
     def clear(self) -> None:
         """Forget everything."""
@@ -75,7 +87,7 @@ class Shelf(Generic[T]):
 
 _models: Shelf[HeldModel] = Shelf(MODELS)
 _stores: "Shelf[ActivationStore]" = Shelf(STORES)
-_runs: "Shelf[list[SAERun]]" = Shelf(RUNS)
+_runs: "Shelf[list[SAERun]]" = Shelf(RUNS, lambda runs: sum(map(_bytes, runs)), RUN_BYTES)
 _failed: dict[tuple[str, str | None], tuple[float, LensbenchError]] = {}
 
 
@@ -153,6 +165,10 @@ def hold_runs(folder: Path) -> "list[SAERun]":
             return []
 
     return _runs.get((str(folder), stamps), read)
+
+
+def _bytes(run: "SAERun") -> int:
+    return sum(array.nbytes for array in run.weights.values())
 
 
 def forget() -> None:

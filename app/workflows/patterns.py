@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 KINDS = {
-    "previous": "mean over queries i >= 1 of A[i, i-1]",
-    "duplicate": "mean over repeated tokens i of the sum of A[i, j] over earlier j with the same "
-    "token",
+    "previous_token": "mean over queries i >= 1 of A[i, i-1]",
+    "duplicate_token": "mean over repeated tokens i of the sum of A[i, j] over earlier j with the "
+    "same token",
     "induction": "mean over repeated tokens i of the sum of A[i, j+1] over earlier j with the same "
     "token, j+1 < i",
-    "first": "mean over queries i >= 1 of A[i, 0]",
+    "first_token": "mean over queries i >= 1 of A[i, 0]",
 }
 """Scores of a head on one text, A its pattern (rows: queries, summing to 1). Induction heads:
 Olsson et al. 2022, arXiv:2209.11895."""
 NAMES = {
     "induction": "Induction",
-    "previous": "Previous token",
-    "duplicate": "Duplicate token",
-    "first": "First token",
+    "previous_token": "Previous token",
+    "duplicate_token": "Duplicate token",
+    "first_token": "First token",
 }
 """The same, as a page names them."""
 
@@ -111,7 +111,7 @@ class Patterns:
                                 tickfont={"size": 9 if many else 12})  # fmt: skip
         return figure
 
-    def mosaic(self, *, chosen: tuple[int, int] | None = None, kind: str = "previous",
+    def mosaic(self, *, chosen: tuple[int, int] | None = None, kind: str = "previous_token",
                weighted: bool = False) -> "go.Figure":  # fmt: skip
         """Every head as a thumbnail of its first tokens; hover says its scores."""
         from lensbench.plots import mosaic
@@ -207,9 +207,9 @@ class Patterns:
         n = len(self.ids)
         stored = np.isfinite(self.weights).all((0, 1, 3))
         earlier = np.tril(np.ones((n, n), bool), -1)
-        if kind == "previous":
+        if kind == "previous_token":
             mask = np.eye(n, k=-1, dtype=bool)
-        elif kind == "first":
+        elif kind == "first_token":
             mask = np.zeros((n, n), bool)
             mask[1:, 0] = True
         else:

@@ -46,7 +46,7 @@ def planted(ids: list[int]) -> Any:
 def test_scores_find_planted_heads_and_an_even_head_scores_the_control() -> None:
     found = planted([9, 1, 2, 3, 4, 1, 2, 3, 4])
     table = found.scores().set_index(["kind", "head"])["score"]
-    for head, kind in enumerate(["previous", "duplicate", "induction", "first"]):
+    for head, kind in enumerate(["previous_token", "duplicate_token", "induction", "first_token"]):
         assert table[kind, head] == pytest.approx(1.0)
         assert found.best_head(kind) == f"0.{head}"
         even = found.scores(kind)["even"].iloc[0]
@@ -54,7 +54,7 @@ def test_scores_find_planted_heads_and_an_even_head_scores_the_control() -> None
         others = [table[kind, h] for h in range(4) if h != head]
         assert max(others) < 0.6, "no planted head has another's score"
     assert found.scores("induction")["n"].iloc[0] == 4
-    assert found.scores("previous")["n"].iloc[0] == 8
+    assert found.scores("previous_token")["n"].iloc[0] == 8
 
 
 def test_a_text_without_repeats_has_no_induction_score() -> None:
@@ -91,7 +91,7 @@ def test_a_typed_text_is_run_once_and_gives_the_same_patterns(tiny_root: Root) -
     stored = patterns_for(AttentionAsk(store=tiny_root.url, row=0))
     np.testing.assert_allclose(stored.weights[:, :, 1:], theirs[:, :, 1:], atol=1e-5)
     assert np.isnan(stored.weights[:, :, 0]).all()
-    assert stored.scores("previous")["n"].iloc[0] == len(stored.words) - 1
+    assert stored.scores("previous_token")["n"].iloc[0] == len(stored.words) - 1
 
 
 def test_value_weighting_is_its_formula_and_says_that_it_needs_a_run(
@@ -191,3 +191,15 @@ def test_a_head_that_is_not_there_is_refused(tiny_root: Root) -> None:
         found.head(1, 9)
     with pytest.raises(ConfigError, match="no value vectors"):
         found.head(1, 1, weighted=True)
+
+
+def test_scores_are_those_of_the_circuits_package(tiny_root: Root) -> None:
+    from lensbench import load_model, probes
+    from lensbench.app.workflows.attention import AttentionAsk, patterns_for
+
+    found = patterns_for(AttentionAsk(model=str(tiny_root.model), repeats=8))
+    theirs = probes.head_scores(load_model(tiny_root.model), found.ids[None]).to_frame()
+    for kind in ("previous_token", "duplicate_token", "induction"):
+        ours = found.scores(kind).set_index(["layer", "head"])["score"]
+        same = theirs.loc[theirs["kind"] == kind].set_index(["layer", "head"])["score"]
+        np.testing.assert_allclose(ours, same.loc[ours.index], atol=1e-5)
