@@ -51,6 +51,7 @@ def main() -> None:
         page.table([["page", "wall s, median (quartiles)"], *rows])
         worst = max(found, key=lambda title: Spread.of(found[title]).median)
         page.claim(f"slowest: {worst}, s", Spread.of(found[worst]).median, most)
+        page.text("")
     page.write()
 
 

@@ -23,7 +23,7 @@ FRONTS = {
             " is better."),
 }  # fmt: skip
 """Metrics that are drawn: which end is best, and what they mean."""
-MEAN = "control: the mean activation instead"
+MEAN = "control: the mean activation"
 
 
 def evaluated(run: Path) -> SAEEvaluation:
@@ -99,12 +99,10 @@ def front_figure(frame: pd.DataFrame, metric: str) -> "go.Figure":
     # Dictionaries are told apart by small differences: the axis fits them, and says where the
     # control lies.
     drawn.update_yaxes(range=[low - margin, high + margin])
-    if not low - margin <= level <= high + margin:
-        drawn.update_layout(
-            title_subtitle_text=f"{interval_note(own)}; control {level:.3g}, off this axis"
-        )
+    seen = low - margin <= level <= high + margin
+    told = f"{MEAN}, {level:.3g}{'' if seen else ' (off this axis)'}"
     drawn.add_scatter(
-        x=ends, y=[level, level], mode="lines", name=MEAN, customdata=[level, level],
+        x=ends, y=[level, level], mode="lines", name=told, customdata=[level, level],
         hovertemplate=f"{MEAN}: %{{y:.4g}}<extra></extra>",
         line={"color": "#8C8C8C", "dash": "dash", "width": 1.5},
     )  # fmt: skip
