@@ -124,10 +124,10 @@ def test_csv_and_python_give_what_is_drawn_in_a_range_of_no_single_figure(
     *lines, last = page.code[0].value.splitlines()
     exec("\n".join([*lines, f"figure = {last}"]), space)
     np.testing.assert_allclose(np.asarray(space["figure"].data[0].z), table, rtol=1e-4)
-    other = spec_of(lens_page(monkeypatch, tiny_root, store="acts", row="0"))["data"][0]
-    page = lens_page(monkeypatch, tiny_root, store="acts", row=ROW)
-    same = spec_of(page)["data"][0]
-    assert (other["zmin"], other["zmax"]) == (same["zmin"], same["zmax"])
+    other = lens_page(monkeypatch, tiny_root, store="acts", row="0")
+    other.radio(key="metric").set_value(metric).run()
+    also = spec_of(other)["data"][0]
+    assert (also["zmin"], also["zmax"]) == (heat["zmin"], heat["zmax"])
 
 
 @pytest.mark.usefixtures("no_run")
