@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from lensbench.probes.lenses.logit import LensTrajectory as LensTrajectory
     from lensbench.probes.lenses.logit import UnembedReadout as UnembedReadout
     from lensbench.probes.lenses.logit import logit_lens as logit_lens
+    from lensbench.probes.lenses.states import states_of_store as states_of_store
+    from lensbench.probes.lenses.states import states_of_text as states_of_text
     from lensbench.probes.lenses.tokens import TokenLens as TokenLens
-    from lensbench.probes.lenses.tokens import states_of_store as states_of_store
-    from lensbench.probes.lenses.tokens import states_of_text as states_of_text
 
 _HOME = {
     "CompositionScores": "circuits.composition",
@@ -49,8 +49,8 @@ _HOME = {
     "LensTrajectory": "lenses.logit",
     "UnembedReadout": "lenses.logit",
     "TokenLens": "lenses.tokens",
-    "states_of_store": "lenses.tokens",
-    "states_of_text": "lenses.tokens",
+    "states_of_store": "lenses.states",
+    "states_of_text": "lenses.states",
     "logit_lens": "lenses.logit",
 }
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll] - the table above

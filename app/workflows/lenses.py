@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from lensbench.models import Model
-    from lensbench.probes.lenses.tokens import LensStates, TokenLens
+    from lensbench.probes.lenses.states import LensStates
+    from lensbench.probes.lenses.tokens import TokenLens
 
 MAX_TEXT = 2_000
 """Characters of a typed text."""
@@ -197,7 +198,7 @@ def model_names(stores: list[str]) -> list[str]:
 
 
 def _states_for(ask: LensAsk) -> "LensStates":
-    from lensbench.probes.lenses.tokens import states_of_store, states_of_text
+    from lensbench.probes.lenses.states import states_of_store, states_of_text
 
     def read() -> "LensStates":
         if ask.store:

@@ -65,7 +65,7 @@ def check_lens(url: str, row: int) -> Check:
     """
     import torch
 
-    from lensbench.probes.lenses.tokens import lens_layers
+    from lensbench.probes.lenses.states import lens_layers
 
     place, began = _place(url, row), time.perf_counter()
     layers = lens_layers(place.store)

@@ -72,7 +72,7 @@ def lens_cell(url: str, row: int) -> Cell:
         MissingDataError: the store lacks the last block's output, or its model is not to be found.
         MismatchError: what now has the model's name has other weights.
     """
-    from lensbench.probes.lenses.tokens import lens_layers
+    from lensbench.probes.lenses.states import lens_layers
 
     layers = lens_layers(hold_store(url))
     ask = LensAsk(store=url, row=row, max_tokens=1)
@@ -96,7 +96,7 @@ def exit_cell(url: str, row: int) -> ExitDepth:
         MissingDataError, MismatchError: as :func:`lens_cell`.
     """
     from lensbench.app.workflows.sequences import model_of
-    from lensbench.probes.lenses.tokens import states_of_store
+    from lensbench.probes.lenses.states import states_of_store
     from lensbench.tokens import token_texts
 
     store = hold_store(url)

@@ -3,7 +3,7 @@
 For a page and for reading by eye; :func:`lensbench.probes.lenses.logit.logit_lens` averages over
 documents instead. Steps, numbered in the body:
 
-1. Take the residual stream after every block: rows of a store, or one run of the model.
+1. Take the residual stream after every block (:mod:`lensbench.probes.lenses.states`).
 2. Per layer l: z_l = readout(resid_post_l), p_l = softmax(z_l).
 3. Per token i: the k largest p_l, and the metrics, against the next token i + 1 and the last layer.
 
@@ -24,16 +24,13 @@ from lensbench.errors import ConfigError, UnknownNameError
 from lensbench.probes.lenses.logit import UnembedReadout, measure
 from lensbench.protocols import Readout
 from lensbench.results import Controls, Result
-from lensbench.sites import Site
-from lensbench.tokens import as_tokens, token_texts
+from lensbench.tokens import token_texts
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
     from lensbench.models import Model
-    from lensbench.store import ActivationStore
-    from lensbench.tokens import TokensLike
 
 FORMULAS = {
     "target_prob": "p_l(next token of the text)",
@@ -209,95 +206,3 @@ def token_lens(
         controls=Controls(note="one text; see LensTrajectory for states shuffled over tokens"),
         provenance=provenance.record(model=vars(model.card)),
     )
-
-
-@dataclass(frozen=True, eq=False)
-class LensStates:
-    """What a lens reads: residual streams of one text, and what its tokens are."""
-
-    states: Float[Tensor, "layers tokens d_model"]
-    layers: tuple[int, ...]
-    ids: Int[np.ndarray, " tokens"]
-    targets: Int[np.ndarray, " tokens"]
-    """-1 where nothing follows."""
-    positions: Int[np.ndarray, " tokens"]
-    left_out: int = 0
-
-    def lens(self, model: "Model", *, k: int = 5, source: str = "") -> TokenLens:
-        """The logit lens on them."""
-        return token_lens(
-            self.states, self.layers, model,
-            token_texts(model.tokenizer, self.ids.tolist()), self.targets.tolist(),
-            positions=self.positions.tolist(), k=k, source=source, left_out=self.left_out,
-        )  # fmt: skip
-
-
-def states_of_text(
-    model: "Model", tokens: "TokensLike", *, max_tokens: int | None = None
-) -> LensStates:
-    """Run the model once and keep the residual stream after every block.
-
-    Raises:
-        ConfigError: more than one text, or a model with an encoder.
-    """
-    batch = as_tokens(tokens)
-    sites = [Site("resid_post", layer) for layer in range(model.n_layers)]
-    if batch.n_rows != 1:
-        raise ConfigError(f"a token lens reads one text at a time, got {batch.n_rows}")
-    if sites[-1] not in model.sites():
-        raise ConfigError(f"{model.card.name} has an encoder and a decoder; the lens on a typed "
-                          "text reads models with one stack")  # fmt: skip
-    acts = model.run(batch, capture=sites, logits="none").acts  # 1
-    ids = batch.ids[0].cpu().numpy()
-    shown = len(ids) if max_tokens is None else min(max_tokens, len(ids))
-    return LensStates(
-        torch.stack([acts[s][0, :shown].float().cpu() for s in sites]),
-        tuple(range(model.n_layers)),
-        ids[:shown],
-        np.append(ids[1:], -1)[:shown],
-        np.arange(shown),
-        len(ids) - shown,
-    )
-
-
-def states_of_store(
-    store: "ActivationStore", row: int, *, max_tokens: int | None = None
-) -> LensStates:
-    """Residual streams of the stored sequence that holds ``row``; the model is not asked.
-
-    Of a longer sequence, the ``max_tokens`` around the row. Tokens that were not stored have no
-    column.
-
-    Raises:
-        MissingDataError: the store lacks the last block's ``resid_post``; says how to add it.
-        ConfigError: no such row.
-    """
-    layers = lens_layers(store)
-    found = store.sequence_of(row)
-    ids, rows = found.tokens.ids[0].numpy(), found.rows[0]
-    columns = np.flatnonzero(rows >= 0)
-    here = int(np.flatnonzero(rows[columns] == row)[0])
-    size = len(columns) if max_tokens is None else min(max_tokens, len(columns))
-    first = min(max(0, here - size // 2), len(columns) - size)
-    shown = columns[first : first + size]
-    states = [torch.from_numpy(store.rows(Site("resid_post", n), rows[shown])) for n in layers]
-    return LensStates(
-        torch.stack(states), layers, ids[shown], np.append(ids[1:], -1)[shown], shown,
-        len(columns) - size,
-    )  # fmt: skip
-
-
-def lens_layers(store: "ActivationStore") -> tuple[int, ...]:
-    """Layers a lens can read from ``store``, ending with the model's last.
-
-    Raises:
-        MissingDataError: the last one is missing; says how to add it.
-    """
-    last = store.model.get("n_layers")
-    if last is not None:
-        store.require(str(Site("resid_post", int(last) - 1)))
-    sites = [Site.parse(name) for name in store.sites]
-    return tuple(
-        sorted(s.layer for s in sites if s.name == "resid_post" and s.layer is not None
-               and not s.stack)
-    )  # fmt: skip
