@@ -108,9 +108,9 @@ def main() -> None:
     page.text(
         f"GPT-2-small shape, random weights, 1 x {LENGTH} tokens, pattern of layer {LAYER} "
         "captured. Peak resident memory over what was resident before the measured call, MiB; "
-        f"every case in a process of its own, {REPEATS} times; median (quartiles). The captured pattern "
-        "is 192 MiB of it. The bridge always makes all logits (393 MiB) and runs every layer on "
-        "eager attention; `stopped` ends a run after the layer."
+        f"every case in a process of its own, {REPEATS} times; median (quartiles). The pattern "
+        "itself is 192 MiB of it. The bridge always makes all logits (393 MiB), every layer runs "
+        "on eager attention; `stopped` ends a run after the layer."
     )
     extra = {name: measure(name) for name in CASES}
     head = ["case", "extra MiB", "x bridge", "x bridge, stopped"]

@@ -66,7 +66,7 @@ class LensLayout(Layout):
         self.architecture = Architecture(
             stacks={"": Family(blocks="blocks", final_norm="ln_final")}
         )
-        self.shape = _shape(root.cfg)
+        self.shape = self._read_by = _shape(root.cfg)
         self.shapes, self.family = {"": self.shape}, self.architecture.stacks[""]
         self._padding = PaddingTokens.of(tokenizer)
         self.points: dict[Site, Point] = {}

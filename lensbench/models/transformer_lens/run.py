@@ -38,6 +38,10 @@ class LensTrunk(Trunk):
         self._n_layers, self._n_ctx = layout.shape.n_layers, layout.shape.n_ctx
         own = root.original_model if layout.is_bridge else root
         self._takes = frozenset(inspect.signature(own.forward).parameters)
+        self._takes_positions = "position_ids" in self._takes
+        told = own.config if layout.is_bridge else root.cfg
+        windows = ("sliding_window", "use_local_attn", "attention_layers")
+        self._counts_columns = any(getattr(told, name, None) for name in windows)
 
     def _feed(self, request: Request) -> _Fed:
         if request.past is not None:
@@ -45,7 +49,7 @@ class LensTrunk(Trunk):
                 "the TransformerLens back end keeps no cache; pass the whole text, or use the "
                 "native back end"
             )
-        if request.positions is not None and "position_ids" not in self._takes:
+        if request.positions is not None and not self._takes_positions:
             raise ConfigError("this TransformerLens model takes no positions; it counts its own")
         return super()._feed(request)
 
@@ -62,7 +66,7 @@ class LensTrunk(Trunk):
         if not self.layout.is_bridge:
             # Without a mask, a HookedTransformer guesses one from the tokenizer's pad token.
             options["attention_mask"] = fed.real.long()
-        if "position_ids" in self._takes:
+        if self._takes_positions:
             options["position_ids"] = fed.positions
         if "use_cache" in self._takes:
             options["use_cache"] = False
