@@ -98,6 +98,7 @@ DECODERS: dict[str, dict[str, Any]] = {
     "glm4": {**_GROUPED, "head_dim": 12},
 }
 WITHOUT_INTERFACE: dict[str, dict[str, Any]] = {
+    "codegen": {**_NARROW, "rotary_dim": 4},
     "gptj": {**_NARROW, "rotary_dim": 4},
     "bloom": {"vocab_size": D_VOCAB, "hidden_size": 32, "n_layer": 3, "n_head": 4},
     "falcon": {**_BASE, "num_kv_heads": 4, "new_decoder_architecture": False, "bias": True},
@@ -135,6 +136,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
 SEQ2SEQ: dict[str, dict[str, Any]] = {
     "t5": {**_T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
     "t5_plain": {**_T5, "feed_forward_proj": "relu"},
+    "mt5": {**_T5, "feed_forward_proj": "gated-gelu"},
     "bart": {**_SEQ2SEQ},
     "mbart": {**_SEQ2SEQ},
     "marian": {**_SEQ2SEQ},

@@ -84,10 +84,18 @@ def make_layout(
         )
     special: list[int] = getattr(tokenizer, "all_special_ids", [])
     exclude = special if exclude_special is True else exclude_special or ()
+    encoder = model.kind != "decoder"
+    if encoder and name == "pack":
+        raise ConfigError(
+            f"layout 'pack' joins documents, and {model.card.name!r} reads a whole row at once "
+            f"({model.kind}), so they would see each other; use layout='pad'"
+        )
+    framed = bos and encoder and not text.given_as_ids
     return Layout(
-        name=text.layout if name is None else name,
+        name="pad" if encoder else text.layout if name is None else name,
         context=context,
-        bos=bos and getattr(tokenizer, "bos_token_id", None) is not None,
+        bos=bos and not framed and getattr(tokenizer, "bos_token_id", None) is not None,
+        framed=framed,
         exclude=tuple(sorted({int(i) for i in exclude})),
         positions=positions,
         batch_size=batch_size,

@@ -70,6 +70,8 @@ class Layout:
     positions: Positions
     batch_size: int
     max_tokens: int | None
+    framed: bool = False
+    """Each document between the special tokens of its tokenizer, as encoders read it."""
     counts: Counts = field(default_factory=Counts)
 
     def __post_init__(self) -> None:
@@ -99,7 +101,7 @@ class Layout:
         return {
             "layout": self.name,
             "context": self.context,
-            "bos": "as given" if given_as_ids else self.bos,
+            "bos": "as given" if given_as_ids else "special tokens" if self.framed else self.bos,
             "excluded_ids": list(self.exclude),
             "positions": where,
             "batch_size": self.batch_size,
@@ -109,7 +111,7 @@ class Layout:
     def sequences(self, text: Text, tokenizer: Any) -> Iterator[Row]:
         """Sequences of the text, until it ends or ``max_tokens`` tokens have been fed."""
         bos = None if text.given_as_ids or not self.bos else tokenizer.bos_token_id
-        documents = _encoded(text, tokenizer, self.counts)
+        documents = _encoded(text, tokenizer, self.counts, framed=self.framed)
         if text.keep and self.name == "pack":
             raise ConfigError("chats are not joined: their roles need layout='pad'")
         lay = self._packed if self.name == "pack" else self._padded
@@ -218,11 +220,13 @@ def join(batches: Sequence[Batch], documents: int) -> ShardTokens:
     return ShardTokens(ids, real, kept, docs, documents)
 
 
-def _encoded(text: Text, tokenizer: Any, counts: Counts) -> Iterator[tuple[int, np.ndarray]]:
+def _encoded(
+    text: Text, tokenizer: Any, counts: Counts, *, framed: bool
+) -> Iterator[tuple[int, np.ndarray]]:
     """Numbered documents as ids; the empty ones are counted and left out."""
     padding = PaddingTokens.of(tokenizer)
     for first, chunk in _chunks(text.documents()):
-        encoded = chunk if text.given_as_ids else _encode(chunk, tokenizer, first)
+        encoded = chunk if text.given_as_ids else _encode(chunk, tokenizer, first, framed)
         for number, ids in enumerate(encoded, first):
             array = np.asarray(ids, dtype=np.int64)
             if text.given_as_ids and not text.masked:
@@ -233,7 +237,7 @@ def _encoded(text: Text, tokenizer: Any, counts: Counts) -> Iterator[tuple[int, 
                 counts.empty_documents += 1
 
 
-def _encode(chunk: list[Document], tokenizer: Any, first: int) -> list[Any]:
+def _encode(chunk: list[Document], tokenizer: Any, first: int, framed: bool) -> list[Any]:
     for number, document in enumerate(chunk, first):
         refuse_surrogates(str(document), f"document {number}")
     filled = [i for i, document in enumerate(chunk) if str(document).strip()]
@@ -241,7 +245,7 @@ def _encode(chunk: list[Document], tokenizer: Any, first: int) -> list[Any]:
     if filled:
         texts = [chunk[i] for i in filled]
         # verbose: it warns of documents longer than the context, which we cut ourselves
-        given = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        given = tokenizer(texts, add_special_tokens=framed, verbose=False)["input_ids"]
         for i, ids in zip(filled, given, strict=True):
             out[i] = ids
     return out

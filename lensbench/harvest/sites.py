@@ -37,7 +37,7 @@ def resolve(
     chosen = {s for s in have if s.name in PROFILES[profile or "sae"]}
     named = [sites] if isinstance(sites, (str, Site)) else list(sites or ())
     for text in named:
-        chosen |= _matching(text, have)
+        chosen |= _matching(text, have, model)
     if not chosen:
         raise ConfigError(
             "no sites named; pass sites=['blocks.3.resid_post', ...] or profile='resid' or 'full'"
@@ -51,20 +51,19 @@ def _read_from_one_text(model: Model) -> tuple[Site, ...]:
     return tuple(s for s in have if s.stack == "encoder") or have
 
 
-def _matching(text: str | Site, have: tuple[Site, ...]) -> set[Site]:
+def _matching(text: str | Site, have: tuple[Site, ...], model: Model) -> set[Site]:
     if isinstance(text, str) and "*" in text:
         found = {s for s in have if fnmatchcase(str(s), text)}
     else:
         found = {Site.parse(text)} & set(have)
     if found:
         return found
-    hint = ""
-    if have[0].stack == "encoder" and not str(text).startswith("encoder."):
-        hint = (
-            "capture feeds one text, which decides the encoder; for the decoder's sites call "
-            "model.run(Tokens(ids, mask, decoder_ids), capture=...)."
+    if "*" not in str(text) and Site.parse(text) in model.sites():
+        raise ConfigError(
+            f"a store holds what one text decides, which of {model.card.name!r} is the encoder; "
+            f"for {text} call model.run(Tokens(ids, mask, decoder_ids), capture=...)"
         )
-    raise UnknownSiteError(str(text), known=by_layer(have), hint=hint)
+    raise UnknownSiteError(str(text), known=by_layer(have))
 
 
 def row_entry(model: Model, site: Site, context: int) -> SiteEntry:

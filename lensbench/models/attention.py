@@ -85,7 +85,7 @@ def _open_attention(
     if groups > 1:
         key, value = (t.repeat_interleave(groups, dim=1) for t in (key, value))
     dtype = query.dtype
-    if exact:
+    if exact and dtype.itemsize < torch.float32.itemsize:
         query, key, value = query.float(), key.float(), value.float()
     scores = query @ key.mT * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     if position_bias is not None:
@@ -96,7 +96,9 @@ def _open_attention(
     if mask is not None:
         scores = scores + mask
     scores = show("scores", scores, heads_first=True)
-    pattern = _softmax(scores, s_aux).to(value.dtype)
+    # In float32, as in transformers' eager attention; sdpa keeps float64 where it is given it.
+    double = exact and scores.dtype == torch.float64
+    pattern = _softmax(scores, s_aux, torch.float64 if double else torch.float32).to(value.dtype)
     pattern = F.dropout(pattern, p=dropout, training=module.training)
     pattern = show("pattern", pattern, heads_first=True)
     z = (pattern @ value).to(dtype).transpose(1, 2).contiguous()
@@ -105,12 +107,12 @@ def _open_attention(
     return z, pattern
 
 
-def _softmax(scores: Tensor, sinks: Tensor | None) -> Tensor:
-    """Softmax over the keys, in fp32; with sinks over the keys and one sink per head."""
+def _softmax(scores: Tensor, sinks: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Softmax over the keys; with sinks over the keys and one sink per head."""
     if sinks is None:
-        return scores.softmax(-1, dtype=torch.float32)
+        return scores.softmax(-1, dtype=dtype)
     extra = sinks.reshape(1, -1, 1, 1).expand(*scores.shape[:3], 1).to(scores.dtype)
-    return torch.cat((scores, extra), dim=-1).softmax(-1, dtype=torch.float32)[..., :-1]
+    return torch.cat((scores, extra), dim=-1).softmax(-1, dtype=dtype)[..., :-1]
 
 
 def _additive(module: nn.Module, mask: Tensor | None, scores: Tensor) -> Tensor | None:

@@ -230,7 +230,11 @@ class Model(ABC):
 
     @abstractmethod
     def tokens(self, text: str | Sequence[str], *, bos: bool = True) -> Tokens:
-        """Token ids of text; ``bos`` prepends the BOS token where the tokenizer has one."""
+        """Token ids of text; ``bos`` prepends the BOS token where the tokenizer has one.
+
+        Encoders and encoder-decoders get all special tokens of their tokenizer instead
+        (``[CLS] ... [SEP]``, ``... </s>``), as they were trained.
+        """
 
     def with_saes(self, saes: Any, *, error: str = "keep") -> "Model":
         """This model with dictionaries spliced in: their latents are sites like any other.

@@ -202,6 +202,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "bart": _seq2seq(post_norm=True, right_padded=True),
     "bert": _one(_BERT, auto="MaskedLM", head=("cls",)),
     "bloom": _one(_BLOOM, interface=False),
+    "codegen": _one(_GPTJ, interface=False),
     "deepseek_v3": _one(replace(_MOE, moe=Experts(shared="mlp.shared_experts"))),
     "falcon": _one(_FALCON, interface=False),
     "gemma": _one(_LLAMA),
@@ -221,6 +222,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "mistral": _one(_LLAMA),
     "mixtral": _one(_MOE),
     "modernbert": _one(_MODERNBERT, auto="MaskedLM", head=("head", "decoder")),
+    "mt5": Architecture(stacks=_T5, auto="Seq2SeqLM"),
     "olmo2": _one(_OLMO2),
     "olmoe": _one(_MOE),
     "opt": _one(_OPT),
@@ -250,7 +252,7 @@ def adjust(kind: str, found: Architecture, config: Any) -> Architecture:
         return replace(found, stacks={"": replace(family, parallel=False)})
     if kind == "falcon":
         return _falcon(found, family, config)
-    if kind == "t5" and not config.is_gated_act:
+    if kind in ("t5", "mt5") and not config.is_gated_act:
         plain = {
             side: replace(f, gate=None, up=f.up.replace("wi_1", "wi"))
             for side, f in found.stacks.items()
@@ -279,6 +281,11 @@ def _refusal(kind: str, config: Any) -> str:
         return (
             "BLOOM with apply_residual_connection_post_layernorm adds to the normed state; its "
             "sites would mean something else, so it is refused."
+        )
+    if kind == "bloom" and config.pretraining_tp > 1 and config.slow_but_exact:
+        return (
+            "BLOOM with slow_but_exact=True multiplies slices of its weights outside its modules, "
+            "where no site is; set slow_but_exact=False."
         )
     if getattr(config, "chunk_size_feed_forward", 0):
         return (

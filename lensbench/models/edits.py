@@ -96,8 +96,11 @@ def _apply(edit: Edit, x: Tensor) -> Tensor:
         ConfigError: a value of another shape, or no tensor at all.
     """
     try:
-        new: Any = edit.op.apply(x)
+        whole = not x.is_floating_point()
+        new: Any = edit.op.apply(x.double() if whole else x)
         if isinstance(new, Tensor):
+            if whole and bool((new != new.round()).any()):
+                raise ConfigError(f"{edit.op!r} at {edit.site} gives numbers that are not whole")
             return new.expand_as(x).to(x.dtype)
         what = f"gave a {type(new).__name__}"
     except RuntimeError as error:  # what torch says of shapes that do not broadcast

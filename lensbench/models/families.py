@@ -178,12 +178,18 @@ def shape_of(config: Any, stack: str = "") -> Shape:
         d_head=d_head if n_heads else 0,
         d_head_v=int(getattr(config, "v_head_dim", None) or d_head) if n_heads else 0,
         d_mlp=d_mlp or 4 * d_model,
-        d_vocab=int(config.vocab_size),
+        d_vocab=_vocabulary(config, side),
         n_ctx=_n_ctx(config),
         n_experts=n_experts,
         top_k=int(getattr(config, "num_experts_per_tok", 0) or 0) if n_experts else 0,
         d_ssm_params=_ssm_params(config),
     )
+
+
+def _vocabulary(config: Any, side: str) -> int:
+    """Marian may give its decoder a vocabulary of its own."""
+    own = getattr(config, "decoder_vocab_size", None) if side == "decoder" else None
+    return int(own or config.vocab_size)
 
 
 def _n_layers(config: Any, stack: str) -> int:

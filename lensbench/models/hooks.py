@@ -101,7 +101,7 @@ def norm(owner: object, key: Key, module: nn.Module) -> Hook:
 
 def denominator(module: nn.Module, x: Tensor) -> Tensor:
     """sqrt(var + eps) of a LayerNorm, sqrt(mean(x^2) + eps) of an RMSNorm; ``[..., 1]``, fp32."""
-    x = x.float()
+    x = x if x.dtype == torch.float64 else x.float()
     eps = float(getattr(module, "variance_epsilon", None) or getattr(module, "eps", 0.0))
     if isinstance(module, nn.LayerNorm):
         return (x.var(-1, keepdim=True, unbiased=False) + eps).sqrt()

@@ -206,8 +206,10 @@ class NativeModel(Model):
         for number, one in enumerate(texts):
             refuse_surrogates(one, f"text {number}")
         first = self.tokenizer.bos_token_id
-        start = [first] if bos and first is not None else []
-        rows = [start + self.tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts]
+        # An encoder was trained on whole texts between special tokens: [CLS] ... [SEP], ... </s>.
+        framed = bos and self.kind != "decoder"
+        start = [first] if bos and first is not None and not framed else []
+        rows = [start + self.tokenizer(t, add_special_tokens=framed)["input_ids"] for t in texts]
         return as_tokens(rows, pad_id=self.tokenizer.pad_token_id if len(rows) > 1 else None)
 
     def trace(self, tokens: TokensLike, *, grad: bool = False) -> Any:

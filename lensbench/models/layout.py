@@ -24,6 +24,7 @@ class Layout:
         self.architecture: Architecture = architecture_of(self.config)
         self.shapes = {s: shape_of(self.config, s) for s in self.architecture.stacks}
         self.shape = self.shapes[self.architecture.main]
+        self._read_by = next(iter(self.shapes.values()))  # the stack that the text goes into
         self.family = self.architecture.stacks[self.architecture.main]
         self.embedding: nn.Embedding = module.get_input_embeddings()
         self.kind = str(self.config.model_type)
@@ -92,23 +93,17 @@ class Layout:
             self._padding.refuse_bare(batch.ids)
         elif self.architecture.right_padded:
             batch = self._on_the_right(batch, ours=not isinstance(tokens, Tokens))
-        if self.architecture.recurrent and batch.n_rows == 1 and not bool(batch.real.all()):
-            raise ConfigError(
-                f"a single padded row: {self.kind} heeds a mask only in a batch of several rows; "
-                "pass the row without its padding"
-            )
         batch = self._with_decoder(batch).to(device)
-        for ids in (batch.ids, batch.decoder_ids):
-            self._check_ids(ids)
+        self._check_ids(batch.ids, self._read_by.d_vocab)
+        if batch.decoder_ids is not None:
+            self._check_ids(batch.decoder_ids, self.shape.d_vocab)
         return batch
 
-    def _check_ids(self, ids: Tensor | None) -> None:
-        if ids is None:
-            return
+    def _check_ids(self, ids: Tensor, d_vocab: int) -> None:
         low, high = (int(t) for t in ids.aminmax())
-        if low < 0 or high >= self.shape.d_vocab:
+        if low < 0 or high >= d_vocab:
             wrong = low if low < 0 else high
-            raise ConfigError(f"token id {wrong} is outside the vocabulary of {self.shape.d_vocab}")
+            raise ConfigError(f"token id {wrong} is outside the vocabulary of {d_vocab}")
         if self.shape.n_ctx and ids.shape[1] > self.shape.n_ctx:
             raise ConfigError(
                 f"{ids.shape[1]} tokens are more than the context of {self.shape.n_ctx}"

@@ -151,6 +151,8 @@ class Session:
             return pass_on(hidden)
         if main and layer == scope.start and scope.injected is not None:
             hidden = scope.injected
+        if self.grad and layer == 0 and not hidden.requires_grad:
+            hidden = hidden.detach().requires_grad_()  # frozen weights: gradients need a leaf
         if ("resid_pre", layer, stack) in self.keys:
             hidden = self.tap(("resid_pre", layer, stack), hidden)
         if main and layer in self.skips:

@@ -31,13 +31,12 @@ def heads(examiner: "Examiner") -> None:
             continue
         for head in sorted({0, shape.n_heads - 1}):
             ours = examiner.run(examiner.tokens, edit(site, Zero(), heads=[head]))
-            gap = (ours - _without_head(examiner, site, head)).abs().max()
-            worst, seen = max(worst, float(gap) / examiner.scale), seen + 1
+            gap = examiner.gap(ours, _without_head(examiner, site, head))
+            worst, seen = max(worst, gap), seen + 1
     if not seen:
         return
     note = f"{seen} heads zeroed in z against before the output projection"
-    unit = "max |diff| / std of logits"
-    examiner.add("heads", worst <= examiner.limit, worst, examiner.limit, unit, note)
+    examiner.add_gap("heads", worst, note)
 
 
 def _without_head(examiner: "Examiner", site: Site, head: int) -> Tensor:

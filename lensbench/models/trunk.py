@@ -16,6 +16,7 @@ from torch import Tensor
 from lensbench.errors import ConfigError
 from lensbench.models.base import Acts, Forward, Past
 from lensbench.models.edits import Columns, apply_edits
+from lensbench.models.families import Architecture
 from lensbench.models.past import Kept, close_past, open_past
 from lensbench.models.session import ACTIVE, Grid, Scope, Session, StopForward
 from lensbench.models.taps import Taps
@@ -81,6 +82,7 @@ class Trunk:
         self._base: Any = module.base_model
         takes = inspect.signature(self._base.forward).parameters
         self._takes_positions = "position_ids" in takes
+        self._counts_columns = _counts_columns(self.architecture, module.config)
         self.unembed = Unembedding(module, self.architecture)
 
     def forward(self, request: Request) -> tuple[Forward, Tensor | None]:
@@ -119,12 +121,32 @@ class Trunk:
             kept, real, seen = open_past(
                 request.past, real, self._running(request), self.architecture, self._module.config
             )
+        self._refuse_gaps(batch.real if self.architecture.two_stacks else real)
         whole = (kept is None and batch.mask is None) or bool(real.all())
         if request.positions is not None:
-            positions = torch.cat((_counted(real)[:, :seen], request.positions), dim=1)
+            counted = _counted(real)
+            positions = torch.cat((counted[:, :seen], request.positions), dim=1)
+            alibi = bool(getattr(self._module.config, "alibi", False))
+            if (alibi or not self._takes_positions) and not torch.equal(positions, counted):
+                kind = self._module.config.model_type
+                raise ConfigError(
+                    f"positions were given, but a {kind} model takes none: it counts tokens itself"
+                )
             return _Fed(ids, real, positions, seen, kept, whole=False)
         positions = _columns(real) if whole else _counted(real)
         return _Fed(ids, real, positions, seen, kept, whole)
+
+    def _refuse_gaps(self, real: Tensor) -> None:
+        """Refuse padding between real tokens where it would use up a window or decay a state."""
+        if not self._counts_columns or bool(real.all()):
+            return
+        starts = real[:, 0].int() + (real[:, 1:] & ~real[:, :-1]).sum(1)
+        if int(starts.max()) > 1:
+            raise ConfigError(
+                f"padding stands between real tokens of row {int(starts.argmax())}; this "
+                "architecture counts columns (positions, a window or a state), so the padding "
+                "would change its numbers. Pad at one end, on the left before going on from a past"
+            )
 
     def _check_room(self, n_tokens: int) -> None:
         if self._n_ctx and n_tokens > self._n_ctx:
@@ -226,6 +248,20 @@ class Trunk:
         if mode == "none":
             return None
         return _last_real(logits, real) if mode == "last" else logits
+
+
+def _counts_columns(architecture: Architecture, config: Any) -> bool:
+    """Does padding between tokens move anything: a state, relative or own positions, a window?"""
+    relative = any(family.shared_bias for family in architecture.stacks.values())
+    if architecture.recurrent or architecture.right_padded or relative:
+        return True
+    kinds = [
+        *(getattr(config, "layer_types", None) or ()),
+        *getattr(config, "attention_layers", ()),
+    ]
+    if kinds:
+        return any(kind in ("sliding_attention", "chunked_attention", "local") for kind in kinds)
+    return bool(getattr(config, "sliding_window", None))
 
 
 def _columns(real: Tensor) -> Tensor:

@@ -66,8 +66,8 @@ def test_the_sums_between_the_branches_add_up(model: Any) -> None:
     names = ["resid_pre", "attn_out", "resid_mid", "xattn_out", "resid_xmid", "mlp_out"]
     acts = model.run(BOTH, capture=[at + n for n in [*names, "resid_post"]]).acts
     pre, attn, mid, cross, xmid, mlp, post = (acts[at + n] for n in [*names, "resid_post"])
-    block = model.module.get_submodule("decoder" if model.layout.kind == "t5" else "model.decoder")
-    block = (block.block if model.layout.kind == "t5" else block.layers)[1]
+    block = model.module.get_submodule("decoder" if "t5" in model.layout.kind else "model.decoder")
+    block = (block.block if "t5" in model.layout.kind else block.layers)[1]
     after = [lambda x: x] * 3
     if model.layout.architecture.stacks["decoder"].final_norm is None:
         after = [block.self_attn_layer_norm, block.encoder_attn_layer_norm, block.final_layer_norm]
@@ -142,7 +142,7 @@ def test_the_decoder_may_read_an_earlier_encoder_layer(model: Any) -> None:
     early = model.run(IDS, capture=["encoder.blocks.0.resid_post"], logits="none").acts
     plan = edit("encoder.blocks.1.resid_post", Replace(early["encoder.blocks.0.resid_post"]))
     shorter = copy.deepcopy(model.module)
-    t5 = model.layout.kind == "t5"
+    t5 = "t5" in model.layout.kind
     blocks = shorter.encoder.block if t5 else shorter.model.encoder.layers
     del blocks[1]
     with torch.no_grad():

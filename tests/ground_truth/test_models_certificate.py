@@ -133,7 +133,7 @@ def test_sinks_and_position_biases_that_are_left_out_are_caught(monkeypatch, kin
 
     model = sound(kind)
     if kind == "gpt_oss":
-        monkeypatch.setattr(attention, "_softmax", lambda scores, _: scores.softmax(-1))
+        monkeypatch.setattr(attention, "_softmax", lambda scores, *_: scores.softmax(-1))
     else:
         opened = attention._open_attention
 
@@ -190,9 +190,7 @@ def test_a_state_that_is_not_carried_on_is_caught(monkeypatch) -> None:
     from transformers.cache_utils import LinearAttentionLayer
 
     model = sound("mamba")
-    monkeypatch.setattr(
-        LinearAttentionLayer, "update_recurrent_state", lambda *given: given[1]
-    )
+    monkeypatch.setattr(LinearAttentionLayer, "update_recurrent_state", lambda *given: given[1])
     assert failed_checks(model) == {"cache"}
 
 

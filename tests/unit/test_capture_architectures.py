@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import lensbench
-from lensbench.errors import UnknownSiteError
+from lensbench.errors import ConfigError
 from tests.helpers import random_ids, tiny
 
 IDS = random_ids(5, 9, seed=1)
@@ -49,7 +49,7 @@ def test_profiles_of_an_encoder_decoder_are_of_its_encoder(kind, tmp_path) -> No
     _, store = stored(kind, tmp_path, profile="resid")
     assert [s for s in store.sites if s.startswith("encoder.")] == list(store.sites)
     model = lensbench.load_model(tiny(kind), certify=False)
-    with pytest.raises(UnknownSiteError, match="which decides the encoder"):
+    with pytest.raises(ConfigError, match="what one text decides"):
         lensbench.capture(model, IDS, ["decoder.blocks.0.resid_post"], out=tmp_path / "no")
 
 
