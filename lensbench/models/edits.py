@@ -5,7 +5,6 @@ patterns, where positions select queries.
 """
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -20,11 +19,14 @@ class Columns:
 
     def __init__(self, positions: Tensor, real: Tensor, *, lenient: bool) -> None:
         self.positions, self.real, self.lenient = positions, real, lenient
+        self._in_order: bool | None = None
 
-    @cached_property
+    @property
     def _plain(self) -> bool:
-        """Position p is column p in every row."""
-        return bool(self.real.all()) and bool((self.positions[:, 0] == 0).all())
+        """Position p is column p in every row; looked up once, where somebody asks."""
+        if self._in_order is None:
+            self._in_order = bool(self.real.all()) and bool((self.positions[:, 0] == 0).all())
+        return self._in_order
 
     def find(self, rows: Tensor, wanted: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         """Column indices ``[rows, wanted]``, and which of them exist (None: all do).
