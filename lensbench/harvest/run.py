@@ -16,7 +16,7 @@ from os import PathLike, fspath
 from typing import Any
 
 from lensbench import provenance
-from lensbench.errors import ConfigError, StoppedError
+from lensbench.errors import ConfigError, MismatchError, StoppedError
 from lensbench.harvest import ranks
 from lensbench.harvest import sites as site_rules
 from lensbench.harvest.describe import check_dtype, make_layout, model_entry, tokenizer_entry
@@ -139,10 +139,22 @@ def _already_there(folder: Folder, header: Manifest, entries: Mapping[str, SiteE
         return False
     known = read_manifest(folder)
     compare(known, header, folder.url)
+    _same_dictionaries(known, entries, folder.url)
     if ranks.place()[0] == 0:
         refuse_altered(folder, known, entries)
     whole = all(present(folder, shard) == shard for shard in known.shards)
     return known.complete and whole and set(entries) <= set(known.covered())
+
+
+def _same_dictionaries(known: Manifest, entries: Mapping[str, SiteEntry], url: str) -> None:
+    """Refuse latents of one dictionary where those of another lie."""
+    for name, entry in entries.items():
+        stored = known.sites.get(name)
+        if stored is not None and stored.source != entry.source:
+            raise MismatchError(
+                f"the store in {url} holds {name} of dictionary {stored.source}, now it is "
+                f"{entry.source}; choose another folder, or remove that store"
+            )
 
 
 def _capture(
@@ -171,6 +183,11 @@ def _capture(
     finally:
         writer.stop()
     ranks.together()
+    if not any(shard.rows for shard in read_manifest(folder).shards):
+        raise ConfigError(
+            "no token was kept: positions, roles and excluded tokens leave no row of any document. "
+            f"Remove {folder.url} and choose others"
+        )
     if rank == 0:
         finish(folder, n_jobs, asdict(layout.counts))
         _write_provenance(folder, model, time.monotonic() - started, world)

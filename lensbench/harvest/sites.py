@@ -1,6 +1,7 @@
 """Which sites to capture, the shape of their rows, and which of them share their bytes."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Literal, TypeAlias
 
@@ -67,11 +68,16 @@ def _matching(text: str | Site, have: tuple[Site, ...], model: Model) -> set[Sit
 
 
 def row_entry(model: Model, site: Site, context: int) -> SiteEntry:
-    """Shape of one row; an attention pattern has a row per query, with ``context`` keys a head.
+    """Shape of one row of a site, and the dictionary it is of where it is part of one.
 
     Raises:
         ConfigError: attention scores, which are not finite.
     """
+    return replace(_shape(model, site, context), source=model.source_of(site))
+
+
+def _shape(model: Model, site: Site, context: int) -> SiteEntry:
+    """An attention pattern has a row per query, with ``context`` keys a head."""
     axes = site.spec.axes
     if site.name == "attn.scores":
         raise ConfigError(

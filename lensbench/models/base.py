@@ -228,6 +228,11 @@ class Model(ABC):
         shared = Site.parse(site).name in ("attn.k", "attn.v")
         return self.card.n_kv_heads if shared else self.card.n_heads
 
+    def source_of(self, site: str | Site) -> str:
+        """Fingerprint of the dictionary that a ``.sae.*`` site is of; empty for the model's own."""
+        del site
+        return ""
+
     @abstractmethod
     def tokens(self, text: str | Sequence[str], *, bos: bool = True) -> Tokens:
         """Token ids of text; ``bos`` prepends the BOS token where the tokenizer has one.

@@ -176,6 +176,10 @@ class SplicedModel(Model):
                 self._splice(site)
         return wanted
 
+    def source_of(self, site: str | Site) -> str:  # noqa: D102 - documented in base
+        parsed = Site.parse(site)
+        return fingerprint_of(self._splice(parsed).codec) if parsed.part else ""
+
     def _passes(self, plan: Plan, wanted: Sequence[Site], *, grad: bool) -> dict[Site, SplicePass]:
         """A pass through each splice that must really be made; the others change nothing."""
         edited = {self._splice(e.site).site for e in plan.edits if e.site.part}

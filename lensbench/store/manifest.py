@@ -73,11 +73,16 @@ _NUMBERS = ("batch", "rows", "sequences", "documents", "first_doc", "last_doc")
 
 @dataclass(frozen=True)
 class SiteEntry:
-    """Shape of one row of a site, its axes, and the site whose bytes it shares (if any)."""
+    """Shape of one row of a site, its axes, whose bytes it shares, and whose part it is.
+
+    ``alias`` is empty where the site has bytes of its own; ``source`` is the fingerprint of the
+    dictionary whose latents, reconstruction or error the rows are.
+    """
 
     shape: tuple[int, ...]
     axes: str
     alias: str | None = None
+    source: str = ""
 
     @property
     def width(self) -> int:
@@ -104,7 +109,13 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         """The document of ``manifest.json``."""
         sites = {
-            name: {"shape": list(s.shape), "width": s.width, "axes": s.axes, "alias": s.alias}
+            name: {
+                "shape": list(s.shape),
+                "width": s.width,
+                "axes": s.axes,
+                "alias": s.alias,
+                **({"source": s.source} if s.source else {}),
+            }
             for name, s in self.sites.items()
         }
         return {
@@ -136,7 +147,7 @@ class Manifest:
             )
         try:
             sites = {
-                name: SiteEntry(tuple(s["shape"]), s["axes"], s["alias"])
+                name: SiteEntry(tuple(s["shape"]), s["axes"], s["alias"], s.get("source", ""))
                 for name, s in data["sites"].items()
             }
             shards = tuple(Shard.from_json(s) for s in data["shards"])

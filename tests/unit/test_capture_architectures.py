@@ -58,3 +58,28 @@ def test_a_model_without_a_limit_gets_the_usual_context(tmp_path) -> None:
     assert model.card.n_ctx == 0
     store = lensbench.capture(model, IDS, ["blocks.0.resid_post"], out=tmp_path / "s")
     assert store.n_tokens > 0
+
+
+def test_latents_of_another_dictionary_are_not_taken_for_those_that_are_stored(tmp_path) -> None:
+    from lensbench.errors import MismatchError
+    from tests.splice_helpers import random_sae
+
+    model = lensbench.load_model(tiny("llama"), certify=False)
+    site, out = "blocks.1.resid_post", tmp_path / "s"
+    first, second = (model.with_saes([random_sae(site, 32, seed=i)]) for i in (0, 1))
+    latents = f"{site}.sae.acts"
+    options = {"out": out, "context": 9, "layout": "pad", "dtype": "float32"}
+    store = lensbench.capture(first, IDS, [latents], **options)
+    assert lensbench.capture(first, IDS, [latents], **options).n_tokens == store.n_tokens
+    with pytest.raises(
+        MismatchError, match=r"holds blocks\.1\.resid_post\.sae\.acts of dictionary"
+    ):
+        lensbench.capture(second, IDS, [latents], **options)
+
+
+def test_a_capture_that_keeps_no_token_is_an_error(tmp_path) -> None:
+    model = lensbench.load_model(tiny("llama"), certify=False)
+    with pytest.raises(ConfigError, match="no token was kept"):
+        lensbench.capture(
+            model, IDS, ["embed"], out=tmp_path / "s", layout="pad", positions=slice(0, 0)
+        )
