@@ -20,6 +20,7 @@ from lensbench.chat_text import (
     TEMPLATE,
     Conversation,
     Rendered,
+    conversations,
     render,
     template_hash,
     template_of,
@@ -193,7 +194,8 @@ def chat_tokens(
 
     Raises:
         ConfigError: no tokenizer, no template, a tokenizer without character offsets, messages that
-            cannot be read, or a token that holds words of two messages.
+            cannot be read or that the template leaves out, or a token of two messages' words.
+        UnknownNameError: no template of that name.
     """
     tokenizer = tokenizer_of(model_or_tokenizer)
     if not getattr(tokenizer, "is_fast", False):
@@ -201,14 +203,8 @@ def chat_tokens(
             f"{type(tokenizer).__name__} gives no character offsets, so roles cannot be told; load "
             "the fast tokenizer of this model (AutoTokenizer, with a tokenizer.json)"
         )
-    chats = [messages] if messages and not _several(messages) else list(messages)
-    if not chats:
-        raise ConfigError("got an empty list of messages; a chat needs at least one")
-    jinja = template_of(tokenizer, template)
-    rows = [
-        _encode(tokenizer, chat, jinja, add_generation_prompt, allow_special)
-        for chat in chats  # pyright: ignore[reportGeneralTypeIssues] - narrowed by _several
-    ]
+    chats, jinja = conversations(messages), template_of(tokenizer, template)
+    rows = [_encode(tokenizer, chat, jinja, add_generation_prompt, allow_special) for chat in chats]
     ids, owners, mixed, pieces, rendered = zip(*rows, strict=True)
     return ChatTokens(
         ids=ids,
@@ -221,10 +217,6 @@ def chat_tokens(
         add_generation_prompt=add_generation_prompt,
         pad_id=tokenizer.pad_token_id,
     )
-
-
-def _several(messages: Any) -> bool:
-    return not isinstance(messages, str) and isinstance(messages[0], (list, tuple))
 
 
 def _encode(
@@ -249,6 +241,8 @@ def _encode(
             "apply_chat_template of this tokenizer encodes the chat in another way than its text; "
             "its tokens have no known places. Encode the text yourself and use Tokens"
         )
+    if not ids:
+        raise ConfigError(f"a chat of roles {', '.join(rendered.roles)} has no tokens at all")
     owner = rendered.owners()
     owned = [_owner(owner, rendered.text, span) for span in spans]
     mixed = tuple(p for p, (_, both) in enumerate(owned) if both)

@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from lensbench.errors import ConfigError
+from lensbench.errors import ConfigError, UnknownNameError
+from lensbench.tokens import refuse_surrogates
 
 Message: TypeAlias = Mapping[str, Any]
 Conversation: TypeAlias = Sequence[Message]
@@ -63,9 +64,12 @@ def template_of(tokenizer: Any, template: str | None = None) -> str:
     """The chat template's text: the one given (text or the name of one of several), or the usual.
 
     Raises:
-        ConfigError: the tokenizer has none, or none of that name.
+        ConfigError: the tokenizer has none.
+        UnknownNameError: no template of that name.
     """
     own = getattr(tokenizer, "chat_template", None)
+    if template is not None:
+        _check_given(template, own)
     if template is None and not own:
         name = str(getattr(tokenizer, "name_or_path", "")).rpartition("/")[2] or "this tokenizer"
         raise ConfigError(
@@ -77,6 +81,17 @@ def template_of(tokenizer: Any, template: str | None = None) -> str:
     except ValueError as error:
         known = ", ".join(own) if isinstance(own, Mapping) else "one without a name"
         raise ConfigError(f"no usable chat template ({error}); known: {known}") from error
+
+
+def _check_given(template: Any, own: Any) -> None:
+    """Refuse what is neither Jinja text nor a name: as text it would be a chat without words."""
+    if not isinstance(template, str):
+        raise ConfigError(f"template must be Jinja text or a name, got {type(template).__name__}")
+    names = tuple(own) if isinstance(own, Mapping) else ()
+    if template not in (*names, own) and "{{" not in template and "{%" not in template:
+        hint = "A template given as text holds {{ ... }} or {% ... %}."
+        raise UnknownNameError("chat template", template, known=names, hint=hint)
+    refuse_surrogates(template, "the chat template")
 
 
 def template_hash(template: str) -> str:
@@ -94,25 +109,58 @@ def render(
     """The text of a chat, and where each message lies in it.
 
     Raises:
-        ConfigError: no template, messages that cannot be read, a template that refuses them, or one
-            that changes a message so that its place cannot be told.
+        ConfigError: no template, messages that cannot be read, a template that refuses them, one
+            that changes a message so that its place cannot be told, or one that skips a message.
     """
     checked = checked_messages(messages)
     text_of = _Template(tokenizer, template_of(tokenizer, template))
     plain = text_of(checked, add_generation_prompt)
+    refuse_surrogates(plain, "the rendered chat")
     opened = text_of(checked, False) if add_generation_prompt else plain
     prompt = plain[len(opened) :] if plain.startswith(opened) else ""
-    brackets = _brackets(plain + json.dumps(checked, ensure_ascii=False), len(checked))
+    brackets = _brackets(plain + json.dumps(checked, ensure_ascii=False, default=str), len(checked))
     # A template that trims a message would trim nothing inside brackets, so trimmed ones are next.
     for trim in (str, str.strip, str.lstrip, str.rstrip):
         marked = text_of(_bracketed(checked, brackets, trim), add_generation_prompt)
         found = _places(marked, brackets)
         if found is not None and found[0] == plain:
+            _refuse_skipped(checked, found[1])
             return Rendered(plain, found[1], tuple(m["role"] for m in checked), prompt)
     raise ConfigError(
         "this chat template changes or leaves out part of a message, so its tokens cannot be told "
         "from the template's; pass the messages as the template writes them (for instance without "
         "reasoning in earlier turns), or a simpler template="
+    )
+
+
+def _refuse_skipped(
+    messages: list[dict[str, Any]], spans: tuple[tuple[tuple[int, int], ...], ...]
+) -> None:
+    for number, (message, places) in enumerate(zip(messages, spans, strict=True)):
+        if (message.get("content") or "").strip() and not places:
+            raise ConfigError(
+                f"this chat template leaves out message {number} ({message['role']}), so the model "
+                "would not read it; drop the message, or pass a template= that writes it"
+            )
+
+
+def conversations(messages: Any) -> list[Conversation]:
+    """The chats that ``messages`` is: one, or each of several.
+
+    Raises:
+        ConfigError: no sequence, or an empty one.
+    """
+    if isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence):
+        raise _no_list(messages)
+    if not messages:
+        raise ConfigError("got an empty list of messages; a chat needs at least one")
+    return list(messages) if isinstance(messages[0], (list, tuple)) else [messages]
+
+
+def _no_list(got: Any) -> ConfigError:
+    return ConfigError(
+        "messages must be a list of {'role': ..., 'content': ...}, got "
+        f"{'an empty one' if isinstance(got, (list, tuple)) else type(got).__name__}"
     )
 
 
@@ -122,11 +170,8 @@ def checked_messages(messages: Sequence[Any]) -> list[dict[str, Any]]:
     Raises:
         ConfigError: anything else, with the number of the message.
     """
-    if isinstance(messages, (str, Mapping)) or not messages:
-        raise ConfigError(
-            f"messages must be a list of {{'role': ..., 'content': ...}}, got "
-            f"{'an empty one' if not messages else type(messages).__name__}"
-        )
+    if isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence) or not messages:
+        raise _no_list(messages)
     out: list[dict[str, Any]] = []
     for number, message in enumerate(messages):
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
@@ -139,6 +184,8 @@ def checked_messages(messages: Sequence[Any]) -> list[dict[str, Any]]:
                 f"message {number} ({message['role']}) must have a string as content, got "
                 f"{type(content).__name__}; images and parts are not read here"
             )
+        refuse_surrogates(message["role"], f"the role of message {number}")
+        refuse_surrogates(content or "", f"message {number} ({message['role']})")
         out.append(dict(message))
     return out
 
@@ -162,6 +209,11 @@ class _Template:
             roles = ", ".join(m["role"] for m in messages)
             raise ConfigError(
                 f"the chat template refuses these roles ({roles}): {error}"
+            ) from error
+        except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+            raise ConfigError(
+                f"the chat template fails on these messages ({type(error).__name__}: {error}); "
+                "give what it reads from them, or pass another template="
             ) from error
 
 

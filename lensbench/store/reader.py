@@ -23,6 +23,7 @@ from lensbench.store.advice import how_to_add
 from lensbench.store.checks import Check
 from lensbench.store.folder import Folder, open_folder
 from lensbench.store.manifest import Manifest
+from lensbench.store.rows import one_number, row_numbers
 from lensbench.store.shards import ShardFiles
 from lensbench.store.writer import read_manifest
 from lensbench.tokens import Tokens
@@ -176,16 +177,15 @@ class ActivationStore:
             )
 
     def rows(self, site: str | Site, indices: slice | Sequence[int] | np.ndarray) -> np.ndarray:
-        """Activations of the given rows, float32 ``[n, width]``.
+        """Activations of the given rows, float32 ``[n, width]``; a mask has a boolean per row.
 
         Raises:
             MissingDataError: a site that is not in the store.
-            ConfigError: a row number that does not exist.
+            ConfigError: a row number that does not exist, or what is no row number.
             DamagedDataError: a shard that is not what was written.
         """
-        if isinstance(indices, slice):
-            indices = np.arange(*indices.indices(self.n_tokens))
-        gathered = files.to_tensor(self.gather(self._name(site), np.asarray(indices)), self.dtype)
+        wanted = row_numbers(indices, self.n_tokens)
+        gathered = files.to_tensor(self.gather(self._name(site), wanted), self.dtype)
         return gathered.to(torch.float32).numpy()
 
     def gather(self, site: str, indices: np.ndarray) -> np.ndarray:
@@ -227,8 +227,7 @@ class ActivationStore:
         Raises:
             ConfigError: a row number that does not exist.
         """
-        if not 0 <= row < self.n_tokens:
-            raise ConfigError(f"rows run from 0 to {self.n_tokens - 1}; got {row}")
+        row = one_number(row, "row", self.n_tokens)
         number = int(np.searchsorted(self._files.starts, row, side="right")) - 1
         arrays = self._files.tokens(number)
         kept = arrays["kept"].astype(bool)

@@ -24,6 +24,7 @@ from lensbench.saes.latents.manifest import (
 )
 from lensbench.store.folder import Folder, open_folder
 from lensbench.store.reader import StoreIndex
+from lensbench.store.rows import numbers, one_number, row_numbers
 from lensbench.store.shard import map_file
 
 if TYPE_CHECKING:
@@ -134,8 +135,12 @@ class LatentStore:
         }
 
     def rows(self, rows: "slice | Sequence[int] | np.ndarray") -> sparse.csr_array:
-        """Latents of the given rows, sparse ``[n, d_sae]`` float32."""
-        wanted = self._numbers(rows)
+        """Latents of the given rows, sparse ``[n, d_sae]`` float32; a mask has a boolean per row.
+
+        Raises:
+            ConfigError: a row number that does not exist, or what is no row number.
+        """
+        wanted = row_numbers(rows, self.n_tokens)
         parts: list[Any] = []
         owner = np.searchsorted(self._starts, wanted, side="right") - 1
         for number in np.unique(owner):
@@ -152,7 +157,7 @@ class LatentStore:
         Raises:
             ConfigError: no such latent.
         """
-        self._check_latents([latent])
+        latent = one_number(latent, "latent", self.d_sae)
         rows: list[np.ndarray] = []
         values: list[np.ndarray] = []
         for number, start in enumerate(self._starts[:-1]):
@@ -171,8 +176,7 @@ class LatentStore:
         found = self.rows(rows)
         if latents is None:
             return found.toarray()
-        self._check_latents(latents)
-        return found[:, list(latents)].toarray()
+        return found[:, numbers(latents, "latent", self.d_sae)].toarray()
 
     def density(self) -> Float[np.ndarray, " d_sae"]:
         """Share of the rows on which each latent fires."""
@@ -195,7 +199,7 @@ class LatentStore:
         """One row per latent that fires: row, document, position, token id, latent, value."""
         import pandas as pd
 
-        wanted = self._numbers(rows)
+        wanted = row_numbers(rows, self.n_tokens)
         acts = self.rows(wanted)
         which = np.repeat(np.arange(len(wanted)), np.diff(acts.indptr))
         told = [self.token(int(r)) for r in wanted]
@@ -231,24 +235,9 @@ class LatentStore:
                 found.append(str(error))
         return found
 
-    def _numbers(self, rows: Any) -> np.ndarray:
-        if isinstance(rows, slice):
-            return np.arange(*rows.indices(self.n_tokens))
-        wanted = np.asarray(rows, dtype=np.int64).reshape(-1)
-        if wanted.size and (wanted.min() < 0 or wanted.max() >= self.n_tokens):
-            raise ConfigError(
-                f"rows run from 0 to {self.n_tokens - 1}; got {wanted.min()} to {wanted.max()}"
-            )
-        return wanted
-
-    def _check_latents(self, latents: Sequence[int]) -> None:
-        for latent in latents:
-            if not 0 <= latent < self.d_sae:
-                raise ConfigError(f"latents run from 0 to {self.d_sae - 1}; got {latent}")
-
     def _at(self, row: int) -> tuple[dict[str, np.ndarray], int]:
         """Arrays of the shard that holds a row, and the row's place in it."""
-        self._numbers([row])
+        row = one_number(row, "row", self.n_tokens)
         number = int(np.searchsorted(self._starts, row, side="right")) - 1
         return self._arrays(number), int(row - self._starts[number])
 

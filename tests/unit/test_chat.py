@@ -218,3 +218,55 @@ def test_a_chat_comes_back_from_json_and_shows_itself_escaped() -> None:
     assert "\u202e" not in html
     assert "\x07" not in html
     assert "U+202E" in html
+
+
+SKIPS = made.CHATML.replace("for m in messages", "for m in messages if m['role'] != 'system'")
+
+
+def test_a_misspelt_template_name_is_no_template() -> None:
+    tokenizer = made.byte_level({"default": made.CHATML, "rag": made.GLUED})
+    assert chat_tokens(tokenizer, TALK, template="default").ids
+    with pytest.raises(UnknownNameError, match=r"known: default, rag.*Did you mean 'default'"):
+        chat_tokens(tokenizer, TALK, template="defualt")
+    with pytest.raises(UnknownNameError, match="known: none"):
+        chat_tokens(made.byte_level(), TALK, template="default")
+
+
+def test_a_message_that_the_template_skips_is_refused_and_a_blank_one_is_not() -> None:
+    tokenizer = made.byte_level(SKIPS)
+    assert chat_tokens(tokenizer, TALK[1:]).ids
+    with pytest.raises(ConfigError, match=r"leaves out message 0 \(system\)"):
+        chat_tokens(tokenizer, TALK)
+    assert chat_tokens(tokenizer, [{"role": "system", "content": " "}, *TALK[1:]]).ids
+    with pytest.raises(ConfigError, match="no tokens"):
+        chat_tokens(made.byte_level(made.GLUED), [{"role": "user", "content": ""}])
+
+
+HALF = "cut \ud83d"
+ADDS = "{% for m in messages %}{{ m['content'] + 1 }}{% endfor %}"
+
+
+@pytest.mark.illtyped
+@pytest.mark.parametrize(
+    ("messages", "template", "words"),
+    [
+        (TALK[1], None, "must be a list"),
+        (None, None, "must be a list.*NoneType"),
+        (3, None, "must be a list.*int"),
+        ((m for m in TALK), None, "must be a list.*generator"),
+        ([TALK, None], None, "must be a list.*NoneType"),
+        (
+            [{"role": "user", "content": HALF}],
+            None,
+            r"message 0 \(user\) holds half of a surrogate",
+        ),
+        ([{"role": HALF, "content": "a"}], None, "holds half of a surrogate"),
+        (TALK, ADDS, "the chat template fails on these messages.*TypeError"),
+        (TALK, "{{ messages[0]['content'] }}" + HALF, "template holds half of a surrogate"),
+        (TALK, 3, "template must be Jinja text or a name, got int"),
+    ],
+    ids=range(10),
+)
+def test_mistakes_are_config_errors(messages, template, words) -> None:
+    with pytest.raises(ConfigError, match=words):
+        chat_tokens(made.byte_level(), messages, template=template)
