@@ -5,13 +5,16 @@ give back another input's answer. Nothing that changes the answer is left out of
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import streamlit as st
 
 from lensbench.app.workflows import fronts, latent_page, shards
 from lensbench.app.workflows.live import store_version
+
+if TYPE_CHECKING:
+    from lensbench.app.workflows.latent_text import TextLatents
 
 
 @st.cache_data(max_entries=32, show_spinner="Reading rows")
@@ -61,15 +64,20 @@ def board(run: Path, name: str, latent: int, store: Path) -> tuple[Any, dict[int
     return _board(str(run), version_of(run), name, latent, str(store), store_version(str(store)))
 
 
-@st.cache_data(max_entries=64, show_spinner="Running the model")
-def _tested(run: str, version: int, name: str, latent: int, store: str, text: str) -> pd.DataFrame:
-    del version
-    return latent_page.test_on_text(Path(run), name, latent, Path(store), text)
+@st.cache_data(max_entries=16, max_size="256mb", show_spinner="Running the model")
+def _on_text(
+    run: str, version: int, name: str, store: str, store_version: tuple[int, ...], text: str
+) -> "TextLatents":
+    from lensbench.app.workflows.latent_text import latents_of_text
+
+    del version, store_version
+    return latents_of_text(Path(run), name, Path(store), text)
 
 
 def tested(run: Path, name: str, latent: int, store: Path, text: str) -> pd.DataFrame:
-    """See ``latent_page.test_on_text``."""
-    return _tested(str(run), version_of(run), name, latent, str(store), text)
+    """A latent at every token of a text; the model runs once per text, for all latents."""
+    version = store_version(str(store))
+    return _on_text(str(run), version_of(run), name, str(store), version, text).of(latent)
 
 
 def version_of(run: Path) -> int:

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.harness import Page, Spread
@@ -18,13 +19,54 @@ from tests.browser.test_dashboard_browser import free_port, serving
 REPEATS = 7
 PAINT, CLICK = 2.0, 0.5
 """Seconds that a first paint and a click may take."""
+STRIP = (  # the tokens of a text, which live in a shadow root
+    "[...document.querySelectorAll('*')].filter(e => e.shadowRoot)"
+    ".flatMap(e => [...e.shadowRoot.querySelectorAll('.strip button')])"
+)
+
+
+@dataclass(frozen=True)
+class Click:
+    """What is opened, the JavaScript that uses one control there, and what shows that it worked."""
+
+    address: str
+    use: str
+    done: str
+
+
+def _tab(label: str, shows: str, address: str) -> Click:
+    find = "[...document.querySelectorAll('[role=tab], label')]"
+    return Click(
+        address,
+        f"{find}.find(e => e.innerText.trim() === {label!r}).click()",
+        f"document.body.textContent.includes({shows!r})",
+    )
+
+
 CLICKS = {
-    "Stores, other tab": ("stores?store={store}", "Shards", "Verify checksums"),
-    "Runs, other tab": ("runs?run={run}", "Compare two", "Choose two runs"),
-    "Runs, form": ("runs?run={run}", "Start a run", "Name of the run"),
-    "Latent, next latent": ("latent?run={run}&dictionary={name}&latent=3", "", "of latent 4"),
+    "Stores, other tab": _tab("Shards", "Verify checksums", "stores?store={store}"),
+    "Runs, other tab": _tab("Compare two", "Choose two runs", "runs?run={run}"),
+    "Runs, form": _tab("Start a run", "Name of the run", "runs?run={run}"),
+    "Latent, next latent": Click(
+        "latent?run={run}&dictionary={name}&latent={i}",
+        "document.querySelector('[data-testid=stNumberInputStepUp]').click()",
+        "document.body.textContent.includes('of latent {next}')",
+    ),
+    "Lens, other measure": _tab("Entropy", "Entropy, ", "lens?store={store}&row={row}"),
+    "Attention, other score": _tab(
+        "Duplicate token",
+        "Duplicate token score",
+        "attention?from=Repeated+random+tokens&model={model}",
+    ),
+    "Token, next token": Click(
+        "token?store={store}&row={row}",
+        f"(() => {{ const all = {STRIP};"
+        " const at = all.findIndex(b => b.getAttribute('aria-selected') === 'true');"
+        " all[at + 1].click(); })()",
+        "location.search.includes('row={after}')",
+    ),
 }
-"""What is opened, the tab that is clicked there (or else the field's plus), and what appears."""
+"""Each is done on a latent or a row that was not looked at before, where that matters."""
 
 
 def main() -> None:
@@ -44,7 +86,7 @@ def main() -> None:
     ):
         pages = {title: address.format(**names) for title, address in PAGES.items()}
         painted = {t: _times(lambda a=a: tab.open(f"{url}/{a}")) for t, a in pages.items()}
-        clicked = {t: _click(tab, url, *c, names=names) for t, c in CLICKS.items()}
+        clicked = {t: _click(tab, url, c, names) for t, c in CLICKS.items()}
     for what, found, most in (("First paint", painted, PAINT), ("Click", clicked, CLICK)):
         page.heading(what)
         rows = [[title, Spread.of(times).show()] for title, times in found.items()]
@@ -66,7 +108,11 @@ PAGES = {
     "Sweep": "sweep?run={run}",
     "Latent, table": "latent?run={run}&dictionary={name}",
     "Latent, dashboard": "latent?run={run}&dictionary={name}&latent=3",
+    "Lens": "lens?store={store}&row=17",
+    "Attention": "attention?from=Repeated+random+tokens&model={model}",
+    "Token": "token?store={store}&row=17",
 }
+"""Attention has run its model once before; the lens and the token are read from the store."""
 
 
 def _names(root: Path) -> dict[str, str]:
@@ -76,6 +122,7 @@ def _names(root: Path) -> dict[str, str]:
         "run": run.relative_to(root).as_posix(),
         "store": store.relative_to(root).as_posix(),
         "name": next(run.glob("topk-512-k16*")).name,
+        "model": "atlas-dense",
     }
 
 
@@ -89,20 +136,18 @@ def _times(work: Callable[[], None]) -> list[float]:
     return found
 
 
-def _click(
-    tab: Chrome, url: str, address: str, label: str, appears: str, *, names: dict[str, str]
-) -> list[float]:
+def _click(tab: Chrome, url: str, click: Click, names: dict[str, str]) -> list[float]:
     """Open anew each time (unmeasured), then click once."""
     found: list[float] = []
     for i in range(REPEATS + 1):
-        tab.open(f"{url}/{address.format(**names)}")
+        row = 40 * i + 17  # another text or another latent each time: none is kept from before
+        places = {**names, "i": str(10 * i), "next": str(10 * i + 1)}
+        places |= {"row": str(row), "after": str(row + 1)}
+        tab.open(f"{url}/{click.address.format(**places)}")
         time.sleep(1.0)  # whatever still settles
         began = time.perf_counter()
-        if label:
-            tab.click(label, "[role=tab]")
-        else:  # the contexts of a latent that was looked at before are kept
-            tab.js("document.querySelector('[data-testid=stNumberInputStepUp]').click()")
-        tab.wait(f"document.body.textContent.includes({appears!r})")
+        tab.js(click.use)
+        tab.wait(click.done.format(**places))
         tab.idle()
         if i:
             found.append(time.perf_counter() - began)

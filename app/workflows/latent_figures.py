@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from lensbench import plots
+from lensbench.app.workflows.latent_page import BOARD
 from lensbench.plots.theme import PALETTE
 
 if TYPE_CHECKING:
@@ -82,11 +83,12 @@ def python_of(run: Path, name: str, latent: int, store: Path) -> str:
     """Python that makes the dashboard of a latent in a notebook."""
     lines: list[Any] = [
         "from lensbench.saes import open_runs",
-        "from lensbench.saes.latents.dashboard import dashboards",
+        "from lensbench.saes.latents.dashboard import DashboardConfig, dashboards",
         "from lensbench.store import open_store",
         "",
         f"run = next(r for r in open_runs({str(run)!r}) if r.name == {name!r})",
-        f"board = dashboards(run, open_store({str(store)!r}), [{latent}])",
+        f"config = DashboardConfig(max_tokens={BOARD.max_tokens}, per_band={BOARD.per_band})",
+        f"board = dashboards(run, open_store({str(store)!r}), [{latent}], config=config)",
         "board.plot()  # board.contexts_frame(tokenizer), board.histogram_frame()",
     ]
     return "\n".join(lines)

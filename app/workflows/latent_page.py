@@ -6,33 +6,34 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from lensbench.app.workflows.latents import control_columns
-from lensbench.app.workflows.live import hold_runs, hold_store, running
+from lensbench.app.workflows.live import hold_latents, hold_runs, hold_store, running
 from lensbench.app.workflows.runs import EVALUATION, evaluation_of
 from lensbench.app.workflows.sequences import model_name, words_of
 from lensbench.app.workflows.stores import find_stores
 from lensbench.errors import (
-    ConfigError,
     DamagedDataError,
     LensbenchError,
     MissingDataError,
     UnknownNameError,
 )
 from lensbench.results import load
-from lensbench.saes.evaluation.passes import as_dictionary, check_trained_on, encode
-from lensbench.saes.latents.dashboard import DashboardConfig, dashboards
+from lensbench.saes.evaluation.passes import as_dictionary, check_trained_on
+from lensbench.saes.latents.dashboard import (
+    DashboardConfig,
+    dashboards,
+    encode_store_rows,
+)
 from lensbench.saes.latents.result import LatentDashboard
-from lensbench.tokens import token_texts
 
 if TYPE_CHECKING:
     from lensbench.saes.runs import SAERun
 
-LOOKED_AT = 100_000
-"""Stored tokens behind a dashboard that is made on the page."""
-LONGEST = 2_000
-"""Characters of a text to test."""
+BOARD = DashboardConfig(max_tokens=100_000, per_band=3)
+"""How much a dashboard that is made on the page looks at."""
+MOST_ACTIVE = 20_000_000
+"""Non-zero latents kept in memory for the next dashboard (8 bytes each); above it, none are."""
 
 
 def dictionary_of(run: Path, name: str) -> "SAERun":
@@ -132,12 +133,13 @@ def make_board(run: Path, name: str, latent: int, store: Path) -> LatentDashboar
         ConfigError: no such latent.
     """
     one, held = dictionary_of(run, name), hold_store(str(store))
-    config = DashboardConfig(max_tokens=LOOKED_AT, per_band=3)
+    encoded = hold_latents(run, name, str(store), lambda: encode_store_rows(
+        one, held, config=BOARD, max_active=MOST_ACTIVE))  # fmt: skip
     try:
         with running(*model_name(held)) as model:
-            return dashboards(one, held, [latent], model, config=config)
+            return dashboards(one, held, [latent], model, config=BOARD, encoded=encoded)
     except MissingDataError:  # without the model there are no logit effects, and the board says so
-        return dashboards(one, held, [latent], config=config)
+        return dashboards(one, held, [latent], config=BOARD, encoded=encoded)
 
 
 def words_for(board: LatentDashboard, store: Path) -> dict[int, str]:
@@ -147,38 +149,6 @@ def words_for(board: LatentDashboard, store: Path) -> dict[int, str]:
     ids = ids[ids >= 0]
     words = words_of(hold_store(str(store)), ids)
     return {int(i): word for i, word in zip(ids, words, strict=True)}
-
-
-def test_on_text(run: Path, name: str, latent: int, store: Path, text: str) -> pd.DataFrame:
-    """The latent's activation at every token of ``text``: the model is run on it once.
-
-    Raises:
-        ConfigError: no text, one that is too long, or no such latent.
-    """
-    if not text.strip() or len(text) > LONGEST:
-        raise ConfigError(f"give a text of 1 to {LONGEST:,} characters; this one has {len(text):,}")
-    one, held = dictionary_of(run, name), hold_store(str(store))
-    if not 0 <= latent < one.sae.d_sae:
-        raise ConfigError(f"latents run from 0 to {one.sae.d_sae - 1}; got {latent}")
-    dictionary = as_dictionary(one)
-    with running(*model_name(held)) as model:
-        held.check_model(model.card)
-        tokens = model.tokens(text)
-        limit = model.card.n_ctx
-        if limit and tokens.ids.shape[1] > limit:
-            raise ConfigError(
-                f"the text has {tokens.ids.shape[1]} tokens and the model reads {limit}; shorten it"
-            )
-        site = dictionary.site
-        acts = model.run(tokens, capture=[site], logits="none").acts[site][0]
-        words = token_texts(model.tokenizer, tokens.ids[0].tolist())
-    with torch.no_grad():
-        values = encode(dictionary.codec, acts.reshape(len(words), -1).float())[:, latent]
-    frame = pd.DataFrame({"position": np.arange(len(words)), "token": words,
-                          "token_id": tokens.ids[0].tolist(),
-                          "activation": values.cpu().numpy()})  # fmt: skip
-    frame.attrs["units"] = {"activation": "units of the site"}
-    return frame
 
 
 def dictionaries_of(run: Path) -> list[str]:

@@ -19,6 +19,7 @@ from lensbench.errors import LensbenchError, MissingDataError
 
 if TYPE_CHECKING:
     from lensbench.models import Model
+    from lensbench.saes.latents.contexts import Encoded
     from lensbench.saes.runs import SAERun
     from lensbench.store import ActivationStore
 
@@ -27,6 +28,8 @@ MODELS, STORES, RUNS = 2, 16, 32
 """How many of each stay open."""
 RUN_BYTES = 2 << 30
 """Weights of dictionaries that stay in memory, over all runs."""
+LATENTS, LATENT_BYTES = 8, 512 << 20
+"""Dictionaries whose latents of a store stay in memory, and how much they may take together."""
 RETRY = 30.0
 """Seconds before a model that could not be opened is tried again."""
 
@@ -88,6 +91,9 @@ class Shelf(Generic[T]):
 _models: Shelf[HeldModel] = Shelf(MODELS)
 _stores: "Shelf[ActivationStore]" = Shelf(STORES)
 _runs: "Shelf[list[SAERun]]" = Shelf(RUNS, lambda runs: sum(map(_bytes, runs)), RUN_BYTES)
+_latents: "Shelf[Encoded | None]" = Shelf(
+    LATENTS, lambda held: held.nbytes if held else 0, LATENT_BYTES
+)
 _failed: dict[tuple[str, str | None], tuple[float, LensbenchError]] = {}
 
 
@@ -154,9 +160,7 @@ def store_version(url: str) -> tuple[int, ...]:
 
 def hold_runs(folder: Path) -> "list[SAERun]":
     """The finished dictionaries of a run; empty where none is finished yet."""
-    from lensbench.app.workflows.runs import all_runs, parts_of
-
-    stamps = tuple((p / "status.json").stat().st_mtime_ns for p in parts_of(folder))
+    from lensbench.app.workflows.runs import all_runs
 
     def read() -> "list[SAERun]":
         try:
@@ -164,7 +168,21 @@ def hold_runs(folder: Path) -> "list[SAERun]":
         except MissingDataError:
             return []
 
-    return _runs.get((str(folder), stamps), read)
+    return _runs.get((str(folder), _stamps(folder)), read)
+
+
+def hold_latents(
+    folder: Path, name: str, store: str, make: "Callable[[], Encoded | None]"
+) -> "Encoded | None":
+    """What a dictionary of a run gives on a store, encoded once; None where that is too much."""
+    return _latents.get((str(folder), _stamps(folder), name, store, store_version(store)), make)
+
+
+def _stamps(folder: Path) -> tuple[int, ...]:
+    """Change with what is finished of a run."""
+    from lensbench.app.workflows.runs import parts_of
+
+    return tuple((p / "status.json").stat().st_mtime_ns for p in parts_of(folder))
 
 
 def _bytes(run: "SAERun") -> int:
@@ -173,6 +191,6 @@ def _bytes(run: "SAERun") -> int:
 
 def forget() -> None:
     """Close everything (tests, and a button for memory)."""
-    for shelf in (_models, _stores, _runs):
+    for shelf in (_models, _stores, _runs, _latents):
         shelf.clear()
     _failed.clear()

@@ -143,7 +143,7 @@ def _already_there(folder: Folder, header: Manifest, entries: Mapping[str, SiteE
     if ranks.place()[0] == 0:
         refuse_altered(folder, known, entries)
     whole = all(present(folder, shard) == shard for shard in known.shards)
-    return known.complete and whole and set(entries) <= set(known.covered())
+    return known.complete and whole and set(entries) <= set(known.covered)
 
 
 def _same_dictionaries(known: Manifest, entries: Mapping[str, SiteEntry], url: str) -> None:
@@ -232,7 +232,7 @@ def _with_aliases(
     """Sites not stored yet, those that equal another one on the first batch marked as its alias."""
     known = read_manifest(folder) if folder.exists(MANIFEST) else None
     new = {k: v for k, v in entries.items() if known is None or k not in known.sites}
-    stored = known.covered() if known is not None and known.complete else ()
+    stored = known.covered if known is not None and known.complete else ()
     pairs = site_rules.candidates(map(Site.parse, new), map(Site.parse, stored))
     batch = first.batches[0]
     equal = site_rules.proven(model, token_batch(batch.ids, batch.real), pairs)

@@ -8,6 +8,7 @@ processes wrote the store, on the time, or on the machine.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from lensbench.errors import DamagedDataError
@@ -177,6 +178,7 @@ class Manifest:
             count += 1
         return self.shards[:count]
 
+    @cached_property
     def covered(self) -> tuple[str, ...]:
         """Sites that every readable shard has, in the manifest's order."""
         shards = self.readable()

@@ -111,7 +111,7 @@ class ActivationStore:
     @property
     def sites(self) -> tuple[str, ...]:
         """Sites that every row has, in execution order."""
-        return tuple(sorted(self._manifest.covered(), key=Site.parse))
+        return tuple(sorted(self._manifest.covered, key=Site.parse))
 
     @property
     def n_tokens(self) -> int:

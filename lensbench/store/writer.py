@@ -238,7 +238,7 @@ def finish(folder: Folder, n_batches: int, counts: Mapping[str, int]) -> Manifes
     manifest = read_manifest(folder)
     tokens = io.fingerprint([s.files[TOKENS].sha256 for s in manifest.shards])
     whole = len(manifest.readable()) == n_batches
-    whole = whole and len(manifest.covered()) == len(manifest.sites)
+    whole = whole and len(manifest.covered) == len(manifest.sites)
     text = {**manifest.text, "tokens_fingerprint": tokens, **counts}
     manifest = replace(manifest, complete=whole, text=text)
     save(folder, manifest)

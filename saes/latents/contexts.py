@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from jaxtyping import Int
+from scipy import sparse
 
-from lensbench.saes.evaluation.passes import Dictionary, encode
+from lensbench.saes.evaluation.passes import Dictionary, Latents, encode, to_csr
 
 if TYPE_CHECKING:
     from lensbench.store import ActivationStore, SequenceBatch
@@ -29,34 +30,74 @@ class Firings:
     batch_size: int
 
 
-def collect_firings(
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """Some latents of the first rows of a store, in the order of the text."""
+
+    latents: Int[np.ndarray, " latents"]
+    """Which latent each column of ``acts`` is, ascending."""
+    acts: "sparse.csc_array"
+    """``[rows, latents]``, float32; what is not stored is 0."""
+    rows: Int[np.ndarray, " rows"]
+    docs: Int[np.ndarray, " rows"]
+    n_batches: int
+    batch_size: int
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        parts = (self.acts.data, self.acts.indices, self.acts.indptr, self.rows, self.docs)
+        return sum(part.nbytes for part in parts)
+
+    def firings(self, latents: Int[np.ndarray, " wanted"]) -> Firings:
+        """Those of ``latents``, which are all among the columns."""
+        found: list[tuple[np.ndarray, np.ndarray]] = []
+        for column in np.searchsorted(self.latents, latents):
+            span = slice(self.acts.indptr[column], self.acts.indptr[column + 1])
+            found.append((self.acts.indices[span], self.acts.data[span]))
+        rows, docs = ([a[where] for where, _ in found] for a in (self.rows, self.docs))
+        values = [values for _, values in found]
+        return Firings(rows, values, docs, len(self.rows), self.n_batches, self.batch_size)
+
+
+def encode_rows(
     store: "ActivationStore",
     dictionary: Dictionary,
-    latents: Int[np.ndarray, " latents"],
     max_tokens: int,
     batch_size: int,
-) -> Firings:
-    """Encode the stored rows in the order of the text until ``max_tokens`` are seen."""
-    found: list[list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = [[] for _ in latents]
-    pick = torch.from_numpy(latents)
-    n_tokens = n_batches = 0
+    *,
+    latents: Int[np.ndarray, " latents"] | None = None,
+    max_active: int | None = None,
+) -> Encoded | None:
+    """Encode the stored rows in the order of the text until ``max_tokens`` are seen.
+
+    Keeps ``latents`` (default: all). None as soon as more than ``max_active`` of them are non-zero.
+    """
+    columns = np.arange(dictionary.codec.d_sae) if latents is None else np.sort(latents)
+    pick = None if latents is None else torch.from_numpy(columns)
+    parts: list[Latents] = []
+    rows, docs = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    n_tokens = n_batches = n_active = 0
     for batch in store.sequences(batch_size):
         if n_tokens >= max_tokens:
             break
         kept = batch.rows >= 0
-        rows, docs = batch.rows[kept], batch.doc_ids[kept]
-        n_tokens, n_batches = n_tokens + len(rows), n_batches + 1
-        if not len(rows):
+        rows.append(batch.rows[kept])
+        docs.append(batch.doc_ids[kept])
+        n_tokens, n_batches = n_tokens + len(rows[-1]), n_batches + 1
+        if not len(rows[-1]):
             continue
-        x = torch.from_numpy(store.rows(dictionary.site, rows))
-        acts = encode(dictionary.codec, x).cpu()[:, pick].float().numpy()
-        for i, column in enumerate(acts.T):
-            fires = np.flatnonzero(column)
-            found[i].append((rows[fires], column[fires], docs[fires]))
-    empty = (np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int64))
-    joined = [tuple(map(np.concatenate, zip(*f, strict=True))) if f else empty for f in found]
-    rows_, values, docs_ = (list(c) for c in zip(*joined, strict=True))
-    return Firings(rows_, values, docs_, n_tokens, n_batches, batch_size)
+        x = torch.from_numpy(store.rows(dictionary.site, rows[-1]))
+        acts = encode(dictionary.codec, x).cpu()
+        parts.append(to_csr((acts if pick is None else acts[:, pick]).float()))
+        n_active += parts[-1].nnz
+        if max_active is not None and n_active > max_active:
+            return None
+    stacked = sparse.vstack(parts) if parts else sparse.csr_array((0, len(columns)))
+    found = sparse.csc_array(stacked, dtype=np.float32)
+    found.sort_indices()
+    return Encoded(columns, found, np.concatenate(rows), np.concatenate(docs),
+                   n_batches, batch_size)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -129,12 +170,13 @@ def _inside(
     rows: Int[np.ndarray, "latents contexts"], batch: "SequenceBatch"
 ) -> Iterator[tuple[int, int, int, int]]:
     """Contexts whose row lies in this batch, with its sequence and position."""
-    where = {int(r): divmod(n, batch.rows.shape[1]) for n, r in enumerate(batch.rows.ravel())}
-    kept = batch.rows[batch.rows >= 0]
+    flat = batch.rows.ravel()
+    places = np.flatnonzero(flat >= 0)
+    kept = flat[places]  # ascending
     if not len(kept):
         return
     for i, j in np.argwhere((rows >= kept[0]) & (rows <= kept[-1])):
-        row, at = where[int(rows[i, j])]
+        row, at = divmod(int(places[np.searchsorted(kept, rows[i, j])]), batch.rows.shape[1])
         yield int(i), int(j), row, at
 
 

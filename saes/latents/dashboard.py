@@ -27,10 +27,11 @@ from lensbench.saes.evaluation.controls import own_seed
 from lensbench.saes.evaluation.passes import as_dictionary, check_trained_on
 from lensbench.saes.latents.contexts import (
     BANDS,
+    Encoded,
     Firings,
     choose_contexts,
-    collect_firings,
     cut_contexts,
+    encode_rows,
 )
 from lensbench.saes.latents.result import LatentDashboard
 from lensbench.sites import Site
@@ -72,11 +73,13 @@ def dashboards(
     model: "Model | None" = None,
     *,
     config: DashboardConfig | None = None,
+    encoded: Encoded | None = None,
 ) -> LatentDashboard:
     """Contexts, histogram, density and logit effects of ``latents``; see the module for the steps.
 
     Without ``model``, or at a site that is no part of the residual stream, there are no logit
-    effects.
+    effects. ``encoded`` (what :func:`encode_store_rows` gave for the same dictionary, store and
+    settings) saves step 1 where latents are looked at one after the other.
 
     Raises:
         ConfigError: no latents, or one that the dictionary has not.
@@ -88,9 +91,11 @@ def dashboards(
     check_trained_on(dictionary, store)
     if model is not None:
         store.check_model(model.card)
-    found = collect_firings(
-        store, dictionary, chosen, config.max_tokens, config.sequence_batch
-    )  # 1
+    known = encoded or encode_rows(
+        store, dictionary, config.max_tokens, config.sequence_batch, latents=chosen
+    )
+    assert known is not None, "without a limit of activations there is always an answer"
+    found = known.firings(chosen)  # 1
     wanted = choose_contexts(found, config.per_band, config.seed)  # 2
     contexts = cut_contexts(store, found, wanted, config.before, config.after)  # 3
     edges, counts = _histograms(found, config.bins)
@@ -111,6 +116,25 @@ def dashboards(
         config=config.to_dict(),
         controls=effects["controls"],
         provenance=record(model=store.model, seed=config.seed, seconds=time.perf_counter() - began),
+    )
+
+
+@torch.no_grad()
+def encode_store_rows(
+    run: Any,
+    store: "ActivationStore",
+    *,
+    config: DashboardConfig | None = None,
+    max_active: int | None = None,
+) -> Encoded | None:
+    """Every latent of the rows that :func:`dashboards` looks at, to be used for many dashboards.
+
+    None where more than ``max_active`` latents are non-zero in all.
+    """
+    config, dictionary = config or DashboardConfig(), as_dictionary(run)
+    check_trained_on(dictionary, store)
+    return encode_rows(
+        store, dictionary, config.max_tokens, config.sequence_batch, max_active=max_active
     )
 
 

@@ -154,13 +154,36 @@ def test_text_that_looks_like_html_stays_text(
 
 
 def test_a_text_that_is_too_long_is_refused_with_what_to_do(small_root: Path, name: str) -> None:
-    from lensbench.app.workflows.latent_page import test_on_text as on_text
+    from lensbench.app.workflows.latent_text import latents_of_text
     from lensbench.errors import ConfigError
 
+    where = small_root / "runs" / "small", name, small_root / "acts"
     with pytest.raises(ConfigError, match="shorten it"):
-        on_text(small_root / "runs" / "small", name, 0, small_root / "acts", "a " * 400)
+        latents_of_text(*where, "a " * 400)
     with pytest.raises(ConfigError, match="latents run from 0 to 63"):
-        on_text(small_root / "runs" / "small", name, 64, small_root / "acts", "a")
+        latents_of_text(*where, "a").of(64)
+
+
+def test_rows_and_text_are_encoded_once_for_all_latents(
+    monkeypatch, small_root: Path, name: str, loud: int
+) -> None:
+    from lensbench.app.cache import board, tested
+    from lensbench.saes.evaluation import passes
+    from lensbench.saes.latents import contexts
+
+    monkeypatch.setattr("sys.argv", ["main.py", str(small_root)])
+    run, store = small_root / "runs" / "small", small_root / "acts"
+    board(run, name, loud, store)
+    tested(run, name, loud, store, "Lucy sang .")
+
+    def no_encoding(*_: Any) -> None:
+        raise AssertionError("encoded again")
+
+    monkeypatch.setattr(contexts, "encode", no_encoding)
+    monkeypatch.setattr(passes, "encode", no_encoding)
+    other, _ = board(run, name, loud - 1 if loud else 1, store)
+    assert other.latents.tolist() != [loud]
+    tested(run, name, int(other.latents[0]), store, "Lucy sang .")
 
 
 def test_a_dictionary_that_is_not_there_is_said(monkeypatch, small_root: Path) -> None:

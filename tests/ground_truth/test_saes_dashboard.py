@@ -7,7 +7,12 @@ import torch
 from lensbench import capture, load_model, results
 from lensbench.errors import ConfigError, UnknownNameError
 from lensbench.saes.evaluation.passes import Dictionary
-from lensbench.saes.latents.dashboard import DashboardConfig, dashboards, logit_effects
+from lensbench.saes.latents.dashboard import (
+    DashboardConfig,
+    dashboards,
+    encode_store_rows,
+    logit_effects,
+)
 from lensbench.worlds.atlas import Atlas
 from lensbench.worlds.atlas.tokenizer import save_tokenizer
 from tests.saes_evaluation_helpers import HandSet, tiny_llama, write_store
@@ -99,6 +104,21 @@ def test_histogram_and_density_count_tokens(store, corpus, eye) -> None:
     assert frame.groupby("latent")["tokens"].sum().to_dict() == {0: corpus.n_docs, 1: n}
     partial = dashboards(eye, store, [1], config=DashboardConfig(max_tokens=1, sequence_batch=4))
     assert partial.n_tokens == int(corpus.offsets[4])
+
+
+@pytest.mark.parametrize("most", [None, 10**6], ids=["no limit", "limit"])
+def test_latents_encoded_once_give_the_same_dashboards(store, eye, most) -> None:
+    config = DashboardConfig(per_band=2, max_tokens=100)
+    kept = encode_store_rows(eye, store, config=config, max_active=most)
+    assert kept is not None
+    assert kept.nbytes > 0
+    for latents in ([0], [2], [1, 0]):
+        one = dashboards(eye, store, latents, config=config)
+        other = dashboards(eye, store, latents, config=config, encoded=kept)
+        for name in ("rows", "acts", "tokens", "histogram_counts", "density", "max_activation"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+        assert one.n_tokens == other.n_tokens
+    assert encode_store_rows(eye, store, config=config, max_active=50) is None
 
 
 def test_unstored_positions_are_nan_not_zero(corpus, acts, eye, tmp_path) -> None:
