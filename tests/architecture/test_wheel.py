@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser import chrome
+from tests.browser.test_dashboard_browser import free_port, serving
+
 ROOT = Path(__file__).resolve().parents[2]
 OURS = {"app", "data", "interventions", "probes", "saes", "tests", "benchmarks", "docs"}
 
@@ -76,7 +79,9 @@ def test_nothing_of_ours_lies_at_the_top_of_site_packages(python: Path) -> None:
     assert OURS & set(out.split()) == set()
 
 
-def test_the_demo_runs_among_decoys(python: Path, decoys: Path) -> None:
+def test_the_demo_and_its_dashboard_run_among_decoys(
+    python: Path, decoys: Path, tmp_path: Path
+) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     command = [python, "-m", "lensbench", "demo", "--out", str(decoys / "out"), "--json"]
     done = subprocess.run(
@@ -85,3 +90,19 @@ def test_the_demo_runs_among_decoys(python: Path, decoys: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout)
     assert list((decoys / "out").rglob("report.html"))
+    if chrome.find() is None:
+        pytest.skip("the demo ran; no chromium to look at the dashboard with")
+    with (
+        serving(decoys / "out", free_port(), str(python), cwd=decoys, env=environment) as url,
+        chrome.Chrome(tmp_path / "profile") as tab,
+    ):
+        for page, shows in (
+            ("", "Activation stores"),
+            ("stores?store=acts", "documents"),
+            ("sweep?run=run", "topk-512-k16"),
+        ):
+            tab.open(f"{url}/{page}")
+            tab.says(shows)
+        tab.open(f"{url}/token?store=acts&row=17")
+        tab.says("dictionaries read this token")
+        assert "Traceback" not in tab.text()

@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -38,12 +39,16 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(root: Path, port: int) -> Iterator[str]:
+def serving(root: Path, port: int, python: str = sys.executable, **popen: Any) -> Iterator[str]:
     """The dashboard as its command starts it; ended by the signal of its own process."""
-    command = [sys.executable, "-W", "ignore", "-m", "lensbench", "app", "--root", str(root),
+    command = [python, "-W", "ignore", "-m", "lensbench", "app", "--root", str(root),
                "--port", str(port)]  # fmt: skip
     with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        **popen,
     ) as server:
         try:
             url = f"http://127.0.0.1:{port}"
