@@ -1,13 +1,13 @@
 """A report: one HTML file that holds everything it shows and asks the network for nothing.
 
 Blocks know how to become HTML; :func:`write_report` puts them on one page with plotly's script,
-once. Which blocks a page has is decided elsewhere (``app.workflows``). All text is escaped here.
+once. Which blocks a page has is decided elsewhere (``app.workflows``). All text is escaped here,
+and control characters in it become visible marks.
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,6 +18,7 @@ from plotly.offline import get_plotlyjs
 from lensbench import io
 from lensbench.app.report_style import POLICY, SCRIPT, STYLE
 from lensbench.plots import CONFIG, template, token_strip
+from lensbench.plots.tables import safe, shown
 
 
 @runtime_checkable
@@ -38,7 +39,8 @@ class Text:
 
     def html(self, figures: list[go.Figure]) -> str:  # noqa: ARG002 - the protocol's signature
         """See :class:`Block`."""
-        return f"<pre>{escape(self.text)}</pre>" if self.code else f"<p>{escape(self.text)}</p>"
+        inner = "\n".join(safe(line) for line in self.text.split("\n"))
+        return f"<pre>{inner}</pre>" if self.code else f"<p>{inner}</p>"
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Cards:
     def html(self, figures: list[go.Figure]) -> str:  # noqa: ARG002 - the protocol's signature
         """See :class:`Block`."""
         cards = "".join(
-            f'<div class="card"><b>{escape(value)}</b><span>{escape(what)}</span></div>'
+            f'<div class="card"><b>{safe(value)}</b><span>{safe(what)}</span></div>'
             for value, what in self.items
         )
         return f'<div class="cards">{cards}</div>'
@@ -68,19 +70,19 @@ class Table:
         """See :class:`Block`."""
         numeric = {c for c in self.frame.columns if pd.api.types.is_numeric_dtype(self.frame[c])}
         head = "".join(
-            f"<th{_num(c in numeric)}>{escape(str(c).replace('_', ' '))}</th>"
+            f"<th{_num(c in numeric)}>{safe(str(c).replace('_', ' '))}</th>"
             for c in self.frame.columns
         )
         rows = "".join(
             "<tr>"
             + "".join(
-                f"<td{_num(c in numeric)}>{escape(cell(row[c], self.digits))}</td>"
+                f"<td{_num(c in numeric)}>{safe(cell(row[c], self.digits))}</td>"
                 for c in self.frame.columns
             )
             + "</tr>"
             for row in self.frame.to_dict("records")
         )
-        caption = f"<caption>{escape(self.caption)}</caption>" if self.caption else ""
+        caption = f"<caption>{safe(self.caption)}</caption>" if self.caption else ""
         return (
             f'<div class="wide"><table>{caption}<thead><tr>{head}</tr></thead>'
             f"<tbody>{rows}</tbody></table></div>"
@@ -99,8 +101,8 @@ class Figure:
         figures.append(self.figure)
         layout: Any = self.figure.layout
         height = layout.height or 400
-        caption = f"<figcaption>{escape(self.caption)}</figcaption>" if self.caption else ""
-        label = f' role="img" aria-label="{escape(self.caption, quote=True)}"'
+        caption = f"<figcaption>{safe(self.caption)}</figcaption>" if self.caption else ""
+        label = f' role="img" aria-label="{safe(self.caption)}"'
         return (
             f'<figure><div class="plot" id="figure-{len(figures)}"{label} '
             f'style="height:{height:.0f}px"></div>{caption}</figure>'
@@ -144,8 +146,8 @@ class Latent:
             for c in self.contexts
         )
         return (
-            f'<div class="latent"><h3>{escape(self.heading)}</h3>'
-            f'<div class="facts">{escape(self.facts)}</div><ol>{items}</ol></div>'
+            f'<div class="latent"><h3>{safe(self.heading)}</h3>'
+            f'<div class="facts">{safe(self.facts)}</div><ol>{items}</ol></div>'
         )
 
 
@@ -172,16 +174,16 @@ class Report:
         figures: list[go.Figure] = []
         body = "".join(_section(i, s, figures) for i, s in enumerate(self.sections, start=1))
         links = "".join(
-            f'<a href="#s{i}">{escape(s.title)}</a>' for i, s in enumerate(self.sections, start=1)
+            f'<a href="#s{i}">{safe(s.title)}</a>' for i, s in enumerate(self.sections, start=1)
         )
         cards = Cards(self.cards).html(figures) if self.cards else ""
         return (
             '<!doctype html><html lang="en"><head><meta charset="utf-8">'
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
             '<meta name="viewport" content="width=device-width,initial-scale=1">'
-            f'<link rel="icon" href="data:,"><title>{escape(self.title)}</title>'
+            f'<link rel="icon" href="data:,"><title>{safe(self.title)}</title>'
             f"<style>{STYLE}</style></head><body>"
-            f'<header><h1>{escape(self.title)}</h1><p class="muted">{escape(self.lead)}</p>{cards}'
+            f'<header><h1>{safe(self.title)}</h1><p class="muted">{safe(self.lead)}</p>{cards}'
             f"</header><nav><div>{links}</div></nav><main>{body}</main>{_scripts(figures)}"
             "</body></html>"
         )
@@ -203,9 +205,9 @@ def cell(value: Any, digits: int = 4) -> str:
 
 
 def _section(index: int, section: Section, figures: list[go.Figure]) -> str:
-    lead = f'<p class="muted">{escape(section.lead)}</p>' if section.lead else ""
+    lead = f'<p class="muted">{safe(section.lead)}</p>' if section.lead else ""
     inner = "".join(block.html(figures) for block in section.blocks)
-    return f'<section><h2 id="s{index}">{escape(section.title)}</h2>{lead}{inner}</section>'
+    return f'<section><h2 id="s{index}">{safe(section.title)}</h2>{lead}{inner}</section>'
 
 
 def _scripts(figures: Sequence[go.Figure]) -> str:
@@ -225,7 +227,18 @@ def _bare(figure: go.Figure) -> str:
     """The figure without its template: the page puts in that of the reader's mode."""
     plain = go.Figure(figure)
     plain.layout.template = None
-    return str(plain.to_json(validate=False))
+    return json.dumps(
+        _marked(json.loads(_to_json(plain))), ensure_ascii=False, separators=(",", ":")
+    )
+
+
+def _marked(value: Any) -> Any:
+    """JSON with marks for control characters, keys included; line breaks of the figure stay."""
+    if isinstance(value, str):
+        return value if value.isprintable() else "\n".join(map(shown, value.split("\n")))
+    if isinstance(value, dict):
+        return {_marked(k): _marked(v) for k, v in value.items()}
+    return [_marked(v) for v in value] if isinstance(value, list) else value
 
 
 def _to_json(value: Any) -> str:

@@ -10,9 +10,12 @@ real token of the row. ``rows`` index the batch. ``heads`` are query heads for `
 
 import hashlib
 import json
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import torch
 
 from lensbench.errors import ConfigError
 from lensbench.ops import (
@@ -59,7 +62,8 @@ class Edit:
 
     def __post_init__(self) -> None:
         """Normalise, and refuse what can never be done."""
-        object.__setattr__(self, "site", Site.parse(self.site))
+        object.__setattr__(self, "site", _site(self.site))
+        _check_op(self.op)
         for name in ("rows", "positions", "heads", "dims"):
             value = getattr(self, name)
             if value is not None:
@@ -105,9 +109,12 @@ class Plan:
     stop: int | None = None
 
     def __post_init__(self) -> None:
-        """Normalise containers; refuse negative layers."""
-        object.__setattr__(self, "edits", tuple(self.edits))
-        object.__setattr__(self, "skips", frozenset(int(s) for s in self.skips))
+        """Normalise containers; refuse what is no edit and no layer."""
+        object.__setattr__(self, "edits", _edits(self.edits))
+        skips = _whole_numbers("skips", self.skips, "layers to skip", "(2, 5)")
+        object.__setattr__(self, "skips", frozenset(skips))
+        if self.stop is not None:
+            object.__setattr__(self, "stop", _layer("stop", self.stop))
         if any(s < 0 for s in self.skips) or (self.stop is not None and self.stop < 0):
             raise ConfigError(
                 f"layers are counted from 0; got skips {sorted(self.skips)}, stop {self.stop}"
@@ -165,12 +172,12 @@ class Plan:
 
 def edit(site: Site | str, op: Op, **where: Any) -> Plan:
     """A plan of one edit: ``edit("blocks.3.attn.z", Zero(), heads=[1])``."""
-    return Plan((Edit(Site.parse(site), op, **where),))
+    return Plan((Edit(_site(site), op, **where),))
 
 
 def skip_layers(layers: Iterable[int]) -> Plan:
     """A plan that does not run these blocks (the residual stream passes through)."""
-    return Plan(skips=frozenset(layers))
+    return Plan(skips=frozenset(_whole_numbers("skips", layers, "layers to skip", "(2, 5)")))
 
 
 def _first_changed(site: Site) -> int:
@@ -179,10 +186,72 @@ def _first_changed(site: Site) -> int:
     return 0 if (site.host or site).name == "embed" else 1_000_000
 
 
+def _site(value: Any) -> Site:
+    """The site that a name names; whatever is no name is refused."""
+    if not isinstance(value, (str, Site)):
+        raise ConfigError(
+            f"site must be one name such as 'blocks.3.resid_post', or a Site; got {value!r}"
+        )
+    return Site.parse(value)
+
+
+def _check_op(value: Any) -> None:
+    if not isinstance(value, Op):
+        raise ConfigError(
+            f"op must be an operation such as Zero(), Set(value) or Scale(2.0); got {value!r}"
+        )
+
+
+def _edits(values: Any) -> tuple[Edit, ...]:
+    if isinstance(values, str | Edit | Plan) or not isinstance(values, Iterable):
+        raise ConfigError(
+            f"edits must be a sequence of edits, edits=(Edit(site, op), ...); got {values!r}"
+        )
+    edits: tuple[Any, ...] = tuple(values)  # pyright: ignore[reportUnknownArgumentType]
+    for one in edits:
+        if not isinstance(one, Edit):
+            raise ConfigError(
+                f"edits must hold Edit(site, op); got {one!r}. What edit() and skip_layers() give "
+                "are plans: add plans up with +"
+            )
+    return edits
+
+
 def _indices(name: str, value: Sequence[int]) -> tuple[int, ...]:
-    values = tuple(int(v) for v in value)
+    values = _whole_numbers(name, value, f"a selection of {name}", "(0, 2)")
     if not values:
         raise ConfigError(f"{name} is an empty selection; leave it out to select all")
     if name != "positions" and min(values) < 0:
         raise ConfigError(f"{name} are counted from 0; got {min(values)}")
     return values
+
+
+def _whole_numbers(name: str, values: Any, what: str, example: str) -> tuple[int, ...]:
+    """Whole numbers of any library; a bare one, text, masks and fractions are refused."""
+    rule = f"{name} must be whole numbers, {what}: {name}={example}"
+    if isinstance(values, str) or not hasattr(values, "__iter__"):
+        raise ConfigError(f"{rule}; got {values!r}")
+    if getattr(values, "ndim", 1) != 1:
+        raise ConfigError(f"{rule}; got an array of {values.ndim} dimensions")
+    found = tuple(_whole(v) for v in values)
+    for given, number in zip(values, found, strict=True):
+        if number is None:
+            raise ConfigError(f"{rule}; got {given!r}")
+    return tuple(n for n in found if n is not None)
+
+
+def _layer(name: str, value: Any) -> int:
+    number = _whole(value)
+    if number is None:
+        raise ConfigError(f"{name} must be the number of a layer, or None; got {value!r}")
+    return number
+
+
+def _whole(value: Any) -> int | None:
+    """The whole number that ``value`` is, or None; True and False are none."""
+    if isinstance(value, bool) or getattr(value, "dtype", None) is torch.bool:
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:  # text, a fraction, numpy's booleans
+        return None

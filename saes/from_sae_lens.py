@@ -42,6 +42,10 @@ _TOLERANCE, _FLIPS = 1e-4, 1e-4
 def load_sae_lens(name: str, *, device: torch.device | str = "cpu") -> SAE | WrappedSAE:
     """The dictionary ``<release>/<id>`` (with or without ``sae_lens:``), as float32.
 
+    A name of SAELens' registry means its release in every folder; then comes a local path, relative
+    ones from the current folder; then a hub repository. To read a local folder that is called like
+    a release of the registry, write ``./<folder>/<id>``.
+
     ``metadata`` keeps what SAELens knows: hook name, BOS, context size, neuronpedia id, model and
     normalisation. Gated dictionaries become thresholds: with shared weights the gate opens where
     ``z > b_mag - exp(r_mag) * b_gate`` (Rajamanoharan et al. 2024, arXiv:2404.16014).
@@ -69,14 +73,16 @@ def load_sae_lens(name: str, *, device: torch.device | str = "cpu") -> SAE | Wra
 
 def _split(name: str) -> tuple[str, str]:
     """Release and id of a name; both may hold slashes."""
-    local = _local(Path(name).expanduser())
-    if local is not None:
-        return local
     known = _registry()
     found = [r for r in known if name == r or name.startswith(f"{r}/")]
     if found:
         release = max(found, key=len)
-        return release, _known_id(release, name[len(release) + 1 :], list(known[release].saes_map))
+        ids, sae_id = list(known[release].saes_map), name[len(release) + 1 :]
+        here = f"(This is SAELens' registry; for the folder here write ./{name}.)"
+        return release, _known_id(release, sae_id, ids, here if Path(release).is_dir() else "")
+    local = _local(Path(name).expanduser())
+    if local is not None:
+        return local
     first, *rest = name.split("/")
     if len(rest) >= 2 and not get_close_matches(first, known, n=1, cutoff=0.8):
         return f"{first}/{rest[0]}", "/".join(rest[1:])  # a hub repository
@@ -101,21 +107,22 @@ def _local(path: Path) -> tuple[str, str] | None:
     if release is None or (path / "cfg.json").is_file():
         if release is None and path.is_absolute():
             raise MissingDataError(f"no release of dictionaries in {path}")
-        return None if release is None else (str(path.parent), path.name)
+        return None if release is None else (str(path.parent.absolute()), path.name)
     sae_id = path.relative_to(release)
     depths = [len(sae_id.parts)] if sae_id.parts else [1, 2, 3]
     found = [p.parent for n in depths for p in release.glob("*/" * n + "cfg.json")]
     if not found and path.is_absolute():
         raise MissingDataError(f"no release of dictionaries in {release}")
     ids = sorted(str(p.relative_to(release)) for p in found)
-    return (str(release), _known_id(str(release), str(sae_id), ids)) if ids else None
+    place = str(release.absolute())  # SAELens takes a name without a slash for one of its registry
+    return (place, _known_id(place, str(sae_id), ids)) if ids else None
 
 
-def _known_id(release: str, sae_id: str, ids: list[str]) -> str:
+def _known_id(release: str, sae_id: str, ids: list[str], hint: str = "") -> str:
     if sae_id in ids:
         return sae_id
     near = get_close_matches(sae_id, ids, n=_SHOWN, cutoff=_NEAR)
-    hint = f"(The nearest of {len(ids)}.)" if len(ids) > _SHOWN else ""
+    hint = hint or (f"(The nearest of {len(ids)}.)" if len(ids) > _SHOWN else "")
     kind = f"dictionary of release {release!r}"
     raise UnknownNameError(kind, sae_id, known=near or ids[:_SHOWN], hint=hint)
 

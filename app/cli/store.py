@@ -31,7 +31,10 @@ def info(folder: Folder) -> Answer:
 
 
 def verify(folder: Folder) -> Answer:
-    """Compare the checksum of every file and count its rows again; exit code 3 on any problem."""
+    """Compare the checksum of every file and count its rows again; exit code 3 on any problem.
+
+    Takes a store of activations or of latents.
+    """
     from lensbench.app.workflows.stores import verify_store
 
     facts = verify_store(folder)

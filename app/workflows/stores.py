@@ -6,7 +6,11 @@ from typing import Any
 import numpy as np
 
 from lensbench.errors import ConfigError, DamagedDataError, MissingDataError
+from lensbench.saes.latents.manifest import KIND as LATENTS
+from lensbench.saes.latents.store import LatentStore, open_latents
 from lensbench.store import ActivationStore, open_store
+from lensbench.store.checks import kind_of
+from lensbench.store.folder import LocalFolder
 from lensbench.store.manifest import MANIFEST, PARTS
 
 _DEPTH, TWIN = 4, "twin"
@@ -43,7 +47,7 @@ def store_info(folder: Path) -> dict[str, Any]:
         "tokens": store.n_tokens,
         "documents": store.n_docs,
         "shards": len(store.manifest["shards"]),
-        "bytes": _bytes(store),
+        "bytes": sum(_sizes(store)),
         "complete": store.complete,
         "sites": [
             {
@@ -57,17 +61,19 @@ def store_info(folder: Path) -> dict[str, Any]:
 
 
 def verify_store(folder: Path) -> dict[str, Any]:
-    """Compare every file with its checksum, and its rows with the manifest.
+    """Compare every file with its checksum, and its counts with the manifest.
+
+    The folder may hold activations or latents; its manifest says which.
 
     Raises:
         DamagedDataError: every damaged or missing file and every wrong count, by name.
     """
-    store = open_store(folder, check="size")
-    problems = store.verify()
-    if problems:
+    latents = kind_of(LocalFolder(folder)) == LATENTS
+    store = open_latents(folder, check="size") if latents else open_store(folder, check="size")
+    if problems := store.verify():
         raise DamagedDataError(f"{len(problems)} problem(s): " + "; ".join(problems))
-    files = sum(len(shard["files"]) for shard in store.manifest["shards"])
-    return {"folder": store.url, "files": files, "bytes": _bytes(store), "verdict": "sound"}
+    sizes = _sizes(store)
+    return {"folder": store.url, "files": len(sizes), "bytes": sum(sizes), "verdict": "sound"}
 
 
 def sample_store(folder: Path, *, n: int, site: str | None, seed: int) -> dict[str, Any]:
@@ -133,5 +139,9 @@ def remove_store(folder: Path, *, yes: bool) -> dict[str, Any]:
     return {"removed": str(folder), **({"left": left} if left else {})}
 
 
-def _bytes(store: ActivationStore) -> int:
-    return sum(entry[1] for shard in store.manifest["shards"] for entry in shard["files"].values())
+def _sizes(store: ActivationStore | LatentStore) -> list[int]:
+    """Bytes of every file of a store."""
+    shards = store.manifest["shards"]
+    if isinstance(store, LatentStore):
+        return [shard["file"][1] for shard in shards]
+    return [entry[1] for shard in shards for entry in shard["files"].values()]

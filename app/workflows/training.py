@@ -27,10 +27,6 @@ if TYPE_CHECKING:
     from lensbench.saes.training.forecast import Forecast
 
 
-MANY_EPOCHS = 2
-"""From here on a run is told that it repeats its store."""
-
-
 def train_sweep(request: TrainRequest, say: Callable[[str], None] | None = None) -> dict[str, Any]:
     """Train (or with ``dry_run`` only forecast) what was asked for.
 
@@ -50,27 +46,19 @@ def train_sweep(request: TrainRequest, say: Callable[[str], None] | None = None)
     if request.array is not None:  # parts run at the same time: each has a folder of its own
         out = out / f"part-{request.array.replace('/', '-of-')}"
     opened = source(sweep)
-    for line in announcement(opened, sweep, out):
-        (say or _silent)(line)
+    (say or _silent)(announcement(sweep, out))
     return _train(opened, sweep, out, card, resume=False)
 
 
-def announcement(source: Any, sweep: SweepConfig, out: Path) -> list[str]:
-    """What will be trained, with the tokens it really takes; a warning where a store is small."""
+def announcement(sweep: SweepConfig, out: Path) -> str:
+    """What will be trained, with the tokens it really takes."""
     train = sweep.train
     real = train.steps * train.batch_size
     asked = "" if real == train.tokens else f" (of {train.tokens:,} asked for)"
-    lines = [
+    return (
         f"{len(sweep.expand())} dictionaries into {out}: {real:,} tokens each, {train.steps:,} "
         f"steps of {train.batch_size:,}{asked}"
-    ]
-    stored = getattr(source, "n_tokens", 0)  # a live capture does not know how long its text is
-    if stored and real >= MANY_EPOCHS * stored:
-        lines.append(
-            f"warning: {stored:,} stored tokens are few: training repeats them "
-            f"for {real / stored:.1f} epochs; capture more text, or lower --tokens"
-        )
-    return lines
+    )
 
 
 def _silent(_: str) -> None:

@@ -46,6 +46,11 @@ class Layout:
         shape = self.shapes.get(site.stack, self.shape)
         if site.layer is not None and site.layer >= shape.n_layers:
             return f"This model has layers 0..{shape.n_layers - 1}."
+        if site.host in self._known:
+            return (
+                f"No dictionary is spliced in at {site.host}: run the model that "
+                "model.with_saes([...]) gives."
+            )
         elsewhere = sorted(
             s.layer for s in self._known if s.name == site.name and s.layer is not None
         )

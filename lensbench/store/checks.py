@@ -24,6 +24,15 @@ _AGAIN = "Delete it and run the capture again: only it is redone."
 _TOTALS = {"n_tokens": "rows", "n_docs": "documents"}
 
 
+def kind_of(folder: Folder) -> str:
+    """What the manifest of a folder says it is, ``activation-store`` say; "" where it cannot."""
+    try:
+        told = json.loads(folder.read(MANIFEST))
+    except (MissingDataError, json.JSONDecodeError, UnicodeDecodeError):
+        return ""
+    return str(told.get("kind", "")) if isinstance(told, dict) else ""
+
+
 def check_file(folder: Folder, entry: FileEntry, check: Check) -> None:
     """Compare one file with its entry.
 

@@ -20,6 +20,7 @@ from lensbench.saes.evaluation.passes import (
     encode,
     to_csr,
 )
+from lensbench.saes.latents.checks import is_whole
 from lensbench.saes.latents.manifest import (
     MANIFEST,
     PARTS,
@@ -59,7 +60,8 @@ def encode_store(
 
     Beside each row's latents (numbers and values, ``nnz`` in all) lie its token id, position and
     document. The same call again goes on after an interruption, and over what a growing store has
-    gained; a finished latent store is opened as it is.
+    gained; a finished latent store is opened as it is. Files that are missing, cut short or altered
+    are written again: every file that is kept is compared with its checksum.
 
     Args:
         sae: a run, an ``SAE`` that knows its site, or a ``Dictionary``.
@@ -161,7 +163,7 @@ def _save(folder: Folder, manifest: LatentManifest) -> None:
 def _still_good(
     folder: Folder, manifest: LatentManifest, wanted: dict[tuple[int, int], _Part]
 ) -> dict[tuple[int, int], LatentShard]:
-    """Shards that are there whole.
+    """Shards that are there whole, by checksum and counts; the others are encoded again.
 
     Raises:
         MismatchError: one was made from other activations than the store holds now.
@@ -175,7 +177,7 @@ def _still_good(
                 f"store (its shard {shard.batch} has changed); choose another folder"
             )
         whole = (shard.start, shard.rows) == (part.start, part.stop - part.start)
-        if whole and folder.size(shard.file.path) == shard.file.bytes:
+        if whole and is_whole(folder, shard):
             good[shard.batch, shard.part] = shard
     return good
 

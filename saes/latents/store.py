@@ -13,15 +13,15 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import sparse
 
-from lensbench import io
-from lensbench.errors import ConfigError, DamagedDataError, DataError
+from lensbench.errors import ConfigError
+from lensbench.saes.latents.checks import check_shard, problems
 from lensbench.saes.latents.manifest import (
     LatentManifest,
-    LatentShard,
     check_source,
     in_a_row,
     read_manifest,
 )
+from lensbench.store.checks import Check
 from lensbench.store.folder import Folder, open_folder
 from lensbench.store.reader import StoreIndex
 from lensbench.store.rows import numbers, one_number, row_numbers
@@ -40,7 +40,7 @@ def open_latents(url: str | os.PathLike[str], *, check: str = "sha256") -> "Late
     """Open a latent store for reading.
 
     ``check="sha256"`` compares each shard's checksum the first time it is touched, ``"size"`` only
-    its size.
+    its size; either way its rows and latents are counted.
 
     Raises:
         MissingDataError: no latent store there.
@@ -55,7 +55,8 @@ class LatentStore:
     def __init__(self, folder: Folder, *, check: str = "sha256") -> None:
         if check not in ("sha256", "size"):
             raise ConfigError(f"check must be 'sha256' or 'size', got {check!r}")
-        self._folder, self._check, self._lock = folder, check, Lock()
+        self._check: Check = check
+        self._folder, self._lock = folder, Lock()
         self.refresh()
 
     def refresh(self) -> None:
@@ -226,14 +227,11 @@ class LatentStore:
         check_source(self._manifest, self.url, store.manifest, store.url)
 
     def verify(self) -> list[str]:
-        """Compare every file with its checksum; one line per problem, empty when all is well."""
-        found: list[str] = []
-        for shard in self._manifest.shards:
-            try:
-                self._verify(shard, "sha256")
-            except DataError as error:
-                found.append(str(error))
-        return found
+        """Compare every file with its checksum, and its rows and latents with the manifest.
+
+        One line per problem; empty when all is well.
+        """
+        return problems(self._folder, self._manifest)
 
     def _at(self, row: int) -> tuple[dict[str, np.ndarray], int]:
         """Arrays of the shard that holds a row, and the row's place in it."""
@@ -252,21 +250,10 @@ class LatentStore:
             if number not in self._open:
                 shard = self._shards[number]
                 if number not in self._sound:
-                    self._verify(shard, self._check)
+                    check_shard(self._folder, shard, self._check)
                     self._sound.add(number)
                 path = self._folder.local(shard.file.path)
                 self._open[number] = {name: map_file(path, name) for name in _ARRAYS}
                 while len(self._open) > _OPEN_SHARDS:
                     self._open.popitem(last=False)
             return self._open[number]
-
-    def _verify(self, shard: LatentShard, check: str) -> None:
-        path = self._folder.local(shard.file.path)
-        size = path.stat().st_size
-        if size != shard.file.bytes:
-            why = f"is truncated: {size} bytes instead of {shard.file.bytes}"
-        elif check == "sha256" and io.sha256_file(path) != shard.file.sha256:
-            why = "was altered after it was written (sha256 differs)"
-        else:
-            return
-        raise DamagedDataError(f"{path} {why}. Delete it and encode again: only it is redone")

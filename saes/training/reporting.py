@@ -17,6 +17,9 @@ from lensbench.saes.runs import RESULT_FOLDER, SAERun, arrays, last_window
 from lensbench.saes.step.group import METRICS, Group
 from lensbench.saes.training.folder import RunFolder
 
+MANY_EPOCHS = 2
+"""From here on a run is told that it repeats its store."""
+
 
 class Totals:
     """Variance of the batches since the last log line, by site, in scaled units."""
@@ -80,6 +83,15 @@ class Reporter:
             self._bar.write(text, file=sys.stderr)
         elif self._progress:
             print(text, file=sys.stderr, flush=True)  # noqa: T201 - progress is spoken on stderr
+
+    def repeats(self, stored: int) -> None:
+        """Warn where ``stored`` tokens are read several times over (0: not known)."""
+        real = self._train.steps * self._train.batch_size
+        if stored and real >= MANY_EPOCHS * stored:
+            self.say(
+                f"warning: {stored:,} stored tokens are few: training repeats them for "
+                f"{real / stored:.1f} epochs; capture more text, or lower train.tokens (--tokens)"
+            )
 
     def tick(self, step: int, states: dict[str, str]) -> None:
         """Called after every step."""

@@ -31,6 +31,11 @@ class Stream:
         self._batches, self._restored = 0, False
         self._widths = {s: source.width(s) for s in sites} if self._named else dict[str, int]()
 
+    @property
+    def stored(self) -> int:
+        """Tokens in one pass over the source; 0 where it cannot say (a live capture)."""
+        return int(getattr(self._source, "n_rows", 0)) if self._named else 0
+
     def expect(self, widths: dict[str, int]) -> None:
         """Refuse batches of other widths from now on.
 

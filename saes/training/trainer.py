@@ -126,13 +126,12 @@ class _Training:
 
     def _start(self, *, resume: bool) -> None:
         names = [str(c.name) for c in self._configs]
-        step = None
-        if resume:
-            step = checkpoint.latest([self._folder.of(name) for name in names])
+        step = checkpoint.latest([self._folder.of(name) for name in names]) if resume else None
         if step is None:
             if resume:
                 self._rewind(0)
                 self._report.say("no checkpoint of all dictionaries yet: starting at step 0")
+            self._report.repeats(self._stream.stored)
             first = self._stream.next()
             self._scales = {s: self._scale(s, x) for s, x in first.items()}
             self._make(first, {})

@@ -94,6 +94,47 @@ def test_text_from_models_is_inert_everywhere(html: str) -> None:
     assert "alert('x')</script>" not in html
 
 
+ODD = "a\u202eb\x07c\x00d\u200be\x85f\x1bg"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_control_characters_are_shown_and_never_raw(tmp_path: Path) -> None:
+    from lensbench import plots
+    from lensbench.app.report import (
+        Cards,
+        Context,
+        Figure,
+        Latent,
+        Report,
+        Section,
+        Table,
+        Text,
+        write_report,
+    )
+
+    frame = pd.DataFrame({ODD: [1.0], "y": [0.5], "who": [ODD]})
+    figure = plots.scatter(frame, x=ODD, y="y", color="who", text="who", title="t")
+    figure.update_layout(title={"text": ODD}, meta={ODD: [ODD]})
+    blocks = (
+        Text(ODD), Text("half \ud83d"), Text(f"{ODD}\n{ODD}", code=True), Table(frame, caption=ODD),
+        Figure(figure, ODD), Latent(ODD, ODD, (Context((ODD, " b"), (0.2, 2.0), 1),)),
+        Cards(((ODD, ODD),)),
+    )  # fmt: skip
+    report = Report(ODD, ODD, (Section(ODD, blocks, lead=ODD),), cards=((ODD, ODD),))
+    page = write_report(report, tmp_path / "r.html").read_text(encoding="utf-8")
+    ours = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)  # plotly's own code
+    assert not [c for c in ours if not c.isprintable() and c != "\n"]
+    shown = "a[U+202E]b␇c␀d[U+200B]e[U+0085]f␛g"
+    assert f"<title>{shown}</title>" in ours
+    assert f"<pre>{shown}\n{shown}</pre>" in ours  # lines stay lines
+    assert "half [U+D83D]" in ours
+    assert ours.count(shown) > 20
+    drawn = json.loads(Page(page).scripts["figure-1-data"])
+    assert drawn["layout"]["title"]["text"] == shown
+    assert ODD not in str(drawn)
+    assert "a\u202e" not in json.dumps(drawn, ensure_ascii=False)
+
+
 def test_json_in_the_page_cannot_end_its_script() -> None:
     from lensbench.app.report import _json_tag
 

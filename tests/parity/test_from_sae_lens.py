@@ -256,6 +256,38 @@ def test_names_that_are_wrong_get_the_nearest_ones(
         saes.load("sae_lens:tiny-res-test")
 
 
+def test_a_folder_named_from_here_is_found_unless_the_registry_has_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lensbench import saes
+    from lensbench.errors import UnknownNameError
+
+    mine, listed = tmp_path / "here" / "mine", tmp_path / "there"
+    theirs = _release(mine, "jumprelu").state_dict()["W_enc"]
+    _release(listed, "topk")
+    monkeypatch.chdir(mine.parent)
+    names = ("mine/layer_1/width_64", "./mine/layer_1/width_64", f"{mine}/layer_1/width_64")
+    for name in names:
+        ours = saes.load(f"sae_lens:{name}")
+        torch.testing.assert_close(ours.W_enc, theirs, rtol=0, atol=TOLERANCE)
+        assert (ours.metadata["release"], ours.metadata["sae_id"]) == (
+            str(mine / "layer_1"), "width_64")  # fmt: skip
+    monkeypatch.chdir(mine)
+    assert saes.load("sae_lens:layer_1/width_64").metadata["release"] == str(mine / "layer_1")
+    with pytest.raises(UnknownNameError, match=r"Did you mean 'width_64'"):
+        saes.load("sae_lens:layer_1/width_65")
+    monkeypatch.chdir(mine / "layer_1")
+    assert saes.load("sae_lens:width_64").metadata["release"] == str(mine / "layer_1")
+    monkeypatch.chdir(mine.parent)
+    mine.rename("tiny-res-test")  # now a folder here and a release of the registry
+    assert saes.load("sae_lens:tiny-res-test/layer_1/width_64").activation == "threshold"
+    _register(monkeypatch, str(listed))
+    assert saes.load(f"sae_lens:tiny-res-test/{HOOK}").activation == "topk"
+    assert saes.load("sae_lens:./tiny-res-test/layer_1/width_64").activation == "threshold"
+    with pytest.raises(UnknownNameError, match=r"for the folder here write \./tiny-res-test/"):
+        saes.load("sae_lens:tiny-res-test/layer_1/width_64")
+
+
 def test_a_hub_out_of_reach_is_said_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,7 @@
 import json
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -117,6 +119,57 @@ def test_impossible_edits_are_refused() -> None:
         skip_layers([-1])
     with pytest.raises(UnknownNameError, match="Did you mean 'Scale'"):
         Plan.from_json({"edits": [{"site": "embed", "op": "Scal"}], "skips": [], "stop": None})
+
+
+SITE = "blocks.0.resid_post"
+HERE: Any = Edit(Site.parse(SITE), Zero())
+
+
+@pytest.mark.illtyped
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Plan(skips=("blocks.1",)), r"skips.*whole numbers.*'blocks\.1'"),
+        (lambda: Plan(skips="12"), r"skips.*skips=\(2, 5\).*'12'"),
+        (lambda: Plan(skips=3), r"skips.*got 3"),
+        (lambda: Plan(skips=(1.5,)), r"skips.*got 1\.5"),
+        (lambda: Plan(skips=(True,)), r"skips.*got True"),
+        (lambda: Plan(skips=[[1]]), r"skips.*got \[1\]"),
+        (lambda: Plan(stop="3"), r"stop.*or None.*got '3'"),
+        (lambda: Plan(stop=1.0), r"stop.*got 1\.0"),
+        (lambda: Plan(edits=HERE), r"edits=\(Edit\("),
+        (lambda: Plan([SITE]), r"edits.*Edit.*got 'blocks\.0\.resid_post'"),
+        (lambda: Plan([edit(SITE, Zero())]), r"edits.*Edit.*add plans up"),
+        (lambda: Plan(None), r"edits.*got None"),
+        (lambda: skip_layers(3), r"skips.*got 3"),
+        (lambda: skip_layers("12"), r"skips.*got '12'"),
+        (lambda: skip_layers([SITE]), r"skips.*got 'blocks\.0\.resid_post'"),
+        (lambda: edit(3, Zero()), r"site.*'blocks\.3\.resid_post'.*got 3"),
+        (lambda: Edit(None, Zero()), r"site.*got None"),
+        (lambda: edit([SITE], Zero()), r"site.*got \['blocks"),
+        (lambda: edit(SITE, Zero), r"op.*Zero\(\)"),
+        (lambda: edit(SITE, 0.0), r"op.*Set.*got 0\.0"),
+        (lambda: edit(SITE, Zero(), rows="1"), r"rows.*rows=\(0, 2\).*got '1'"),
+        (lambda: edit(SITE, Zero(), rows=1), r"rows.*got 1"),
+        (lambda: edit(SITE, Zero(), positions=[-1.5]), r"positions.*got -1\.5"),
+        (lambda: edit(SITE, Zero(), dims=[True, False]), r"dims.*got True"),
+        (lambda: edit(SITE, Zero(), dims=torch.tensor([True, False])), r"dims.*got tensor"),
+        (lambda: edit(SITE, Zero(), dims=np.array([0.0])), r"dims.*got "),
+        (lambda: edit(SITE, Zero(), positions=[None]), r"positions.*got None"),
+    ],
+)  # fmt: skip
+def test_what_is_no_edit_site_layer_or_selection_is_named(make: Any, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        make()
+
+
+@pytest.mark.illtyped
+def test_whole_numbers_of_every_library_are_taken() -> None:
+    assert Plan(skips=np.array([1, 2])).skips == frozenset({1, 2})
+    assert Plan(skips=torch.tensor([1]), stop=np.int64(4)) == Plan(skips=frozenset({1}), stop=4)
+    assert json.dumps(Plan(stop=np.int64(4)).to_json())
+    assert edit(SITE, Zero(), dims=torch.arange(2)) == edit(SITE, Zero(), dims=range(2))
+    assert Plan(iter([HERE])).edits == (HERE,)
 
 
 def test_str_reads_as_a_sentence() -> None:

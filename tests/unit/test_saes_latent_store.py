@@ -225,6 +225,91 @@ def test_damage_and_wrong_numbers_are_named(store: Any, tmp_path: Path) -> None:
     assert saes.open_latents(tmp_path / "latents").verify() == []
 
 
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(("key", "by"), [("rows", 1), ("rows", -1), ("nnz", 3)])
+def test_counts_are_compared_with_what_the_files_hold(
+    store: Any, tmp_path: Path, key: str, by: int
+) -> None:
+    from lensbench import saes
+    from lensbench.errors import DamagedDataError
+
+    assert saes.encode_store(_sae(), store, out=tmp_path / "latents").verify() == []
+    path = tmp_path / "latents/manifest.json"
+    document = json.loads(path.read_text())
+    number = 6  # the last, so that no shard behind it loses its place
+    right = document["shards"][number][key]
+    document["shards"][number][key] += by
+    total = {"rows": "n_tokens", "nnz": "nnz"}[key]
+    document[total] += by
+    path.write_text(json.dumps(document))
+    changed = saes.open_latents(tmp_path / "latents")
+    found = changed.verify()
+    assert len(found) == 1, found
+    assert f"holds {key} {right}, the manifest says {right + by}" in found[0]
+    assert "b00000002-0002" in found[0]
+    with pytest.raises(DamagedDataError, match=f"holds {key} {right}"):
+        changed.row(85)
+    assert len(changed.row(45)[0]) == 5  # control: the others are read
+    document[total] += 1
+    path.write_text(json.dumps(document))
+    assert f"says {total} = " in saes.open_latents(tmp_path / "latents").verify()[0]
+
+
+@pytest.mark.usefixtures("small")
+def test_a_store_that_lost_a_shard_is_not_sound(store: Any, tmp_path: Path) -> None:
+    from lensbench import saes
+
+    saes.encode_store(_sae(), store, out=tmp_path / "latents")
+    path = tmp_path / "latents/manifest.json"
+    document = json.loads(path.read_text())
+    gone = document["shards"].pop(2)
+    document["n_tokens"] -= gone["rows"]
+    document["nnz"] -= gone["nnz"]
+    path.write_text(json.dumps(document))
+    found = saes.open_latents(tmp_path / "latents").verify()
+    assert len(found) == 1
+    assert "complete, but row 32 is missing" in found[0]
+
+
+@pytest.mark.usefixtures("small")
+def test_an_altered_shard_of_the_right_size_is_encoded_again(store: Any, tmp_path: Path) -> None:
+    from lensbench import saes
+
+    saes.encode_store(_sae(), store, out=tmp_path / "latents")
+    path = tmp_path / "latents/latents/b00000001-0000.safetensors"
+    right = path.read_bytes()
+    path.write_bytes(right[:-9] + bytes([right[-9] ^ 1]) + right[-8:])
+    seen: list[int] = []
+    again = saes.encode_store(_sae(), store, out=tmp_path / "latents", progress=seen.append)
+    assert seen == [51]  # that shard alone
+    assert path.read_bytes() == right
+    assert again.verify() == []
+    saes.encode_store(_sae(), store, out=tmp_path / "latents", progress=seen.append)
+    assert seen == [51]
+
+
+@pytest.mark.usefixtures("small")
+def test_store_verify_takes_a_latent_store_too(
+    store: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lensbench.app.cli import main
+
+    saes_folder = tmp_path / "latents"
+    from lensbench import saes
+
+    saes.encode_store(_sae(), store, out=saes_folder)
+    said: list[str] = []
+    for folder in (saes_folder, Path(store.url)):
+        assert main(["store", "verify", str(folder)]) == 0
+        said.append(capsys.readouterr().out)
+    assert all("sound" in text for text in said)
+    assert "7" in said[0]
+    path = saes_folder / "latents/b00000001-0000.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert main(["store", "verify", str(saes_folder)]) == 3
+    assert "b00000001-0000.safetensors is truncated" in capsys.readouterr().err
+
+
 def test_latents_lie_beside_the_store_and_any_url_will_do(store: Any) -> None:
     from lensbench import saes
 

@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
+
+from tests.store_builder import SITE, build
 
 D, BATCH = 12, 32
 
@@ -325,6 +328,32 @@ def test_a_store_trains_by_itself_and_heartbeat_moves(tmp_path: Path) -> None:
     status = json.loads((tmp_path / "status.json").read_text())
     assert status["state"] == "finished"
     assert status["heartbeat"] >= time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started))
+
+
+def test_a_store_that_is_repeated_is_said_wherever_training_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lensbench import saes
+
+    rows = np.random.default_rng(0).normal(size=(400, 6)).astype(np.float32)
+    store = build(tmp_path / "acts", {SITE: rows}, [200, 200])
+
+    def sweep(steps: int) -> dict[str, Any]:
+        entry = {"architecture": "topk", "d_sae": 8, "k": 2, "site": SITE}
+        train = {"tokens": steps * 100, "batch_size": 100, "checkpoint_every": 10}
+        return {"train": train, "sweep": [entry]}
+
+    for source in (store, store.source(SITE)):
+        saes.train(source, sweep(24), device="cpu")
+        said = [t for t in capsys.readouterr().err.splitlines() if "warning" in t]
+        assert len(said) == 1, said
+        assert "400 stored tokens" in said[0]
+        assert "6.0 epochs" in said[0]
+    saes.train(store, sweep(24), device="cpu", out=tmp_path / "run", progress=False)
+    assert not capsys.readouterr().err  # silence was asked for; the folder keeps the line
+    assert "6.0 epochs" in (tmp_path / "run" / "log.txt").read_text()
+    saes.train(store, sweep(7), device="cpu")  # control: less than two epochs
+    assert "epochs" not in capsys.readouterr().err
 
 
 def test_the_summary_says_over_how_many_steps_it_is_a_mean(tmp_path: Path) -> None:

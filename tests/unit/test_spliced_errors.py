@@ -1,5 +1,6 @@
 """What does not fit a model is not spliced in, and the message says what would."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -87,6 +88,24 @@ def test_latents_that_are_not_there_are_named(model: Any) -> None:
     skipped = model.with_saes([random_sae("blocks.1.mlp_out")])
     with pytest.raises(UnknownSiteError, match="Layer 1 is skipped"):
         skipped.run(IDS, skip_layers([1]), "blocks.1.mlp_out.sae.acts")
+
+
+def test_a_model_without_dictionaries_says_how_to_attach_one(model: Any) -> None:
+    from lensbench.errors import UnknownSiteError
+    from lensbench.plan import Zero, edit
+
+    site = f"{HOST}.sae.acts"
+    why = rf"No dictionary is spliced in at {re.escape(HOST)}: .*model\.with_saes\(\[\.\.\.\]\)"
+    for call in (
+        lambda: model.run(IDS, capture=site),
+        lambda: model.run(IDS, edit(site, Zero())),
+        lambda: model.run_many(IDS, [edit(site, Zero())]),
+        lambda: model.width(site),
+    ):
+        with pytest.raises(UnknownSiteError, match=why):
+            call()
+    with pytest.raises(UnknownSiteError, match=r"layers 0\.\.2"):  # no dictionary would help
+        model.run(IDS, capture="blocks.9.resid_post.sae.acts")
 
 
 def test_saelens_spellings_name_the_same_sites(model: Any) -> None:
