@@ -62,14 +62,20 @@ def byte_level(
     trim_offsets: bool = False,
     prefix: bool = False,
     digits: int = 0,
+    spaced_digits: bool = True,
 ) -> Any:
-    """A byte-level BPE tokenizer that adds BOS; ``digits`` splits numbers into pieces so long."""
+    """A byte-level BPE tokenizer that adds BOS; ``digits`` splits numbers into pieces so long.
+
+    The first piece holds the space before it, or (``spaced_digits=False``, Llama 3's manner) the
+    space is a token of its own.
+    """
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors, trainers
 
     tokenizer = Tokenizer(models.BPE(unk_token=None))
     byte = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
     if digits:
-        cut = pre_tokenizers.Split(Regex(rf" ?\d{{1,{digits}}}"), "isolated")
+        lead = " ?" if spaced_digits else ""
+        cut = pre_tokenizers.Split(Regex(rf"{lead}\d{{1,{digits}}}"), "isolated")
         byte = pre_tokenizers.Sequence([cut, byte])
     tokenizer.pre_tokenizer = byte
     trainer = trainers.BpeTrainer(

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lensbench.errors import ConfigError, NotEnoughDataError
+from lensbench.errors import NotEnoughDataError
+from lensbench.prompts.checks import whole_number
 from lensbench.prompts.encoder import Encoded, Encoder
 from lensbench.prompts.pairs import PromptPairs
 from lensbench.prompts.wording import Filled, Wording
@@ -96,11 +97,10 @@ def collect(
     """``n`` different aligned pairs.
 
     Raises:
-        ConfigError: n is less than one.
+        ConfigError: n is no whole number, or less than one.
         NotEnoughDataError: the task has not so many with this tokenizer; says what was dropped.
     """
-    if n < 1:
-        raise ConfigError(f"n must be at least 1, got {n}")
+    n = whole_number(n, "n")
     box, seen = Collector(encoder), set[str]()
     repeated = 0
     for tried, proposal in enumerate(proposals, 1):

@@ -107,4 +107,4 @@ class Encoder:
         """Tokens as text for messages: ``'When'|' Mary'``."""
         from lensbench.tokens import token_texts
 
-        return "|".join(token_texts(self.tokenizer, ids))
+        return "|".join(map(repr, token_texts(self.tokenizer, ids)))

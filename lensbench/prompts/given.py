@@ -5,6 +5,7 @@ from typing import Any
 
 from lensbench.errors import ConfigError
 from lensbench.prompts.build import Collector, Proposal, finish
+from lensbench.prompts.checks import text
 from lensbench.prompts.encoder import Encoder
 from lensbench.prompts.pairs import PromptPairs
 from lensbench.prompts.wording import Filled
@@ -31,26 +32,23 @@ def from_texts(
         answer: what follows the clean prompt; its first token is used.
         foil: what does not; its first token has to differ.
         roles: for each role one text per pair (or one for the clean and one for the corrupted
-            prompt); its last occurrence is meant.
+            prompt); its last occurrence is meant. ``end``, the last token, is always there.
         task: name of the result.
         flips: whether ``foil`` is what follows the corrupted prompts.
         drop_misaligned: leave such pairs out and count them, instead of an error.
 
     Raises:
-        ConfigError: lists of unequal length, a role's text that is not in the prompt, or a pair
-            that is not aligned (with its tokens).
+        ConfigError: lists of unequal length or of anything but text, a role called ``end`` or
+            ``_...``, a role's text that is not in the prompt, or a pair that is not aligned (with
+            its tokens).
     """
-    lists = {"clean": clean, "corrupted": corrupted, "answer": answer, "foil": foil}
-    lists |= dict(roles or {})
-    sizes = {name: len(values) for name, values in lists.items()}
-    if isinstance(clean, str) or len(set(sizes.values())) != 1 or not clean:
-        raise ConfigError(f"every list needs one entry per pair, and at least one; got {sizes}")
+    _check(roles, {"clean": clean, "corrupted": corrupted, "answer": answer, "foil": foil})
     box = Collector(Encoder(model_or_tokenizer))
     for i in range(len(clean)):
-        words = {name: _both(values[i]) for name, values in (roles or {}).items()}
+        words = {name: _both(values[i], name, i) for name, values in (roles or {}).items()}
         a, b = (
-            Filled(text, {k: _span(text, v[side], k, i) for k, v in words.items()})
-            for side, text in enumerate((clean[i], corrupted[i]))
+            Filled(prompt, {k: _span(prompt, v[side], k, i) for k, v in words.items()})
+            for side, prompt in enumerate((clean[i], corrupted[i]))
         )
         reason = box.take(Proposal(task, a, b, answer[i], foil[i]))
         if reason and not drop_misaligned:
@@ -66,17 +64,47 @@ def from_texts(
     return finish(box, task=task, seed=0, pools={}, flips=flips)
 
 
-def _both(value: str | tuple[str, str]) -> tuple[str, str]:
-    return (value, value) if isinstance(value, str) else (value[0], value[1])
+def _check(roles: Any, lists: Mapping[str, Any]) -> None:
+    """Names of roles, lengths of lists, and text where text belongs."""
+    if roles is not None and not isinstance(roles, Mapping):
+        got = type(roles).__name__
+        raise ConfigError(f"roles must map a role's name to its texts, got {got}")
+    for role in roles or {}:
+        if text(role, "the name of a role") == "end":
+            raise ConfigError("the role 'end' is the last token of every prompt; name it otherwise")
+        if role.startswith("_"):
+            raise ConfigError(f"the role {role!r} begins with an underscore, as slots do that "
+                              "have no position; name it otherwise")  # fmt: skip
+    every: dict[str, Any] = {**lists, **(roles or {})}
+    sizes = {name: _size(values) for name, values in every.items()}
+    if set(sizes.values()) != {sizes["clean"]} or sizes["clean"] in (0, None):
+        got = {k: type(every[k]).__name__ if n is None else n for k, n in sizes.items()}
+        raise ConfigError(f"every list needs one entry per pair, and at least one; got {got}")
+    for name, values in lists.items():
+        for i, value in enumerate(values):
+            text(value, f"{name} of pair {i}")
 
 
-def _span(text: str, word: str, role: str, row: int) -> tuple[int, int]:
-    at = text.rfind(word) if word else -1
+def _size(values: Any) -> int | None:
+    listed = hasattr(values, "__len__") and not isinstance(values, (str, bytes, Mapping))
+    return len(values) if listed else None
+
+
+def _both(value: Any, role: str, row: int) -> tuple[str, str]:
+    what = f"role {role!r} of pair {row}"
+    both = (value, value) if isinstance(value, str) else value
+    if not isinstance(both, (tuple, list)) or len(both) != 2:
+        raise ConfigError(f"{what} must be a text or two (clean, corrupted), got {value!r}")
+    return text(both[0], what), text(both[1], what)
+
+
+def _span(prompt: str, word: str, role: str, row: int) -> tuple[int, int]:
+    at = prompt.rfind(word) if word else -1
     if at < 0:
-        raise ConfigError(f"pair {row}: the text {word!r} of role {role!r} is not in {text!r}")
+        raise ConfigError(f"pair {row}: the text {word!r} of role {role!r} is not in {prompt!r}")
     return at, at + len(word)
 
 
-def _tokens(encoder: Encoder, text: str) -> str:
-    ids = encoder.ids(text)
+def _tokens(encoder: Encoder, words: str) -> str:
+    ids = encoder.ids(words)
     return f"{encoder.shown(ids)} ({len(ids)} tokens)"

@@ -35,13 +35,16 @@ def greater_than(
     with tokens of one digit its tens. The corrupted prompt starts in year 01, after which both are
     right. Hanna et al. sum the probabilities of all years instead.
     ``numbers``: ``Of 31 and 24 , the greater is``; the corrupted prompt asks for the smaller (or
-    exchanges the numbers), so answer and foil change places. Default: ``numbers`` in the bundled
-    world, whose model knows those wordings, and where years cannot be cut; else ``years``.
+    exchanges the numbers), so answer and foil change places. Numbers are one token each, or else
+    equally many; a space that is a token of its own then ends the prompt. Default: ``numbers`` in
+    the bundled world, whose model knows those wordings, and where years cannot be cut (digits in
+    groups of three); else ``years``.
     Roles: ``start``, ``end``; or ``left``, ``right``, ``comparison``, ``end``.
     Source: Hanna et al. 2023, arXiv:2305.00586.
 
     Raises:
-        NotEnoughDataError: no year can be cut, or fewer than two numbers are one token.
+        NotEnoughDataError: no year can be cut (with the tokens of one), or fewer than two numbers
+            have equally many tokens.
     """
     if form not in (None, "years", "numbers"):
         raise UnknownNameError("form", str(form), known=("years", "numbers"))
@@ -53,19 +56,19 @@ def greater_than(
             "years": (sum(map(len, table.values())), 97 * len(CENTURIES)),
             "nouns": (len(nouns), len(words.NOUNS)),
         }
-        why = "in the others century and year are one token, or no later or earlier year is left"
+        why = f"{_cut(encoder)}; or no later or earlier year has a first token of its own"
         need("greater_than", "years", pools, 1, why=why)
         need("greater_than", "nouns", pools, 1, why="the others hold words it does not know")
         proposals = _years(encoder, rng, table, nouns)
         return collect(
             encoder, proposals, n, task="greater_than", seed=seed, pools=pools, flips=False
         )
-    numbers, wordings = encoder.single(words.lex.NUMBERS), usable(encoder, NUMBERS)
+    numbers, wordings = _comparable(encoder), usable(encoder, NUMBERS)
     pools = {
         "numbers": (len(numbers), len(words.lex.NUMBERS)),
         "wordings": (len(wordings), len(NUMBERS)),
     }
-    need("greater_than", "numbers", pools, 2)
+    need("greater_than", "numbers", pools, 2, why="the others have another number of tokens")
     need("greater_than", "wordings", pools, 1, why="the others hold words it does not know")
     proposals = _numbers(encoder, rng, numbers, wordings)
     return collect(encoder, proposals, n, task="greater_than", seed=seed, pools=pools)
@@ -79,9 +82,8 @@ def _table(encoder: Encoder) -> Table:
     found: dict[str, dict[int, tuple[tuple[int, ...], tuple[int, ...]]]] = {}
     for century in CENTURIES:
         prompt = YEARS.fill({"_noun": "war", "_c": century, "start": "01", "_d": century}).text
+        # None where century and year are merged (as in frequent ones): those are left out.
         ids = {y: encoder.after(prompt, f"{y:02d}") for y in range(2, 99)}
-        if any(i is None for i in ids.values()):
-            continue
         first = {y: i[0] for y, i in ids.items() if i}
         rows: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = {}
         for start in first:
@@ -112,9 +114,34 @@ def _years(
         yield Proposal(YEARS.name, clean, corrupted, answer, foil)
 
 
+def _cut(encoder: Encoder) -> str:
+    """Why the others cannot be cut: the tokens of a year beside those of its century."""
+    year, century = (encoder.after("the year", f" {digits}") or () for digits in ("1732", "17"))
+    if not year or not century:
+        return "it has no token for the digits"
+    return (
+        "the others do not begin with the tokens of their century: '1732' is "
+        f"{encoder.shown(year)}, '17' is {encoder.shown(century)}"
+    )
+
+
+def _comparable(encoder: Encoder) -> Sequence[str]:
+    """Numbers of one token, or where there are not two of them, of equally many tokens."""
+    single = encoder.single(words.lex.NUMBERS)
+    if len(single) >= 2:
+        return single
+    groups: dict[int, list[str]] = {}
+    for number in words.lex.NUMBERS:
+        groups.setdefault(encoder.length(number), []).append(number)
+    groups.pop(0, None)
+    return max(groups.values(), key=len, default=[])
+
+
 def _numbers(
     encoder: Encoder, rng: random.Random, numbers: Sequence[str], wordings: Sequence[Wording]
 ) -> Iterator[Proposal]:
+    # Where the space is a token of its own, " 31" and " 24" would begin alike; so it is given.
+    given = encoder.length(numbers[0]) > 1 and encoder.after("is ", numbers[0]) is not None
     while True:
         wording, word = rng.choice(wordings), rng.choice(list(_OPPOSITE))
         left, right = rng.sample(numbers, 2)
@@ -123,8 +150,11 @@ def _numbers(
         if wording.name == "with":
             other = {**slots, "left": right, "right": left}
         answer, foil = _answers(wording.name, left, right, word)
+        if given and wording.name == "of":
+            wording = Wording(wording.name, f"{wording.text} ")
         clean, corrupted = (wording.fill(s, spaced=encoder.spaced) for s in (slots, other))
-        yield Proposal(wording.name, clean, corrupted, f" {answer}", f" {foil}")
+        space = "" if given and wording.name == "of" else " "
+        yield Proposal(wording.name, clean, corrupted, f"{space}{answer}", f"{space}{foil}")
 
 
 def _answers(wording: str, left: str, right: str, word: str) -> tuple[str, str]:

@@ -92,8 +92,12 @@ class PromptPairs:
     def select(
         self, rows: Sequence[int] | Int[np.ndarray, " some"] | Bool[np.ndarray, " batch"]
     ) -> "PromptPairs":
-        """Some rows, by number or mask."""
-        chosen = np.arange(len(self))[np.asarray(rows)].tolist()
+        """Some rows, by number (negative ones from the end) or mask.
+
+        Raises:
+            ConfigError: no row at all, one that does not exist, or neither numbers nor a mask.
+        """
+        chosen = _chosen(rows, len(self))
         pick = lambda values: tuple(values[i] for i in chosen)  # noqa: E731 - used below
         same = {name: pick(getattr(self, name)) for name in _BY_ROW}
         return replace(self, **same, roles={k: pick(v) for k, v in self.roles.items()})
@@ -170,6 +174,22 @@ class PromptPairs:
         from lensbench.plots.tables import html_table
 
         return html_table(self.to_frame(), caption=repr(self))
+
+
+def _chosen(rows: Any, n: int) -> list[int]:
+    try:
+        wanted = np.asarray(rows)
+    except (ValueError, TypeError, RuntimeError):  # ragged, or a tensor that is no plain array
+        wanted = np.empty(0)
+    if wanted.dtype == bool and wanted.shape == (n,):
+        wanted = np.flatnonzero(wanted)
+    one_axis = wanted.ndim == 1 and wanted.size and wanted.dtype.kind in "iu"
+    if not one_axis or wanted.min() < -n or wanted.max() >= n:
+        raise ConfigError(
+            f"rows must be one or more whole numbers from {-n} to {n - 1}, or a mask of {n} "
+            f"booleans that is true somewhere; got {type(rows).__name__} {str(rows)[:80]}"
+        )
+    return [int(i) % n for i in wanted]
 
 
 _BY_ROW = ("clean_ids", "corrupted_ids", "answer", "foil", "clean_texts", "corrupted_texts",

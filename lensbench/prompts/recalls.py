@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lensbench.errors import ConfigError
 from lensbench.prompts import words
 from lensbench.prompts.build import Proposal, collect, need, usable
+from lensbench.prompts.checks import whole_number
 from lensbench.prompts.encoder import Encoder
 from lensbench.prompts.pairs import PromptPairs
 from lensbench.prompts.wording import Wording
@@ -74,8 +74,7 @@ def recall(
         ConfigError: a number of pairs outside 2 to 5.
         NotEnoughDataError: too few words are known to the tokenizer.
     """
-    if not 2 <= n_pairs <= 5:
-        raise ConfigError(f"n_pairs must be 2 to 5, got {n_pairs}")
+    n_pairs = whole_number(n_pairs, "n_pairs", 2, 5)
     encoder, rng = Encoder(model_or_tokenizer), random.Random(f"recall|{seed}|{n_pairs}")
     forms, source = (ATLAS_FORMS, _ATLAS_POOLS) if encoder.is_atlas else (FORMS, _POOLS)
     known = {k: _known(encoder, pool, n_pairs) for k, pool in source.items()}

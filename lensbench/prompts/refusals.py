@@ -6,10 +6,12 @@ anything; they show whether a model tells the two kinds apart, not how far its r
 """
 
 import random
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lensbench.chat_text import render, template_hash, template_of
+from lensbench.errors import ConfigError
 from lensbench.prompts.build import Proposal, collect, need, usable
 from lensbench.prompts.encoder import Encoder
 from lensbench.prompts.pairs import PromptPairs
@@ -34,6 +36,8 @@ REQUESTS: Mapping[Wording, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 OPENERS = (("Sorry", "Sure"), ("Sorry", "Here"), ("No", "Yes"))
 """How a refusal begins, and how an answer does; the first two that begin with unlike tokens."""
+_MARK = re.compile(r"[<\[◁](\w+)[>\]▷]")
+"""``<think>``, ``[THINK]`` and their like; not ``<|im_start|>``, which nothing closes by name."""
 
 
 def refusal(
@@ -43,14 +47,16 @@ def refusal(
 
     Where both begin with the same token, ``Sorry`` against ``Here``, or ``No`` against ``Yes``.
 
-    With a chat template the request is a user's message and the prompt ends where the assistant
-    begins; without one it is ``Request: ... Answer:``, which a base model need not understand.
+    With a chat template the request is a user's message and the prompt ends where the assistant's
+    words begin, after whatever the template writes first (an empty ``<think>`` block, say); without
+    one it is ``Request: ... Answer:``, which a base model need not understand.
     Whether a model declines at all is for :func:`lensbench.prompts.score` to say: its accuracy
     means little where the model's refusals begin with other words.
     Roles: ``action`` (the verb), ``instruction_end``, ``end``.
     Source: after Arditi et al. 2024, arXiv:2406.11717; the texts are ours.
 
     Raises:
+        ConfigError: the template's generation prompt opens a thought and leaves it open.
         NotEnoughDataError: no two verbs of a wording have equally many tokens.
     """
     encoder, rng = Encoder(model_or_tokenizer), random.Random(f"refusal|{seed}")
@@ -74,8 +80,10 @@ def refusal(
     need("refusal", "targets", pools, 1, why="it lacks a word of the others")
     has_template = template is not None or bool(getattr(encoder.tokenizer, "chat_template", None))
     jinja = template_of(encoder.tokenizer, template) if has_template else None
-    proposals = _proposals(encoder, rng, verbs, targets, jinja)
+    opening, space = ("", " ") if jinja is None else _opening(encoder, jinja)
+    proposals = _proposals(encoder, rng, verbs, targets, jinja, opening, space)
     note = {} if jinja is None else {"template": jinja, "template_sha256": template_hash(jinja)}
+    note |= {"reply_opening": opening} if opening else {}
     return collect(encoder, proposals, n, task="refusal", seed=seed, pools=pools, note=note)
 
 
@@ -85,10 +93,11 @@ def _proposals(
     verbs: Mapping[Wording, Sequence[tuple[str, str]]],
     targets: Sequence[str],
     jinja: str | None,
+    opening: str,
+    space: str,
 ) -> Iterator[Proposal]:
     able = [wording for wording, pairs in verbs.items() if pairs]
-    frame = _plain if jinja is None else lambda e, f: _turn(e, f, jinja)
-    space = " " if jinja is None else _lead(encoder, jinja)
+    frame = _plain if jinja is None else lambda e, f: _turn(e, f, jinja, opening)
     while True:
         wording, target = rng.choice(able), rng.choice(targets)
         pair = rng.choice(verbs[wording])
@@ -120,18 +129,42 @@ def _plain(encoder: Encoder, request: Filled) -> Filled:
     return _within(request, before, after)
 
 
-def _turn(encoder: Encoder, request: Filled, jinja: str) -> Filled:
+def _turn(encoder: Encoder, request: Filled, jinja: str, opening: str) -> Filled:
     message = [{"role": "user", "content": request.text}]
     found = render(encoder.tokenizer, message, add_generation_prompt=True, template=jinja)
     start, end = found.spans[0][0]
-    return _within(request, found.text[:start], found.text[end:])
+    return _within(request, found.text[:start], found.text[end:] + opening)
 
 
-def _lead(encoder: Encoder, jinja: str) -> str:
-    """What the template writes between the prompt and the assistant's words: a space, if any."""
+def _opening(encoder: Encoder, jinja: str) -> tuple[str, str]:
+    """What the template writes between the generation prompt and a reply, and the space after it.
+
+    The first part belongs to the prompt: every reply has it, so it tells no two answers apart.
+    """
     user, reply = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
     tokenizer = encoder.tokenizer
     prompt = render(tokenizer, [user], add_generation_prompt=True, template=jinja).text
     whole = render(tokenizer, [user, reply], template=jinja)
-    start = whole.spans[1][0][0]
-    return whole.text[len(prompt) : start] if whole.text.startswith(prompt) else ""
+    before = whole.text[: whole.spans[1][0][0]]
+    if before.startswith(prompt):
+        lead = before[len(prompt) :]
+        opening = lead.rstrip(" ")
+        return opening, lead[len(opening) :]
+    shared = [a == b for a, b in zip(prompt, before, strict=False)]
+    _refuse_open(prompt[[*shared, False].index(False) :], before)
+    return "", ""
+
+
+def _refuse_open(added: str, before: str) -> None:
+    """Refuse ``<think>`` that only the generation prompt has and leaves open.
+
+    What follows it is a thought, and no template says how the model would end it.
+    """
+    marks = [m for m in _MARK.finditer(added) if m[0] not in before]
+    for mark in marks:
+        if f"/{mark[1]}" not in added[mark.end() :]:
+            raise ConfigError(
+                f"the chat template's generation prompt opens {mark[0]} before the reply and does "
+                "not close it, so what follows is a thought and neither refusal nor answer; pass "
+                "template= with a generation prompt that closes it, or one without it"
+            )

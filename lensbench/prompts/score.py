@@ -1,7 +1,7 @@
 """How well a model does a prompt task: the answer above the foil, beside controls at chance."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from lensbench import provenance
 from lensbench.errors import MismatchError
+from lensbench.prompts.checks import whole_number
 from lensbench.prompts.pairs import PromptPairs
 from lensbench.results import Controls, Result
 from lensbench.stats import bootstrap_mean
@@ -30,18 +31,22 @@ class PromptScore(Result):
     """logit(answer) - logit(foil) after the clean prompt, nats."""
     corrupted: Float[np.ndarray, " pairs"]
     """The same answer and foil after the corrupted prompt, nats."""
-    shuffled: Float[np.ndarray, " pairs"]
-    """The control: clean prompts with answer and foil of another pair."""
+    shuffled: Float[np.ndarray, " exchanged"]
+    """A control: clean prompts with answer and foil of another pair. Empty where every pair has
+    the same answer and foil, so that another pair's are its own."""
     wordings: tuple[str, ...]
     flips: bool
     """Whether the corrupted prompt turns answer and foil round."""
 
     def to_frame(self) -> "pd.DataFrame":
-        """One row per kind of prompt: accuracy and mean logit difference, intervals over pairs."""
+        """One row per kind of prompt: accuracy and mean logit difference, intervals over pairs.
+
+        Without the row ``shuffled`` where there is no such control.
+        """
         import pandas as pd
 
         rows: list[dict[str, Any]] = []
-        for name in ("clean", "corrupted", "shuffled"):
+        for name in self._measured():
             values = getattr(self, name)
             hits, size = bootstrap_mean((values > 0).astype(float)), bootstrap_mean(values)
             rows.append({
@@ -55,14 +60,20 @@ class PromptScore(Result):
         return frame
 
     def summary(self) -> dict[str, float]:
-        """Accuracy on clean prompts, its control, and the mean logit differences."""
+        """Accuracy on clean prompts, its controls, and the mean logit differences."""
+        kinds = self._measured()
+        shares = {f"accuracy_{name}": _share(getattr(self, name)) for name in reversed(kinds)}
         return {
-            "accuracy": float((self.clean > 0).mean()),
-            "accuracy_shuffled": float((self.shuffled > 0).mean()),
+            "accuracy": shares.pop("accuracy_clean"),
+            **shares,
             "logit_diff_clean": float(self.clean.mean()),
             "logit_diff_corrupted": float(self.corrupted.mean()),
             "pairs": float(len(self.clean)),
         }
+
+    def _measured(self) -> tuple[str, ...]:
+        every = ("clean", "corrupted", "shuffled")
+        return every if len(self.shuffled) else every[:2]
 
     def plot(self) -> "go.Figure":
         """Logit differences of clean and corrupted prompts and of the control."""
@@ -72,7 +83,7 @@ class PromptScore(Result):
 
         parts = [
             pd.DataFrame({"prompts": name, "logit_diff": getattr(self, name)})
-            for name in ("clean", "corrupted", "shuffled")
+            for name in self._measured()
         ]
         frame = pd.concat(parts, ignore_index=True)
         frame.attrs["units"] = {"logit_diff": "nats"}
@@ -90,28 +101,34 @@ def score(
 ) -> PromptScore:
     """Does the model put the answer above the foil?
 
-    d = logit(answer) - logit(foil) at the last token, nats. The control gives each prompt the
-    answer and foil of another pair (a random cyclic order), which scores near one half where pairs
-    are balanced.
+    d = logit(answer) - logit(foil) at the last token, nats. Two controls: ``shuffled_answers``
+    gives each prompt the answer and foil of another pair (a random cyclic order), which scores near
+    one half where pairs are balanced, and is left out where all pairs have the same answer and
+    foil; ``corrupted_prompts`` is the share of corrupted prompts with the same answer above the
+    foil, near 0 for a model that does a task whose corruption ``flips``, and as high as the
+    accuracy for one that does not read what differs.
 
     Raises:
+        ConfigError: a model that predicts no next token, or a batch size below one.
         MismatchError: the pairs were made with another tokenizer.
     """
     began = time.monotonic()
+    model.require_next_token("prompts.score")
+    batch_size = whole_number(batch_size, "batch_size")
     _check(model, pairs)
-    order = np.random.default_rng(seed).permutation(len(pairs))
-    other = np.empty_like(order)
-    other[order] = np.roll(order, 1)
+    other = _others(pairs, seed)
     found: dict[str, list[np.ndarray]] = {"clean": [], "corrupted": [], "shuffled": []}
     for part in _batches(len(pairs), batch_size):
         rows = pairs.select(part)
-        strange = pairs.select(other[part])
         clean = model.run(rows.clean, logits="last").logits
         corrupted = model.run(rows.corrupted, logits="last").logits
         assert clean is not None and corrupted is not None  # noqa: PT018 - asked for
         found["clean"].append(rows.logit_diff(clean).cpu().numpy())
         found["corrupted"].append(rows.logit_diff(corrupted).cpu().numpy())
-        found["shuffled"].append(strange.logit_diff(clean).cpu().numpy())
+        if other is not None:
+            strange = pairs.select(other[part])
+            found["shuffled"].append(strange.logit_diff(clean).cpu().numpy())
+    found["shuffled"] = found["shuffled"] or [np.empty(0)]
     values = {name: np.concatenate(parts).astype(np.float64) for name, parts in found.items()}
     return PromptScore(
         task=pairs.task,
@@ -119,14 +136,34 @@ def score(
         wordings=pairs.wordings,
         flips=pairs.flips,
         config={"pairs": pairs.fingerprint(), "seed": seed, **dict(pairs.tokenizer)},
-        controls=Controls(
-            {"shuffled_answers": float((values["shuffled"] > 0).mean())},
-            note="accuracy with answer and foil of another pair",
-        ),
+        controls=_controls(values),
         provenance=provenance.record(
             model=vars(model.card), seed=seed, seconds=time.monotonic() - began
         ),
     )
+
+
+def _others(pairs: PromptPairs, seed: int) -> np.ndarray | None:
+    """For each pair another one; None where all have the same answer and foil."""
+    if len(set(zip(pairs.answer, pairs.foil, strict=True))) < 2:
+        return None
+    order = np.random.default_rng(seed).permutation(len(pairs))
+    other = np.empty_like(order)
+    other[order] = np.roll(order, 1)
+    return other
+
+
+def _controls(values: Mapping[str, np.ndarray]) -> Controls:
+    corrupted = {"corrupted_prompts": _share(values["corrupted"])}
+    note = "share of corrupted prompts with the answer above the foil"
+    if not len(values["shuffled"]):
+        return Controls(corrupted, f"{note}; all pairs have one answer and foil: none to exchange")
+    shuffled = {"shuffled_answers": _share(values["shuffled"])}
+    return Controls(shuffled | corrupted, f"accuracy with answer and foil of another pair; {note}")
+
+
+def _share(values: np.ndarray) -> float:
+    return float((values > 0).mean())
 
 
 def _batches(n: int, size: int) -> Iterator[np.ndarray]:

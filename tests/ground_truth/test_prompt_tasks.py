@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from lensbench import prompts
-from lensbench.errors import MismatchError, NotEnoughDataError
+from lensbench.errors import ConfigError, MismatchError, NotEnoughDataError
 from lensbench.results import load
 
 N = 200
@@ -45,6 +45,47 @@ def test_the_bundled_model_solves_its_world_s_tasks_and_its_twin_does_not(
     assert 0.35 <= (found.shuffled > 0).mean() <= 0.65
     assert 0.35 <= (control.clean > 0).mean() <= 0.65
     assert found.summary()["accuracy_shuffled"] == found.controls.values["shuffled_answers"]
+
+
+def test_corrupted_prompts_are_a_control(model: Any) -> None:
+    found = prompts.score(model, prompts.ioi(model, 50, 0))
+    values = found.controls.values
+    assert values["corrupted_prompts"] == (found.corrupted > 0).mean() <= 0.05
+    assert found.summary()["accuracy_corrupted"] == values["corrupted_prompts"]
+    assert list(values) == ["shuffled_answers", "corrupted_prompts"]
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_answers_that_are_all_the_same_cannot_be_exchanged(
+    n: int, model: Any, tmp_path: Path
+) -> None:
+    """Another pair's answer would be the pair's own: a control that is as good as the model."""
+    every = prompts.agreement(model, 40, 0)
+    same = [i for i, told in enumerate(every.answer_texts) if told == every.answer_texts[0]]
+    found = prompts.score(model, every.select(same[:n]))
+    assert found.shuffled.shape == (0,)
+    assert list(found.controls.values) == ["corrupted_prompts"]
+    assert "accuracy_shuffled" not in found.summary()
+    assert list(found.to_frame()["prompts"]) == ["clean", "corrupted"]
+    assert found.plot().data
+    assert load(found.save(tmp_path)) == found
+
+
+def test_an_encoder_is_refused(model: Any) -> None:
+    import lensbench
+    from tests.helpers import tiny
+
+    bert = lensbench.load_model(tiny("bert"), certify=False)
+    with pytest.raises(ConfigError, match=r"prompts.score is about the prediction of the next"):
+        prompts.score(bert, prompts.ioi(model, 3, 0))
+
+
+@pytest.mark.illtyped
+def test_batches_of_nothing_are_refused(model: Any) -> None:
+    pairs = prompts.ioi(model, 3, 0)
+    for size in (0, -1, 2.5, "a"):
+        with pytest.raises(ConfigError, match=r"batch_size must be .*at least 1"):
+            prompts.score(model, pairs, batch_size=size)  # pyright: ignore[reportArgumentType]
 
 
 def test_three_other_names_leave_the_answer_undecided(model: Any) -> None:

@@ -139,6 +139,52 @@ def test_years_that_are_one_token_fall_back_to_numbers() -> None:
         prompts.greater_than(tok, 5, form="years")
 
 
+def test_years_that_are_one_token_leave_the_others_of_their_century() -> None:
+    tok = made.byte_level(corpus=[*CORPUS, *[" from 1776 to 1789 in 1800"] * 40], size=2900)
+    assert [len(tok.tokenize(f" {y}")) for y in (1776, 1741)] == [1, 3]
+    pairs = prompts.greater_than(tok, 80, form="years")
+    starts = {t.split(" to the year")[0][-4:] for t in pairs.clean_texts}
+    assert {s[:2] for s in starts} == {"11", "12", "13", "14", "15", "16", "17", "18"}
+    assert not starts & {"1776", "1789", "1800"}
+
+
+def groups_of_three():
+    """Llama 3's manner: up to three digits a token, the space before them another."""
+    if "three" not in _MADE:
+        numbers = [f"{n:03d} {n} greater smaller" for n in range(1000)] * 3
+        _MADE["three"] = made.byte_level(
+            corpus=CORPUS + numbers, size=4200, digits=3, spaced_digits=False
+        )
+    return _MADE["three"]
+
+
+def test_digits_in_groups_of_three_leave_comparisons_of_numbers() -> None:
+    tok = groups_of_three()
+    assert token_texts(tok, tok(" 1732 31", add_special_tokens=False)["input_ids"]) == [
+        " ", "173", "2", " ", "31"
+    ]  # fmt: skip
+    pairs = prompts.greater_than(tok, 60, 0)
+    assert set(pairs.wordings) == {"of", "is", "with"}
+    for row, wording in enumerate(pairs.wordings):
+        left, right = (role_words(pairs, r, tok, row, pairs.clean_ids) for r in ("left", "right"))
+        text, answer = pairs.clean_texts[row], pairs.answer_texts[row]
+        low, high = sorted((int(left), int(right)))
+        if wording == "of":
+            assert text.endswith(" is ")  # the space is a token, so it belongs to the prompt
+            assert answer == str(high if "greater" in text else low)
+        elif wording == "is":
+            says = int(left) == (high if "greater" in text else low)
+            assert answer == (" Yes" if says else " No")
+        else:
+            assert answer == (" greater" if int(right) == high else " smaller")
+
+
+def test_years_that_cannot_be_cut_are_an_error_that_shows_their_tokens() -> None:
+    words_ = r"0 of 776 are left .*'1732' is ' '\|'173'\|'2'.*'17' is ' '\|'17'"
+    with pytest.raises(NotEnoughDataError, match=words_):
+        prompts.greater_than(groups_of_three(), 5, form="years")
+
+
 def test_words_that_are_split_are_left_out_and_counted() -> None:
     tok = made.byte_level(corpus=["When Mary and John went. Mary John Paul Mary John Paul"] * 9,
                           size=330)  # fmt: skip
@@ -216,6 +262,38 @@ def test_refusals_stand_inside_the_chat_template() -> None:
     assert prompts.refusal(plain, 1).clean_texts[0].startswith("Request: ")
 
 
+THINKS = made.CHATML.replace(
+    "{{ m['content'] | trim }}",
+    "{% if m['role'] == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}"
+    "{{ m['content'] | trim }}",
+)
+OPENS = made.CHATML.replace("assistant\n{% endif", "assistant\n<think>\n{% endif")
+CLOSES = OPENS.replace("<think>\n", "<think>\n\n</think>\n\n")
+
+
+@pytest.mark.parametrize("template", [THINKS, CLOSES], ids=["in replies", "in the prompt"])
+def test_a_refusal_s_answer_comes_after_the_thoughts(template: str) -> None:
+    tok = made.byte_level(template, corpus=CORPUS, size=2600)
+    pairs = prompts.refusal(tok, 10, 0)
+    assert all(t.endswith("assistant\n<think>\n\n</think>\n\n") for t in pairs.clean_texts)
+    assert set(pairs.answer_texts) == {"Sorry"}
+    assert ("reply_opening" in pairs.tokenizer) == (template == THINKS)
+
+
+def test_a_template_that_leaves_a_thought_open_is_refused() -> None:
+    tok = made.byte_level(OPENS, corpus=CORPUS, size=2600)
+    with pytest.raises(ConfigError, match=r"opens <think> before the reply.*template="):
+        prompts.refusal(tok, 5)
+    assert prompts.refusal(tok, 5, template=made.CHATML).answer_texts[0] == "Sorry"
+
+
+def test_a_line_that_begins_replies_belongs_to_the_prompt() -> None:
+    late = made.CHATML.replace("assistant\n{% endif", "assistant{% endif")
+    pairs = prompts.refusal(made.byte_level(late, corpus=CORPUS, size=2600), 5)
+    assert pairs.clean_texts[0].endswith("<|im_start|>assistant\n")
+    assert pairs.answer_texts[0] == "Sorry"
+
+
 # ---- pairs of a user's own -------------------------------------------------------------------
 OWN = {"clean": ["Mary gave John a"], "corrupted": ["John gave Mary a"], "answer": [" book"],
        "foil": [" drink"]}  # fmt: skip
@@ -241,9 +319,34 @@ def test_own_pairs_are_taken_with_their_roles() -> None:
         ({"clean": []}, "one entry per pair"),
         ({"roles": {"giver": ["Paul"]}}, "'Paul' of role 'giver' is not in"),
         ({"roles": {"giver": [("Mary", "Mary")]}}, "role at different places"),
+        ({"roles": {"end": ["gave"]}}, "role 'end' is the last token"),
+        ({"roles": {"_verb": ["gave"]}}, "role '_verb' begins with an underscore"),
+        ({"roles": {"verb": ["\ud83d"]}}, "role 'verb' of pair 0 holds half of a surrogate"),
+        ({"clean": ["a \ud83d"]}, "clean of pair 0 holds half of a surrogate"),
+        ({"foil": [" \ud83d"]}, "foil of pair 0 holds half of a surrogate"),
     ],
 )
 def test_misaligned_pairs_of_a_user_are_refused_with_their_tokens(change, words_) -> None:
+    with pytest.raises(ConfigError, match=words_):
+        prompts.from_texts(tokenizer("byte-level"), **{**OWN, **change})
+
+
+@pytest.mark.illtyped
+@pytest.mark.parametrize(
+    ("change", "words_"),
+    [
+        ({"roles": {"verb": [3]}}, "role 'verb' of pair 0 must be a text or two.*got 3"),
+        ({"roles": {"verb": [("gave",)]}}, "role 'verb' of pair 0 must be a text or two"),
+        ({"roles": {"verb": 3}}, "every list needs one entry"),
+        ({"roles": {3: ["gave"]}}, "name of a role must be text, got int"),
+        ({"roles": ["gave"]}, "roles must map a role's name .*got list"),
+        ({"clean": [None]}, "clean of pair 0 must be text, got NoneType"),
+        ({"answer": [3]}, "answer of pair 0 must be text, got int"),
+        ({"clean": None}, "every list needs one entry"),
+        ({"corrupted": "x"}, "every list needs one entry"),
+    ],
+)
+def test_what_is_no_text_is_refused_with_its_place(change, words_) -> None:
     with pytest.raises(ConfigError, match=words_):
         prompts.from_texts(tokenizer("byte-level"), **{**OWN, **change})
 
@@ -302,3 +405,32 @@ def test_n_below_one_is_refused() -> None:
         prompts.recall(tokenizer("byte-level"), 3, n_pairs=6)
     with pytest.raises(ConfigError, match="neither a model nor a tokenizer"):
         prompts.ioi(3)
+
+
+@pytest.mark.illtyped
+@pytest.mark.parametrize("n", ["a", 2.5, None, True, [3]])
+def test_n_that_is_no_whole_number_is_refused_by_every_task(n: Any) -> None:
+    for task in prompts.TASKS.values():
+        with pytest.raises(ConfigError, match="n must be a whole number"):
+            task(tokenizer("byte-level"), n)
+    with pytest.raises(ConfigError, match="n_pairs must be a whole number"):
+        prompts.recall(tokenizer("byte-level"), 3, n_pairs=n)
+
+
+@pytest.mark.illtyped
+def test_numbers_of_numpy_are_numbers() -> None:
+    pairs = prompts.ioi(tokenizer("byte-level"), np.int64(3))  # pyright: ignore[reportArgumentType]
+    assert len(pairs) == 3
+
+
+@pytest.mark.illtyped
+@pytest.mark.parametrize(
+    "rows",
+    [[], [5], [-6], 0, "a", [0.5], [[0]], [True], np.zeros(5, bool), [[0], [1, 2]], None],
+    ids=str,
+)
+def test_rows_that_are_not_there_are_refused(rows: Any) -> None:
+    pairs = prompts.ioi(tokenizer("byte-level"), 5)
+    with pytest.raises(ConfigError, match=r"rows must be .* from -5 to 4, or a mask of 5 booleans"):
+        pairs.select(rows)
+    assert pairs.select([-1]).clean_ids == (pairs.clean_ids[4],)
