@@ -125,7 +125,7 @@ class SAERun(Result):
         return lines(frame, x="tokens", y="value", unit=UNITS["fvu"], title=f"FVU of {self.name}")
 
 
-def last_window(steps: Iterable[float]) -> int:
+def last_window(steps: "Iterable[float] | np.ndarray") -> int:
     """Steps between the last two log lines (the first one counts from 0)."""
     before, last = [0, 0, *steps][-2:]
     return int(last - before)

@@ -13,11 +13,13 @@ from lensbench.store.checks import kind_of
 from lensbench.store.folder import LocalFolder
 from lensbench.store.manifest import MANIFEST, PARTS
 
-_DEPTH, TWIN = 4, "twin"
+_DEPTH, _HEAD, TWIN = 4, 200, "twin"
 
 
 def find_stores(root: Path) -> list[Path]:
     """Activation stores under ``root``, by name; those of controls (``*-twin``) come last.
+
+    Latent stores have a manifest too, which says that it is another.
 
     Raises:
         MissingDataError: no such folder.
@@ -27,7 +29,14 @@ def find_stores(root: Path) -> list[Path]:
     found = {
         path.parent for depth in range(_DEPTH) for path in root.glob("*/" * depth + MANIFEST)
     }  # fmt: skip
-    return sorted(found, key=lambda folder: (TWIN in folder.name, str(folder)))
+    stores = [folder for folder in found if not _holds_latents(folder)]
+    return sorted(stores, key=lambda folder: (TWIN in folder.name, str(folder)))
+
+
+def _holds_latents(folder: Path) -> bool:
+    """Whether the manifest begins as that of a latent store does (a whole one may be long)."""
+    with open(folder / MANIFEST, "rb") as file:
+        return f'"{LATENTS}"'.encode() in file.read(_HEAD)
 
 
 def store_info(folder: Path) -> dict[str, Any]:

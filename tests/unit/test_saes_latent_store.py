@@ -355,3 +355,13 @@ def test_one_token_is_read_quickly_without_model_or_dictionary(
         best = min(best, time.perf_counter() - start)
         assert len(which) == 5
     assert best < 0.5
+
+
+def test_a_latent_store_is_not_listed_among_activation_stores(store: Any, tmp_path: Path) -> None:
+    from lensbench import saes
+    from lensbench.app.workflows.stores import find_stores
+
+    latents = saes.encode_store(random_sae(SITE, D, F, seed=1), store, out=tmp_path / "latents")
+    assert (tmp_path / "latents" / "manifest.json").is_file()
+    assert latents.n_tokens == store.n_tokens
+    assert find_stores(tmp_path) == [Path(store.url)]
