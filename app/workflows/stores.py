@@ -35,7 +35,7 @@ def find_stores(root: Path) -> list[Path]:
 
 def _holds_latents(folder: Path) -> bool:
     """Whether the manifest begins as that of a latent store does (a whole one may be long)."""
-    with open(folder / MANIFEST, "rb") as file:
+    with (folder / MANIFEST).open("rb") as file:
         return f'"{LATENTS}"'.encode() in file.read(_HEAD)
 
 
