@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 MODES = ("Q", "K", "V")
 """Whether the later head reads the earlier one's output in its queries, keys or values."""
+_SUBTITLE = "score above the mean of Gaussian heads; heads are named layer.head"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,27 +56,46 @@ class CompositionScores(Result):
         frame["random_high"] = self.random_high[frame["mode"]]
         frame["n"] = self.n_random
         frame["mode"] = [MODES[i] for i in frame["mode"]]
-        frame.attrs["units"] = {"score": "0 to 1", "excess": "0 to 1", "n": "random pairs"}
+        frame.attrs["units"] = {"score": "0 to 1", "excess": "-1 to 1", "n": "random pairs"}
         return frame
 
-    def plot(self, mode: str = "K") -> "go.Figure":
-        """Excess over random heads, one row per head that writes."""
-        from lensbench.plots import heatmap
+    def plot(self, mode: str | None = None) -> "go.Figure":
+        """Excess over random heads, writer by reader: a panel per mode, or one mode alone."""
+        from lensbench.probes.circuits.panels import side_by_side
 
-        if mode not in MODES:
+        if mode is not None and mode not in MODES:
             raise ConfigError(f"mode must be Q, K or V, got {mode!r}")
-        frame = self.to_frame()
+        if mode is not None:
+            return self._map(mode)
+        return side_by_side(
+            {f"{each}-composition": self._map(each) for each in MODES},
+            title="Composition of heads", subtitle=_SUBTITLE,
+        )  # fmt: skip
+
+    def _map(self, mode: str) -> "go.Figure":
+        from lensbench.plots import heatmap
+        from lensbench.probes.circuits.panels import label_cells
+
+        frame, n = self.to_frame(), self.scores.shape[2]
         part = frame.loc[frame["mode"] == mode]
-        n = self.scores.shape[2]
         part = part.assign(
             writes=part["layer"] * n + part["head"], reads=part["to_layer"] * n + part["to_head"]
         )
         part.attrs["units"] = frame.attrs["units"]
-        return heatmap(
-            part, x="reads", y="writes", value="excess", diverging=True,
-            title=f"{mode}-composition",
-            subtitle="score above Gaussian heads; heads are numbered layer by layer",
+        top = float(
+            np.abs(frame["excess"].to_numpy()).max(initial=0.0)
+        )  # one range for all modes, so that they compare
+        figure = heatmap(
+            part, x="reads", y="writes", value="excess", diverging=True, span=(-top, top),
+            unit=f"{-top:.2g} to {top:.2g}", title=f"{mode}-composition", subtitle=_SUBTITLE,
+            hover_columns=("score", "layer", "head", "to_layer", "to_head"),
+            labels={"reads": "head that reads", "writes": "head that writes"},
+            height=min(720, 220 + 16 * part["writes"].nunique()),
         )  # fmt: skip
+        axes = (
+            {int(i): f"{i // n}.{i % n}" for i in part[a].unique()} for a in ("reads", "writes")
+        )
+        return label_cells(figure, *axes).update_xaxes(tickangle=-90)
 
     def summary(self) -> dict[str, float]:
         """Largest score of each mode, and what random heads reach."""

@@ -62,18 +62,31 @@ class HeadScores(Result):
         frame.attrs["units"] = {"score": "attention, 0 to 1", "n": "sequences"}
         return frame
 
-    def plot(self, kind: str = "induction") -> "go.Figure":
-        """One kind, layers by heads."""
-        from lensbench.plots import heatmap
+    def plot(self, kind: str | None = None) -> "go.Figure":
+        """Layers by heads: a panel per kind, or one kind alone."""
+        from lensbench.probes.circuits.panels import side_by_side
 
-        _check_kind(kind)
+        if kind is not None:
+            _check_kind(kind)
+            return self._map(kind)
+        return side_by_side(
+            {name.replace("_", " "): self._map(name) for name in KINDS},
+            title="Heads by what they attend to", subtitle=f"{self.n} sequences",
+        )  # fmt: skip
+
+    def _map(self, kind: str) -> "go.Figure":
+        from lensbench.plots import heatmap
+        from lensbench.probes.circuits.panels import label_cells, whole_numbers
+
         frame = self.to_frame()
         part = frame.loc[frame["kind"] == kind]
         part.attrs["units"] = frame.attrs["units"]
-        return heatmap(
+        figure = heatmap(
             part, x="head", y="layer", value="score", span=(0.0, 1.0), title=f"{kind} heads",
             hover_columns=("shuffled", "twin"), subtitle=f"{self.n} sequences",
         )  # fmt: skip
+        n_layers, n_heads = self.scores.shape[1:]
+        return label_cells(figure, whole_numbers(n_heads), whole_numbers(n_layers))
 
     def strongest(self, kind: str) -> tuple[int, int, float]:
         """Layer, head and score of the strongest head of a kind."""

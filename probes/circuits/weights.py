@@ -13,6 +13,7 @@ from torch import Tensor
 from lensbench.errors import ConfigError
 from lensbench.models.transformer_lens.convert import lens_twin
 from lensbench.models.transformer_lens.tool import load
+from lensbench.tokens import Tokens
 
 if TYPE_CHECKING:
     from transformer_lens import FactoredMatrix
@@ -91,7 +92,8 @@ def token_embedding(lens: "TransformerLensModel") -> Tensor:
 
     table: Tensor = lens.root.W_E.detach()
     ids = torch.arange(min(8, table.shape[0]), device=table.device)[None]
-    used = lens.run(ids, capture="embed", logits="none").acts["embed"][0]
+    meant = Tokens(ids, torch.ones_like(ids, dtype=torch.bool))  # the padding token among them
+    used = lens.run(meant, capture="embed", logits="none").acts["embed"][0]
     rows = table[: ids.shape[1]]
     factor = (used * rows).sum() / (rows * rows).sum()
     if float((used - factor * rows).abs().max()) > _CLOSE * float(used.abs().max()):

@@ -103,6 +103,28 @@ def test_the_circuits_are_the_planted_matrices(model) -> None:
     assert own.argmax(1).tolist() == list(range(VOCAB))  # control: broken, it looks for itself
 
 
+def test_full_circuits_of_a_model_whose_first_id_is_padding() -> None:
+    """Written out for the bundled model, whose padding token has id 0."""
+    import lensbench
+    from lensbench.probes import full_ov_circuit, full_qk_circuit
+
+    model = lensbench.load_model("atlas-dense")
+    assert model.tokenizer.pad_token_id == 0
+    trunk, layer, head, wide = model.module.model, 1, 2, model.card.d_head
+    attn, table = trunk.layers[layer].self_attn, trunk.embed_tokens.weight.detach()
+    rows = slice(head * wide, (head + 1) * wide)
+    normed = table * trunk.layers[layer].input_layernorm.weight.detach()
+    values = normed @ attn.v_proj.weight[rows].detach().T @ attn.o_proj.weight[:, rows].detach().T
+    wanted = (values * trunk.norm.weight.detach()) @ model.module.lm_head.weight.detach().T
+    got = full_ov_circuit(model, layer, head).AB
+    assert float((got - wanted).abs().max()) < 1e-4 * float(wanted.abs().max())
+    q, k = (normed @ w.weight[rows].detach().T for w in (attn.q_proj, attn.k_proj))
+    looked = full_qk_circuit(model, layer, head).AB
+    assert float((looked - q @ k.T).abs().max()) < 1e-4 * float((q @ k.T).abs().max())
+    other = full_qk_circuit(model, layer, head - 1).AB
+    assert float((other - q @ k.T).abs().max()) > 1e-1 * float((q @ k.T).abs().max())  # control
+
+
 def test_k_composition_singles_out_the_planted_pair(model) -> None:
     from lensbench.probes import composition_scores
 
@@ -209,3 +231,47 @@ def test_bad_questions_are_refused(model) -> None:
         head_scores(lensbench.load_model(tiny("mamba"), certify=False), repeated())
     with pytest.raises(ConfigError, match="induction_head"):
         head_scores(model, repeated()).plot("induction_head")
+
+
+def test_every_score_of_heads_has_a_panel_with_whole_numbers(model) -> None:
+    from lensbench.probes import head_scores
+
+    found = head_scores(model, repeated())
+    drawn = found.plot()
+    assert [a.text for a in drawn.layout.annotations] == [
+        "previous token", "duplicate token", "induction",
+    ]  # fmt: skip
+    for i, trace in enumerate(drawn.data):
+        assert np.allclose(trace.z, found.scores[i], atol=1e-6)
+        assert (trace.zmin, trace.zmax) == (0.0, 1.0)
+        number = "" if i == 0 else str(i + 1)
+        for axis in (drawn.layout[f"xaxis{number}"], drawn.layout[f"yaxis{number}"]):
+            assert list(axis.tickvals) == [0, 1]
+    assert sum(trace.showscale is not False for trace in drawn.data) == 1
+    alone = found.plot("induction")
+    assert len(alone.data) == 1
+    assert list(alone.layout.xaxis.tickvals) == [0, 1]
+
+
+def test_composition_is_drawn_for_queries_keys_and_values_by_layer_and_head() -> None:
+    import lensbench
+    from lensbench.probes import composition_scores
+    from tests.helpers import tiny
+
+    model = lensbench.load_model(tiny("gpt2", n_layer=2), certify=False)
+    found = composition_scores(model, n_random=20)
+    drawn = found.plot()
+    assert [a.text for a in drawn.layout.annotations] == [f"{m}-composition" for m in "QKV"]
+    excess = found.to_frame()["excess"]
+    top = float(excess.abs().max())
+    for trace, mode in zip(drawn.data, "QKV", strict=True):
+        assert trace.zmin == -trace.zmax
+        assert trace.zmax == pytest.approx(top)
+        part = found.to_frame().loc[lambda f, mode=mode: f["mode"] == mode]
+        assert np.allclose(np.sort(np.ravel(trace.z)), np.sort(part["excess"]), atol=1e-6)
+    assert list(drawn.layout.xaxis.ticktext) == ["1.0", "1.1", "1.2", "1.3"]  # they read
+    assert list(drawn.layout.yaxis.ticktext) == ["0.0", "0.1", "0.2", "0.3"]  # they write
+    label = drawn.data[-1].colorbar.title.text
+    assert label == f"excess [{-top:.2g} to {top:.2g}]"
+    assert len(found.plot("K").data) == 1
+    assert found.to_frame().attrs["units"]["excess"] == "-1 to 1"

@@ -147,6 +147,10 @@ def test_results_come_back_from_disk_and_draw_themselves(
     for name, result in (("lens", lens), ("grid", grid)):
         assert results.load(result.save(tmp_path / name)) == result
         assert len(result.plot().data) >= 1
+    band = lens.plot("entropy").data[0]  # drawn up along one bound and back along the other
+    frame = lens.to_frame().query("metric == 'entropy' and states == 'model'")
+    assert band.fill == "toself"
+    assert list(band.y) == [*frame["high"], *frame["low"][::-1]]
     with pytest.raises(ConfigError, match="no lens metric"):
         lens.plot("entropie")
     assert grid.tokens[1:] == grid.targets[:-1], "column i is the prediction made at token i"
