@@ -26,9 +26,14 @@ def sae(
     store: Annotated[Path, typer.Option("--store", help="Store to evaluate on.")],
     model: ModelOption,
     revision: RevisionOption = None,
-    max_docs: Annotated[
-        int, typer.Option("--max-docs", help="Documents for the live cross-entropy.")
-    ] = 512,
+    ce_sequences: Annotated[
+        int,
+        typer.Option(
+            "--ce-sequences",
+            help="Sequences (rows of the capture) for the live cross-entropy, from the start of "
+            "the store; 0 leaves it out.",
+        ),
+    ] = 256,
     twin: Annotated[
         bool,
         typer.Option(
@@ -38,15 +43,23 @@ def sae(
         ),
     ] = False,
     seed: Annotated[int, typer.Option("--seed", help="Seed of splits and bootstraps.")] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the evaluation that is there.")
+    ] = False,
 ) -> Answer:
     """Reconstruction, sparsity, CE recovered and labels, with controls; saved in RUN/evaluation."""
     from lensbench.app.workflows.evaluation import evaluate_run
 
     progress = Progress("evaluate")
     facts = evaluate_run(
-        run, store, model, revision=revision, max_docs=max_docs, twin=twin, seed=seed,
-        progress=progress,
+        run, store, model, revision=revision, ce_sequences=ce_sequences, twin=twin, seed=seed,
+        overwrite=overwrite, progress=progress,
     )  # fmt: skip
     progress.end()
-    lines = [table(facts["dictionaries"]), f"controls: {facts['controls']}"]
+    lines = [
+        table(facts["dictionaries"]),
+        f"controls: {facts['controls']}",
+        facts["scored"],
+        f"rows: {facts['disclosure']}",
+    ]
     return Answer(facts, "\n".join([*lines, f"saved in {facts['saved']}"]))

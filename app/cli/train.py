@@ -31,7 +31,11 @@ def sae(
     ] = None,
     text: Annotated[str | None, typer.Option("--text", help="With --model: the text.")] = None,
     sites: Annotated[
-        list[str] | None, typer.Option("--sites", help="Sites to train on, several in a row.")
+        list[str] | None,
+        typer.Option(
+            "--sites",
+            help="Sites to train on, several in a row (needed where the source has several).",
+        ),
     ] = None,
     architecture: Annotated[
         str | None, typer.Option("--architecture", help="topk, batchtopk, ...; lists: topk,relu.")

@@ -4,6 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from lensbench.app.state import root, run_names, store_names
+from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import nothing_yet
 from lensbench.app.workflows.overview import model_frame, next_steps, run_frame, store_frame
 
@@ -40,4 +41,4 @@ def show() -> None:
 def _table(title: str, frame: pd.DataFrame, alt: str) -> None:
     if len(frame):
         st.subheader(title)
-        st.dataframe(frame, hide_index=True, alt=alt)
+        show_listing(frame, alt=alt)

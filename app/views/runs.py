@@ -5,6 +5,7 @@ import streamlit as st
 from lensbench.app.state import inside, root, run_names, store_names
 from lensbench.app.widgets.choose import choose
 from lensbench.app.widgets.figures import take_away
+from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.run_detail import run_detail
 from lensbench.app.widgets.start_form import start_form
 from lensbench.app.widgets.states import nothing_yet
@@ -44,7 +45,7 @@ def _look() -> None:
     if chosen is not None:
         run_detail(inside(chosen))
     elif names:
-        st.dataframe(run_frame(root()), hide_index=True, alt="runs, newest first")
+        show_listing(run_frame(root()), alt="runs, newest first")
         st.caption("Newest first. Choose one to see its curves.")
 
 

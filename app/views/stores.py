@@ -8,6 +8,7 @@ from lensbench.app.cache import sample
 from lensbench.app.state import inside, root, store_names
 from lensbench.app.widgets.choose import choose
 from lensbench.app.widgets.figures import take_away
+from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import command_line, guarded, nothing_yet, plain
 from lensbench.app.workflows.overview import store_frame
 from lensbench.app.workflows.shards import manifest_of, shard_frame
@@ -23,7 +24,7 @@ def show() -> None:
         command = f"lensbench capture --model atlas-dense --text atlas:2000 --out {root()}/acts"
         nothing_yet("No activation store in this folder yet.", command)
     elif chosen is None:
-        st.dataframe(store_frame(root(), names), hide_index=True, alt="activation stores")
+        show_listing(store_frame(root(), names), alt="activation stores")
         st.info("Choose a store to see its sites, its shards and some of its rows.")
     else:
         _store(chosen)

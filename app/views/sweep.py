@@ -15,6 +15,8 @@ from lensbench.app.workflows.fronts import (
     front_figure,
     front_frame,
     label_figure,
+    note_of,
+    score_groups,
     score_table,
 )
 from lensbench.app.workflows.overview import is_evaluated
@@ -40,6 +42,7 @@ def show() -> None:
 
 def _sweep(run: Path, name: str) -> None:
     result = evaluated(run)
+    st.info(f"{result.disclosure[:1].upper()}{result.disclosure[1:]}.")
     columns = st.columns(2)
     for column, metric in zip(columns, [m for m in FRONTS if m in result.metrics], strict=False):
         frame = front_frame(result, metric)
@@ -59,12 +62,14 @@ def _sweep(run: Path, name: str) -> None:
                     caption=scores[1], frame=scores[2])  # fmt: skip
     st.subheader("Every metric")
     table = score_table(result)
-    st.dataframe(table, hide_index=True, alt="every metric of every dictionary")
+    for title, part in score_groups(table).items():
+        st.caption(title)
+        st.dataframe(part, hide_index=True, alt=f"{title} of every dictionary")
     st.caption(
         f"{result.n_tokens:,} stored tokens of {result.n_documents:,} documents; CE and KL on "
         f"{result.n_scored:,} predicted tokens. Units: "
         + "; ".join(f"{k}: {v}" for k, v in table.attrs["units"].items())
     )
-    st.text(f"Controls: {result.controls}. {result.controls.note}")
+    st.text(f"Controls: {result.controls}. {note_of(result)}")
     take_away(table, key="scores")
     command_line(f"lensbench report {run}")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lensbench.app.workflows.runs import all_runs, parts_of
-from lensbench.errors import MissingDataError, UnknownNameError
+from lensbench.errors import ConfigError, MissingDataError, UnknownNameError
 from lensbench.results import load as load_result
 from lensbench.saes.formats import CONFIG_FILE, load
 from lensbench.saes.latents.encoding import encode_store
@@ -21,6 +21,7 @@ def open_dictionary(name: str) -> Any:
     Raises:
         MissingDataError: neither a run nor a dictionary there.
         UnknownNameError: the run has no finished dictionary of that name.
+        ConfigError: the run has several, and none was named.
     """
     if name.startswith("sae_lens:"):
         return load(name)
@@ -44,6 +45,11 @@ def _of_run(run: Path, wanted: str) -> Any:
         return finished[wanted]
     if not wanted and len(finished) == 1:
         return next(iter(finished.values()))
+    if not wanted:
+        raise ConfigError(
+            f"{run} holds {len(finished)} dictionaries; name one as {run}/NAME; known: "
+            f"{', '.join(finished)}"
+        )
     parts = len(parts_of(run))
     hint = f"Write {run}/NAME." if parts == 1 else f"(In the {parts} parts of {run}.)"
     raise UnknownNameError("finished dictionary", wanted, known=list(finished), hint=hint)

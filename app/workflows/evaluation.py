@@ -14,7 +14,7 @@ import numpy as np
 from lensbench import io
 from lensbench.app.workflows.latents import chosen_latents, records
 from lensbench.app.workflows.models import open_model
-from lensbench.app.workflows.runs import EVALUATION, TWIN, all_runs, parts_of
+from lensbench.app.workflows.runs import EVALUATION, TWIN, all_runs, evaluation_of, parts_of
 from lensbench.app.workflows.twins import trained_twin
 from lensbench.config import load_yaml
 from lensbench.errors import ConfigError, MissingDataError
@@ -52,21 +52,23 @@ def evaluate_run(
     model: str,
     *,
     revision: str | None = None,
-    max_docs: int = 256,
+    ce_sequences: int = 256,
     twin: bool = False,
     seed: int = 0,
+    overwrite: bool = False,
     progress: Say | None = None,
 ) -> dict[str, Any]:
     """Evaluate every dictionary of ``run`` by names, save the results in it, and sum them up.
 
     ``twin`` trains the first one again on a re-initialised model (in ``run/twin``) and sets its
-    labels beside the others'.
+    labels beside the others'. An evaluation that is there stays, unless ``overwrite``.
 
     Raises:
+        ConfigError: the run was evaluated already.
         MissingDataError, MismatchError, DamagedDataError: run, store and model do not fit or are
             not there.
     """
-    config = EvaluationConfig.parse({"ce_sequences": max_docs, "seed": seed})
+    config = EvaluationConfig.parse({"ce_sequences": ce_sequences, "seed": seed})
     runs, opened = all_runs(run), open_store(store)
     for one in runs:
         opened.require(one.site)
@@ -76,8 +78,25 @@ def evaluate_run(
             f"--twin sets labels beside labels, and the text of {store} has none (only atlas:N has)"
         )
     network = open_model(model, revision)
+    opened.check_model(network.card)
+    if not overwrite:
+        _refuse_to_replace(run)
     control = _twin(run, runs[0], opened, network, seed, progress) if twin else None
     return evaluate_all(run, runs, opened, network, config, twin=control, progress=progress)
+
+
+def _refuse_to_replace(run: Path) -> None:
+    """An evaluation costs time, and the new one may hold less (no CE, fewer tokens)."""
+    found = evaluation_of(run)
+    if found is None:
+        return
+    scored = f"{found.n_scored:,} predicted tokens" if found.n_scored else "no CE"
+    raise ConfigError(
+        f"{run / EVALUATION} already holds an evaluation: {len(found.names)} dictionaries on "
+        f"{found.n_tokens:,} tokens, {scored} ({', '.join(found.metrics)}), controls: "
+        f"{found.controls}. Pass --overwrite to replace it (in Python: overwrite=True), or move "
+        "that folder away first"
+    )
 
 
 def _twin(
@@ -137,8 +156,19 @@ def summarise(result: SAEEvaluation) -> dict[str, Any]:
         "tokens": result.n_tokens,
         "documents": result.n_documents,
         "summary": result.summary(),
+        "disclosure": result.disclosure,
+        "scored": _scored(result),
         "controls": f"{result.controls}{'' if result.labels else f' ({result.split})'}",
     }
+
+
+def _scored(result: SAEEvaluation) -> str:
+    """What the numbers were measured on, in words."""
+    stored = f"on {result.n_tokens:,} stored tokens of {result.n_documents:,} documents"
+    if not result.n_scored:
+        return f"{stored}; no CE (--ce-sequences 0)"
+    of = f" of {result.n_sequences:,} sequences" if result.n_sequences else ""
+    return f"{stored}; CE on {result.n_scored:,} predicted tokens{of}"
 
 
 def _dashboards(

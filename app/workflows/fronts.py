@@ -8,9 +8,10 @@ import pandas as pd
 
 from lensbench import plots
 from lensbench.app.workflows.runs import evaluation_of
-from lensbench.app.workflows.sections import LABELS, interval_note, label_scores
+from lensbench.app.workflows.sections import LABELS, interval_note, label_scores, short_names
 from lensbench.errors import MissingDataError, UnknownNameError
-from lensbench.saes.evaluation.result import UNITS, SAEEvaluation
+from lensbench.saes.evaluation.front import front
+from lensbench.saes.evaluation.result import SAEEvaluation
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -51,23 +52,13 @@ def front_frame(result: SAEEvaluation, metric: str) -> pd.DataFrame:
     if metric not in FRONTS or metric not in result.metrics:
         known = [m for m in FRONTS if m in result.metrics]
         raise UnknownNameError("metric", metric, known=known)
-    column = result.values[:, result.metrics.index(metric)]
-    frame = pd.DataFrame(
-        {
-            "name": list(result.names),
-            "architecture": list(result.architectures),
-            "l0": result.values[:, result.metrics.index("l0"), 0],
-            metric: column[:, 0],
-            "low": column[:, 1],
-            "high": column[:, 2],
-            "n": result.counts[:, result.metrics.index(metric)],
-        }
-    )
+    frame = result.front_frame(metric)
+    units = {**frame.attrs["units"], "n": "documents"}
     n = int(np.asarray(frame["n"]).max())
-    control = {"name": MEAN, "architecture": "control", "l0": 0.0, "n": n,
+    control = {"name": MEAN, "architecture": "control", "d_sae": 0, "l0": 0.0, "n": n,
                metric: mean_control(result, metric)}  # fmt: skip
     frame = pd.concat([frame, pd.DataFrame([control])], ignore_index=True)
-    frame.attrs["units"] = {"l0": "latents per token", metric: UNITS[metric], "n": "documents"}
+    frame.attrs["units"] = units
     return frame
 
 
@@ -85,11 +76,9 @@ def front_figure(frame: pd.DataFrame, metric: str) -> "go.Figure":
     """The figure of a :func:`front_frame`."""
     own = frame.loc[frame["architecture"] != "control"]
     own.attrs.update(frame.attrs)
-    drawn = plots.scatter(
-        own, x="l0", y=metric, color="architecture", low="low", high="high", text="name",
-        front="max" if FRONTS[metric][0] == "max" else "min", labels=LABELS, log_x=True,
-        title=f"{LABELS[metric]} against L0",
-        subtitle=f"bars: {interval_note(own)}",
+    drawn = front(
+        own, metric, best="max" if FRONTS[metric][0] == "max" else "min",
+        title=f"{LABELS[metric]} against L0", subtitle=f"bars: {interval_note(own)}",
     )  # fmt: skip
     level = float(np.asarray(frame.loc[frame["architecture"] == "control", metric])[0])
     ends = [float(np.asarray(own["l0"]).min()), float(np.asarray(own["l0"]).max())]
@@ -108,7 +97,7 @@ def front_figure(frame: pd.DataFrame, metric: str) -> "go.Figure":
     )  # fmt: skip
     drawn.update_layout(
         legend={"orientation": "h", "y": -0.24, "title": {"text": ""}},
-        height=460,
+        height=500,
     )
     return drawn
 
@@ -124,14 +113,52 @@ def front_code(run: Path, metric: str) -> str:
     )
 
 
+HEADLINE = ("l0", "fvu", "ce_recovered_zero", "ce_recovered_mean", "dead_fraction", "label_f1")
+GROUPS = {
+    "Headline": HEADLINE,
+    "Reconstruction": (
+        "explained_variance", "cosine", "relative_reconstruction_bias", "implants_recovered",
+    ),
+    "Cross entropy with the site replaced": (
+        "ce_clean", "ce_zero_ablated", "ce_mean_ablated", "ce_reconstructed",
+    ),
+    "KL from the clean model": ("kl_reconstructed", "kl_recovered_zero", "kl_recovered_mean"),
+}  # fmt: skip
+"""Metrics in tables narrow enough to be read whole."""
+
+
 def score_table(result: SAEEvaluation) -> pd.DataFrame:
     """Every metric of every dictionary, and its mean label F1 where there are labels."""
     frame: Any = result.wide_frame()
+    units = dict(frame.attrs["units"])
     if result.labels:
         means: Any = result.labels_frame().groupby("name")["f1"].mean()
         frame["label_f1"] = [float(means.get(name, np.nan)) for name in frame["name"]]
-        frame.attrs["units"]["label_f1"] = "F1, mean over labels"
+        units["label_f1"] = "F1, mean over labels"
+    first = [c for c in ("name", "site", "architecture", *HEADLINE) if c in frame]
+    frame = frame[[*first, *[c for c in frame if c not in first]]]
+    frame.attrs["units"] = units
     return frame
+
+
+def score_groups(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The same as narrow tables, by what they are about; together they hold every metric."""
+    short = short_names([str(name) for name in table["name"]])
+    names = [short[str(name)] for name in table["name"]]
+    out: dict[str, pd.DataFrame] = {}
+    for title, metrics in GROUPS.items():
+        if kept := [m for m in metrics if m in table]:
+            part = pd.DataFrame(table[kept])
+            part.insert(0, "dictionary", names)
+            out[title] = part
+    return out
+
+
+def note_of(result: SAEEvaluation) -> str:
+    """What the controls' note says beside what was disclosed above."""
+    note = result.controls.note.replace(f"; {result.disclosure}", "")
+    # As evaluations said it until the wording was mended.
+    return note.replace("label F1 are means", "each label F1 is a mean") + "."
 
 
 def label_figure(result: SAEEvaluation) -> "tuple[go.Figure, str, pd.DataFrame] | None":
@@ -143,7 +170,8 @@ def label_figure(result: SAEEvaluation) -> "tuple[go.Figure, str, pd.DataFrame] 
     drawn = plots.bars(frame, x="dictionary", y="label_f1", color="scored", labels=LABELS,
                        title="Label F1 beside its controls", height=420)  # fmt: skip
     caption = (
-        f"Mean over n = {int(np.asarray(frame['n']).max())} labels; {result.split}. "
+        f"Each bar is a mean over n = {int(np.asarray(frame['n']).max())} labels, without an "
+        f"interval (labels share documents; each label's own is in the data). {result.split}. "
         "Every control runs the same choice of latent and threshold, or the best rule that needs "
         "no activations."
     )

@@ -36,8 +36,8 @@ def next_steps(root: Path, stores: list[str], runs: list[str]) -> list[Step]:
         steps.append(Step(
             "Train dictionaries on a store",
             "Page Runs has a form for it; several sizes and sparsities are trained as one job.",
-            f"lensbench train sae --store {root / stores[0]} --d-sae 512 --k 8,16,32"
-            f" --out {root}/runs/first",
+            f"lensbench train sae --store {root / stores[0]} --sites {_site_of(root / stores[0])}"
+            f" --d-sae 512 --k 8,16,32 --out {root}/runs/first",
         ))  # fmt: skip
     bare = [r for r in runs if not is_evaluated(root / r)]
     if bare and stores:
@@ -53,6 +53,18 @@ def next_steps(root: Path, stores: list[str], runs: list[str]) -> list[Step]:
             f"lensbench report {root / runs[0]}",
         ))  # fmt: skip
     return steps
+
+
+def _site_of(store: Path) -> str:
+    """A site to begin with: the residual stream half way up, or the first one."""
+    try:
+        sites = [str(row["site"]) for row in store_info(store)["sites"]]
+    except LensbenchError:
+        sites = []
+    residual = [site for site in sites if site.endswith("resid_post")]
+    if residual:
+        return residual[(len(residual) - 1) // 2]
+    return sites[0] if sites else "SITE"
 
 
 def is_evaluated(run: Path) -> bool:
@@ -71,11 +83,16 @@ def run_frame(root: Path) -> pd.DataFrame:
             "steps": row["steps"],
             "tokens": row["tokens"],
             "evaluated": is_evaluated(Path(str(row["run"]))),
-            "started": row["started"],
+            "started (UTC)": in_words(str(row["started"])),
         }
         for row in list_runs(root)["runs"]
     ]
     return pd.DataFrame(rows)
+
+
+def in_words(stamp: str) -> str:
+    """A time as people write it, to the minute: ``2026-05-01 12:30``."""
+    return stamp.replace("T", " ")[:16]
 
 
 def store_frame(root: Path, names: list[str]) -> pd.DataFrame:
@@ -97,7 +114,9 @@ def model_frame() -> pd.DataFrame:
                 "width": told.get("hidden_size"),
                 "heads": told.get("num_attention_heads"),
                 "vocabulary": told.get("vocab_size"),
-                "MB": round(sum(f.stat().st_size for f in folder.glob("*.safetensors")) / 1e6, 1),
+                "MiB": round(
+                    sum(f.stat().st_size for f in folder.glob("*.safetensors")) / 2**20, 1
+                ),
             }
         )
     return pd.DataFrame(rows)

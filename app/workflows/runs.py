@@ -8,7 +8,7 @@ from lensbench import io
 from lensbench.app.workflows.detached import JOB_FILE, is_running
 from lensbench.errors import DamagedDataError, MissingDataError
 from lensbench.results import load
-from lensbench.saes.runs import STATUS_FILE, SAERun, open_runs, read_status
+from lensbench.saes.runs import STATUS_FILE, SWEEP_FILE, SAERun, open_runs, read_status
 
 if TYPE_CHECKING:
     from lensbench.saes.evaluation.result import SAEEvaluation
@@ -33,6 +33,10 @@ def parts_of(run: Path) -> list[Path]:
         return [run]
     parts = sorted(path.parent for path in run.glob(f"part-*/{STATUS_FILE}"))
     if not parts:
+        if (run.parent / STATUS_FILE).is_file() and run.is_dir():
+            raise MissingDataError(
+                f"{run} is one dictionary of the run {run.parent}, not a run; pass {run.parent}"
+            )
         raise MissingDataError(f"no run in {run} (no {STATUS_FILE}); see `lensbench runs ls DIR`")
     return parts
 
@@ -90,7 +94,7 @@ def _row_or_damage(run: Path) -> dict[str, Any]:
 def show_run(run: Path) -> dict[str, Any]:
     """State, configuration and last numbers of a run, and its evaluation where there is one."""
     from lensbench.config import load_yaml
-    from lensbench.saes.runs import SWEEP_FILE, last_window, note_on_means, read_history
+    from lensbench.saes.runs import last_window, note_on_means, read_history
 
     rows: list[dict[str, Any]] = []
     windows: list[int] = []
@@ -161,5 +165,17 @@ def _row(run: Path) -> dict[str, Any]:
         "step": status["step"],
         "steps": status["steps"],
         "tokens": status["tokens"],
-        "started": status["started"],
+        "started": _first_start(run, str(status["started"])),
     }
+
+
+def _first_start(run: Path, told: str) -> str:
+    """When a run was started first: its status tells the last time that it was gone on with.
+
+    The sweep file is written once. A copy of the folder may be younger than the status.
+    """
+    path = run / SWEEP_FILE
+    if not path.is_file():
+        return told
+    written = datetime.fromtimestamp(path.stat().st_mtime, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return min(told, written)

@@ -10,7 +10,8 @@ from lensbench.app.report import Block, Context, Figure, Latent, Pair, Section, 
 from lensbench.app.workflows.evaluation import HEADLINE
 from lensbench.app.workflows.latents import best_labels, control_columns, records
 from lensbench.app.workflows.run_data import RunData
-from lensbench.saes.evaluation.result import UNITS, SAEEvaluation
+from lensbench.saes.evaluation.front import front
+from lensbench.saes.evaluation.result import UNITS
 from lensbench.saes.latents.result import LatentDashboard
 from lensbench.saes.runs import note_on_means
 
@@ -60,10 +61,9 @@ def pareto(data: RunData, prefix: str = "") -> Section:
     for metric, best in (("ce_recovered_zero", "max"), ("fvu", "min")):
         if metric not in result.metrics:
             continue
-        frame = _with_interval(result, metric)
-        drawn = plots.scatter(
-            frame, x="l0", y=metric, color="architecture", low="low", high="high", text="name",
-            front="max" if best == "max" else "min", labels=LABELS, log_x=True,
+        frame = result.front_frame(metric)
+        drawn = front(
+            frame, metric, best="max" if best == "max" else "min", height=420,
             title=f"{LABELS[metric]} ({'higher' if best == 'max' else 'lower'} is better)",
             subtitle=interval_note(frame),
         )  # fmt: skip
@@ -197,15 +197,6 @@ def interval_note(frame: pd.DataFrame) -> str:
         return f"95 % bootstrap over {n:,} documents"
     few = "one document says" if n == 1 else f"{n:,} documents say"
     return f"no interval: {few} nothing about the spread"
-
-
-def _with_interval(result: SAEEvaluation, metric: str) -> pd.DataFrame:
-    frame = result.wide_frame()
-    column = result.values[:, result.metrics.index(metric)]
-    frame["low"], frame["high"] = column[:, 1], column[:, 2]
-    frame["n"] = result.counts[:, result.metrics.index(metric)]
-    frame.attrs["units"] = {"l0": "latents per token", metric: UNITS[metric], "n": "documents"}
-    return frame
 
 
 def _caption(metric: str) -> str:

@@ -70,14 +70,24 @@ def part_of(sweep: SweepConfig, array: str) -> SweepConfig:
     Raises:
         ConfigError: not ``i/n`` with 1 <= i <= n, or a part without a dictionary.
     """
-    found = re.fullmatch(r"(\d+)/(\d+)", array)
-    i, n = (int(found[1]), int(found[2])) if found else (0, 0)
-    if not 1 <= i <= n:
-        raise ConfigError(f"--array needs i/n with 1 <= i <= n, such as 2/4; got {array!r}")
+    i, n = read_part(array)
     chosen = sweep.expand()[i - 1 :: n]
     if not chosen:
         raise ConfigError(f"--array {array}: the sweep has {len(sweep.expand())} dictionaries only")
     return with_entries(sweep, [c.to_dict() for c in chosen])
+
+
+def read_part(array: str) -> tuple[int, int]:
+    """``i/n`` as two numbers.
+
+    Raises:
+        ConfigError: not that, or not 1 <= i <= n.
+    """
+    found = re.fullmatch(r"(\d+)/(\d+)", array)
+    i, n = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= i <= n:
+        raise ConfigError(f"--array needs i/n with 1 <= i <= n, such as 2/4; got {array!r}")
+    return i, n
 
 
 def with_sites(sweep: SweepConfig, sites: Sequence[str]) -> SweepConfig:

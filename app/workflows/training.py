@@ -11,6 +11,7 @@ from lensbench.app.workflows.models import open_model
 from lensbench.app.workflows.sweeps import (
     TrainRequest,
     part_of,
+    read_part,
     read_sweep,
     with_entries,
     with_sites,
@@ -35,6 +36,8 @@ def train_sweep(request: TrainRequest, say: Callable[[str], None] | None = None)
     """
     if request.resume is not None:
         return _resume(request.resume, request)
+    if request.array is not None:
+        read_part(request.array)  # before anything is opened
     sweep = read_sweep(request)
     source, card, offered = _source(sweep)
     sweep = _with_known_sites(sweep, offered)
@@ -139,9 +142,9 @@ def _live(model: "Model", text: Any, sweep: SweepConfig) -> Any:
 
 
 def _with_known_sites(sweep: SweepConfig, offered: tuple[str, ...]) -> SweepConfig:
-    """Sites as the source spells them: ``*`` expanded, a missing one filled in, others refused."""
+    """Sites as the source spells them: ``*`` expanded, an only one filled in, others refused."""
     if any(not c.site for c in sweep.expand()):
-        sweep = with_sites(sweep, [_middle(offered)])
+        sweep = with_sites(sweep, [_only(offered)])
     entries: list[dict[str, Any]] = []
     for entry in sweep.sweep:
         named: Any = entry.get("site") or sweep.source.site
@@ -160,14 +163,14 @@ def _matching(name: str, offered: tuple[str, ...]) -> list[str]:
     return found
 
 
-def _middle(offered: tuple[str, ...]) -> str:
-    """The only site, or the residual stream after the middle block, where the source has it."""
+def _only(offered: tuple[str, ...]) -> str:
+    """The only site; of several, the user names those that are meant (as ``saes.train`` asks)."""
     if len(offered) == 1:
         return offered[0]
-    residual = [site for site in offered if site.endswith("resid_post")]
-    if not residual:
-        raise ConfigError(f"name the sites to train on: --sites, one of {', '.join(offered)}")
-    return residual[(len(residual) - 1) // 2]
+    raise ConfigError(
+        f"name the sites to train on with --sites; the source has {len(offered)}: "
+        f"{', '.join(offered)}"
+    )
 
 
 def _forecast(source: Any, sweep: SweepConfig) -> dict[str, Any]:

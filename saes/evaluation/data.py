@@ -13,6 +13,7 @@ from jaxtyping import Bool, Int
 from lensbench.errors import ConfigError, MismatchError
 from lensbench.saes.evaluation.ce import Sequences
 from lensbench.saes.evaluation.labels import LabelledRows, check_same_tokens
+from lensbench.tokens import Tokens
 
 if TYPE_CHECKING:
     from lensbench.store import ActivationStore
@@ -219,8 +220,19 @@ def held_documents(
 
 
 def scored_sequences(store: "ActivationStore", n: int, batch_size: int) -> Iterator[Sequences]:
-    """The first ``n`` sequences of the store, in batches; stored positions are the kept ones."""
-    n_batches = -(-n // batch_size)
-    for batch in islice(store.sequences(batch_size), n_batches):
-        kept = torch.as_tensor(batch.rows) >= 0
-        yield Sequences(batch.tokens, np.asarray(batch.doc_ids), kept)
+    """Exactly the first ``n`` sequences of the store (or all), in batches; stored ones are kept."""
+    left = n
+    for batch in islice(store.sequences(batch_size), n):
+        take = slice(0, left)
+        ids, mask = batch.tokens.ids[take], batch.tokens.mask
+        tokens = Tokens(ids, None if mask is None else mask[take])
+        kept = torch.as_tensor(batch.rows[take]) >= 0
+        yield Sequences(tokens, np.asarray(batch.doc_ids)[take], kept)
+        left -= len(ids)
+        if left <= 0:
+            return
+
+
+def n_sequences(store: "ActivationStore") -> int:
+    """Sequences of the store, whole rows of its capture."""
+    return sum(int(shard["sequences"]) for shard in store.manifest["shards"])

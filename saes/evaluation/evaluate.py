@@ -34,10 +34,12 @@ from lensbench.saes.evaluation.passes import (
     Dictionary,
     Pass,
     as_dictionary,
+    as_list,
     check_trained_on,
     encode_all,
 )
 from lensbench.saes.evaluation.result import UNITS, SAEEvaluation
+from lensbench.saes.evaluation.seen import disclosure, seen_in_training
 from lensbench.saes.evaluation.sums import Measured
 
 if TYPE_CHECKING:
@@ -55,7 +57,10 @@ class EvaluationConfig(Config):
     max_tokens: int = Field(default=200_000, gt=0)
     """Stored tokens for reconstruction and labels, drawn as whole documents."""
     ce_sequences: int = Field(default=256, ge=0)
-    """Sequences for CE and KL, from the start of the store; 0 leaves the model out."""
+    """Sequences for CE and KL, exactly so many from the start of the store; 0 leaves the model out.
+
+    A sequence is a row of the capture: a document or a part of it (``pad``), or several (``pack``).
+    """
     batch_size: int = Field(default=4096, gt=0)
     """Tokens encoded at once."""
     sequence_batch: int = Field(default=16, gt=0)
@@ -72,7 +77,7 @@ class EvaluationConfig(Config):
 
 @torch.no_grad()
 def evaluate(
-    runs: Sequence[Any],
+    runs: Any,
     store: "ActivationStore",
     model: "Model | None" = None,
     *,
@@ -80,13 +85,13 @@ def evaluate(
     twin: "tuple[Any, ActivationStore] | None" = None,
     implants: Float[Tensor, "directions d_model"] | None = None,
     corpus: "Corpus | None" = None,
-    config: EvaluationConfig | None = None,
+    config: EvaluationConfig | Mapping[str, Any] | None = None,
 ) -> SAEEvaluation:
     """Evaluate the dictionaries of a sweep together; see the module for the steps.
 
     Args:
-        runs: training runs (:class:`~lensbench.saes.SAERun`) or
-            :class:`~lensbench.saes.evaluation.passes.Dictionary` values.
+        runs: training runs (:class:`~lensbench.saes.SAERun`), SAEs or
+            :class:`~lensbench.saes.evaluation.passes.Dictionary` values; a list, or one of them.
         store: activations of the sites they were trained on.
         model: the model of the store; without it CE and KL are left out.
         heldout: another store whose rows score what was chosen on ``store``.
@@ -95,14 +100,18 @@ def evaluate(
         implants: directions that were planted in the training activations; what share of them is
             a decoder row is reported, beside the same for as many random directions.
         corpus: labels of the store's text, where its manifest does not name them.
-        config: how much to look at.
+        config: how much to look at, as a config or a dictionary of its keys.
 
     Raises:
-        ConfigError: no runs, two of one name, or CE of a model that predicts no next token.
+        ConfigError: no runs, two of one name, something that is no dictionary, settings with a
+            fault, or CE of a model that predicts no next token.
         MismatchError: a model, text or width that does not belong to the store.
     """
-    began, config = time.perf_counter(), config or EvaluationConfig()
-    dictionaries = [as_dictionary(run) for run in runs]
+    began = time.perf_counter()
+    if not isinstance(config, EvaluationConfig):
+        config = EvaluationConfig.parse(dict(config or {}))
+    asked = as_list(runs)
+    dictionaries = [as_dictionary(run) for run in asked]
     _check(dictionaries, store, model)
     if model is not None and config.ce_sequences:
         model.require_next_token("CE recovered (ce_sequences=0 leaves it out)")
@@ -127,20 +136,24 @@ def evaluate(
             metrics[d.name] = _metrics(d, passed, loss, implants, config.seed)
             if matcher is not None:  # 4
                 tables[d.name] = matcher.match(d, passed, beside, with_controls=config.controls)
+    pairs = zip(dictionaries, asked, strict=True)
+    seen = {d.name: seen_in_training(run, store) for d, run in pairs}
     columns = table.stacked([tables[d.name] for d in dictionaries if d.name in tables])
     return SAEEvaluation(
         **_arrays(dictionaries, metrics),
         n_tokens=len(rows),
         n_documents=rows.n_docs,
         n_scored=int(losses[0].columns()["tokens"].sum()) if losses else 0,
+        n_sequences=min(config.ce_sequences, data.n_sequences(store)) if losses else 0,
         density={d.name: density[d.name] for d in dictionaries},
         labels=columns,
         split=split,
+        seen=seen,
         layers_run=sum(x.layers_run for x in losses),
         layers_separate=sum(x.layers_separate for x in losses),
         layers_separate_shared=sum(x.layers_separate_shared for x in losses),
         config=config.to_dict(),
-        controls=_controls(columns, split, dictionaries, implants, config.seed),
+        controls=_controls(columns, split, seen, dictionaries, implants, config.seed),
         provenance=record(model=store.model, seed=config.seed, seconds=time.perf_counter() - began),
     )
 
@@ -263,6 +276,7 @@ def _arrays(dictionaries: Sequence[Dictionary], metrics: Mapping[str, Metrics]) 
 def _controls(
     columns: Mapping[str, Any],
     split: str,
+    seen: Mapping[str, str],
     dictionaries: Sequence[Dictionary],
     implants: Float[Tensor, "directions d_model"] | None,
     seed: int,
@@ -273,5 +287,5 @@ def _controls(
     if implants is not None:
         chance = [implants_recovered(d.codec, implants, seed)[1] for d in dictionaries]
         values["random directions recovered"] = float(np.mean(chance))
-    note = "label F1 are means over labels and dictionaries, on the scoring half"
-    return Controls(values, note if columns else split)
+    means = "each label F1 is a mean over labels and dictionaries, on the scoring half"
+    return Controls(values, f"{means if columns else split}; {disclosure(seen)}")

@@ -1,7 +1,8 @@
 """The passes over stored rows: every dictionary of a site on the same blocks of activations."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,17 +37,38 @@ class Dictionary:
     """What it says of the captures it was trained on: model, ``prepend_bos``, ``context_size``."""
 
 
+def as_list(runs: Any) -> list[Any]:
+    """The dictionaries that were passed: a list of them, or a single one.
+
+    Raises:
+        ConfigError: a path; says how it is opened.
+    """
+    if isinstance(runs, (str, PathLike)):
+        raise ConfigError(_NO_DICTIONARY.format(what=f"the path {str(runs)!r}", path=str(runs)))
+    return list(runs) if isinstance(runs, Iterable) and not isinstance(runs, Mapping) else [runs]
+
+
+_NO_DICTIONARY = (
+    "cannot evaluate {what}; pass runs (SAERun), SAEs or Dictionary values. A run folder is opened "
+    "with saes.open_runs({path!r}), a folder in SAELens' format with saes.load"
+)
+
+
 def as_dictionary(run: Any) -> Dictionary:
     """A training run, or an :class:`~lensbench.saes.sae.SAE` that knows its site, to evaluate.
 
     A site in TransformerLens' spelling is the same site as ours.
 
     Raises:
-        ConfigError: a dictionary that does not say which site it belongs to.
+        ConfigError: no dictionary, or one that does not say which site it belongs to.
     """
     if isinstance(run, Dictionary):
         return replace(run, site=canonical_name(run.site))
     sae = getattr(run, "sae", run)
+    if not hasattr(sae, "config") or not hasattr(sae, "metadata"):
+        is_path = isinstance(run, (str, PathLike))
+        what = f"the path {str(run)!r}" if is_path else f"what was given (got a {_kind(run)})"
+        raise ConfigError(_NO_DICTIONARY.format(what=what, path=str(run) if is_path else "RUN"))
     own = sae.config.get("name") or sae.metadata.get("name")
     name = getattr(run, "name", None) or own or "sae"
     site = getattr(run, "site", None) or sae.site
@@ -58,6 +80,10 @@ def as_dictionary(run: Any) -> Dictionary:
     trained_on = (sae.metadata.get("model") or {}).get("fingerprint", "")
     told = (architecture, str(trained_on or ""), sae.metadata)
     return Dictionary(str(name), canonical_name(str(site)), sae, *told)
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__
 
 
 def check_trained_on(dictionary: Dictionary, store: "ActivationStore") -> None:

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 
 from lensbench.errors import UnknownNameError
 from lensbench.results import Result
+from lensbench.saes.evaluation.seen import UNKNOWN, disclosure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,12 +59,17 @@ class SAEEvaluation(Result):
     n_documents: int
     n_scored: int
     """Predicted tokens behind CE and KL."""
+    n_sequences: int = 0
+    """Sequences that these tokens are of."""
     density: dict[str, Float[np.ndarray, " d_sae"]] = field(default_factory=dict)
     """Firing frequency of every latent, by dictionary."""
     labels: dict[str, Any] = field(default_factory=dict)
     """Columns of :meth:`labels_frame`."""
     split: str = ""
     """In words: what separates the tokens that choose a latent from those that score it."""
+    seen: dict[str, str] = field(default_factory=dict[str, str])
+    """By dictionary, what of this store it was trained on: ``rows``, ``text``, ``no``, ``unknown``;
+    empty in results of before this was asked."""
     layers_run: int = 0
     """Layer-forwards that ran for CE and KL."""
     layers_separate: int = 0
@@ -83,6 +89,16 @@ class SAEEvaluation(Result):
         if name not in self.names:
             raise UnknownNameError("dictionary", name, known=self.names)
         return float(self.values[self.names.index(name), self.metrics.index(metric), 0])
+
+    @property
+    def disclosure(self) -> str:
+        """In words: whether the dictionaries were trained on what they are scored on."""
+        return disclosure(self.seen or dict.fromkeys(self.names, UNKNOWN))
+
+    def __repr__(self) -> str:
+        """One line: the headline numbers, and whether they are of the training rows."""
+        numbers = ", ".join(f"{name} {value:.4g}" for name, value in self.summary().items())
+        return f"{self.kind}({numbers}; {self.disclosure})"
 
     @property
     def layer_ratio(self) -> float:
@@ -165,15 +181,38 @@ class SAEEvaluation(Result):
             out["layer-forwards / separate"] = self.layer_ratio
         return out
 
+    def front_frame(self, metric: str) -> "pd.DataFrame":
+        """One row per dictionary: L0, width, and ``metric`` with its interval and n.
+
+        Raises:
+            UnknownNameError: a metric that was not measured.
+        """
+        import pandas as pd
+
+        if metric not in self.metrics:
+            raise UnknownNameError("metric", metric, known=self.metrics)
+        at = self.metrics.index(metric)
+        frame = pd.DataFrame(
+            {
+                "name": list(self.names),
+                "architecture": list(self.architectures),
+                "d_sae": [len(self.density.get(name, ())) for name in self.names],
+                "l0": self.values[:, self.metrics.index("l0"), 0],
+                metric: self.values[:, at, 0],
+                "low": self.values[:, at, 1],
+                "high": self.values[:, at, 2],
+                "n": self.counts[:, at],
+            }
+        )
+        frame.attrs["units"] = {m: UNITS[m] for m in ("l0", metric)}
+        return frame
+
     def plot(self) -> "go.Figure":
         """L0 against CE recovered (or explained variance where no model was run)."""
-        from lensbench.plots import scatter
+        from lensbench.saes.evaluation.front import front
 
         with_model = "ce_recovered_zero" in self.metrics
         y = "ce_recovered_zero" if with_model else "explained_variance"
-        frame = self.wide_frame()
-        column = self.values[:, self.metrics.index(y)]
-        frame["low"], frame["high"], frame["n"] = column[:, 1], column[:, 2], self.n_documents
-        return scatter(frame, x="l0", y=y, color="architecture", low="low", high="high",
-                       text="name", front="max", title="Sparsity against fidelity",
-                       subtitle=f"{self.n_tokens} tokens; control: {self.controls}")  # fmt: skip
+        told = f"{self.n_tokens:,} tokens of {self.n_documents:,} documents; 95 % intervals"
+        return front(self.front_frame(y), y, best="max", title="Sparsity against fidelity",
+                     subtitle=told)  # fmt: skip

@@ -47,3 +47,27 @@ def test_a_damaged_run_does_not_hide_the_others(monkeypatch, small_root: Path, t
     runs = page.dataframe[0].value
     assert runs["run"].tolist() == ["whole", "torn"]
     assert runs["state"].tolist() == ["finished", "damaged"]
+
+
+def test_times_sizes_and_the_next_command_are_for_people(monkeypatch, small_root: Path) -> None:
+    page = open_page(monkeypatch, small_root)
+    runs, stores, models = (table.value for table in page.dataframe)
+    assert runs["started (UTC)"].str.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d").all()
+    assert "MiB" in stores
+    assert "MiB" in models
+    assert "MB" not in models
+    assert "--sites blocks.3.resid_post" in words(page)
+    assert "localized" in page.dataframe[0].proto.columns
+
+
+def test_a_run_that_was_gone_on_with_keeps_its_start(small_root: Path, tmp_path: Path) -> None:
+    import json
+    import os
+
+    from lensbench.app.workflows.overview import run_frame
+
+    run = Path(shutil.copytree(small_root / "runs" / "small", tmp_path / "run"))
+    os.utime(run / "sweep.yaml", (1_700_000_000, 1_700_000_000))
+    status = json.loads((run / "status.json").read_text())
+    (run / "status.json").write_text(json.dumps(status | {"started": "2030-01-01T00:00:00Z"}))
+    assert run_frame(tmp_path)["started (UTC)"].tolist() == ["2023-11-14 22:13"]

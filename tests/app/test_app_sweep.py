@@ -95,3 +95,47 @@ def test_a_metric_that_was_not_measured_is_refused(small_root: Path) -> None:
 
     with pytest.raises(UnknownNameError, match="ce_recovered_zero, fvu"):
         front_frame(evaluated(small_root / "runs" / "small"), "beauty")
+
+
+def test_the_page_says_that_it_scores_training_rows_and_hides_no_metric(
+    monkeypatch, small_root: Path
+) -> None:
+    from lensbench.app.workflows.fronts import evaluated
+
+    result = evaluated(small_root / "runs" / "small")
+    page = open_page(monkeypatch, small_root, "sweep", run="runs/small")
+    assert "cored on the rows it was trained on" in words(page)
+    assert words(page).count("trained on") == 1
+    tables = [table.value for table in page.dataframe]
+    assert {m for t in tables for m in t.columns} >= set(result.metrics)
+    assert all(len(t.columns) <= 7 for t in tables)
+    assert "ce_recovered_zero" in tables[0]
+    assert "label F1 are means" not in words(page)
+    assert "without an interval" in words(page)
+
+
+def test_widths_are_told_apart_and_nothing_hides_another(small_root: Path) -> None:
+    from lensbench.app.workflows.fronts import evaluated, front_figure, front_frame
+
+    frame = front_frame(evaluated(small_root / "runs" / "small"), "fvu")
+    frame.loc[1, ["d_sae", "l0", "fvu"]] = [128, frame.loc[0, "l0"], frame.loc[0, "fvu"]]
+    drawn = front_figure(frame, "fvu")
+    topk = next(t for t in drawn.data if t.name == "topk")
+    assert topk.marker.size[0] < topk.marker.size[1]
+    assert topk.marker.opacity < 0.9
+    assert {"64 latents", "128 latents"} <= {t.name for t in drawn.data}
+    assert "log" in drawn.layout.xaxis.title.text
+    assert len(front_figure(front_frame(evaluated(small_root / "runs" / "small"), "fvu"),
+                            "fvu").layout.xaxis.tickvals) >= 3  # fmt: skip
+
+
+def test_the_library_draws_the_same_picture(small_root: Path) -> None:
+    from lensbench.app.workflows.fronts import evaluated, front_figure, front_frame
+
+    result = evaluated(small_root / "runs" / "small")
+    page, own = front_figure(front_frame(result, "ce_recovered_zero"), "ce_recovered_zero"), None
+    own = result.plot()
+    assert own.layout.xaxis.type == page.layout.xaxis.type == "log"
+    assert own.layout.yaxis.title.text.startswith("CE recovered [")
+    for mine, theirs in zip(own.data[:2], page.data[:2], strict=True):
+        assert mine.to_plotly_json()["x"].tolist() == theirs.to_plotly_json()["x"].tolist()

@@ -50,7 +50,9 @@ def trained(acts: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def evaluated(acts: Path, trained: Path) -> Path:
-    code = run("eval", "sae", trained, "--store", acts, "--model", "atlas-dense", "--max-docs", 24)
+    code = run(
+        "eval", "sae", trained, "--store", acts, "--model", "atlas-dense", "--ce-sequences", 24
+    )
     assert code == 0
     return trained
 
@@ -83,8 +85,9 @@ def test_a_twin_is_one_more_control(
     acts: Path, trained: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     again = shutil.copytree(trained, tmp_path / "run")
-    line = ("eval", "sae", again, "--store", acts, "--model", "atlas-dense", "--max-docs", 8)
+    line = ("eval", "sae", again, "--store", acts, "--model", "atlas-dense", "--ce-sequences", 8)
     assert "reinitialised twin" not in answer(capsys, *line)["controls"]
+    line = (*line, "--overwrite")
     first = answer(capsys, *line, "--twin")["controls"]
     assert "label F1 of reinitialised twin" in first
     assert (again / "twin" / "acts" / "manifest.json").is_file()
@@ -379,7 +382,7 @@ def test_a_small_store_is_evaluated_and_reported_without_labels(
     assert all(row["fvu"] >= 0 for row in facts["dictionaries"])
     assert "label_f1" not in facts["dictionaries"][0]
     assert f"uncontrolled (no labels: {says} too few to split" in facts["controls"]
-    assert run(*line) == 0
+    assert run(*line, "--overwrite") == 0
     assert "no labels: " in capsys.readouterr().out
     html = Path(answer(capsys, "report", copy)["report"]).read_text()
     assert f"Label matching was not run: no labels: {says} too few" in html

@@ -21,7 +21,7 @@ def test_the_annotated_tree_names_every_folder() -> None:
 
 
 @pytest.mark.slow
-def test_the_examples_run(tmp_path, monkeypatch) -> None:
+def test_the_examples_run(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert len(blocks) == 2
@@ -29,3 +29,11 @@ def test_the_examples_run(tmp_path, monkeypatch) -> None:
     for block in blocks:
         exec(block, names)
     assert (tmp_path / "run" / "status.json").is_file()
+    said = capsys.readouterr().out
+    table = next(part for part in said.split("\n\n") if "fvu" in part).splitlines()
+    assert max(len(line) for line in table) <= 80
+    assert "..." not in said
+    rows = [line.split() for line in table if line.startswith("topk-")]
+    assert len(rows) == 2
+    assert all(float(cell) > 0 for row in rows for cell in row[1:4])
+    assert "trained on" in said

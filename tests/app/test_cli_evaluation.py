@@ -1,0 +1,109 @@
+"""``lensbench eval sae``: what it counts and discloses, and that it loses no earlier result."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.app.conftest import SITE
+
+MODEL = ("--model", "atlas-dense")
+
+
+def run(*args: object) -> int:
+    from lensbench.app.cli import main
+
+    return main([str(a) for a in args])
+
+
+def refused(capsys: pytest.CaptureFixture[str], *args: object) -> str:
+    capsys.readouterr()
+    assert run(*args) == 2
+    return capsys.readouterr().err
+
+
+@pytest.fixture
+def here(small_root: Path, tmp_path: Path) -> Path:
+    """A copy of the folder: an evaluated run of two dictionaries and its store."""
+    return Path(shutil.copytree(small_root, tmp_path / "root"))
+
+
+def test_an_evaluation_is_not_replaced_by_accident(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = here / "runs" / "small"
+    before = (folder / "evaluation" / "result.json").read_bytes()
+    line = ("eval", "sae", folder, "--store", here / "acts", *MODEL, "--ce-sequences", 0)
+    said = refused(capsys, *line)
+    assert "--overwrite" in said
+    assert "ce_recovered_zero" in said  # what is there
+    assert str(folder / "evaluation") in said
+    assert (folder / "evaluation" / "result.json").read_bytes() == before
+    assert run(*line, "--overwrite") == 0
+    assert (folder / "evaluation" / "result.json").read_bytes() != before
+
+
+def test_the_sequences_of_the_cross_entropy_are_counted_and_named(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lensbench.results import load
+
+    capsys.readouterr()
+    folder = here / "runs" / "small"
+    assert run("eval", "sae", folder, "--store", here / "acts", *MODEL, "--ce-sequences", 5,
+               "--overwrite") == 0  # fmt: skip
+    said = capsys.readouterr().out
+    found: Any = load(folder / "evaluation")
+    assert found.config["ce_sequences"] == 5
+    assert f"CE on {found.n_scored:,} predicted tokens of 5 sequences" in said
+    assert "scored on the text it was trained on" in said or "trained on" in said
+    capsys.readouterr()
+    assert run("eval", "sae", "--help") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "Sequences" in told
+    assert "--max-docs" not in told
+
+
+def test_a_dictionary_in_place_of_its_run_is_answered_with_the_run(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = json.loads((here / "runs/small/status.json").read_text())["dictionaries"]
+    one = here / "runs" / "small" / next(iter(name))
+    for line in (("eval", "sae", one, "--store", here / "acts", *MODEL), ("runs", "show", one)):
+        assert run(*line) == 3
+        said = capsys.readouterr().err
+        assert f"one dictionary of the run {one.parent}" in said
+    out = here / "latents"
+    for path in (one, one / "result"):
+        assert run("encode", path, "--store", here / "acts", "--out", out) == 0
+
+
+def test_encoding_a_run_of_several_lists_them(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(capsys, "encode", here / "runs" / "small", "--store", here / "acts")
+    assert "holds 2 dictionaries" in said
+    assert f"{here}/runs/small/NAME; known: topk-64-k4" in said
+    assert "''" not in said
+
+
+def test_training_on_a_store_of_several_sites_asks_which(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lensbench import capture
+    from lensbench.app.workflows.models import open_model
+    from lensbench.app.workflows.overview import next_steps
+    from lensbench.worlds.atlas import Atlas
+
+    model = open_model("atlas-dense", certify=False)
+    sites = ["blocks.1.resid_post", SITE, "blocks.5.resid_post"]
+    capture(model, Atlas(0).sample(30), sites=sites, out=tmp_path / "acts")
+    line = ("train", "sae", "--store", tmp_path / "acts", "--d-sae", 64, "--k", 4, "--dry-run")
+    said = refused(capsys, *line)
+    assert "--sites" in said
+    assert all(site in said for site in sites)
+    assert run(*line, "--sites", SITE) == 0
+    (step, *_) = next_steps(tmp_path, ["acts"], [])
+    assert f"--sites {SITE}" in step.command
