@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lensbench.arguments import refuse_no_numbers
 from lensbench.errors import ConfigError, UnknownNameError
 
 
@@ -22,6 +23,13 @@ class Op:
     """What an edit does to the selected activations: a pure function of a tensor."""
 
     reproducible: ClassVar[bool] = True
+    numbers: ClassVar[tuple[str, ...]] = ()
+    """Fields that must hold numbers."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that can never be added, set or scaled by."""
+        for name in self.numbers:
+            refuse_no_numbers(type(self).__name__, name, getattr(self, name))
 
     def apply(self, x: Tensor) -> Tensor:
         """New activations; ``x`` has the axes of the site, restricted to the selection."""
@@ -50,6 +58,7 @@ class Op:
 class Add(Op):
     """``x + value``; ``value`` broadcasts against the selection (units of the site)."""
 
+    numbers: ClassVar[tuple[str, ...]] = ("value",)
     value: Tensor | float
 
     def apply(self, x: Tensor) -> Tensor:
@@ -61,6 +70,7 @@ class Add(Op):
 class Set(Op):
     """Every selected vector becomes ``value`` (broadcast)."""
 
+    numbers: ClassVar[tuple[str, ...]] = ("value",)
     value: Tensor | float
 
     def apply(self, x: Tensor) -> Tensor:
@@ -72,6 +82,7 @@ class Set(Op):
 class Replace(Op):
     """Selected activations become ``values``, which must have the shape of the selection."""
 
+    numbers: ClassVar[tuple[str, ...]] = ("values",)
     values: Tensor
 
     def apply(self, x: Tensor) -> Tensor:
@@ -89,6 +100,7 @@ class Replace(Op):
 class Scale(Op):
     """``x * factor``; 1 changes nothing."""
 
+    numbers: ClassVar[tuple[str, ...]] = ("factor",)
     factor: Tensor | float
 
     def apply(self, x: Tensor) -> Tensor:
@@ -112,8 +124,14 @@ class Project(Op):
     The rows need not be orthonormal: with Q an orthonormal basis of their span, ``x - x Q^T Q``.
     """
 
+    numbers: ClassVar[tuple[str, ...]] = ("directions",)
     directions: Tensor
     keep: bool = False
+
+    def __post_init__(self) -> None:
+        """Arrays and lists as a tensor."""
+        super().__post_init__()
+        object.__setattr__(self, "directions", torch.as_tensor(self.directions))
 
     def apply(self, x: Tensor) -> Tensor:
         """See the class."""
@@ -143,6 +161,9 @@ class Clamp(Op):
         """Refuse a clamp that clamps nothing, or the wrong way round."""
         if self.low is None and self.high is None:
             raise ConfigError("Clamp needs low, high, or both")
+        for name, bound in (("low", self.low), ("high", self.high)):
+            if bound is not None:
+                refuse_no_numbers("Clamp", name, bound)
         if self.low is not None and self.high is not None and self.low > self.high:
             raise ConfigError(f"Clamp needs low <= high, got {self.low} and {self.high}")
 
@@ -158,6 +179,11 @@ class Call(Op):
     reproducible: ClassVar[bool] = False
     fn: Callable[[Tensor], Tensor]
     label: str
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be called."""
+        if not callable(self.fn):
+            raise ConfigError(f"Call needs a function of a tensor as fn, got {self.fn!r}")
 
     def apply(self, x: Tensor) -> Tensor:
         """See the class."""

@@ -10,13 +10,11 @@ real token of the row. ``rows`` index the batch. ``heads`` are query heads for `
 
 import hashlib
 import json
-import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
+from lensbench.arguments import whole
 from lensbench.errors import ConfigError
 from lensbench.ops import (
     Add,
@@ -180,6 +178,32 @@ def skip_layers(layers: Iterable[int]) -> Plan:
     return Plan(skips=frozenset(_whole_numbers("skips", layers, "layers to skip", "(2, 5)")))
 
 
+def as_plan(value: Any) -> Plan:
+    """``value``, if it is a plan.
+
+    Raises:
+        ConfigError: it is none; an edit is one only inside a plan.
+    """
+    if isinstance(value, Plan):
+        return value
+    hint = "an Edit goes in as Plan((edit,))" if isinstance(value, Edit) else "Plan() changes none"
+    raise ConfigError(
+        "plan must be a Plan, such as edit('blocks.3.mlp_out', Zero()) or skip_layers([2]); "
+        f"{hint}; got {value!r}"
+    )
+
+
+def as_plans(values: Any) -> list[Plan]:
+    """A list of plans, each of them checked.
+
+    Raises:
+        ConfigError: a bare plan, or what is none.
+    """
+    if isinstance(values, str | Plan | Edit) or not isinstance(values, Iterable):
+        raise ConfigError(f"plans must be a list of plans, [plan, ...]; got {values!r}")
+    return [as_plan(value) for value in values]  # pyright: ignore[reportUnknownVariableType]
+
+
 def _first_changed(site: Site) -> int:
     if site.layer is not None:
         return site.layer
@@ -233,7 +257,7 @@ def _whole_numbers(name: str, values: Any, what: str, example: str) -> tuple[int
         raise ConfigError(f"{rule}; got {values!r}")
     if getattr(values, "ndim", 1) != 1:
         raise ConfigError(f"{rule}; got an array of {values.ndim} dimensions")
-    found = tuple(_whole(v) for v in values)
+    found = tuple(whole(v) for v in values)
     for given, number in zip(values, found, strict=True):
         if number is None:
             raise ConfigError(f"{rule}; got {given!r}")
@@ -241,17 +265,7 @@ def _whole_numbers(name: str, values: Any, what: str, example: str) -> tuple[int
 
 
 def _layer(name: str, value: Any) -> int:
-    number = _whole(value)
+    number = whole(value)
     if number is None:
         raise ConfigError(f"{name} must be the number of a layer, or None; got {value!r}")
     return number
-
-
-def _whole(value: Any) -> int | None:
-    """The whole number that ``value`` is, or None; True and False are none."""
-    if isinstance(value, bool) or getattr(value, "dtype", None) is torch.bool:
-        return None
-    try:
-        return operator.index(value)
-    except TypeError:  # text, a fraction, numpy's booleans
-        return None

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import total_ordering
+from typing import Any
 
 from lensbench.errors import ConfigError, UnknownSiteError
 
@@ -157,6 +158,10 @@ class Site:
         """
         if isinstance(text, Site):
             return text
+        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] - users
+            raise ConfigError(
+                f"site must be a name such as 'blocks.3.resid_post', or a Site; got {text!r}"
+            )
         if (split := _SPLIT.fullmatch(text)) is not None:
             host = cls.parse(split[1])
             part = split[2] or split[3].removesuffix("_post")
@@ -215,6 +220,17 @@ class Site:
     def part(self) -> str:
         """``sae.acts``, ``sae.recons`` or ``sae.error``; empty for a site of the model itself."""
         return _halves(self.name)[1]
+
+
+def as_sites(named: Any) -> list[Site]:
+    """The sites of one name, or of many.
+
+    Raises:
+        ConfigError: what is no name of a site.
+    """
+    if isinstance(named, str | Site) or not isinstance(named, Iterable):
+        return [Site.parse(named)]
+    return [Site.parse(site) for site in named]  # pyright: ignore[reportUnknownArgumentType]
 
 
 def execution_order(site: Site) -> tuple[int, int, int, int]:

@@ -5,7 +5,7 @@ refused where the tokenizer is known, see :mod:`lensbench.padding`). Positions c
 they do not depend on the padding side.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -14,9 +14,11 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from lensbench.arguments import whole
 from lensbench.errors import ConfigError
 
 TokensLike: TypeAlias = "Tokens | Tensor | np.ndarray | Sequence[int] | Sequence[Sequence[int]]"
+_FORMS = "token ids must be Tokens, an integer array [batch, pos], a list of ids or a list of lists"
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,11 +65,13 @@ def as_tokens(tokens: TokensLike, *, pad_id: int | None = None) -> Tokens:
     """
     if isinstance(tokens, Tokens):
         return _checked(tokens)
+    if isinstance(tokens, np.ndarray) and tokens.dtype.kind not in "iu":
+        raise ConfigError(f"token ids must be integers, got {tokens.dtype}")
     if isinstance(tokens, (Tensor, np.ndarray)):
         return _from_array(torch.as_tensor(tokens))
     if isinstance(tokens, str):
         raise ConfigError("got text where token ids belong; use model.tokens(text)")
-    rows = [[int(i) for i in row] for row in _as_rows(tokens)]
+    rows = [_ids(number, row) for number, row in enumerate(_as_rows(tokens))]
     if not rows or any(len(row) == 0 for row in rows):
         raise ConfigError("got an empty sequence of tokens; each row needs at least one id")
     width = max(len(row) for row in rows)
@@ -79,10 +83,50 @@ def as_tokens(tokens: TokensLike, *, pad_id: int | None = None) -> Tokens:
     return Tokens(ids, mask)
 
 
-def _as_rows(tokens: Sequence[int] | Sequence[Sequence[int]]) -> list[Sequence[int]]:
-    if len(tokens) and isinstance(tokens[0], (int, np.integer)):
-        return [tokens]  # pyright: ignore[reportReturnType] - one row of ids
-    return list(tokens)  # pyright: ignore[reportReturnType] - rows of ids
+def _as_rows(tokens: Any) -> list[Any]:
+    if isinstance(tokens, Mapping):
+        names: list[str] = [str(name) for name in tokens]
+        raise ConfigError(f"{_FORMS}; got a mapping of {names}: pass its ids, with Tokens its mask")
+    if not isinstance(tokens, Iterable) or isinstance(tokens, bytes):
+        raise ConfigError(f"{_FORMS}; got {tokens!r}")
+    rows: list[Any] = list(tokens)  # pyright: ignore[reportUnknownArgumentType] - checked below
+    flat = bool(rows) and not isinstance(rows[0], str | Iterable)
+    return [rows] if flat or (rows and getattr(rows[0], "ndim", 1) == 0) else rows
+
+
+def _ids(number: int, row: Any) -> list[int]:
+    """One row as ints; whatever is no token id is named."""
+    if isinstance(row, str):
+        raise ConfigError(
+            f"row {number} is text, {row!r}, where token ids belong; use model.tokens(texts)"
+        )
+    rule = f"row {number} must be whole numbers, the ids of tokens"
+    if not isinstance(row, Iterable):
+        raise ConfigError(f"{rule}; got {row!r}")
+    given: list[Any] = list(row)  # pyright: ignore[reportUnknownArgumentType] - checked below
+    found = [whole(value) for value in given]
+    for value, one in zip(given, found, strict=True):
+        if one is None:
+            raise ConfigError(f"{rule}; got {value!r}")
+    return [one for one in found if one is not None]
+
+
+def texts_of(text: Any) -> list[str]:
+    """The strings of one text, or of many.
+
+    Raises:
+        ConfigError: what is no string.
+    """
+    if isinstance(text, str):
+        return [text]
+    rule = "text must be a string or a list of strings"
+    if not isinstance(text, Iterable) or isinstance(text, bytes):
+        raise ConfigError(f"{rule}; got {text!r}")
+    texts: list[Any] = list(text)  # pyright: ignore[reportUnknownArgumentType] - checked below
+    for one in texts:
+        if not isinstance(one, str):
+            raise ConfigError(f"{rule}; got {one!r}")
+    return texts
 
 
 def _from_array(ids: Tensor) -> Tokens:

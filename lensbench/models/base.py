@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lensbench.errors import ConfigError, UnknownSiteError
+from lensbench.models.told import forward_line, model_line
 from lensbench.plan import Plan
 from lensbench.sites import Site
 from lensbench.tokens import Tokens, TokensLike
@@ -80,7 +81,7 @@ class Past:
         return self._state, self._real
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Forward:
     """What one run gives: logits (None with ``logits="none"``), captured acts, and the past."""
 
@@ -89,6 +90,10 @@ class Forward:
     past: Past | None = None
     layers_run: int = field(default=0)
     """Blocks whose computation really ran, times batch rows (layer-forwards)."""
+
+    def __repr__(self) -> str:
+        """Shapes in one line."""
+        return forward_line(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +135,10 @@ class Model(ABC):
 
     card: ModelCard
     tokenizer: Any
+
+    def __repr__(self) -> str:
+        """Name, sizes and fingerprint in one line."""
+        return model_line(type(self).__name__, self.card)
 
     @abstractmethod
     def run(

@@ -6,12 +6,16 @@ end of the *prompt*. Edits of keys and values are applied anew at every step, be
 holds what the model computed, not what the plan made of it.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from lensbench.arguments import whole_number
 from lensbench.errors import ConfigError
 from lensbench.models.base import Past
 from lensbench.models.trunk import Request, Trunk
@@ -30,10 +34,6 @@ def generate(
     stops: frozenset[int],
 ) -> list[list[int]]:
     """See :meth:`lensbench.models.base.Model.generate`."""
-    if max_new_tokens < 1:
-        raise ConfigError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
-    if not temperature >= 0:
-        raise ConfigError(f"temperature must be >= 0, got {temperature}")
     two = trunk.architecture.two_stacks
     if not two and prompt.mask is not None and not bool(prompt.mask[:, -1].all()):
         raise ConfigError(
@@ -66,6 +66,30 @@ def generate(
         new_ids, past = chosen[:, None].to(prompt.ids.device), out.past
         step = replace(prompt, decoder_ids=new_ids) if two else Tokens(new_ids)
     return new
+
+
+def check_settings(max_new_tokens: Any, temperature: Any, seed: Any) -> None:
+    """Refuse settings of decoding that mean nothing.
+
+    Raises:
+        ConfigError: with the setting and its rule.
+    """
+    whole_number("max_new_tokens", max_new_tokens, least=1)
+    whole_number("seed", seed)
+    if not isinstance(temperature, (int, float, np.number)) or not 0 <= temperature < math.inf:
+        raise ConfigError(f"temperature must be >= 0, got {temperature!r}")
+
+
+def stop_set(stop_ids: Any) -> frozenset[int]:
+    """The ids after which a row ends.
+
+    Raises:
+        ConfigError: what is no list of token ids.
+    """
+    if isinstance(stop_ids, str) or not isinstance(stop_ids, Iterable):
+        raise ConfigError(f"stop_ids must be a list of token ids, got {stop_ids!r}")
+    given: list[Any] = list(stop_ids)  # pyright: ignore[reportUnknownArgumentType] - checked next
+    return frozenset(whole_number("each of stop_ids", one) for one in given)
 
 
 def _choose(logits: Tensor, temperature: float, rng: torch.Generator) -> Tensor:

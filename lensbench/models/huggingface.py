@@ -14,15 +14,15 @@ from lensbench.errors import ConfigError
 from lensbench.models import attention
 from lensbench.models.base import Forward, Model, ModelCard, Past
 from lensbench.models.families import architecture_of
-from lensbench.models.generation import generate
+from lensbench.models.generation import check_settings, generate, stop_set
 from lensbench.models.layout import Layout
 from lensbench.models.sweep import run_many
 from lensbench.models.taps import Taps
 from lensbench.models.trunk import Request, Trunk
 from lensbench.models.weights import input_device
-from lensbench.plan import Plan
+from lensbench.plan import Plan, as_plans
 from lensbench.sites import Site
-from lensbench.tokens import Tokens, TokensLike, as_tokens, refuse_surrogates
+from lensbench.tokens import Tokens, TokensLike, as_tokens, refuse_surrogates, texts_of
 from lensbench.types import LogitsMode
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ class NativeModel(Model):
         logits: LogitsMode = "all",
         batch_size: int = 64,
     ) -> Forward:
+        plans = as_plans(plans)
         for plan in plans:
             self.layout.check_plan(plan)
         sites = self.layout.wanted(capture, logits)
@@ -131,6 +132,7 @@ class NativeModel(Model):
             )
         prompt = self.layout.batch(tokens, self.device)
         self.layout.check_plan(plan)
+        check_settings(max_new_tokens, temperature, seed)
         length = int(prompt.real.sum(1).max())
         if prompt.decoder_ids is not None:
             length = prompt.decoder_ids.shape[1]
@@ -149,7 +151,7 @@ class NativeModel(Model):
             max_new_tokens,
             temperature=temperature,
             seed=seed,
-            stops=frozenset(stop_ids),
+            stops=stop_set(stop_ids),
         )
 
     def run_layers(  # noqa: D102
@@ -202,7 +204,7 @@ class NativeModel(Model):
                 f"model {self.card.name!r} has no tokenizer, so it cannot read text; pass token "
                 "ids, or load_model(..., tokenizer=...)"
             )
-        texts = [text] if isinstance(text, str) else list(text)
+        texts = texts_of(text)
         for number, one in enumerate(texts):
             refuse_surrogates(one, f"text {number}")
         first = self.tokenizer.bos_token_id

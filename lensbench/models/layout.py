@@ -11,8 +11,8 @@ from lensbench.errors import ConfigError, UnknownNameError, UnknownSiteError
 from lensbench.models.families import Architecture, architecture_of, shape_of
 from lensbench.models.inventory import sites_of, width_of
 from lensbench.padding import PaddingTokens
-from lensbench.plan import Plan
-from lensbench.sites import Site, by_layer
+from lensbench.plan import Plan, as_plan
+from lensbench.sites import Site, as_sites, by_layer
 from lensbench.tokens import Tokens, TokensLike, as_tokens
 
 
@@ -68,8 +68,7 @@ class Layout:
         """The sites to capture, one or many; an unknown mode of logits is refused with them."""
         if logits not in ("all", "last", "none"):
             raise UnknownNameError("mode of logits", logits, known=("all", "last", "none"))
-        named = [capture] if isinstance(capture, (str, Site)) else capture
-        return [self.known(s) for s in named]
+        return [self.known(s) for s in as_sites(capture)]
 
     def width(self, site: str | Site) -> int:
         """Size of the last axis; 0 where it is the number of keys."""
@@ -78,7 +77,8 @@ class Layout:
         return width_of(known, shape, int(self.embedding.weight.shape[1]))
 
     def check_plan(self, plan: Plan) -> None:
-        """Refuse sites and layers this model has not."""
+        """Refuse sites and layers this model has not, and what is no plan."""
+        plan = as_plan(plan)
         for edit in plan.edits:
             self.known(edit.site)
         last = self.shape.n_layers - 1

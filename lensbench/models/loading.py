@@ -7,6 +7,7 @@ remote code is never run.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,6 +57,7 @@ def load_model(
     ``vllm=True`` in a vLLM engine; ``engine`` are their options.
 
     Raises:
+        ConfigError: ``x`` names no model and is none.
         UnknownNameError: no such bundled model, folder or hub id, family, dtype or back end.
         MissingDataError: no such revision.
         BackendUnavailableError: no nnsight, API key, server or vLLM.
@@ -63,7 +65,9 @@ def load_model(
         ModelError: the certificate fails.
     """
     if backend not in ("native", "nnsight"):
-        raise UnknownNameError("back end", str(backend), known=["native", "nnsight"])
+        known, name = ["native", "nnsight"], str(backend)
+        raise UnknownNameError("back end", name, known=known, hint=_other(name))
+    _refuse_no_model(x)
     if remote or vllm:
         from lensbench.models.nnsight.engines import open_engine
 
@@ -89,6 +93,27 @@ def load_model(
     if device is not None and device_map is None:
         module.to(as_device(device))
     return _finish(module, (name, revision, source), tokenizer, certify, backend)
+
+
+def _refuse_no_model(x: Any) -> None:
+    """Refuse what names no model, before a folder or the hub is asked for it."""
+    if isinstance(x, (Model, nn.Module, PathLike)) or (isinstance(x, str) and x.strip()):
+        known = is_transformer_lens(x) or not isinstance(x, nn.Module) or hasattr(x, "config")
+        if isinstance(x, Model) or known:
+            return
+    raise ConfigError(
+        "pass a bundled name such as 'atlas-dense', a folder, a hub id, or a transformers model in "
+        f"memory; got {type(x).__name__ if isinstance(x, nn.Module) else repr(x)}"
+    )
+
+
+def _other(backend: str) -> str:
+    if "lens" not in backend.lower():
+        return ""
+    return (
+        "A HookedTransformer or TransformerBridge is passed itself: load_model(that). Of our model "
+        "lensbench.models.transformer_lens.to_transformer_lens(model) makes one."
+    )
 
 
 def _finish(

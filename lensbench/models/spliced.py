@@ -18,8 +18,9 @@ from lensbench.errors import ConfigError, UnknownSiteError
 from lensbench.models.base import Acts, Forward, Model, Past
 from lensbench.models.splice import Splice, fingerprint_of, read_splices, site_width
 from lensbench.models.splice_pass import SplicePass
-from lensbench.plan import Plan
-from lensbench.sites import SAE_PARTS, Site
+from lensbench.models.told import model_line
+from lensbench.plan import Plan, as_plan, as_plans
+from lensbench.sites import SAE_PARTS, Site, as_sites
 from lensbench.tokens import Tokens, TokensLike, as_tokens
 from lensbench.types import LogitsMode
 
@@ -47,6 +48,11 @@ class SplicedModel(Model):
         if dropping:  # other activations above, so not to be taken for the model's
             mark = io.fingerprint([self.card.fingerprint, *dropping])
             self.card = replace(self.card, fingerprint=mark)
+
+    def __repr__(self) -> str:
+        """The model in one line, and where its dictionaries are."""
+        places = ", ".join(f"{s.name} at {s.site}" for s in self.splices)
+        return f"{model_line(type(self).__name__, self.card)} with {places}"
 
     def run(  # noqa: D102 - documented in base
         self,
@@ -78,6 +84,7 @@ class SplicedModel(Model):
         batch_size: int = 64,
     ) -> Forward:
         wanted = self._wanted(capture)
+        plans = as_plans(plans)
         passes = [self._passes(plan, wanted, grad=False) for plan in plans]
         hosts = _hosts(wanted)
         translated = [_translated(p, own) for p, own in zip(plans, passes, strict=True)]
@@ -169,8 +176,7 @@ class SplicedModel(Model):
         return self._by_site[site.host]
 
     def _wanted(self, capture: str | Site | Sequence[str | Site]) -> list[Site]:
-        named = [capture] if isinstance(capture, (str, Site)) else capture
-        wanted = [Site.parse(s) for s in named]
+        wanted = as_sites(capture)
         for site in wanted:
             if site.part:
                 self._splice(site)
@@ -182,7 +188,7 @@ class SplicedModel(Model):
 
     def _passes(self, plan: Plan, wanted: Sequence[Site], *, grad: bool) -> dict[Site, SplicePass]:
         """A pass through each splice that must really be made; the others change nothing."""
-        edited = {self._splice(e.site).site for e in plan.edits if e.site.part}
+        edited = {self._splice(e.site).site for e in as_plan(plan).edits if e.site.part}
         traced = {s.host for s in wanted if s.part} if grad else set[Site | None]()
         made: dict[Site, SplicePass] = {}
         for splice in sorted(self.splices, key=lambda s: s.site):

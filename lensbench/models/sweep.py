@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from lensbench.arguments import whole_number
 from lensbench.errors import ConfigError
 from lensbench.models.base import Acts, Forward
 from lensbench.models.trunk import Request, Trunk
@@ -39,6 +40,7 @@ def run_many(
     batch_size: int,
 ) -> Forward:
     """See :meth:`lensbench.models.base.Model.run_many`."""
+    batch_size = whole_number("batch_size", batch_size, least=1)
     if not plans:
         raise ConfigError("run_many got no plans")
     if tokens.n_rows not in (1, len(plans)):

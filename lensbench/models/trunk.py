@@ -92,6 +92,8 @@ class Trunk:
                 "the model is in training mode, so dropout would change every run; call "
                 "model.module.eval() first"
             )
+        if request.past is not None and not isinstance(request.past, Past):  # pyright: ignore[reportUnnecessaryIsInstance] - users
+            raise ConfigError(f"past must be Past() or that of a Forward, got {request.past!r}")
         if request.past is not None and not self.architecture.causal:
             raise ConfigError("an encoder has no past: each position sees the whole text")
         with torch.set_grad_enabled(request.grad):

@@ -4,6 +4,9 @@ Each task gives :class:`PromptPairs`: equally long prompts whose difference chan
 tokens comes next, with named positions. Words that a tokenizer splits are left out and counted.
 """
 
+from collections.abc import Callable
+
+from lensbench.errors import UnknownNameError
 from lensbench.prompts.agreements import agreement
 from lensbench.prompts.given import from_texts
 from lensbench.prompts.greater import greater_than
@@ -14,14 +17,24 @@ from lensbench.prompts.recalls import recall
 from lensbench.prompts.refusals import refusal
 from lensbench.prompts.score import PromptScore, score
 
-TASKS = {
-    "agreement": agreement,
-    "first_letter": first_letter,
-    "greater_than": greater_than,
-    "ioi": ioi,
-    "recall": recall,
-    "refusal": refusal,
-}
+
+class _Tasks(dict[str, Callable[..., PromptPairs]]):
+    """Tasks by name; one that is not there gets the nearest offered."""
+
+    def __missing__(self, name: str) -> Callable[..., PromptPairs]:
+        raise UnknownNameError("task", str(name), known=tuple(self))
+
+
+TASKS = _Tasks(
+    {
+        "agreement": agreement,
+        "first_letter": first_letter,
+        "greater_than": greater_than,
+        "ioi": ioi,
+        "recall": recall,
+        "refusal": refusal,
+    }
+)
 """Every task by name; all take ``(model_or_tokenizer, n, seed)``."""
 
 __all__ = [

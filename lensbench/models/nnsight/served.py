@@ -8,11 +8,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from lensbench.arguments import whole_number
 from lensbench.errors import ConfigError, UnknownSiteError
 from lensbench.models.base import Acts, Forward, Model, Past
 from lensbench.models.huggingface import NativeModel
 from lensbench.models.layout import Layout
-from lensbench.plan import Plan
+from lensbench.plan import Plan, as_plans
 from lensbench.sites import Site
 from lensbench.tokens import Tokens, TokensLike
 from lensbench.types import LogitsMode
@@ -65,6 +66,7 @@ class ServedModel(Model):
         logits: LogitsMode = "all",
         batch_size: int = 64,
     ) -> Forward:
+        plans, batch_size = as_plans(plans), whole_number("batch_size", batch_size, least=1)
         batch = self.layout.batch(tokens, torch.device("cpu"))
         if not plans or batch.n_rows not in (1, len(plans)):
             raise ConfigError(

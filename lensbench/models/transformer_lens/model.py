@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lensbench.errors import ConfigError
 from lensbench.models.base import ModelCard
-from lensbench.models.generation import _absolute, _beyond, _choose
+from lensbench.models.generation import _absolute, _beyond, _choose, check_settings, stop_set
 from lensbench.models.huggingface import NativeModel
 from lensbench.models.loading import AUTO_CERTIFY
 from lensbench.models.transformer_lens.layout import LensLayout
@@ -89,7 +89,8 @@ class TransformerLensModel(NativeModel):
     ) -> list[list[int]]:
         batch = self.layout.batch(tokens, self.device)
         self.layout.check_plan(plan)
-        self._check_generation(batch, max_new_tokens, temperature)
+        check_settings(max_new_tokens, temperature, seed)
+        self._check_generation(batch, max_new_tokens)
         lenient = _beyond(plan, batch)
         plan, rng = _absolute(plan, batch), torch.Generator().manual_seed(seed)
         stops = self._stops(stop_ids)
@@ -109,11 +110,7 @@ class TransformerLensModel(NativeModel):
             batch = _longer(batch, chosen)
         return new
 
-    def _check_generation(self, batch: Tokens, n_new: int, temperature: float) -> None:
-        if n_new < 1:
-            raise ConfigError(f"max_new_tokens must be at least 1, got {n_new}")
-        if not temperature >= 0:
-            raise ConfigError(f"temperature must be >= 0, got {temperature}")
+    def _check_generation(self, batch: Tokens, n_new: int) -> None:
         if batch.mask is not None and not bool(batch.mask[:, -1].all()):
             raise ConfigError(
                 "generation needs prompts padded on the left; pass a list of unpadded lists"
@@ -124,7 +121,7 @@ class TransformerLensModel(NativeModel):
 
     def _stops(self, stop_ids: Sequence[int] | None) -> frozenset[int]:
         if stop_ids is not None:
-            return frozenset(stop_ids)
+            return stop_set(stop_ids)
         eos = getattr(self.tokenizer, "eos_token_id", None)
         return frozenset[int]() if eos is None else frozenset({int(eos)})
 

@@ -1,0 +1,45 @@
+"""Checks of single arguments, so that a slip gets the same sentence wherever it is made."""
+
+import operator
+from typing import Any
+
+import torch
+
+from lensbench.errors import ConfigError
+
+
+def whole(value: Any) -> int | None:
+    """The whole number that ``value`` is, or None; True and False are none."""
+    if isinstance(value, bool) or getattr(value, "dtype", None) is torch.bool:
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:  # text, a fraction, numpy's booleans
+        return None
+
+
+def whole_number(name: str, value: Any, *, least: int | None = None) -> int:
+    """``value`` as an int.
+
+    Raises:
+        ConfigError: no whole number, or one below ``least``.
+    """
+    number = whole(value)
+    if number is None or (least is not None and number < least):
+        bound = "" if least is None else f" of at least {least}"
+        raise ConfigError(f"{name} must be a whole number{bound}, got {value!r}")
+    return number
+
+
+def refuse_no_numbers(owner: str, name: str, value: Any) -> None:
+    """Refuse what cannot become a tensor of real numbers.
+
+    Raises:
+        ConfigError: text, None, complex numbers and the like.
+    """
+    try:
+        fine = not torch.as_tensor(value).is_complex()
+    except (TypeError, ValueError, RuntimeError):  # what torch says of what it cannot read
+        fine = False
+    if not fine:
+        raise ConfigError(f"{owner} needs a number or a tensor as {name}, got {value!r}")
