@@ -43,7 +43,11 @@ class ActivationSource(Protocol):
 
 @runtime_checkable
 class Codec(Protocol):
-    """A dictionary: activations to latents and back."""
+    """A dictionary: activations to latents and back.
+
+    Callers in this package pass ``[tokens, d_model]`` and ``[tokens, d_sae]``, so no more is asked
+    of a dictionary; the package's own take any leading axes and give them back.
+    """
 
     @property
     def d_sae(self) -> int:

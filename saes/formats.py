@@ -61,11 +61,16 @@ def load(path: Path | str, *, device: torch.device | str = "cpu") -> "SAE | Wrap
     that the codes are the same.
 
     Raises:
+        ConfigError: no path.
         MissingDataError: no dictionary there.
         DamagedDataError: not readable, or a tensor is absent or of the wrong shape.
         UnknownNameError: an architecture that cannot be read here.
         MismatchError: activations are normalised in a way the weights cannot express.
     """
+    if not isinstance(path, (str, Path)) or not str(path).strip():  # pyright: ignore[reportUnnecessaryIsInstance] - users
+        raise ConfigError(
+            f"pass the folder of a dictionary, or sae_lens:<release>/<id>; got {path!r}"
+        )
     if str(path).startswith("sae_lens:"):
         from lensbench.saes.from_sae_lens import load_sae_lens
 

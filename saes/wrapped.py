@@ -3,9 +3,10 @@
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from lensbench.saes.sae import flattened, flattened_sparse, one_line, shaped
 from lensbench.sites import canonical_name
 
 
@@ -46,17 +47,51 @@ class WrappedSAE:
         site = self.metadata.get("site")
         return canonical_name(str(site)) if site else None
 
-    def encode(self, x: Float[Tensor, "tokens d_model"]) -> Float[Tensor, "tokens d_sae"]:
-        """Latents of activations, dense."""
-        return self.inner.encode(x.to(self.inner.dtype))
+    def __repr__(self) -> str:
+        """Name, site, kind and sizes in one line."""
+        return one_line(self, self.metadata.get("name"))
 
-    def decode(self, acts: Float[Tensor, "tokens d_sae"]) -> Float[Tensor, "tokens d_model"]:
-        """Activations from latents."""
-        return self.inner.decode(acts.to(self.inner.dtype))
+    def encode(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_sae"]:
+        """Latents of activations, dense; any leading axes, dtype and device.
 
-    def __call__(self, x: Float[Tensor, "tokens d_model"]) -> Float[Tensor, "tokens d_model"]:
+        Raises:
+            ConfigError: no tensor of floating numbers, or another width.
+        """
+        return shaped(self.inner.encode(flattened(x, self.d_model, "activations", self.W_dec)), x)
+
+    def encode_sparse(
+        self, x: Float[Tensor, "... d_model"]
+    ) -> tuple[Float[Tensor, "... k"], Int[Tensor, "... k"]]:
+        """Values and indices of the latents that are not 0, the largest in size first.
+
+        As many columns as the busiest token of ``x`` needs; one with fewer is padded with value 0.
+        """
+        acts = self.encode(x)
+        width = max(1, int((acts != 0).sum(-1).max())) if acts.numel() else 1
+        indices = acts.abs().topk(width, -1).indices
+        return acts.gather(-1, indices), indices
+
+    def decode(self, acts: Float[Tensor, "... d_sae"]) -> Float[Tensor, "... d_model"]:
+        """Activations from latents; any leading axes, dtype and device."""
+        return shaped(self.inner.decode(flattened(acts, self.d_sae, "latents", self.W_dec)), acts)
+
+    def decode_sparse(
+        self, values: Float[Tensor, "... k"], indices: Int[Tensor, "... k"]
+    ) -> Float[Tensor, "... d_model"]:
+        """The same as :meth:`decode` from values and indices.
+
+        Raises:
+            ConfigError: values and indices of different shapes.
+        """
+        flat, places = flattened_sparse(values, indices, self.W_dec)
+        dense = flat.new_zeros(len(flat), self.d_sae).scatter_add(1, places, flat)
+        return shaped(self.inner.decode(dense), values)
+
+    def forward(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
         """Reconstruction of ``x``."""
         return self.decode(self.encode(x))
+
+    __call__ = forward
 
     def to(self, device: torch.device | str) -> "WrappedSAE":
         """The same dictionary on another device (its weights move)."""
