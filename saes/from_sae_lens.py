@@ -92,8 +92,15 @@ def _split(name: str) -> tuple[str, str]:
         first,
         known=near or sorted(known)[:_SHOWN],
         hint=f"(The nearest of {len(known)}; a hub repository is owner/name/id, a local release a "
-        "folder of folders.)",
+        f"folder of folders{_folder_like(first)}.)",
     )
+
+
+def _folder_like(name: str) -> str:
+    """Say which folder of the current one a misspelt local release may have meant."""
+    here = [path.name for path in Path().iterdir() if path.is_dir()]
+    near = get_close_matches(name, here, n=1)
+    return f"; a folder here with a similar name: {near[0]}/" if near else ""
 
 
 def _local(path: Path) -> tuple[str, str] | None:
@@ -115,6 +122,9 @@ def _local(path: Path) -> tuple[str, str] | None:
         raise MissingDataError(f"no release of dictionaries in {release}")
     ids = sorted(str(p.relative_to(release)) for p in found)
     place = str(release.absolute())  # SAELens takes a name without a slash for one of its registry
+    if ids and not sae_id.parts:
+        hint = f"(A folder of {len(ids)}: add one of them, {release}/{ids[0]}.)"
+        raise UnknownNameError("single dictionary", place, known=ids[:_SHOWN], hint=hint)
     return (place, _known_id(place, str(sae_id), ids)) if ids else None
 
 

@@ -105,9 +105,14 @@ def capture(
     header = _header(model, text, plan, dtype, entries, folder)
     if _already_there(folder, header, entries):
         return ActivationStore(folder)
-    lock = Lock(folder) if ranks.place()[0] == 0 else None
+    lock = None
     try:
-        _capture(model, text, plan, header, entries, folder, progress)
+        work = jobs(plan, text, model.tokenizer, header.settings["batches_per_shard"])
+        first = next(work, None)
+        if first is None:  # before anything is written: a refusal leaves no folder behind
+            raise ConfigError("the text is empty: no document in it has a token")
+        lock = Lock(folder) if ranks.place()[0] == 0 else None
+        _capture(model, plan, (first, work), header, entries, folder, progress)
     except KeyboardInterrupt as stop:
         raise StoppedError(
             f"stopped; finished shards are in {fspath(out)}. The same call continues there"
@@ -159,18 +164,15 @@ def _same_dictionaries(known: Manifest, entries: Mapping[str, SiteEntry], url: s
 
 def _capture(
     model: Model,
-    text: Text,
     layout: Layout,
+    jobs_of_text: tuple[Job, Iterator[Job]],
     header: Manifest,
     entries: Mapping[str, SiteEntry],
     folder: Folder,
     progress: Progress | None,
 ) -> None:
     started, (rank, world) = time.monotonic(), ranks.place()
-    work = jobs(layout, text, model.tokenizer, header.settings["batches_per_shard"])
-    first = next(work, None)
-    if first is None:
-        raise ConfigError("the text is empty: no document in it has a token")
+    first, work = jobs_of_text
     if rank == 0:
         begin(folder, header, _with_aliases(model, first, entries, folder))
     ranks.together()

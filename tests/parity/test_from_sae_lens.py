@@ -333,3 +333,22 @@ def test_a_damaged_or_half_downloaded_release_is_named(tmp_path: Path) -> None:
     config.write_text(json.dumps(json.loads(config.read_text()) | {"d_sae": 63}))
     with pytest.raises(DataError, match="layer_1/width_64 cannot be loaded"):
         saes.load(f"sae_lens:{tmp_path}/layer_1/width_64")
+
+
+def test_a_release_without_an_id_and_a_misspelt_folder_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lensbench import saes
+    from lensbench.errors import UnknownNameError
+
+    _release(tmp_path / "release")
+    inside = rf"'{tmp_path}/release'; known: layer_1/width_64\..*add one of them"
+    with pytest.raises(UnknownNameError, match=inside):
+        saes.load(f"sae_lens:{tmp_path}/release")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UnknownNameError, match=r"folder here with a similar name: release/"):
+        saes.load("sae_lens:relase/width_64")
+    (tmp_path / "release").rename(tmp_path / "other")
+    with pytest.raises(UnknownNameError) as told:  # control: nothing alike
+        saes.load("sae_lens:relase/width_64")
+    assert "similar name" not in str(told.value)

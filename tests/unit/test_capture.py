@@ -503,3 +503,16 @@ def test_an_altered_shard_of_an_unfinished_capture_is_named(model, tmp_path) -> 
         take(model, tmp_path)
     path.write_bytes(before)
     assert take(model, tmp_path).verify() == []  # control
+
+
+def test_a_refused_text_leaves_nothing_behind(tmp_path: Path) -> None:
+    import lensbench
+    from lensbench.errors import ConfigError
+
+    model = lensbench.load_model("atlas-dense", certify=False)
+    with pytest.raises(ConfigError, match="the text is empty"):
+        lensbench.capture(model, [""], ["embed"], out=tmp_path / "x", bos=False)
+    assert not (tmp_path / "x").exists()
+    with pytest.raises(ConfigError, match="batch_size"):
+        lensbench.capture(model, ["the"], ["embed"], out=tmp_path / "x", batch_size=0)
+    assert not (tmp_path / "x").exists()

@@ -194,3 +194,10 @@ def test_jsonl(tmp_path: Path) -> None:
 def test_wrong_arguments_are_named(call, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         call()
+
+
+def test_one_line_says_which_world_it_is() -> None:
+    assert repr(WORLD) == (
+        f"Atlas(seed={WORLD.seed}, variant='{WORLD.variant}': {len(WORLD.vocab)} words, "
+        f"{len(WORLD.templates)} templates)"
+    )

@@ -87,6 +87,13 @@ class Atlas:
         self.template_names = tuple(t.name for t in self.templates)
         self._mixtures: dict[tuple[str, float, str], Mixture] = {}
 
+    def __repr__(self) -> str:
+        """Seed, variant and sizes in one line."""
+        return (
+            f"Atlas(seed={self.seed}, variant={self.variant!r}: {len(self.vocab)} words, "
+            f"{len(self.templates)} templates)"
+        )
+
     # ---- words ----------------------------------------------------------------------------
     @cached_property
     def vocab(self) -> tuple[str, ...]:
