@@ -18,10 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lensbench.saes.configs import TopKConfig
+from lensbench.saes.architectures import TopKConfig
 from lensbench.saes.sae import SAE
 from lensbench.saes.step.engines import Stepper
 from lensbench.saes.step.group import dead_limit
+from lensbench.saes.step.rules.base import Now
 from lensbench.saes.step.schedule import rate
 from lensbench.saes.step.start import new_group, scale_of
 
@@ -72,7 +73,7 @@ def lensbench(job: Job, first: Tensor, engine: str = "screened", **changes: Any)
         if state["step"] % DEAD_REFRESH == 0:
             group.refresh_dead(limit)
         factor = rate(min(state["step"], job.steps - 1), job.steps, job.warmup, job.decay)
-        stepper.step(x, [job.lr * factor], [0.0])
+        stepper.step(x, [job.lr * factor], Now(state["step"], job.steps))
         state["step"] += 1
 
     return Trainer(step, lambda: group.export(0, {}))

@@ -20,9 +20,10 @@ from benchmarks.sae_peers import (
     sae_lens_sae,
     superposed,
 )
-from lensbench.saes.configs import TopKConfig
+from lensbench.saes.architectures import TopKConfig
 from lensbench.saes.step.encode import Workspace
 from lensbench.saes.step.engines import Stepper, choose
+from lensbench.saes.step.rules.base import Now
 from lensbench.saes.step.start import new_group, scale_of
 
 KS = (16, 24, 32, 32, 48, 64, 32, 32)
@@ -46,7 +47,7 @@ def ours(width: int, first: Tensor, engine: str | None) -> tuple[Callable[[Tenso
     def step(x: Tensor) -> None:
         if state["step"] % DEAD_REFRESH == 0:
             group.refresh_dead([NEVER] * group.n)
-        stepper.step(x, list(LRS), [0.0] * group.n)
+        stepper.step(x, list(LRS), Now(state["step"], NEVER))
         state["step"] += 1
 
     return step, how

@@ -12,10 +12,15 @@ if not __name__.startswith("lensbench."):
     raise ImportError(f"import this package as lensbench.saes, not as {__name__}")
 
 if TYPE_CHECKING:
-    from lensbench.saes.configs import BatchTopKConfig as BatchTopKConfig
-    from lensbench.saes.configs import ReLUConfig as ReLUConfig
+    from lensbench.saes.architectures import BatchTopKConfig as BatchTopKConfig
+    from lensbench.saes.architectures import GatedConfig as GatedConfig
+    from lensbench.saes.architectures import JumpReLUConfig as JumpReLUConfig
+    from lensbench.saes.architectures import MatryoshkaConfig as MatryoshkaConfig
+    from lensbench.saes.architectures import PAnnealConfig as PAnnealConfig
+    from lensbench.saes.architectures import ReLUConfig as ReLUConfig
+    from lensbench.saes.architectures import TiedConfig as TiedConfig
+    from lensbench.saes.architectures import TopKConfig as TopKConfig
     from lensbench.saes.configs import SweepConfig as SweepConfig
-    from lensbench.saes.configs import TopKConfig as TopKConfig
     from lensbench.saes.configs import TrainConfig as TrainConfig
     from lensbench.saes.evaluation.evaluate import EvaluationConfig as EvaluationConfig
     from lensbench.saes.evaluation.evaluate import evaluate as evaluate
@@ -41,6 +46,14 @@ if TYPE_CHECKING:
     from lensbench.saes.wrapped import WrappedSAE as WrappedSAE
 
 _HOME = {
+    "BatchTopKConfig": "architectures",
+    "GatedConfig": "architectures",
+    "JumpReLUConfig": "architectures",
+    "MatryoshkaConfig": "architectures",
+    "PAnnealConfig": "architectures",
+    "ReLUConfig": "architectures",
+    "TiedConfig": "architectures",
+    "TopKConfig": "architectures",
     "ImplantRecovery": "evaluation.implants",
     "implant_recovery": "evaluation.implants",
     "logit_effects": "latents.dashboard",
@@ -49,10 +62,7 @@ _HOME = {
     "SAEEvaluation": "evaluation.result",
     "EvaluationConfig": "evaluation.evaluate",
     "Dictionary": "evaluation.passes",
-    "BatchTopKConfig": "configs",
-    "ReLUConfig": "configs",
     "SweepConfig": "configs",
-    "TopKConfig": "configs",
     "TrainConfig": "configs",
     "dashboards": "latents.dashboard",
     "dry_run": "training.forecast",

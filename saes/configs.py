@@ -11,126 +11,19 @@ entry then stands for the product of its lists::
       - {architecture: relu, d_sae: 4096, l1_coefficient: [1, 5]}
 """
 
-import math
 from collections import Counter
 from collections.abc import Mapping
 from itertools import product
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AliasChoices, Field, TypeAdapter, field_validator, model_validator
+from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from lensbench.config import Config
 from lensbench.errors import ConfigError, UnknownNameError
+from lensbench.saes.architectures import ARCHITECTURES, DictionaryConfig
 
-REFERENCE_WIDTH = 2**14
-
-
-class DictionaryConfig(Config):
-    """What every architecture has."""
-
-    d_sae: int = Field(ge=1)
-    """Number of latents."""
-    lr: float | None = Field(None, gt=0)
-    """Peak learning rate; left out: 2e-4 / sqrt(d_sae / 2^14) (Gao et al. 2024, section 2.2)."""
-    seed: int = Field(0, ge=0, lt=2**63)
-    """Decides the initial decoder; runs of one seed do not depend on their neighbours."""
-    site: str | None = None
-    """Site to train on; may be left out where the source has one."""
-    name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$")
-    """Folder name; left out: made of what tells the dictionary apart."""
-    clip: float | None = Field(1.0, gt=0)
-    """Largest gradient norm of this dictionary (not of the sweep); null: no clipping."""
-    dead_after: int | None = Field(None, ge=1)
-    """Tokens without firing after which a latent counts as dead; left out: a tenth of the run,
-    at most 10 million."""
-    aux_coefficient: float = Field(1 / 32, ge=0)
-    """Weight of the auxiliary loss that revives dead latents (Gao et al. 2024, appendix A.2)."""
-    aux_k: int | None = Field(None, ge=1)
-    """Dead latents used by the auxiliary loss per token; left out: d_model / 2."""
-
-    @property
-    def learning_rate(self) -> float:
-        """Peak learning rate in use."""
-        return self.lr if self.lr is not None else 2e-4 / math.sqrt(self.d_sae / REFERENCE_WIDTH)
-
-    def label(self) -> str:
-        """Readable name, not yet unique."""
-        lr = f"{self.learning_rate:.2g}".replace("e-0", "e-")
-        return f"{self.kind()}-{self.d_sae}-{self.sparsity()}-lr{lr}-s{self.seed}"
-
-    def kind(self) -> str:
-        """Name of the architecture."""
-        return str(getattr(self, "architecture", "dictionary"))
-
-    def sparsity(self) -> str:
-        """The sparsity setting in a few characters."""
-        return ""
-
-
-class _FixedK(DictionaryConfig):
-    k: int = Field(32, ge=1)
-    """Latents kept per token (BatchTopK: on average over the batch)."""
-
-    @model_validator(mode="after")
-    def _k_fits(self) -> "_FixedK":
-        if self.k > self.d_sae:
-            raise ValueError(f"k must be in 1..d_sae={self.d_sae}, got {self.k}")
-        return self
-
-    def sparsity(self) -> str:
-        """The sparsity setting in a few characters."""
-        return f"k{self.k}"
-
-
-class TopKConfig(_FixedK):
-    """Keep the k largest pre-activations of every token (Gao et al. 2024, arXiv:2406.04093)."""
-
-    architecture: Literal["topk"] = "topk"
-
-
-class BatchTopKConfig(_FixedK):
-    """Keep the k * batch largest of a whole batch (Bussmann et al. 2024, arXiv:2412.06410).
-
-    At inference a threshold, the moving average of the smallest kept value, replaces the batch.
-    """
-
-    architecture: Literal["batchtopk"] = "batchtopk"
-    threshold_rate: float = Field(0.01, gt=0, le=1)
-    """Smallest step of the moving average of the threshold; it is 20 / steps so far until then."""
-
-
-class ReLUConfig(DictionaryConfig):
-    """ReLU latents with an L1 penalty (Bricken et al. 2023; Anthropic, April 2024 update).
-
-    Loss: mean over tokens of ``|x - x_hat|^2 + l1_coefficient * sum(acts)`` with unit-norm decoder
-    rows and activations scaled to ``E|x|^2 = d_model``.
-    """
-
-    architecture: Literal["relu"] = "relu"
-    l1_coefficient: float = Field(5.0, ge=0)
-    """Weight of the L1 penalty, in units where activations have mean square norm d_model."""
-    l1_warmup: float = Field(0.05, ge=0, le=1)
-    """Share of the run over which the penalty grows from zero."""
-    aux_coefficient: float = Field(0.0, ge=0)
-    """Weight of the auxiliary loss that revives dead latents; off for this architecture."""
-
-    def sparsity(self) -> str:
-        """The sparsity setting in a few characters."""
-        return f"l1={self.l1_coefficient:g}"
-
-
-AnyDictionaryConfig = Annotated[
-    TopKConfig | BatchTopKConfig | ReLUConfig, Field(discriminator="architecture")
-]
-ARCHITECTURES: dict[str, type[DictionaryConfig]] = {
-    "topk": TopKConfig,
-    "batchtopk": BatchTopKConfig,
-    "relu": ReLUConfig,
-}
-"""Architectures by the name that a config gives them."""
-DICTIONARY_ADAPTER: TypeAdapter[TopKConfig | BatchTopKConfig | ReLUConfig] = TypeAdapter(
-    AnyDictionaryConfig
-)
+LISTS = ("prefixes",)
+"""Settings that are lists; a list of lists is a choice of them."""
 
 
 class TrainConfig(Config):
@@ -206,7 +99,7 @@ class SweepConfig(Config):
         self.expand()
         return self
 
-    def expand(self) -> list[TopKConfig | BatchTopKConfig | ReLUConfig]:
+    def expand(self) -> list[DictionaryConfig]:
         """Every dictionary, in order, each with its site and a unique name.
 
         Raises:
@@ -245,13 +138,18 @@ def _product(index: int, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
             raise ConfigError(
                 f"sweep[{index}].{key} is an empty list; give one value or more, or leave {key} out"
             )
-    choices = [v if isinstance(v, list | tuple) else [v] for v in entry.values()]
+    choices = [_choices(key, value) for key, value in entry.items()]
     return [dict(zip(entry, values, strict=True)) for values in product(*choices)]
 
 
-def _dictionary(
-    index: int, entry: dict[str, Any], site: str | None
-) -> TopKConfig | BatchTopKConfig | ReLUConfig:
+def _choices(key: str, value: Any) -> Any:
+    """Values of one key; a list of numbers is one value where a setting is itself a list."""
+    if key in LISTS and not any(isinstance(v, list | tuple) for v in value):
+        return [value]
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _dictionary(index: int, entry: dict[str, Any], site: str | None) -> DictionaryConfig:
     kind = entry.get("architecture")
     if kind is None:
         raise ConfigError(
@@ -262,14 +160,12 @@ def _dictionary(
     if entry.get("site") is None and site is not None:
         entry = entry | {"site": site}
     try:
-        return ARCHITECTURES[kind].parse(entry)  # pyright: ignore[reportReturnType] - table of these
+        return ARCHITECTURES[kind].parse(entry)
     except ConfigError as error:
         raise ConfigError(f"sweep[{index}]: {error}") from None
 
 
-def _name(
-    configs: list[TopKConfig | BatchTopKConfig | ReLUConfig],
-) -> list[TopKConfig | BatchTopKConfig | ReLUConfig]:
+def _name(configs: list[DictionaryConfig]) -> list[DictionaryConfig]:
     """Give every config a unique name; what its label cannot tell apart, a fingerprint does."""
     prints = Counter(c.fingerprint() for c in configs)
     if prints and prints.most_common(1)[0][1] > 1:
@@ -278,7 +174,7 @@ def _name(
     several = len({c.site for c in configs}) > 1
     labels = [c.name or (f"{c.site}-{c.label()}" if several else c.label()) for c in configs]
     count = Counter(labels)
-    named: list[TopKConfig | BatchTopKConfig | ReLUConfig] = []
+    named: list[DictionaryConfig] = []
     for config, label in zip(configs, labels, strict=True):
         if count[label] > 1 and config.name is not None:
             raise ConfigError(f"the name {label!r} is used by {count[label]} dictionaries")

@@ -14,11 +14,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lensbench.saes.configs import ReLUConfig
+from lensbench.saes.architectures import FixedK, TopKConfig
 from lensbench.saes.step import update
 from lensbench.saes.step.encode import Workspace
 from lensbench.saes.step.group import Group
 from lensbench.saes.step.looped import Looped
+from lensbench.saes.step.rules.base import Now
 from lensbench.saes.step.stacked import stacked_gradients
 
 Engine = Literal["dense", "screened", "stacked"]
@@ -39,34 +40,36 @@ class Stepper:
         """Prepare the loop over dictionaries."""
         self._looped = Looped(screened=self.engine == "screened", space=self.space)
 
-    def step(self, x: Tensor, rates: list[float], l1: list[float]) -> None:
+    def step(self, x: Tensor, rates: list[float], now: Now) -> None:
         """One update of every dictionary that is alive; ``x`` in the units of the source."""
         group = self.group
         x = x * group.scale
+        for i, config in enumerate(group.configs):
+            group.rule.before(config, group.own(i), now)
         if self.engine == "stacked":
-            for i, gradients in enumerate(stacked_gradients(group, x, l1)):
+            for i, gradients in enumerate(stacked_gradients(group, x, now)):
                 if group.alive[i]:
-                    update.apply(group, i, gradients, rates[i], len(x))
+                    update.apply(group, i, gradients, rates[i], len(x), now)
             return
         for i in range(group.n):
             if group.alive[i]:
-                found = self._looped.one(group, i, x, l1[i])
+                found = self._looped.one(group, i, x, now)
                 if found is None:
-                    found = stacked_gradients(group, x, l1, i, i + 1)[0]
-                update.apply(group, i, found, rates[i], len(x))
+                    found = stacked_gradients(group, x, now, i, i + 1)[0]
+                update.apply(group, i, found, rates[i], len(x), now)
 
     def probe(self, x: Tensor) -> float:
         """Seconds for the gradients of one step; nothing is updated."""
-        group = self.group
-        x, l1, best = x * group.scale, [0.0] * group.n, float("inf")
+        group, now = self.group, Now()
+        x, best = x * group.scale, float("inf")
         for _ in range(REPEATS):
             _wait(x)
             start = time.perf_counter()
             if self.engine == "stacked":
-                stacked_gradients(group, x, l1)
+                stacked_gradients(group, x, now)
             else:
                 for i in range(group.n):
-                    self._looped.one(group, i, x, l1[i])
+                    self._looped.one(group, i, x, now)
             _wait(x)
             best = min(best, time.perf_counter() - start)
         return best
@@ -74,12 +77,12 @@ class Stepper:
 
 def candidates(group: Group, tokens: int) -> list[Engine]:
     """Engines worth trying on this device."""
-    relu = isinstance(group.configs[0], ReLUConfig)
+    first = group.configs[0]
     if group.device.type != "cpu":
         # The loop over listed codes waits for the device once per step, except for TopK.
-        return ["stacked", "dense"] if group.configs[0].kind() == "topk" else ["stacked"]
+        return ["stacked", "dense"] if isinstance(first, TopKConfig) else ["stacked"]
     work = 20.0 * group.n * tokens * group.d_model * group.d_sae
-    found: list[Engine] = ["dense"] if relu else ["dense", "screened"]
+    found: list[Engine] = ["dense", "screened"] if isinstance(first, FixedK) else ["dense"]
     return [*found, "stacked"] if work < STACKED_LIMIT else found
 
 

@@ -1,4 +1,4 @@
-"""Dictionaries of one shape on one site, stacked: parameters, moments and counters ``[n, ...]``.
+"""Dictionaries of one shape on one site, stacked: parameters, moments and state ``[n, ...]``.
 
 Stored by latent: ``W_enc[i]`` is ``[d_sae, d_model]``, the transpose of what :class:`SAE` shows,
 because both sparse weight gradients come out by latent. Everything here is in scaled units (see
@@ -10,45 +10,43 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lensbench.saes.configs import BatchTopKConfig, DictionaryConfig, ReLUConfig, TopKConfig
+from lensbench.saes.architectures import DictionaryConfig, JumpReLUConfig
 from lensbench.saes.sae import SAE
+from lensbench.saes.step.rules import rule_of
+from lensbench.saes.step.rules.base import Rule
 
-PARAMETERS = ("W_enc", "b_enc", "W_dec", "b_dec")
 METRICS = ("loss", "sse", "l0", "grad_norm")
-"""Columns of ``Group.sums``: sums over the steps since the last log line."""
+"""Columns of the state ``sums``: sums over the steps since the last log line."""
 MAX_DEAD_AFTER = 10_000_000
 
 
 @dataclass
 class Group:
-    """``n`` dictionaries that step together: same site, architecture and shape."""
+    """``n`` dictionaries that step together: same site, form and shape."""
 
     configs: list[DictionaryConfig]
     site: str
     scale: float
     """Activations are multiplied by this before they are used."""
-    W_enc: Float[Tensor, "n d_sae d_model"]
-    b_enc: Float[Tensor, "n d_sae"]
-    W_dec: Float[Tensor, "n d_sae d_model"]
-    b_dec: Float[Tensor, "n d_model"]
+    params: dict[str, Tensor]
+    """What is learnt, ``[n, ...]``, in the order of ``Rule.parameters``."""
+    state: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """What is kept from step to step, ``[n, ...]``: what the rule needs, and
+
+    - ``steps``: updates made (a dictionary that diverges stops counting);
+    - ``since_fired``: tokens since each latent fired;
+    - ``dead``: latents that the auxiliary loss uses; refreshed every few steps, not every step;
+    - ``sums``: see ``METRICS``;
+    - ``diverged``: whether a loss or gradient was ever not finite; from then on no update changes
+      anything.
+    """
     first: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     """First moments of Adam, by parameter."""
     second: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     """Second moments of Adam, by parameter."""
-    steps: Float[Tensor, " n"] = field(default_factory=lambda: torch.zeros(0))
-    """Updates made, by dictionary (one that diverges stops counting)."""
-    since_fired: Int[Tensor, "n d_sae"] = field(default_factory=lambda: torch.zeros(0))
-    """Tokens since each latent fired."""
-    dead: Bool[Tensor, "n d_sae"] = field(default_factory=lambda: torch.zeros(0))
-    """Latents that the auxiliary loss uses; refreshed every few steps, not every step."""
-    threshold: Float[Tensor, " n"] = field(default_factory=lambda: torch.zeros(0))
-    """BatchTopK: moving average of the smallest kept value; NaN before the first step."""
-    sums: Float[Tensor, "n metrics"] = field(default_factory=lambda: torch.zeros(0))
-    diverged: Bool[Tensor, " n"] = field(default_factory=lambda: torch.zeros(0))
-    """Whether a loss or gradient was ever not finite; from then on no update changes anything."""
     alive: list[bool] = field(default_factory=list[bool])
     """False once ``diverged`` was seen, at a log line; the dictionary is stepped no further."""
     dead_lists: list[Tensor] = field(default_factory=list[Tensor])
@@ -56,48 +54,84 @@ class Group:
 
     def __post_init__(self) -> None:
         """Fill what was not given with zeros of the right shape."""
-        n, d_sae, _ = self.W_enc.shape
-        device = self.W_enc.device
-        for name in PARAMETERS:
-            self.first.setdefault(name, torch.zeros_like(getattr(self, name)))
-            self.second.setdefault(name, torch.zeros_like(getattr(self, name)))
-        if not self.steps.numel():
-            self.steps = torch.zeros(n, device=device)
-            self.since_fired = torch.zeros(n, d_sae, dtype=torch.int64, device=device)
-            self.dead = torch.zeros(n, d_sae, dtype=torch.bool, device=device)
-            self.threshold = torch.full((n,), float("nan"), device=device)
-            self.sums = torch.zeros(n, len(METRICS), device=device)
-            self.diverged = torch.zeros(n, dtype=torch.bool, device=device)
+        n, d_sae, device = self.n, self.d_sae, self.device
+        self.first = {name: torch.zeros_like(p) for name, p in self.params.items()}
+        self.second = {name: torch.zeros_like(p) for name, p in self.params.items()}
+        common = {
+            "steps": torch.zeros(n, device=device),
+            "since_fired": torch.zeros(n, d_sae, dtype=torch.int64, device=device),
+            "dead": torch.zeros(n, d_sae, dtype=torch.bool, device=device),
+            "sums": torch.zeros(n, len(METRICS), device=device),
+            "diverged": torch.zeros(n, dtype=torch.bool, device=device),
+        }
+        self.state = common | self.state
         self.alive = self.alive or [True] * n
         self.refresh_lists()
 
     @property
+    def rule(self) -> Rule:
+        """What the architecture does in a step."""
+        return rule_of(self.configs[0])
+
+    @property
     def n(self) -> int:
         """Number of dictionaries."""
-        return self.W_enc.shape[0]
+        return self.W_dec.shape[0]
 
     @property
     def d_sae(self) -> int:
         """Latents per dictionary."""
-        return self.W_enc.shape[1]
+        return self.W_dec.shape[1]
 
     @property
     def d_model(self) -> int:
         """Width of the activations."""
-        return self.W_enc.shape[2]
+        return self.b_dec.shape[1]
 
     @property
     def device(self) -> torch.device:
         """Device of all tensors."""
-        return self.W_enc.device
+        return self.W_dec.device
 
-    def parameters(self, i: int) -> list[Tensor]:
-        """Views of the parameters of dictionary ``i``, in the order of ``PARAMETERS``."""
-        return [getattr(self, name)[i] for name in PARAMETERS]
+    @property
+    def W_dec(self) -> Float[Tensor, "n d_sae d_model"]:
+        """Decoder rows, of unit length."""
+        return self.params["W_dec"]
 
-    def moments(self, i: int) -> tuple[list[Tensor], list[Tensor]]:
-        """Views of the moments of dictionary ``i``."""
-        return [self.first[p][i] for p in PARAMETERS], [self.second[p][i] for p in PARAMETERS]
+    @property
+    def W_enc(self) -> Float[Tensor, "n d_sae d_model"]:
+        """Encoder rows; the decoder's where the two are tied."""
+        return self.params.get("W_enc", self.W_dec)
+
+    @property
+    def b_enc(self) -> Float[Tensor, "n d_sae"]:
+        """Encoder bias."""
+        return self.params["b_enc"]
+
+    @property
+    def b_dec(self) -> Float[Tensor, "n d_model"]:
+        """Decoder bias, taken from the activations before they are encoded."""
+        return self.params["b_dec"]
+
+    @property
+    def diverged(self) -> Bool[Tensor, " n"]:
+        """See ``state``."""
+        return self.state["diverged"]
+
+    @property
+    def dead(self) -> Bool[Tensor, "n d_sae"]:
+        """See ``state``."""
+        return self.state["dead"]
+
+    @property
+    def sums(self) -> Float[Tensor, "n metrics"]:
+        """See ``state``."""
+        return self.state["sums"]
+
+    def own(self, span: int | slice) -> dict[str, Tensor]:
+        """Views of parameters and state: of dictionary ``span``, or of several with ``n`` first."""
+        own = {name: value[span] for name, value in (self.params | self.state).items()}
+        return {"W_enc": own["W_dec"]} | own
 
     def names(self) -> Iterator[tuple[int, str]]:
         """Index and name of every dictionary."""
@@ -107,24 +141,22 @@ class Group:
     def refresh_dead(self, limits: list[int]) -> None:
         """Latents that have not fired for ``limits[i]`` tokens are dead from now on."""
         limit = torch.tensor(limits, device=self.device)
-        self.dead = self.since_fired >= limit[:, None]
+        self.dead.copy_(self.state["since_fired"] >= limit[:, None])
         self.refresh_lists()
 
     def refresh_lists(self) -> None:
         """Make ``dead_lists`` agree with ``dead`` (waits for the device)."""
         self.dead_lists = [
-            mask.nonzero()[:, 0] if uses_aux(config) else mask.new_zeros(0, dtype=torch.int64)
+            mask.nonzero()[:, 0] if uses_dead(config) else mask.new_zeros(0, dtype=torch.int64)
             for mask, config in zip(self.dead, self.configs, strict=True)
         ]
 
     def tensors(self, i: int) -> dict[str, Tensor]:
         """Everything of dictionary ``i`` that a checkpoint must hold (views)."""
-        state = dict(zip(PARAMETERS, self.parameters(i), strict=True))
-        state |= {f"first.{p}": self.first[p][i] for p in PARAMETERS}
-        state |= {f"second.{p}": self.second[p][i] for p in PARAMETERS}
-        for name in ("steps", "since_fired", "dead", "threshold", "sums", "diverged"):
-            state[name] = getattr(self, name)[i]
-        return state
+        found = {name: value[i] for name, value in self.params.items()}
+        found |= {f"first.{name}": value[i] for name, value in self.first.items()}
+        found |= {f"second.{name}": value[i] for name, value in self.second.items()}
+        return found | {f"state.{name}": value[i] for name, value in self.state.items()}
 
     def restore(self, i: int, state: dict[str, Tensor]) -> None:
         """Put back what :meth:`tensors` gave."""
@@ -134,26 +166,32 @@ class Group:
     def export(self, i: int, metadata: dict[str, Any]) -> SAE:
         """Dictionary ``i`` as a value on the CPU, in the units of the activations."""
         config = self.configs[i]
-        W_enc, b_enc, W_dec, b_dec = (p.detach().to("cpu", copy=True) for p in self.parameters(i))
-        common: dict[str, Any] = {
-            "W_enc": W_enc.t().contiguous(),
-            "b_enc": b_enc / self.scale,
-            "W_dec": W_dec,
-            "b_dec": b_dec / self.scale,
-            "config": config.to_dict(),
-            "metadata": {"site": self.site, "training_architecture": config.kind()} | metadata,
-        }
-        if isinstance(config, TopKConfig):
-            return SAE(activation="topk", k=config.k, **common)
-        if isinstance(config, BatchTopKConfig):
-            value = float(self.threshold[i].nan_to_num(0.0)) / self.scale
-            return SAE(activation="threshold", threshold=torch.full((self.d_sae,), value), **common)
-        return SAE(activation="relu", **common)
+        own = {n: v.detach().to("cpu", copy=True) for n, v in self.own(i).items()}
+        found = {name: own[name] for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
+        found |= self.rule.export(config, own)
+        for name in ("b_enc", "b_dec", "threshold"):
+            if name in found:
+                found[name] = found[name] / self.scale
+        found["W_enc"] = found["W_enc"].t().contiguous()
+        facts = {"site": self.site, "training_architecture": config.kind()}
+        return SAE(**found, config=config.to_dict(), metadata=facts | metadata)
 
 
-def uses_aux(config: DictionaryConfig) -> bool:
-    """Whether the auxiliary loss is on."""
-    return config.aux_coefficient > 0
+def group_key(site: str, config: DictionaryConfig) -> str:
+    """What dictionaries that are stepped together share, in words; begins with the site."""
+    form = " ".join(str(part) for part in config.form())
+    return f"{site} {form} {config.d_sae}"
+
+
+def uses_dead(config: DictionaryConfig) -> bool:
+    """Whether a loss of dead latents is on."""
+    return config.aux_coefficient > 0 or uses_pre_act(config)
+
+
+def uses_pre_act(config: DictionaryConfig) -> bool:
+    """Whether JumpReLU's pre-activation loss is on."""
+    tanh = isinstance(config, JumpReLUConfig) and config.penalty == "tanh"
+    return tanh and config.pre_act_coefficient > 0
 
 
 def aux_width(config: DictionaryConfig, d_model: int) -> int:
@@ -164,11 +202,3 @@ def aux_width(config: DictionaryConfig, d_model: int) -> int:
 def dead_limit(config: DictionaryConfig, tokens: int) -> int:
     """Tokens without firing after which a latent is dead."""
     return config.dead_after or max(1, min(MAX_DEAD_AFTER, tokens // 10))
-
-
-def l1_weight(config: DictionaryConfig, step: int, steps: int) -> float:
-    """Weight of the L1 penalty at ``step`` (0 for other architectures)."""
-    if not isinstance(config, ReLUConfig):
-        return 0.0
-    rise = config.l1_warmup * steps
-    return config.l1_coefficient * (min(1.0, (step + 1) / rise) if rise > 0 else 1.0)

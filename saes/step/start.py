@@ -17,8 +17,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lensbench.errors import NonFiniteError
-from lensbench.saes.configs import BatchTopKConfig, DictionaryConfig, TopKConfig
+from lensbench.saes.architectures import DictionaryConfig
 from lensbench.saes.step.group import Group
+from lensbench.saes.step.rules import rule_of
 
 MEDIAN_ROWS, MEDIAN_STEPS = 4096, 30
 FACTOR_ROWS = 512
@@ -67,25 +68,29 @@ def new_group(
         decoder * encoder_factor(config, x[:FACTOR_ROWS] - centre, decoder)
         for config, decoder in zip(configs, decoders, strict=True)
     ]
-    return Group(
-        configs=configs,
-        site=site,
-        scale=scale,
-        W_enc=torch.stack(encoders),
-        b_enc=torch.zeros(decoders.shape[:2], device=device),
-        W_dec=decoders,
-        b_dec=centre.repeat(len(configs), 1),
-    )
+    rule = rule_of(configs[0])
+    params = {
+        "W_enc": torch.stack(encoders),
+        "b_enc": torch.zeros(decoders.shape[:2], device=device),
+        "W_dec": decoders,
+        "b_dec": centre.repeat(len(configs), 1),
+    }
+    own = [rule.start(config, d_model) for config in configs]
+    more = {name: torch.stack([o[name] for o in own]).to(device) for name in own[0]}
+    params = {name: (params | more)[name] for name in rule.parameters}
+    state = {name: value for name, value in more.items() if name not in params}
+    group = Group(configs=configs, site=site, scale=scale, params=params, state=state)
+    for i, config in enumerate(configs):
+        own = group.own(i)
+        rule.calibrate(config, own, (x[:FACTOR_ROWS] - centre) @ own["W_enc"].t())
+    return group
 
 
 def encoder_factor(
     config: DictionaryConfig, x: Float[Tensor, "tokens d_model"], decoder: Tensor
 ) -> float:
     """``<x, y> / <y, y>``, ``y`` the reconstruction with ``W_enc = W_dec^T``; 1 where y is 0."""
-    acts = (x @ decoder.t()).relu_()
-    if isinstance(config, TopKConfig | BatchTopKConfig):
-        values, indices = torch.topk(acts, config.k, dim=1)
-        acts = torch.zeros_like(acts).scatter_(1, indices, values)
+    acts = rule_of(config).first_acts(config, x @ decoder.t())
     y = acts @ decoder
     length = float((y * y).sum())
     return float((x * y).sum()) / length if length > 0 else 1.0

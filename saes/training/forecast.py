@@ -7,9 +7,12 @@ from typing import Any
 import torch
 
 from lensbench.devices import as_device
-from lensbench.saes.configs import DictionaryConfig, SweepConfig
+from lensbench.saes.architectures import DictionaryConfig
+from lensbench.saes.configs import SweepConfig
 from lensbench.saes.step.encode import Workspace
 from lensbench.saes.step.engines import Stepper, choose
+from lensbench.saes.step.group import group_key
+from lensbench.saes.step.rules.base import Now
 from lensbench.saes.step.start import new_group, scale_of
 from lensbench.saes.training.stream import Stream, open_source
 
@@ -102,7 +105,7 @@ def dry_run(
     seconds = (time.perf_counter() - began) / (PROBE_STEPS + 1)
     together: dict[str, list[DictionaryConfig]] = {}
     for config, site in zip(configs, sites, strict=True):
-        together.setdefault(f"{site} {config.kind()} {config.d_sae}", []).append(config)
+        together.setdefault(group_key(site, config), []).append(config)
     space, engines = Workspace(), dict[str, str]()
     for key, members in together.items():
         x = batch[key.split(" ")[0]]
@@ -111,7 +114,7 @@ def dry_run(
         stepper = Stepper(group, engine, space)
         start = time.perf_counter()
         for _ in range(PROBE_STEPS):
-            stepper.step(x, [1e-6] * group.n, [0.0] * group.n)
+            stepper.step(x, [1e-6] * group.n, Now())
         seconds += (time.perf_counter() - start) / PROBE_STEPS
     widths = {site: x.shape[1] for site, x in batch.items()}
     per_site = {str(c.site): widths[s] for c, s in zip(configs, sites, strict=True)}

@@ -116,7 +116,7 @@ class Reporter:
     ) -> None:
         """Log every living dictionary of a group; one that is not finite is reported and left."""
         batch = self._train.batch_size
-        dead = group.since_fired >= torch.tensor(limits, device=group.device)[:, None]
+        dead = group.state["since_fired"] >= torch.tensor(limits, device=group.device)[:, None]
         dead_fractions = dead.float().mean(1).tolist()
         sums, diverged = group.sums.tolist(), group.diverged.tolist()
         group.sums.zero_()
@@ -148,7 +148,7 @@ class Reporter:
         """A dictionary as a result; written if there is a folder."""
         config, batch = group.configs[i], self._train.batch_size
         name = str(config.name)
-        taken = step if group.alive[i] else int(group.steps[i])
+        taken = step if group.alive[i] else int(group.state["steps"][i])
         metadata: dict[str, Any] = {"tokens_trained": taken * batch}
         if card:
             metadata |= {"model": card, "model_name": card.get("name", "")}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lensbench.errors import ConfigError, DataError, MismatchError, UnknownSiteError
 from lensbench.protocols import ActivationSource
-from lensbench.saes.configs import DictionaryConfig
+from lensbench.saes.architectures import DictionaryConfig
 from lensbench.sites import Site
 
 NAMELESS = "activations"

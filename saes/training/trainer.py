@@ -18,11 +18,13 @@ from torch import Tensor
 
 from lensbench.devices import as_device
 from lensbench.errors import ConfigError, NonFiniteError, StoppedError
-from lensbench.saes.configs import DictionaryConfig, SweepConfig
+from lensbench.saes.architectures import DictionaryConfig
+from lensbench.saes.configs import SweepConfig
 from lensbench.saes.runs import SAERun, open_runs
 from lensbench.saes.step.encode import Workspace
 from lensbench.saes.step.engines import Stepper, choose, deterministic
-from lensbench.saes.step.group import Group, dead_limit, l1_weight
+from lensbench.saes.step.group import Group, dead_limit, group_key
+from lensbench.saes.step.rules.base import Now
 from lensbench.saes.step.schedule import rate
 from lensbench.saes.step.start import new_group, scale_of
 from lensbench.saes.training import checkpoint
@@ -195,8 +197,7 @@ class _Training:
             if step % DEAD_REFRESH == 0:
                 group.refresh_dead([dead_limit(c, self._train.tokens) for c in group.configs])
             rates = [factor * c.learning_rate for c in group.configs]
-            l1 = [l1_weight(c, step, steps) for c in group.configs]
-            stepper.step(batch[group.site], rates, l1)
+            stepper.step(batch[group.site], rates, Now(step, steps))
         self._step += 1
         self._report.tick(self._step, self._states("running"))
 
@@ -285,7 +286,7 @@ class _Training:
     def _make(self, first: dict[str, Tensor], engines: dict[str, str]) -> None:
         together: dict[str, list[DictionaryConfig]] = {}
         for config, site in zip(self._configs, self._sites, strict=True):
-            together.setdefault(f"{site} {config.kind()} {config.d_sae}", []).append(config)
+            together.setdefault(group_key(site, config), []).append(config)
         for key, configs in together.items():
             site = key.split(" ")[0]
             group = new_group(configs, site, first[site], self._scales[site])

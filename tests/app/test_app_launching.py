@@ -141,7 +141,7 @@ def test_a_forecast_trains_nothing(small_root: Path) -> None:
 
 
 def test_the_form_has_every_setting_of_the_schema_and_its_bounds() -> None:
-    from lensbench.saes.configs import ARCHITECTURES, TrainConfig
+    from lensbench.saes.architectures import ARCHITECTURES, TrainConfig
 
     for name, config in ARCHITECTURES.items():
         have = {f.name for f in forms.dictionary_fields(name)}

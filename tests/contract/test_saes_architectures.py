@@ -10,7 +10,7 @@ D, F, BATCH = 12, 64, 32
 
 
 def _kinds() -> list[str]:
-    from lensbench.saes.configs import ARCHITECTURES
+    from lensbench.saes.architectures import ARCHITECTURES
 
     return list(ARCHITECTURES)
 
@@ -24,7 +24,7 @@ def _batches(n: int) -> list[torch.Tensor]:
 
 
 def _sweep(kind: str, steps: int, engine: str = "dense", **changes: Any) -> dict[str, Any]:
-    from lensbench.saes.configs import ARCHITECTURES
+    from lensbench.saes.architectures import ARCHITECTURES
 
     own: dict[str, Any] = {"k": 4} if "k" in ARCHITECTURES[kind].model_fields else {}
     entry = {"architecture": kind, "d_sae": F, "lr": 1e-2, "name": "it"} | own | changes

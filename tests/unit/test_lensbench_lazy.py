@@ -23,7 +23,7 @@ def test_names_are_loaded_set_and_refused_like_those_of_any_module(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from lensbench import saes
-    from lensbench.saes.configs import TopKConfig
+    from lensbench.saes.architectures import TopKConfig
 
     assert saes.TopKConfig is TopKConfig
     assert "TopKConfig" in dir(saes)

@@ -48,7 +48,7 @@ def test_the_site_of_the_source_is_the_default_and_several_sites_show_in_names()
 
 
 def test_default_learning_rate_follows_the_width() -> None:
-    from lensbench.saes.configs import TopKConfig
+    from lensbench.saes.architectures import TopKConfig
 
     assert TopKConfig(d_sae=2**14).learning_rate == pytest.approx(2e-4)
     assert TopKConfig(d_sae=2**12).learning_rate == pytest.approx(4e-4)
@@ -57,7 +57,8 @@ def test_default_learning_rate_follows_the_width() -> None:
 def test_a_sweep_survives_yaml() -> None:
     import yaml
 
-    from lensbench.saes.configs import SweepConfig, TopKConfig
+    from lensbench.saes.architectures import TopKConfig
+    from lensbench.saes.configs import SweepConfig
 
     sweep = SweepConfig.of(TopKConfig(d_sae=64, k=4), tokens=1000, batch_size=10)
     again = SweepConfig.parse(yaml.safe_load(yaml.safe_dump(sweep.to_dict())))

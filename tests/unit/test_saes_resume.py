@@ -199,6 +199,7 @@ def test_a_resumed_run_knows_what_diverged_before_it_was_logged(
 def test_large_sums_for_the_log_stop_no_update() -> None:
     from lensbench.saes.configs import SweepConfig
     from lensbench.saes.step.engines import Stepper
+    from lensbench.saes.step.rules.base import Now
     from lensbench.saes.step.start import new_group
 
     entry = {"architecture": "topk", "d_sae": 64, "k": 3, "lr": 3e-3}
@@ -207,9 +208,9 @@ def test_large_sums_for_the_log_stop_no_update() -> None:
     group = new_group(list(SweepConfig.parse(sweep).expand()), "s", x, 1.0)
     group.sums[0, :2] = 2e38  # each is finite, their sum is not
     before = group.W_enc.clone()
-    Stepper(group, "dense").step(x, [3e-3], [0.0])
+    Stepper(group, "dense").step(x, [3e-3], Now())
     assert not bool(group.diverged[0])
-    assert float(group.steps[0]) == 1
+    assert float(group.state["steps"][0]) == 1
     assert not bool((group.W_enc == before).all())
 
 
@@ -217,15 +218,15 @@ def test_the_search_for_a_cut_begins_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from lensbench.errors import StoppedError
-    from lensbench.saes.step import looped
+    from lensbench.saes.step.rules import fixed_k
 
-    real, begun = looped.batch_top_k_codes, list[float]()
+    real, begun = fixed_k.batch_top_k_codes, list[float]()
 
     def recorded(x: Any, w: Any, b: Any, k: int, space: Any, key: str, **options: Any) -> Any:
         begun.append(space.guesses.get(key, -1.0))
         return real(x, w, b, k, space, key, **options)
 
-    monkeypatch.setattr(looped, "batch_top_k_codes", recorded)
+    monkeypatch.setattr(fixed_k, "batch_top_k_codes", recorded)
     sweep = _sweep(engine="screened")
     _train(Source(), sweep)
     whole = list(begun)

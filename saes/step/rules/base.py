@@ -1,0 +1,232 @@
+"""What an architecture does in a step, written once for both layouts of its entries.
+
+A rule says which entries may fire (:meth:`Rule.listed`, :meth:`Rule.dense`), turns them into
+activations and gradients (:meth:`Rule.flow`), and keeps whatever it needs from step to step.
+:func:`gradients` adds what all architectures share. With ``e = x_hat - x`` on ``B`` tokens the
+reconstruction loss is ``mean |e|^2``; ``b_dec`` enters through ``x - b_dec``, so its gradient is
+``sum(grad of x_hat) - W_enc @ (sum of the gradients of x @ W_enc)``, one matrix-vector product.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lensbench.saes.architectures import DictionaryConfig
+from lensbench.saes.step.encode import Workspace
+from lensbench.saes.step.layouts import Dense, Layout, Listed
+
+MAIN = ("W_enc", "b_enc", "W_dec", "b_dec")
+SPARSE_BELOW = 1 / 16
+"""Share of entries that may fire above which dense products are cheaper."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a rule sees of one step."""
+
+    config: DictionaryConfig
+    """Of the first dictionary; what differs between those of a group is in ``own``."""
+    layout: Layout
+    x: Tensor
+    """Centred activations ``[.., tokens, d_model]``."""
+    target: Tensor
+    """What ``acts @ W_dec`` is held against."""
+    own: Mapping[str, Tensor]
+    """Parameters and state by name, each ``[.., ...]``."""
+    now: "Now"
+
+
+@dataclass(frozen=True)
+class Now:
+    """Where in the run a step is."""
+
+    step: int = 0
+    """Number of the step, from 0."""
+    steps: int = 1
+    """Steps of the whole run."""
+
+    def ramp(self, share: float) -> float:
+        """Rises from 0 to 1 over the first ``share`` of the run."""
+        rise = share * self.steps
+        return min(1.0, (self.step + 1) / rise) if rise > 0 else 1.0
+
+
+@dataclass
+class Flow:
+    """Activations and gradients at the entries, and what they sum to."""
+
+    acts: Tensor
+    error: Tensor
+    """``acts @ W_dec - target``, of the whole dictionary."""
+    sse: Tensor
+    """Sum over tokens of its square, ``[..]``."""
+    loss: Tensor
+    """``[..]``."""
+    out: Tensor
+    """Gradient of the loss with respect to ``x_hat``, over all reconstructions in it."""
+    into: Tensor
+    """Gradient with respect to the activations through the decoder alone."""
+    inner: Tensor
+    """Gradient with respect to ``x @ W_enc``."""
+    W_dec: Tensor
+    """Gradient of the decoder."""
+    per_latent: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """Gradients of parameters with a number per latent, at the entries, to be summed; ``b_enc``
+    where it is not that of ``inner``."""
+    state: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """What :meth:`Rule.after` needs, ``[..]`` first."""
+
+
+@dataclass
+class Gradients:
+    """Gradients of one dictionary and what the step saw on the way."""
+
+    of: dict[str, Tensor]
+    """By parameter; ``W_dec`` still with its component along the decoder rows."""
+    along: Float[Tensor, " d_sae"]
+    """That component."""
+    fired: Float[Tensor, " d_sae"]
+    """Tokens on which each latent fired."""
+    loss: Float[Tensor, ""]
+    sse: Float[Tensor, ""]
+    """Sum over tokens of |x_hat - x|^2."""
+    state: dict[str, Tensor]
+
+
+class Rule:
+    """An architecture in a step; without state of its own."""
+
+    parameters: ClassVar[tuple[str, ...]] = MAIN
+    tied: ClassVar[bool] = False
+
+    # --- start and end
+
+    def start(self, config: DictionaryConfig, d_model: int) -> dict[str, Tensor]:
+        """Parameters beside the four of every architecture, and state kept from step to step."""
+        del config, d_model
+        return {}
+
+    def first_acts(self, config: DictionaryConfig, pre: Tensor) -> Tensor:
+        """Activations at the very start, for the scale of the encoder."""
+        del config
+        return pre.relu()
+
+    def calibrate(self, config: DictionaryConfig, own: Mapping[str, Tensor], pre: Tensor) -> None:
+        """Fit parameters of one dictionary to its first pre-activations, in place."""
+
+    def export(self, config: DictionaryConfig, own: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Fields of :class:`~lensbench.saes.sae.SAE` beside the weights, in units of the source."""
+        del config, own
+        return {"activation": "relu"}
+
+    # --- which entries
+
+    def listed(
+        self,
+        config: DictionaryConfig,
+        x: Tensor,
+        own: Mapping[str, Tensor],
+        space: Workspace,
+        *,
+        screened: bool,
+    ) -> Listed | None:
+        """Entries of one dictionary; None where dense products would be cheaper."""
+        raise NotImplementedError
+
+    def dense(self, configs: list[DictionaryConfig], pre: Tensor) -> Dense:
+        """All entries of several dictionaries."""
+        del configs
+        return Dense(pre)
+
+    # --- a step
+
+    def flow(self, s: Step) -> Flow:
+        """Activations, loss and gradients."""
+        raise NotImplementedError
+
+    def before(self, config: DictionaryConfig, own: Mapping[str, Tensor], now: Now) -> None:
+        """Change the state of one dictionary before a step."""
+
+    def after(
+        self, config: DictionaryConfig, own: Mapping[str, Tensor], found: Gradients, now: Now,
+        l0: Tensor, updated: Tensor,
+    ) -> None:  # fmt: skip
+        """Change parameters and state of one dictionary after an update.
+
+        ``l0`` is that of the batch; ``updated`` is false from the first step that was not finite.
+        """
+
+
+def squares(error: Tensor) -> Tensor:
+    """Sum of squares ``[..]`` of ``[.., tokens, d]``."""
+    if error.ndim == 2:
+        return torch.dot(error.view(-1), error.view(-1))
+    return error.square().sum((1, 2))
+
+
+def plain(
+    s: Step,
+    acts: Tensor,
+    inner: Any,
+    penalty: Tensor | None = None,
+) -> Flow:
+    """One reconstruction, for rules whose loss has no other.
+
+    ``inner(into)`` gives the gradient of ``x @ W_enc`` and those of other parameters from that of
+    the activations.
+    """
+    weight = s.own["W_dec"]
+    error = s.layout.decode(acts, weight).sub_(s.target)
+    sse = squares(error)
+    loss = sse / s.layout.n_tokens
+    grad = error * (2 / s.layout.n_tokens)
+    into = s.layout.against(grad, weight)
+    d_inner, per_latent = inner(into)
+    return Flow(
+        acts=acts,
+        error=error,
+        sse=sse,
+        loss=loss if penalty is None else loss + penalty,
+        out=grad,
+        into=into,
+        inner=d_inner,
+        W_dec=s.layout.outer(acts, grad, "W_dec"),
+        per_latent=per_latent,
+    )
+
+
+@dataclass
+class Found:
+    """A flow and what it sums to, ``[.., ...]``."""
+
+    flow: Flow
+    of: dict[str, Tensor]
+    """Gradients by parameter."""
+    along: Tensor
+    fired: Tensor
+
+
+def gradients(rule: Rule, s: Step) -> Found:
+    """Everything but the losses of dead latents."""
+    flow, layout = rule.flow(s), s.layout
+    active = (flow.acts > 0).to(flow.acts.dtype)
+    total, along, fired, *rest = layout.sums(
+        flow.inner, flow.into * flow.acts, active, *flow.per_latent.values()
+    )
+    of = dict(zip(flow.per_latent, rest, strict=True))
+    of.setdefault("b_enc", total)
+    through = (total.unsqueeze(-2) @ s.own["W_enc"]).squeeze(-2)
+    of |= {
+        "W_enc": layout.outer(flow.inner, s.x, "W_enc"),
+        "W_dec": flow.W_dec,
+        "b_dec": flow.out.sum(-2) - through,
+    }
+    if rule.tied:
+        encoder = of.pop("W_enc")
+        of["W_dec"] = of["W_dec"] + encoder
+        along = along + (encoder * s.own["W_dec"]).sum(-1)
+    return Found(flow, of, along, fired)
