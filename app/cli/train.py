@@ -41,7 +41,12 @@ def sae(
         str | None, typer.Option("--architecture", help="topk, batchtopk, ...; lists: topk,relu.")
     ] = None,
     d_sae: Annotated[str | None, typer.Option("--d-sae", help="Latents; lists: 512,1024.")] = None,
-    k: Annotated[str | None, typer.Option("--k", help="Latents per token; lists: 16,32.")] = None,
+    k: Annotated[
+        str | None,
+        typer.Option(
+            "--k", help="Latents per token (steered to, where a penalty sets them); lists: 16,32."
+        ),
+    ] = None,
     tokens: Annotated[
         int | None,
         typer.Option(

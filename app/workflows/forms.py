@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from lensbench.app.workflows.settings import read_value
 from lensbench.errors import UnknownNameError
-from lensbench.saes.configs import ARCHITECTURES, TrainConfig
+from lensbench.saes.architectures import ARCHITECTURES
+from lensbench.saes.configs import TrainConfig
 
 Kind = Literal["int", "float", "bool", "choice"]
 _OWN = ("architecture", "site", "name")
@@ -43,7 +44,7 @@ def dictionary_fields(architecture: str) -> list[Field]:
     if architecture not in ARCHITECTURES:
         raise UnknownNameError("architecture", architecture, known=tuple(ARCHITECTURES))
     found = _fields(ARCHITECTURES[architecture])
-    first = ("d_sae", "k", "l1_coefficient", "lr", "seed")
+    first = ("d_sae", "k", "target_l0", "l1_coefficient", "l0_coefficient", "lr", "seed")
     return sorted(found, key=lambda f: first.index(f.name) if f.name in first else len(first))
 
 
@@ -77,7 +78,9 @@ def _given(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _fields(config: Any) -> list[Field]:
     schema = config.model_json_schema(by_alias=False)
-    return [_field(n, told) for n, told in schema["properties"].items() if n not in _OWN]
+    shown = {n: told for n, told in schema["properties"].items() if n not in _OWN}
+    # Lists (the prefixes of a Matryoshka) are set in a sweep file; a form leaves them as they are.
+    return [_field(n, told) for n, told in shown.items() if told.get("type") != "array"]
 
 
 def _field(name: str, told: Mapping[str, Any]) -> Field:

@@ -13,7 +13,8 @@ from typing import Any
 from lensbench.app.workflows.settings import assignments, merged, read_value
 from lensbench.config import load_yaml
 from lensbench.errors import ConfigError, UnknownNameError
-from lensbench.saes.configs import ARCHITECTURES, SweepConfig
+from lensbench.saes.architectures import ARCHITECTURES
+from lensbench.saes.configs import SweepConfig
 
 TOKENS, WIDTH, SPARSITY = 500_000, 512, 32
 
@@ -145,9 +146,11 @@ def _entries(
 
 
 def _fitting(architecture: str, flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Flags of one architecture: ``--k`` goes to those that have a k."""
+    """Flags of one architecture: ``--k`` is the k of those that have one, the L0 of the others."""
     if architecture not in ARCHITECTURES:
         raise UnknownNameError("architecture", architecture, known=tuple(ARCHITECTURES))
-    has_k = "k" in ARCHITECTURES[architecture].model_fields
-    return {**({"k": SPARSITY} if has_k else {}), **{k: v for k, v in flags.items() if
-            k != "k" or has_k}}  # fmt: skip
+    if "k" in ARCHITECTURES[architecture].model_fields:
+        return {"k": SPARSITY, **flags}
+    rest = {name: value for name, value in flags.items() if name != "k"}
+    fixed = {"target_l0", "l1_coefficient", "l0_coefficient"} & rest.keys()
+    return rest if fixed or "k" not in flags else {"target_l0": flags["k"], **rest}

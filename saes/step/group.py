@@ -167,7 +167,7 @@ class Group:
         """Dictionary ``i`` as a value on the CPU, in the units of the activations."""
         config = self.configs[i]
         own = {n: v.detach().to("cpu", copy=True) for n, v in self.own(i).items()}
-        found = {name: own[name] for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
+        found: dict[str, Any] = {n: own[n] for n in ("W_enc", "b_enc", "W_dec", "b_dec")}
         found |= self.rule.export(config, own)
         for name in ("b_enc", "b_dec", "threshold"):
             if name in found:
@@ -190,8 +190,9 @@ def uses_dead(config: DictionaryConfig) -> bool:
 
 def uses_pre_act(config: DictionaryConfig) -> bool:
     """Whether JumpReLU's pre-activation loss is on."""
-    tanh = isinstance(config, JumpReLUConfig) and config.penalty == "tanh"
-    return tanh and config.pre_act_coefficient > 0
+    if not isinstance(config, JumpReLUConfig):
+        return False
+    return config.penalty == "tanh" and config.pre_act_coefficient > 0
 
 
 def aux_width(config: DictionaryConfig, d_model: int) -> int:

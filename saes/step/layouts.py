@@ -24,9 +24,15 @@ from lensbench.saes.step.kernels import Codes, Transposed
 class Layout(Protocol):
     """Entries, and sums over them. ``[..]`` is nothing for one dictionary, ``[n]`` for several."""
 
-    pre: Tensor
-    """Pre-activations at the entries."""
-    n_tokens: int
+    @property
+    def pre(self) -> Tensor:
+        """Pre-activations at the entries."""
+        ...
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of the batch."""
+        ...
 
     def each(self, vector: Tensor) -> Tensor:
         """A number per latent ``[.., d_sae]`` at the entries."""
@@ -153,15 +159,20 @@ class Listed:
 class Dense:
     """Every entry of ``n`` dictionaries."""
 
-    pre: Tensor
+    values: Tensor
     """``[n, tokens, d_sae]``; where a selection was made, zero at what it left out."""
     span: slice = field(default_factory=lambda: slice(None))
     """Of a part: which latents of the whole these are."""
 
     @property
+    def pre(self) -> Tensor:
+        """Pre-activations at the entries."""
+        return self.values
+
+    @property
     def n_tokens(self) -> int:
         """Tokens of the batch."""
-        return self.pre.shape[1]
+        return self.values.shape[1]
 
     def each(self, vector: Tensor) -> Tensor:
         """See :class:`Layout`, also below."""
@@ -194,7 +205,7 @@ class Dense:
         return values.sum(2, keepdim=True)
 
     def part(self, start: int, stop: int) -> "Dense":
-        return Dense(self.pre[:, :, start:stop], slice(start, stop))
+        return Dense(self.values[:, :, start:stop], slice(start, stop))
 
     def pick(self, values: Tensor, part: Layout) -> Tensor:
         assert isinstance(part, Dense)

@@ -12,7 +12,7 @@ from torch import Tensor
 from lensbench.saes.step.aux_loss import AuxGradients, aux_gradients, pre_act_gradients
 from lensbench.saes.step.encode import Workspace
 from lensbench.saes.step.group import Group, uses_pre_act
-from lensbench.saes.step.rules.base import Found, Gradients, Now, Step, gradients
+from lensbench.saes.step.rules.base import Gradients, Now, Step, gradients
 
 
 @dataclass
@@ -32,38 +32,34 @@ class Looped:
         if layout is None:
             return None
         found = gradients(rule, Step(config, layout, centred, centred, own, now))
-        add_dead(group, i, centred, found)
-        return one_of(found)
+        flow = found.flow
+        one = Gradients(found.of, found.along, found.fired, flow.loss, flow.sse, flow.state)
+        add_dead(group, i, centred, flow.error, one)
+        return one
 
 
-def add_dead(group: Group, i: int, x: Tensor, found: Found) -> None:
-    """Add to ``found`` the losses of dead latents, if there are any."""
+def add_dead(group: Group, i: int, x: Tensor, error: Tensor, one: Gradients) -> None:
+    """Add to the gradients of a dictionary the losses of its dead latents, if there are any."""
     dead, config = group.dead_lists[i], group.configs[i]
     if not len(dead):
         return
     if config.aux_coefficient > 0:
-        _add(group, i, found, aux_gradients(group, i, x, found.flow.error, dead))
+        _add(group, i, one, aux_gradients(group, i, x, error, dead))
     if uses_pre_act(config):
         more, threshold = pre_act_gradients(group, i, x, dead)
-        _add(group, i, found, more)
-        found.of["threshold"][dead] += threshold
+        _add(group, i, one, more)
+        one.of["threshold"][dead] += threshold
 
 
-def _add(group: Group, i: int, found: Found, more: AuxGradients) -> None:
-    dead, of = group.dead_lists[i], found.of
+def _add(group: Group, i: int, one: Gradients, more: AuxGradients) -> None:
+    dead, of = group.dead_lists[i], one.of
     of["W_dec"][dead] += more.W_dec
     if group.rule.tied:
         of["W_dec"][dead] += more.W_enc
-        found.along[dead] += (more.W_enc * group.W_dec[i][dead]).sum(1)
+        one.along[dead] += (more.W_enc * group.W_dec[i][dead]).sum(1)
     else:
         of["W_enc"][dead] += more.W_enc
     of["b_enc"][dead] += more.b_enc
     of["b_dec"] -= more.b_enc @ group.W_enc[i][dead]  # it is taken from what is encoded
-    found.along[dead] += more.along
-    found.flow.loss = found.flow.loss + more.loss
-
-
-def one_of(found: Found) -> Gradients:
-    """The gradients of a dictionary that was alone."""
-    flow = found.flow
-    return Gradients(found.of, found.along, found.fired, flow.loss, flow.sse, flow.state)
+    one.along[dead] += more.along
+    one.loss = one.loss + more.loss

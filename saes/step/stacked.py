@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lensbench.saes.step.aux_loss import stacked_aux_gradients
 from lensbench.saes.step.group import Group, uses_pre_act
-from lensbench.saes.step.looped import add_dead, one_of
+from lensbench.saes.step.looped import add_dead
 from lensbench.saes.step.rules.base import Found, Gradients, Now, Step, gradients
 
 
@@ -38,16 +38,13 @@ def stacked_gradients(
     each = [_at(found, i) for i in range(len(configs))]
     if apart:
         for i, one in enumerate(each):
-            add_dead(group, start + i, centred[i], one)
-    return [one_of(one) for one in each]
+            add_dead(group, start + i, centred[i], found.flow.error[i], one)
+    return each
 
 
-def _at(found: Found, i: int) -> Found:
+def _at(found: Found, i: int) -> Gradients:
     """Dictionary ``i`` alone, as views."""
     flow = found.flow
-    fields = {
-        name: value[i] if isinstance(value, Tensor) else {k: v[i] for k, v in value.items()}
-        for name, value in vars(flow).items()
-    }
     of = {name: value[i] for name, value in found.of.items()}
-    return Found(type(flow)(**fields), of, found.along[i], found.fired[i])
+    state = {name: value[i] for name, value in flow.state.items()}
+    return Gradients(of, found.along[i], found.fired[i], flow.loss[i], flow.sse[i], state)
