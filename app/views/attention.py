@@ -13,6 +13,7 @@ from lensbench.app.widgets.toggle import one_of, pick_of
 from lensbench.app.workflows import attention
 from lensbench.app.workflows.attention import AttentionAsk
 from lensbench.app.workflows.patterns import NAMES, Patterns
+from lensbench.app.workflows.sequences import name_of_model
 
 
 def show() -> None:
@@ -27,9 +28,11 @@ def show() -> None:
                          bind="query-params")  # fmt: skip
     run = not ask.store
     if ask.store and (why := attention.stored_or_why(ask.store, weighted=weighted)):
-        missing(why)
+        note = st.empty()
         run = st.toggle("Run the model once on this sequence", key="run", bind="query-params")
         if not run:
+            with note.container():
+                missing(why, model=name_of_model(ask.store))
             return
     _heads(ask, weighted, run)
 

@@ -9,7 +9,7 @@ from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.run_detail import run_detail
 from lensbench.app.widgets.start_form import start_form
 from lensbench.app.widgets.states import nothing_yet
-from lensbench.app.workflows.curves import differences
+from lensbench.app.workflows.curves import differences, in_text, measured
 from lensbench.app.workflows.overview import run_frame
 
 LOOK, START, COMPARE = "All runs", "Start a run", "Compare two"
@@ -61,11 +61,22 @@ def _compare() -> None:
     with right:
         other = choose("Another run", names, key="other")
     if one is None or other is None:
-        st.info("Choose two runs to see in which settings they differ.")
+        st.info("Choose two runs to see in which settings they differ, and what they reach.")
         return
     frame = differences(inside(one), inside(other))
     if frame.empty:
         st.success("The two runs have the same settings.")
-        return
-    st.dataframe(frame, hide_index=True, alt=f"settings in which {one} and {other} differ")
-    take_away(frame, key="differences")
+    else:
+        st.subheader("Settings that differ")
+        st.dataframe(frame, hide_index=True, alt=f"settings in which {one} and {other} differ")
+        take_away(frame, key="differences")
+    st.subheader("What they reach")
+    numbers = measured(inside(one), inside(other))
+    st.dataframe(
+        in_text(numbers), hide_index=True, alt=f"FVU, L0 and CE recovered of {one} and {other}"
+    )
+    st.caption("L0: active latents per token. FVU: share of variance, lower is better. CE "
+               "recovered: share of the zero-ablation loss, higher is better. "
+               "Numbers of one evaluation compare; those of training are means over "
+               "its last steps.")  # fmt: skip
+    take_away(numbers, key="measured")

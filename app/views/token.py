@@ -6,7 +6,7 @@ from lensbench.app.state import root
 from lensbench.app.widgets.states import plain
 from lensbench.app.widgets.strip import token_strip
 from lensbench.app.widgets.text_source import choose_row
-from lensbench.app.widgets.token_cells import exit_depth, experts, latents, lens, waiting
+from lensbench.app.widgets.token_cells import exit_depth, experts, latents, lens
 from lensbench.app.workflows.token_page import READOUTS, TokenFacts, token_facts
 from lensbench.plots import visible
 
@@ -28,12 +28,8 @@ def show() -> None:
     with right:
         exit_depth(source.store, source.row)
     latents(root(), source.store, source.row)
-    columns = st.columns(1 + len(READOUTS))
-    with columns[0]:
-        experts(source.store, source.row)
-    for column, (title, text) in zip(columns[1:], READOUTS.items(), strict=True):
-        with column:
-            waiting(title, text)
+    experts(source.store, source.row)
+    st.caption(f"Not in this version: {', '.join(READOUTS)}.")
 
 
 def _sequence(facts: TokenFacts) -> None:

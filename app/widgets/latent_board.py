@@ -18,6 +18,7 @@ from lensbench.app.workflows.latent_figures import (
     effects_frame,
     histogram_figure,
     python_of,
+    random_effect,
 )
 from lensbench.app.workflows.latent_page import (
     Passage,
@@ -30,6 +31,7 @@ from lensbench.plots.tokens import CSS
 
 LINE = """
 .lb-line{display:flex;gap:12px}
+.lb-times{white-space:nowrap;opacity:.6;font-size:13px;line-height:1.9}
 .lb-value{min-width:4ch;text-align:right;opacity:.6;font-size:13px;line-height:1.9}
 """
 TEXT = "Alice the baker lives in Lima ."
@@ -42,8 +44,8 @@ def latent_board(run: Path, name: str, latent: int) -> None:
     found, words = board(run, name, latent, store)
     i = found.index(latent)
     one, two = st.columns(2)
-    one.metric("fires on", f"{100 * found.density[i]:.3f} %", border=True,
-               help=f"share of {found.n_tokens:,} stored tokens")  # fmt: skip
+    one.metric(f"fires on, of {found.n_tokens:,} stored tokens",
+               f"{100 * found.density[i]:.3f} %", border=True)  # fmt: skip
     two.metric("largest activation", f"{found.max_activation[i]:.4g}", border=True)
     st.caption(plain(f"Site {found.site}. {label_line(latent_table(run, name), latent)}"))
     _own_text(run, name, latent, store, float(found.max_activation[i]))
@@ -79,7 +81,8 @@ def _contexts(found: Any, latent: int, words: dict[int, str]) -> None:
     st.subheader("Contexts by strength of activation")
     st.caption(
         "The strongest, then samples of each quarter of the rest. Look at the lower ones before "
-        "naming a latent: the strongest alone flatter every story. Outlined: the token that fires."
+        "naming a latent: the strongest alone flatter every story. Outlined: the token that fires; "
+        "x2: twice the same words."
     )
     for band, contexts in bands_of(found, latent, words).items():
         st.markdown(f"**{band}** of the activations" if "%" in band else f"**{band}**")
@@ -94,10 +97,10 @@ def _effects(found: Any, latent: int, words: dict[int, str], code: str) -> None:
         show_figure(figure, key="effects", alt="no logit effects")
         return
     control = "; ".join(f"{k}: {v:.3g}" for k, v in found.controls.values.items())
-    show_figure(effects_figure(frame), key="effects", frame=frame, code=code,
+    show_figure(effects_figure(frame, random_effect(found)), key="effects", frame=frame, code=code,
                 alt=f"tokens that latent {latent} promotes and suppresses",
                 caption=f"{found.effects_note}. n = {len(frame)} tokens of the vocabulary, both "
-                f"ends. Control: {control}.")  # fmt: skip
+                f"ends. Dashed, the control: {control}.")  # fmt: skip
 
 
 def show_strips(passages: list[Passage]) -> None:
@@ -109,9 +112,14 @@ def lines_of(passages: list[Passage]) -> str:
     """HTML of the passages; ``token_strip`` makes every token inert."""
     return "".join(
         f"<div class=lb-line><span class=lb-value>{_at_focus(p)}</span>"
-        f"{plots.token_strip(p.words, p.values, largest=p.largest, focus=p.focus)}</div>"
+        f"{plots.token_strip(p.words, p.values, largest=p.largest, focus=p.focus)}"
+        f"{_times(p)}</div>"
         for p in passages
     )
+
+
+def _times(passage: Passage) -> str:
+    return f"<span class=lb-times>x{passage.times}</span>" if passage.times > 1 else ""
 
 
 def _at_focus(passage: Passage) -> str:

@@ -7,7 +7,11 @@ import streamlit as st
 def filtered(table: pd.DataFrame) -> pd.DataFrame:
     """Draw filters and table; a clicked row is opened. Gives the rows that are shown."""
     rows = _narrowed(table)
-    st.caption(f"{len(rows):,} of {len(table):,} latents. Click a heading to sort, a row to open.")
+    n = int(table.attrs.get("n_tokens", 0))
+    seen = f" Density: share of the {n:,} tokens of the evaluation." if n else ""
+    st.caption(
+        f"{len(rows):,} of {len(table):,} latents. Click a heading to sort, a row to open.{seen}"
+    )
     state = st.dataframe(
         rows, hide_index=True, key="latent-rows", on_select="rerun", selection_mode="single-row",
         alt="latents of the dictionary", height=320,

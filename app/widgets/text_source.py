@@ -6,7 +6,7 @@ import streamlit as st
 
 from lensbench.app.state import inside, store_names
 from lensbench.app.widgets.choose import choose
-from lensbench.app.widgets.states import guarded, nothing_yet
+from lensbench.app.widgets.states import guarded, nothing_yet, plain
 from lensbench.app.widgets.toggle import one_of
 from lensbench.app.workflows.lenses import MAX_TEXT, model_names
 from lensbench.app.workflows.sequences import first_row_of, n_rows
@@ -59,6 +59,9 @@ def choose_row(stores: list[str] | None = None) -> Source | None:
         st.info("This store holds no rows yet; open it again when its capture has begun.")
         return None
 
+    if _beyond(last):
+        return None
+
     def to_document() -> None:
         with guarded():
             if (document := st.session_state["document"]) is not None:
@@ -71,3 +74,16 @@ def choose_row(stores: list[str] | None = None) -> Source | None:
     columns[2].number_input("Go to document", 0, None, None, key="document",
                             on_change=to_document, placeholder="number")  # fmt: skip
     return Source(store=url, row=int(row))
+
+
+def _beyond(last: int) -> bool:
+    """Say that the address names a row that is not there; it stays in the address."""
+    asked = st.query_params.get("row", "0")
+    if "row" in st.session_state or (asked.isdecimal() and int(asked) <= last):
+        return False
+    shown = f"{int(asked):,}" if asked.isdecimal() else repr(asked)
+    st.warning(f"Row {plain(shown)} is out of range: this store has rows 0 to {last:,}.")
+    if st.button(f"Show row {last:,}", key="last-row"):
+        st.session_state["row"] = last
+        st.rerun()
+    return True

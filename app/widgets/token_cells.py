@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlencode
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -24,6 +25,8 @@ from lensbench.errors import LensbenchError
 from lensbench.plots import visible
 
 RUN = "Verify by intervention"
+MOST_ROWS = 16
+"""Latents of a token that are seen without scrolling."""
 
 
 def lens(url: str, row: int) -> None:
@@ -85,12 +88,6 @@ def latents(root: Path, url: str, row: int) -> None:
                     st.text(why)
 
 
-def waiting(title: str, text: str) -> None:
-    """A cell whose method has not run yet."""
-    with _cell(title):
-        st.info(text)
-
-
 def _name(root: Path, run: str) -> str:
     """A run as the address names it."""
     return Path(run).resolve().relative_to(root.resolve()).as_posix()
@@ -106,7 +103,9 @@ def _dictionary(found: list[Latents], root: Path, url: str, row: int) -> None:
     left, right = st.columns(2)
     with left:
         one = names[st.selectbox("Dictionary", list(names), key="dictionary") or next(iter(names))]
-        st.dataframe(one.active, hide_index=True, height=280)
+        st.dataframe(
+            _without_repeats(one.active), hide_index=True, height=height_of(len(one.active))
+        )
     if one.active.empty:
         st.info("None of its latents is active at this token.")
         return
@@ -117,6 +116,17 @@ def _dictionary(found: list[Latents], root: Path, url: str, row: int) -> None:
         st.markdown(f"[Where else this latent fires](latent?{about})")
         _verify("latent", (url, row, one.run, one.name, latent),
                 lambda: checks.check_latent(url, row, one.run, one.name, latent))  # fmt: skip
+
+
+def height_of(rows: int) -> int:
+    """Pixels of a table: its heading and every row, up to a number of them."""
+    return 35 * (min(rows, MOST_ROWS) + 1) + 3
+
+
+def _without_repeats(active: pd.DataFrame) -> pd.DataFrame:
+    """Decoder rows of length 1 give what a latent adds the length of its activation."""
+    same = np.allclose(active["norm"], active["activation"], rtol=1e-3)
+    return active.drop(columns="norm") if same else active
 
 
 def _cell(title: str) -> DeltaGenerator:

@@ -70,8 +70,13 @@ def stored_or_why(url: str, *, weighted: bool = False) -> str:
     absent = [site for site in _pattern_sites(store) if site not in store.sites]
     if absent:
         add = how_to_add(absent, store.model, store.text, store.settings, url)
-        what = f"This store has no attention patterns of {len(absent)} layers. They can be "
-        how = "captured, or the model can be run once on this sequence."
+        n, of = len(absent), len(_pattern_sites(store))
+        held = "no attention patterns" if n == of else (
+            f"the attention patterns of {of - n} of {of} layers")  # fmt: skip
+        what = (
+            f"This store holds {held}. The rest " if n < of else f"This store holds {held}. They "
+        )
+        how = "can be captured, or the model can be run once on this sequence."
         return f"{what}{how} Add with: {add}"
     if weighted:
         return ("Value vectors are not stored with the patterns; the model has to run once to "

@@ -158,7 +158,8 @@ def note_of(result: SAEEvaluation) -> str:
     """What the controls' note says beside what was disclosed above."""
     note = result.controls.note.replace(f"; {result.disclosure}", "")
     # As evaluations said it until the wording was mended.
-    return note.replace("label F1 are means", "each label F1 is a mean") + "."
+    note = note.replace("label F1 are means", "each label F1 is a mean")
+    return note[:1].upper() + note[1:] + "." * bool(note)
 
 
 def label_figure(result: SAEEvaluation) -> "tuple[go.Figure, str, pd.DataFrame] | None":
@@ -171,7 +172,8 @@ def label_figure(result: SAEEvaluation) -> "tuple[go.Figure, str, pd.DataFrame] 
                        title="Label F1 beside its controls", height=420)  # fmt: skip
     caption = (
         f"Each bar is a mean over n = {int(np.asarray(frame['n']).max())} labels, without an "
-        f"interval (labels share documents; each label's own is in the data). {result.split}. "
+        f"interval (labels share documents; each label has one of its own in "
+        f"labels_frame()); {result.split}. "
         "Every control runs the same choice of latent and threshold, or the best rule that needs "
         "no activations."
     )

@@ -42,8 +42,17 @@ def effects_frame(board: "LatentDashboard", latent: int, words: dict[int, str]) 
     return frame
 
 
-def effects_figure(frame: pd.DataFrame) -> "go.Figure":
-    """Bars of an :func:`effects_frame`: what the latent promotes, and what it suppresses."""
+def random_effect(board: "LatentDashboard") -> float:
+    """The largest logit effect of a random direction, the control; NaN where it is not known."""
+    known = [v for k, v in board.controls.values.items() if "random direction" in k]
+    return float(known[0]) if known else float("nan")
+
+
+def effects_figure(frame: pd.DataFrame, control: float = float("nan")) -> "go.Figure":
+    """Bars of an :func:`effects_frame`: what the latent promotes, and what it suppresses.
+
+    Dashed lines at plus and minus ``control``, what a random direction reaches.
+    """
     import plotly.graph_objects as go
 
     from lensbench.plots.columns import escape_all
@@ -62,13 +71,20 @@ def effects_figure(frame: pd.DataFrame) -> "go.Figure":
             customdata=[words[i] for i in places[chosen]],
             hovertemplate="%{customdata}: %{x:.3g}<extra></extra>",
         )  # fmt: skip
+    if np.isfinite(control):
+        ends = [-0.5, len(frame) - 0.5]
+        figure.add_scatter(
+            x=[control, control, None, -control, -control], y=[*ends, None, *ends], mode="lines",
+            name="random direction, its largest", hoverinfo="skip",
+            line={"color": "#8C8C8C", "dash": "dash", "width": 1.5},
+        )  # fmt: skip
     dress(
-        figure, title="What it writes towards", subtitle="direct path to the logits", height=380,
+        figure, title="What it writes towards", subtitle="direct path to the logits", height=480,
         x_title="logit effect [logits, direction at rms 1]", y_title="token",
     )  # fmt: skip
     # Numbers with texts: two tokens that look alike stay two bars.
     figure.update_yaxes(tickvals=places, ticktext=words, autorange="reversed", tickfont_size=10)
-    figure.update_layout(showlegend=True, legend={"orientation": "h", "y": -0.2}, bargap=0.15)
+    figure.update_layout(showlegend=True, legend={"orientation": "h", "y": -0.22}, bargap=0.15)
     return figure
 
 

@@ -1,6 +1,6 @@
 """One latent on a page: the table it is found in, its dashboard, and what it does on a new text."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +91,7 @@ def latent_table(run: Path, name: str) -> pd.DataFrame:
     weights = ["encoder_bias", "decoder_norm"]
     frame = pd.DataFrame(frame[[*[c for c in frame.columns if c not in weights], *weights]])
     frame.attrs["units"] = {"density": "share of tokens", "f1": "F1", "control": "F1"}
+    frame.attrs["n_tokens"] = 0 if result is None else result.n_tokens
     return frame
 
 
@@ -164,12 +165,17 @@ class Passage:
     values: tuple[float, ...]
     focus: int | None
     largest: float
+    times: int = 1
+    """Contexts of the same words that this one stands for."""
 
 
 def bands_of(
     board: LatentDashboard, latent: int, words: dict[int, str]
 ) -> dict[str, list[Passage]]:
-    """Contexts of a latent by band of activation, strongest first; empty bands are left out."""
+    """Contexts of a latent by band of activation, strongest first; empty bands are left out.
+
+    Contexts of the same words in one band are one passage (the strongest) with their number.
+    """
     i = board.index(latent)
     out: dict[str, list[Passage]] = {}
     for j in np.flatnonzero(board.rows[i] >= 0):
@@ -179,7 +185,17 @@ def bands_of(
         focus = int(inside[: board.before].sum())
         passage = Passage(text, values, focus, float(board.max_activation[i]) or 1.0)
         out.setdefault(board.bands[int(board.band[j])], []).append(passage)
-    return out
+    return {band: _merged(passages) for band, passages in out.items()}
+
+
+def _merged(passages: list[Passage]) -> list[Passage]:
+    """Passages of equal words and focus as one, in the order they came."""
+    kept: dict[tuple[object, ...], Passage] = {}
+    for passage in passages:
+        key = (passage.words, passage.focus)
+        before = kept.get(key)
+        kept[key] = passage if before is None else replace(before, times=before.times + 1)
+    return list(kept.values())
 
 
 def context_frame(board: LatentDashboard, latent: int, words: dict[int, str]) -> pd.DataFrame:

@@ -5,15 +5,17 @@ click on a cell reads kept residual streams, and runs no model.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from lensbench.app.workflows.live import Shelf, hold_model, hold_store, running, store_version
 from lensbench.app.workflows.sequences import model_name, model_of
-from lensbench.errors import ConfigError, LensbenchError
+from lensbench.errors import ConfigError, LensbenchError, MissingDataError
+from lensbench.sites import Site
 from lensbench.tokens import token_texts
 
 if TYPE_CHECKING:
@@ -22,7 +24,10 @@ if TYPE_CHECKING:
     from lensbench.models import Model
     from lensbench.probes.lenses.states import LensStates
     from lensbench.probes.lenses.tokens import TokenLens
+    from lensbench.store import ActivationStore
 
+KEPT = ("target_prob", "target_rank", "entropy", "kl_to_final")
+"""Rows of ``TokenLens.values``."""
 MAX_TEXT = 2_000
 """Characters of a typed text."""
 DISCLAIMER = (
@@ -77,6 +82,8 @@ class Cell:
             subtitle="n = 1 token", labels={"layer": "after block"}, height=height,
         )  # fmt: skip
         figure.update_yaxes(range=[-0.03, 1.03])
+        if len({int(n) for n in self.course["layer"]}) <= 12:
+            figure.update_xaxes(dtick=1)  # there is nothing after block 2.5
         figure.update_layout(legend={"orientation": "h", "y": -0.28, "title": {"text": ""}})
         return figure
 
@@ -89,14 +96,45 @@ def lens_for(ask: LensAsk) -> "TokenLens":
     """The map. A typed text runs the model once; a store asks only for its unembedding.
 
     Raises:
-        MissingDataError: no such store or model, or a store without the last ``resid_post``.
+        MissingDataError: no such store or model, or a store without any ``resid_post``.
         MismatchError: the model of that name has other weights than the store's.
     """
     model = _model(ask)
     where = f"row {ask.row} of {Path(ask.store).name}" if ask.store else "a typed text"
-    return _lenses.get(
-        _key(ask, model), lambda: _states_for(ask).lens(model, k=ask.k, source=where)
-    )
+    return _lenses.get(_key(ask, model), lambda: _lens(ask, model, where))
+
+
+def lacking(ask: LensAsk) -> str:
+    """What a store lacks for a map up to the last layer, and how to add it; empty where nothing."""
+    if not ask.store:
+        return ""
+    store = hold_store(ask.store)
+    try:
+        store.require(_last_site(store))
+    except MissingDataError as error:
+        return str(error)
+    return ""
+
+
+def has_layers(ask: LensAsk) -> bool:
+    """Whether there is any layer to draw."""
+    return not ask.store or bool(stored_layers(hold_store(ask.store)))
+
+
+def stored_layers(store: "ActivationStore") -> tuple[int, ...]:
+    """Blocks whose output is in the store, the last one or not."""
+    sites = [Site.parse(name) for name in store.sites]
+    return tuple(sorted(s.layer for s in sites if s.name == "resid_post" and s.layer is not None
+                        and not s.stack))  # fmt: skip
+
+
+def _lens(ask: LensAsk, model: "Model", where: str) -> "TokenLens":
+    found = _states_for(ask).lens(model, k=ask.k, source=where)
+    if not lacking(ask):
+        return found
+    values = found.values.copy()
+    values[KEPT.index("kl_to_final")] = np.nan  # what it was compared with is not the final layer
+    return replace(found, values=values)
 
 
 def cell_for(ask: LensAsk, position: int, layer: int) -> Cell:
@@ -125,7 +163,7 @@ def cell_for(ask: LensAsk, position: int, layer: int) -> Cell:
     target = int(found.targets[column])
     followed = {"best here": int(best.indices[0])}
     followed |= {"next": target} if target >= 0 else {}
-    followed |= {"final": int(logits[-1].argmax())}
+    followed |= {} if lacking(ask) else {"final": int(logits[-1].argmax())}
     named = token_texts(model.tokenizer, [int(found.ids[column]), max(target, 0)])
     course = follow(torch.log_softmax(logits, -1), found.layers, followed, model)
     return Cell(layer, position, named[0], named[1] if target >= 0 else "", top, course)
@@ -201,6 +239,8 @@ def _states_for(ask: LensAsk) -> "LensStates":
     from lensbench.probes.lenses.states import states_of_store, states_of_text
 
     def read() -> "LensStates":
+        if ask.store and lacking(ask):
+            return _partial_states(hold_store(ask.store), ask)
         if ask.store:
             return states_of_store(hold_store(ask.store), ask.row, max_tokens=ask.max_tokens)
         with running(ask.model) as model:
@@ -213,8 +253,32 @@ def _model(ask: LensAsk) -> "Model":
     if not ask.store:
         return hold_model(ask.model).model
     store = hold_store(ask.store)
-    store.require("blocks.{}.resid_post".format(int(store.model.get("n_layers", 1)) - 1))
+    if not stored_layers(store):
+        store.require(_last_site(store))
     return model_of(store).model
+
+
+def _last_site(store: "ActivationStore") -> str:
+    return str(Site("resid_post", int(store.model.get("n_layers", 1)) - 1))
+
+
+def _partial_states(store: "ActivationStore", ask: LensAsk) -> "LensStates":
+    """As ``states_of_store``, of a store whose last layer is missing: the layers that are there."""
+    import torch
+
+    from lensbench.probes.lenses.states import LensStates
+
+    layers, found = stored_layers(store), store.sequence_of(ask.row)
+    ids, rows = found.tokens.ids[0].numpy(), found.rows[0]
+    columns = np.flatnonzero(rows >= 0)
+    here = int(np.flatnonzero(rows[columns] == ask.row)[0])
+    size = min(ask.max_tokens, len(columns))
+    first = min(max(0, here - size // 2), len(columns) - size)
+    shown = columns[first : first + size]
+    states = [torch.from_numpy(store.rows(Site("resid_post", n), rows[shown])) for n in layers]
+    follows = np.append(ids[1:], -1)[shown]
+    left = len(columns) - size
+    return LensStates(torch.stack(states), layers, ids[shown], follows, shown, left)
 
 
 def _key(ask: LensAsk, model: "Model") -> tuple[object, ...]:

@@ -93,6 +93,14 @@ def model_name(store: "ActivationStore") -> tuple[str, str | None]:
     return str(name), store.model.get("revision")
 
 
+def name_of_model(url: str) -> str:
+    """What opens the model of a store; empty where it was in memory only."""
+    try:
+        return model_name(hold_store(url))[0]
+    except MissingDataError:
+        return ""
+
+
 def model_of(store: "ActivationStore") -> HeldModel:
     """The very model whose activations these are.
 

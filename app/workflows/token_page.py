@@ -234,13 +234,8 @@ def _explain_experts(store: "ActivationStore") -> None:
     raise MissingDataError(f"not captured: {store.url} has no router.indices. Add with: {add}")
 
 
-READOUTS = {
-    "Probe read-outs": "Not computed yet: no probe has been fitted on this store, and this version "
-    "has no command that fits one.",
-    "Hyperdimensional read-outs": "Not computed yet: no hypervector memory has been built on this "
-    "store, and this version has no command that builds one.",
-}
-"""Cells that wait for methods that are not there yet."""
+READOUTS = ("Probe read-outs", "Hyperdimensional read-outs")
+"""What the page will show by methods that are not there yet."""
 
 
 def stored_expert_layers(url: str) -> list[int]:

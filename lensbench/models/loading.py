@@ -97,10 +97,10 @@ def load_model(
 
 def _refuse_no_model(x: Any) -> None:
     """Refuse what names no model, before a folder or the hub is asked for it."""
-    if isinstance(x, (Model, nn.Module, PathLike)) or (isinstance(x, str) and x.strip()):
-        known = is_transformer_lens(x) or not isinstance(x, nn.Module) or hasattr(x, "config")
-        if isinstance(x, Model) or known:
-            return
+    if isinstance(x, (Model, PathLike)) or is_transformer_lens(x):
+        return
+    if x.strip() if isinstance(x, str) else isinstance(x, nn.Module) and hasattr(x, "config"):
+        return
     raise ConfigError(
         "pass a bundled name such as 'atlas-dense', a folder, a hub id, or a transformers model in "
         f"memory; got {type(x).__name__ if isinstance(x, nn.Module) else repr(x)}"

@@ -1,5 +1,6 @@
 """The Attention page: patterns are the model's, and scores find heads that were planted."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -147,7 +148,7 @@ def test_a_store_without_patterns_says_the_command_and_offers_one_run(
 ) -> None:
     root = make_root(tmp_path, profile="resid", run=False)
     page = page_of(monkeypatch, root, store="acts", row="3")
-    assert "no attention patterns of 3 layers" in page.info[0].value
+    assert "holds no attention patterns" in page.info[0].value
     assert "blocks.0.attn.pattern" in page.code[0].value
     assert not page.get("plotly_chart")
     page.toggle(key="run").set_value(True).run()
@@ -203,3 +204,19 @@ def test_scores_are_those_of_the_circuits_package(tiny_root: Root) -> None:
         ours = found.scores(kind).set_index(["layer", "head"])["score"]
         same = theirs.loc[theirs["kind"] == kind].set_index(["layer", "head"])["score"]
         np.testing.assert_allclose(ours, same.loc[ours.index], atol=1e-5)
+
+
+def test_the_note_goes_when_the_model_was_run_and_its_code_names_what_it_needs(
+    monkeypatch, tmp_path: Path
+) -> None:
+    root = make_root(tmp_path, profile="resid", run=False)
+    page = open_page(monkeypatch, root.folder, "attention", store="acts", row="3")
+    code = next(str(c.value) for c in page.code if "lensbench.capture(" in str(c.value))
+    assert "# texts: " in code
+    assert "model = lensbench.load_model(" in code
+    compile(code, "code", "exec")
+    page.toggle(key="run").set_value(True).run()
+    assert not page.exception
+    assert not page.info
+    assert "Add it with" not in words(page)
+    assert page.get("plotly_chart")

@@ -199,3 +199,39 @@ def test_without_its_store_the_page_says_how_to_capture_one(
     assert not page.exception
     assert "lensbench capture" in page.error[0].value.replace("\\", "")
     assert len(page.dataframe[0].value) == 64, "the rest of the page is there"
+
+
+def test_both_firing_rates_stand_beside_their_n(monkeypatch, small_root: Path, name: str) -> None:
+    from lensbench.app.workflows.fronts import evaluated
+
+    page = open_page(monkeypatch, small_root, "latent", run="runs/small", dictionary=name,
+                     latent="3")  # fmt: skip
+    assert not page.exception
+    n = evaluated(small_root / "runs" / "small").n_tokens
+    assert f"share of the {n:,} tokens of the evaluation" in words(page)
+    assert any("stored tokens" in m.label and "fires on" in m.label for m in page.metric)
+
+
+def test_equal_contexts_are_shown_once_with_their_number() -> None:
+    from lensbench.app.widgets.latent_board import lines_of
+    from lensbench.app.workflows.latent_page import Passage, _merged
+
+    one = Passage(("a", " b"), (1.0, 0.0), 0, 1.0)
+    other = Passage(("a", " c"), (0.9, 0.0), 0, 1.0)
+    same = Passage(("a", " b"), (0.8, 0.0), 0, 1.0)
+    kept = _merged([one, other, same])
+    assert [(p.words[1], p.times, p.values[0]) for p in kept] == [(" b", 2, 1.0), (" c", 1, 0.9)]
+    assert lines_of(kept).count("x2") == 1
+
+
+def test_the_random_direction_is_drawn_beside_the_logit_effects() -> None:
+    import pandas as pd
+
+    from lensbench.app.workflows.latent_figures import effects_figure
+
+    frame = pd.DataFrame({"token": ["a", "b"], "token_id": [1, 2], "effect": [3.0, -2.0]})
+    frame.attrs["units"] = {"effect": "logits"}
+    (line,) = [t for t in effects_figure(frame, 1.5).data if t.type == "scatter"]
+    assert {x for x in line.x if x is not None} == {1.5, -1.5}
+    assert "random direction" in line.name
+    assert not [t for t in effects_figure(frame).data if t.type == "scatter"]

@@ -191,13 +191,38 @@ def test_a_long_sequence_is_cut_around_the_row_and_says_so(tiny_root: Root) -> N
     assert "9 more tokens not shown" in lens.plot().layout.title.subtitle.text
 
 
-def test_a_store_without_the_last_layer_says_how_to_add_it(monkeypatch, tmp_path: Path) -> None:
-    root = make_root(tmp_path, profile="sae", sites=["blocks.0.resid_post"], run=False)
+def test_a_store_without_the_last_layer_draws_what_it_has_and_says_how_to_add_it(
+    monkeypatch, tmp_path: Path
+) -> None:
+    sites = ["blocks.0.resid_post", "blocks.1.resid_post"]
+    root = make_root(tmp_path, profile="sae", sites=sites, run=False)
     page = lens_page(monkeypatch, root, store="acts", row="3")
     assert not page.exception
-    said = page.error[0].value.replace("\\", "")
-    assert "blocks.2.resid_post" in said
-    assert "Add with:" in said
+    assert not page.error
+    (note,) = page.info
+    assert "blocks.2.resid_post" in str(note.value).replace("\\", "")
+    (add,) = [str(c.value) for c in page.code if "lensbench.capture(" in str(c.value)]
+    assert "blocks.2.resid_post" in add
+    drawn = spec_of(page)
+    assert set(drawn["data"][0]["y"]) == {0, 1} or len(drawn["data"][0]["z"]) == 2
+    assert "final" not in str(page.get("plotly_chart")[1].proto.spec)
+    from lensbench.app.workflows.lenses import LensAsk, lens_for
+
+    part = lens_for(LensAsk(store=root.url, row=3))
+    assert part.layers == (0, 1)
+    assert np.isnan(part.to_frame()["kl_to_final"]).all()
+    whole = make_root(tmp_path / "whole", profile="resid", run=False)
+    full = lens_for(LensAsk(store=whole.url, row=3))
+    np.testing.assert_allclose(part.top_prob, full.top_prob[:2], rtol=1e-4, atol=1e-6)
+
+
+def test_a_store_without_any_residual_stream_has_no_lens(monkeypatch, tmp_path: Path) -> None:
+    root = make_root(tmp_path, profile="sae", sites=["blocks.0.mlp_out"], run=False)
+    page = lens_page(monkeypatch, root, store="acts", row="3")
+    assert not page.exception
+    assert not page.error
+    assert len(page.info) == 1
+    assert any("resid_post" in str(c.value) for c in page.code)
 
 
 def test_a_store_deleted_while_its_page_is_open_is_told_in_words(

@@ -64,7 +64,7 @@ def test_everything_of_a_token_is_shown_under_one_fingerprint_and_without_a_run(
                  "Probe read-outs", "Hyperdimensional read-outs"):  # fmt: skip
         assert cell in said
     assert io.fingerprint(open_store(tiny_root.url).manifest) in said
-    assert said.count("Not computed yet") == 2
+    assert "Not in this version: Probe read-outs, Hyperdimensional read-outs." in said
     assert "tiny has no experts" in said.replace("\\", "")
     assert len(page.get("plotly_chart")) == 1
     summary = page.dataframe[1].value
@@ -389,3 +389,25 @@ def test_an_empty_folder_and_a_row_too_far_are_told(monkeypatch, tiny_root: Root
     assert not page.exception
     page = open_page(monkeypatch, tiny_root.folder, "token", store="gone")
     assert "'gone'" in page.warning[0].value
+
+
+def test_a_row_that_is_not_there_is_said_and_the_address_stays(
+    monkeypatch, tiny_root: Root
+) -> None:
+    page = token_page(monkeypatch, tiny_root, row=99999999)
+    assert not page.exception
+    assert "99,999,999" in page.warning[0].value
+    assert not metrics(page), "no other row is shown in its place"
+    assert page.query_params["row"] in ("99999999", ["99999999"])
+    page.button(key="last-row").click().run()
+    assert metrics(page)["Position"]
+
+
+def test_the_latent_table_shows_every_row_and_nothing_twice(monkeypatch, tiny_root: Root) -> None:
+    page = token_page(monkeypatch, tiny_root)
+    tables = [t for t in page.dataframe if "activation" in t.value]
+    assert [list(t.value.columns) for t in tables] == [["latent", "activation"]]
+    from lensbench.app.widgets.token_cells import height_of
+
+    assert height_of(8) >= 35 * 9, "a heading and eight rows"
+    assert height_of(1000) == height_of(16)
