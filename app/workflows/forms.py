@@ -7,7 +7,7 @@ from typing import Any, Literal
 from lensbench.app.workflows.settings import read_value
 from lensbench.errors import UnknownNameError
 from lensbench.saes.architectures import ARCHITECTURES
-from lensbench.saes.configs import TrainConfig
+from lensbench.saes.configs import LISTS, TrainConfig
 
 Kind = Literal["int", "float", "bool", "choice"]
 _OWN = ("architecture", "site", "name")
@@ -78,9 +78,9 @@ def _given(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _fields(config: Any) -> list[Field]:
     schema = config.model_json_schema(by_alias=False)
-    shown = {n: told for n, told in schema["properties"].items() if n not in _OWN}
     # Lists (the prefixes of a Matryoshka) are set in a sweep file; a form leaves them as they are.
-    return [_field(n, told) for n, told in shown.items() if told.get("type") != "array"]
+    left = {*_OWN, *LISTS}
+    return [_field(n, told) for n, told in schema["properties"].items() if n not in left]
 
 
 def _field(name: str, told: Mapping[str, Any]) -> Field:

@@ -141,11 +141,12 @@ def test_a_forecast_trains_nothing(small_root: Path) -> None:
 
 
 def test_the_form_has_every_setting_of_the_schema_and_its_bounds() -> None:
-    from lensbench.saes.architectures import ARCHITECTURES, TrainConfig
+    from lensbench.saes.architectures import ARCHITECTURES
+    from lensbench.saes.configs import LISTS, TrainConfig
 
     for name, config in ARCHITECTURES.items():
         have = {f.name for f in forms.dictionary_fields(name)}
-        assert have == set(config.model_fields) - {"architecture", "site", "name"}
+        assert have == set(config.model_fields) - {"architecture", "site", "name", *LISTS}
     fields = {f.name: f for f in forms.train_fields()}
     assert set(fields) == set(TrainConfig.model_fields)
     assert (fields["warmup"].low, fields["warmup"].high) == (0, 1)

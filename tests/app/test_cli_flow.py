@@ -74,7 +74,7 @@ def test_a_run_holds_one_folder_per_dictionary(
 ) -> None:
     facts = answer(capsys, "runs", "show", trained)
     names = [row["name"] for row in facts["dictionaries"]]
-    assert len(names) == 3, "two k for topk, one relu without k"
+    assert len(names) == 4, "two k for topk, two L0 that relu is steered to"
     assert all((trained / name / "config.json").is_file() for name in names)
     assert facts["state"] == "finished"
     assert facts["sweep"]["train"]["batch_size"] == 256
@@ -203,7 +203,7 @@ def test_a_run_is_not_overwritten_and_a_finished_one_resumes_at_once(
 ) -> None:
     assert run("train", "sae", "--store", acts, "--sites", SITE, "--out", trained) == 2
     assert "already holds a run" in capsys.readouterr().err
-    assert len(answer(capsys, "train", "sae", "--resume", trained)["dictionaries"]) == 3
+    assert len(answer(capsys, "train", "sae", "--resume", trained)["dictionaries"]) == 4
 
 
 def test_an_interrupt_saves_and_resume_finishes(
