@@ -164,7 +164,7 @@ def _no_list(got: Any) -> ConfigError:
     )
 
 
-def checked_messages(messages: Sequence[Any]) -> list[dict[str, Any]]:
+def checked_messages(messages: Any) -> list[dict[str, Any]]:
     """Messages with a role and text.
 
     Raises:

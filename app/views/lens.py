@@ -4,17 +4,14 @@ import streamlit as st
 
 from lensbench.app.widgets.figures import show_figure, take_away
 from lensbench.app.widgets.heat import click_map
-from lensbench.app.widgets.missing import missing
+from lensbench.app.widgets.lens_note import lens_note, tall_enough
 from lensbench.app.widgets.states import guarded, plain
 from lensbench.app.widgets.text_source import STORED, TYPED, choose_source
 from lensbench.app.widgets.toggle import one_of, pick_of
 from lensbench.app.workflows import lenses
 from lensbench.app.workflows.lenses import Cell, LensAsk
-from lensbench.app.workflows.sequences import name_of_model
 from lensbench.plots import visible
 
-FEW = 4
-"""Layers below which the map is too flat for its colour bar."""
 NAMES = {
     "target_prob": "Probability of the next token",
     "target_rank": "Rank of the next token",
@@ -33,17 +30,8 @@ def show() -> None:
         return
     ask = LensAsk(store=source.store, row=source.row, model=source.model, text=source.text)
     with guarded():
-        if told := lenses.lacking(ask):
-            drawn = lenses.has_layers(ask)
-            more = "Drawn are the layers it has; nothing can be compared with the final one."
-            what, mark, command = told.partition(" Add with: ")
-            missing(
-                f"{what[:1].upper()}{what[1:]} {more * drawn}{mark}{command}",
-                model=name_of_model(ask.store),
-            )
-            if not drawn:
-                return
-        _map(ask)
+        if lens_note(ask):
+            _map(ask)
 
 
 @st.fragment
@@ -65,10 +53,8 @@ def _map(ask: LensAsk) -> None:
         def pick(x: float, y: float) -> None:
             st.session_state["pos"], st.session_state["layer"] = int(x), int(y)
 
-        figure = lens.plot(metric)
-        if len(lens.layers) < FEW:
-            figure.update_layout(height=380)  # room for the words of the colour bar
-        click_map(figure, pick, key="lens-map", chosen=(position, layer),
+        click_map(tall_enough(lens.plot(metric), len(lens.layers)), pick, key="lens-map",
+                  chosen=(position, layer),
                   alt=f"Logit lens of {len(places)} tokens over {len(lens.layers)} layers: "
                       f"{NAMES[metric]}")  # fmt: skip
         st.caption(f"{NAMES[metric]}, {lens.source}. Colours have one range for every text of this "

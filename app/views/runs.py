@@ -4,12 +4,11 @@ import streamlit as st
 
 from lensbench.app.state import inside, root, run_names, store_names
 from lensbench.app.widgets.choose import choose
-from lensbench.app.widgets.figures import take_away
 from lensbench.app.widgets.listing import show_listing
+from lensbench.app.widgets.run_compare import compare_two
 from lensbench.app.widgets.run_detail import run_detail
 from lensbench.app.widgets.start_form import start_form
 from lensbench.app.widgets.states import nothing_yet
-from lensbench.app.workflows.curves import differences, in_text, measured
 from lensbench.app.workflows.overview import run_frame
 
 LOOK, START, COMPARE = "All runs", "Start a run", "Compare two"
@@ -18,7 +17,7 @@ LOOK, START, COMPARE = "All runs", "Start a run", "Compare two"
 def show() -> None:
     """Draw the page."""
     st.title("Runs")
-    parts = {LOOK: _look, START: _start, COMPARE: _compare}
+    parts = {LOOK: _look, START: _start, COMPARE: compare_two}
     if st.session_state.pop("started", False):
         st.session_state["do"] = LOOK  # a run that was just started is opened
     elif "do" not in st.session_state:
@@ -51,32 +50,3 @@ def _look() -> None:
 
 def _start() -> None:
     start_form(store_names())
-
-
-def _compare() -> None:
-    names = run_names()
-    left, right = st.columns(2)
-    with left:
-        one = choose("One run", names, key="one")
-    with right:
-        other = choose("Another run", names, key="other")
-    if one is None or other is None:
-        st.info("Choose two runs to see in which settings they differ, and what they reach.")
-        return
-    frame = differences(inside(one), inside(other))
-    if frame.empty:
-        st.success("The two runs have the same settings.")
-    else:
-        st.subheader("Settings that differ")
-        st.dataframe(frame, hide_index=True, alt=f"settings in which {one} and {other} differ")
-        take_away(frame, key="differences")
-    st.subheader("What they reach")
-    numbers = measured(inside(one), inside(other))
-    st.dataframe(
-        in_text(numbers), hide_index=True, alt=f"FVU, L0 and CE recovered of {one} and {other}"
-    )
-    st.caption("L0: active latents per token. FVU: share of variance, lower is better. CE "
-               "recovered: share of the zero-ablation loss, higher is better. "
-               "Numbers of one evaluation compare; those of training are means over "
-               "its last steps.")  # fmt: skip
-    take_away(numbers, key="measured")

@@ -9,7 +9,7 @@ from lensbench.app.state import inside, root, store_names
 from lensbench.app.widgets.choose import choose
 from lensbench.app.widgets.figures import take_away
 from lensbench.app.widgets.listing import show_listing
-from lensbench.app.widgets.states import command_line, guarded, nothing_yet, plain
+from lensbench.app.widgets.states import command_line, guarded, nothing_yet
 from lensbench.app.workflows.overview import store_frame
 from lensbench.app.workflows.shards import manifest_of, shard_frame
 from lensbench.app.workflows.stores import store_info, verify_store
@@ -40,13 +40,13 @@ def _store(name: str) -> None:
         f"layout {info['layout']}  ·  {info['dtype']}  ·  {info['bytes'] / 2**20:,.1f} MiB  ·  "
         + ("complete" if info["complete"] else "still growing")
     )
-    tabs = st.tabs(["Sites", "Shards", "Rows", "Manifest"], key="part", on_change="rerun",
-                   bind="query-params")  # fmt: skip
-    for tab, draw in zip(tabs, (_sites, _shards, _rows, _manifest), strict=True):
+    parts = {"Sites": _sites, "Shards": _shards, "Rows": _rows, "Manifest": _manifest}
+    tabs = st.tabs(list(parts), key="part", on_change="rerun", bind="query-params")
+    for tab, draw in zip(tabs, parts.values(), strict=True):
         if tab.open:
             with tab, guarded():
                 draw(folder)
-    command_line(f"lensbench store info {folder}\nlensbench store verify {folder}")
+    command_line("\n".join(f"lensbench store {verb} {folder}" for verb in ("info", "verify")))
 
 
 def _sites(folder: Path) -> None:
@@ -54,13 +54,12 @@ def _sites(folder: Path) -> None:
 
 
 def _shards(folder: Path) -> None:
-    frame = shard_frame(folder)
-    bad = frame.loc[frame["state"] != "complete"]
-    st.caption(f"{len(frame)} shards, {len(bad)} with files that are missing or cut (by size).")
+    bad = (frame := shard_frame(folder))["state"].ne("complete").sum()
+    st.caption(f"{len(frame)} shards, {bad} with files that are missing or cut (by size).")
     if st.button("Verify checksums", key="verify", help="Reads every byte of the store."):
         with guarded():
-            found = verify_store(folder)
-            st.success(plain(f"{found['files']:,} files are what was written (sha256)."))
+            sound = f"{verify_store(folder)['files']:,}"
+            st.success(f"{sound} files are what was written (sha256).")
     st.dataframe(frame, hide_index=True, alt="shards of the store")
     take_away(frame, key="shards")
 
@@ -69,9 +68,9 @@ def _rows(folder: Path) -> None:
     sites = [str(site["site"]) for site in store_info(folder)["sites"]]
     left, middle, right = st.columns(3)
     site = left.selectbox("Site", sites, key="site", bind="query-params")
-    n = int(middle.number_input("Rows", 1, 200, 20, key="n", bind="query-params") or 20)
-    seed = int(right.number_input("Seed", 0, 10**6, 0, key="seed", bind="query-params") or 0)
-    frame = sample(folder, n=n, site=str(site), seed=seed)
+    n = middle.number_input("Rows", 1, 200, 20, key="n", bind="query-params")
+    seed = right.number_input("Seed", 0, 10**6, 0, key="seed", bind="query-params")
+    frame = sample(folder, n=int(n or 20), site=str(site), seed=int(seed or 0))
     st.dataframe(frame, hide_index=True, alt="random rows of the store with their tokens")
     st.caption(f"{len(frame)} random rows (seed {seed}); norm: length of the stored vector.")
     take_away(frame, key="rows")

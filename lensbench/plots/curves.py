@@ -171,6 +171,7 @@ def _band(figure: go.Figure, part: pd.DataFrame, x: str, low: str, high: str, i:
     figure.add_scatter(
         x=np.concatenate([part[x].to_numpy(), part[x].to_numpy()[::-1]]),
         y=np.concatenate([part[high].to_numpy(), part[low].to_numpy()[::-1]]),
+        mode="lines",  # below twenty points plotly would put markers on the edge
         fill="toself",
         fillcolor=shade(i, 0.18),
         line={"width": 0},

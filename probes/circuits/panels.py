@@ -35,16 +35,17 @@ def side_by_side(
 
     from lensbench.plots.theme import dress
 
-    first, last = next(iter(figures.values())), len(figures)
+    layouts: list[Any] = [figure.layout for figure in figures.values()]
+    last = len(figures)
     gap: dict[str, Any] = {"horizontal_spacing": 0.16 / last}
     whole = make_subplots(rows=1, cols=last, subplot_titles=list(figures), **gap)
     for column, figure in enumerate(figures.values(), 1):
         whole.add_trace(figure.data[0], row=1, col=column)
         whole.data[-1].showscale = column == last
-    dress(whole, title=title, subtitle=subtitle, height=first.layout.height)
-    for column, figure in enumerate(figures.values(), 1):
-        whole.update_xaxes(figure.layout.xaxis.to_plotly_json(), row=1, col=column)
-        whole.update_yaxes(figure.layout.yaxis.to_plotly_json(), row=1, col=column)
+    dress(whole, title=title, subtitle=subtitle, height=layouts[0].height)
+    for column, layout in enumerate(layouts, 1):
+        whole.update_xaxes(layout.xaxis.to_plotly_json(), row=1, col=column)
+        whole.update_yaxes(layout.yaxis.to_plotly_json(), row=1, col=column)
         if column > 1:
             whole.update_yaxes(title={"text": ""}, row=1, col=column)
     whole.update_layout(margin={"t": 104 if subtitle else 88})
