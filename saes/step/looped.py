@@ -12,7 +12,7 @@ from torch import Tensor
 from lensbench.saes.step.aux_loss import AuxGradients, aux_gradients, pre_act_gradients
 from lensbench.saes.step.encode import Workspace
 from lensbench.saes.step.group import Group, uses_pre_act
-from lensbench.saes.step.rules.base import Gradients, Now, Step, gradients
+from lensbench.saes.step.rules.base import Batch, Gradients, Now, Step, gradients
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Looped:
         """Gradients of dictionary ``i``; None where dense products would be cheaper."""
         config, own, rule = group.configs[i], group.own(i), group.rule
         centred = torch.sub(x, own["b_dec"], out=self.space.get("centred", tuple(x.shape), x))
-        layout = rule.listed(config, centred, own, self.space, screened=self.screened)
+        layout = rule.listed(Batch(config, centred, own, self.space, self.screened))
         if layout is None:
             return None
         found = gradients(rule, Step(config, layout, centred, centred, own, now))

@@ -15,7 +15,7 @@ its last good parameters.
 import torch
 
 from lensbench.saes.step.group import Group
-from lensbench.saes.step.rules.base import Gradients, Now
+from lensbench.saes.step.rules.base import Done, Gradients, Now
 
 BETAS = (0.9, 0.999)
 EPS = 6.25e-10
@@ -56,5 +56,5 @@ def apply(group: Group, i: int, gradients: Gradients, lr: float, n_tokens: int, 
     fired = gradients.fired
     own["since_fired"].add_(n_tokens).masked_fill_(fired > 0, 0)
     l0 = fired.sum() / n_tokens
-    group.rule.after(config, own, gradients, now, l0, ~diverged)
+    group.rule.after(Done(config, own, gradients, now, l0, ~diverged))
     own["sums"] += torch.stack([gradients.loss, gradients.sse, l0, norm])

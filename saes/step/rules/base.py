@@ -97,6 +97,33 @@ class Gradients:
     state: dict[str, Tensor]
 
 
+@dataclass(frozen=True)
+class Batch:
+    """What the entries of one dictionary are found from."""
+
+    config: DictionaryConfig
+    x: Tensor
+    """Centred activations."""
+    own: Mapping[str, Tensor]
+    space: Workspace
+    screened: bool
+    """Whether a coarse product may say where to look."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What is known after an update of one dictionary."""
+
+    config: DictionaryConfig
+    own: Mapping[str, Tensor]
+    found: Gradients
+    now: Now
+    l0: Tensor
+    """Of the batch."""
+    updated: Tensor
+    """False from the first step that was not finite."""
+
+
 class Rule:
     """An architecture in a step; without state of its own."""
 
@@ -125,15 +152,7 @@ class Rule:
 
     # --- which entries
 
-    def listed(
-        self,
-        config: DictionaryConfig,
-        x: Tensor,
-        own: Mapping[str, Tensor],
-        space: Workspace,
-        *,
-        screened: bool,
-    ) -> Listed | None:
+    def listed(self, b: Batch) -> Listed | None:
         """Entries of one dictionary; None where dense products would be cheaper."""
         raise NotImplementedError
 
@@ -151,14 +170,8 @@ class Rule:
     def before(self, config: DictionaryConfig, own: Mapping[str, Tensor], now: Now) -> None:
         """Change the state of one dictionary before a step."""
 
-    def after(
-        self, config: DictionaryConfig, own: Mapping[str, Tensor], found: Gradients, now: Now,
-        l0: Tensor, updated: Tensor,
-    ) -> None:  # fmt: skip
-        """Change parameters and state of one dictionary after an update.
-
-        ``l0`` is that of the batch; ``updated`` is false from the first step that was not finite.
-        """
+    def after(self, d: Done) -> None:
+        """Change parameters and state of one dictionary after an update."""
 
 
 def squares(error: Tensor) -> Tensor:

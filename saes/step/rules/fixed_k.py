@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from lensbench.saes.architectures import DictionaryConfig, FixedK, FromBatch, MatryoshkaConfig
-from lensbench.saes.step.encode import Workspace, batch_top_k_codes, top_k_codes
+from lensbench.saes.step.encode import batch_top_k_codes, top_k_codes
 from lensbench.saes.step.layouts import Dense, Layout, Listed
-from lensbench.saes.step.rules.base import Flow, Gradients, Now, Rule, Step, plain, squares
+from lensbench.saes.step.rules.base import Batch, Done, Flow, Rule, Step, plain, squares
 
 WINDOWS = 20
 """BatchTopK's threshold averages over about the last 1/20 of the steps so far."""
@@ -31,19 +31,10 @@ class TopK(Rule):
         """The same k."""
         return {"activation": "topk", "k": _k(config)}
 
-    def listed(
-        self,
-        config: DictionaryConfig,
-        x: Tensor,
-        own: Mapping[str, Tensor],
-        space: Workspace,
-        *,
-        screened: bool,
-    ) -> Listed | None:
+    def listed(self, b: Batch) -> Listed | None:
         """The k largest of every token."""
-        k = _k(config)
-        codes = top_k_codes(x, own["W_enc"], own["b_enc"], k, space, screened=screened)
-        return Listed(codes, space)
+        weights, k = (b.own["W_enc"], b.own["b_enc"]), _k(b.config)
+        return Listed(top_k_codes(b.x, *weights, k, b.space, screened=b.screened), b.space)
 
     def dense(self, configs: list[DictionaryConfig], pre: Tensor) -> Dense:
         """All others are zero; the largest k of the group sets the width of the search."""
@@ -68,20 +59,11 @@ class BatchTopK(TopK):
         cut = own["cut"].nan_to_num(0.0)
         return {"activation": "threshold", "threshold": cut.expand(config.d_sae).clone()}
 
-    def listed(
-        self,
-        config: DictionaryConfig,
-        x: Tensor,
-        own: Mapping[str, Tensor],
-        space: Workspace,
-        *,
-        screened: bool,
-    ) -> Listed | None:
+    def listed(self, b: Batch) -> Listed | None:
         """The k * batch largest of the batch."""
-        codes = batch_top_k_codes(
-            x, own["W_enc"], own["b_enc"], _k(config), space, str(config.name), screened=screened
-        )
-        return Listed(codes, space)
+        weights, k, name = (b.own["W_enc"], b.own["b_enc"]), _k(b.config), str(b.config.name)
+        codes = batch_top_k_codes(b.x, *weights, k, b.space, name, screened=b.screened)
+        return Listed(codes, b.space)
 
     def dense(self, configs: list[DictionaryConfig], pre: Tensor) -> Dense:
         """All others are zero."""
@@ -95,16 +77,13 @@ class BatchTopK(TopK):
         flow.state["smallest"] = smallest(s.layout, flow.acts)
         return flow
 
-    def after(
-        self, config: DictionaryConfig, own: Mapping[str, Tensor], found: Gradients, now: Now,
-        l0: Tensor, updated: Tensor,
-    ) -> None:  # fmt: skip
+    def after(self, d: Done) -> None:
         """Move the threshold; one of fixed window would lag behind a short run."""
-        assert isinstance(config, FromBatch)
-        old, new = own["cut"], found.state["smallest"]
-        rate = (WINDOWS / own["steps"]).clamp(min=config.threshold_rate, max=1.0)
+        assert isinstance(d.config, FromBatch)
+        old, new = d.own["cut"], d.found.state["smallest"]
+        rate = (WINDOWS / d.own["steps"]).clamp(min=d.config.threshold_rate, max=1.0)
         moved = torch.where(old.isnan(), new, old + rate * (new - old))
-        old.copy_(torch.where(new.isfinite() & updated, moved, old))
+        old.copy_(torch.where(new.isfinite() & d.updated, moved, old))
 
 
 class Matryoshka(BatchTopK):

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from lensbench.saes.architectures import DictionaryConfig
-from lensbench.saes.step.encode import Workspace, pre_activations
 from lensbench.saes.step.layouts import Listed
-from lensbench.saes.step.rules.base import MAIN, Flow, Step, squares
+from lensbench.saes.step.rules.base import MAIN, Batch, Flow, Step, squares
 from lensbench.saes.step.rules.penalised import WithPenalty, positive_entries
 
 
@@ -40,17 +39,9 @@ class Gated(WithPenalty):
             "b_enc": own["b_mag"],
         }
 
-    def listed(
-        self,
-        config: DictionaryConfig,
-        x: Tensor,
-        own: Mapping[str, Tensor],
-        space: Workspace,
-        *,
-        screened: bool,
-    ) -> Listed | None:
+    def listed(self, b: Batch) -> Listed | None:
         """Entries whose gate is open."""
-        return positive_entries(pre_activations(x, own["W_enc"], own["b_enc"], space), space)
+        return positive_entries(b, b.own["b_enc"])
 
     def flow(self, s: Step) -> Flow:
         """Two reconstructions: from the magnitudes, and from the gates with a fixed decoder."""

@@ -21,9 +21,8 @@ import torch
 from torch import Tensor
 
 from lensbench.saes.architectures import DictionaryConfig, JumpReLUConfig, Penalised
-from lensbench.saes.step.encode import Workspace, pre_activations
 from lensbench.saes.step.layouts import Listed
-from lensbench.saes.step.rules.base import MAIN, Flow, Gradients, Now, Step, plain
+from lensbench.saes.step.rules.base import MAIN, Batch, Done, Flow, Step, plain
 from lensbench.saes.step.rules.penalised import WithPenalty, positive_entries
 
 START = 4
@@ -66,20 +65,11 @@ class JumpReLU(WithPenalty):
         """The thresholds."""
         return {"activation": "threshold", "threshold": own["threshold"] * _unit(own)}
 
-    def listed(
-        self,
-        config: DictionaryConfig,
-        x: Tensor,
-        own: Mapping[str, Tensor],
-        space: Workspace,
-        *,
-        screened: bool,
-    ) -> Listed | None:
+    def listed(self, b: Batch) -> Listed | None:
         """Entries that fire, and those within half a bandwidth of it."""
-        assert isinstance(config, JumpReLUConfig)
-        lift = config.bandwidth / 2 - own["threshold"] * _unit(own)
-        pre = pre_activations(x, own["W_enc"], own["b_enc"] + lift, space)
-        found = positive_entries(pre, space)
+        assert isinstance(b.config, JumpReLUConfig)
+        lift = b.config.bandwidth / 2 - b.own["threshold"] * _unit(b.own)
+        found = positive_entries(b, b.own["b_enc"] + lift)
         if found is not None:
             found.codes.values.sub_(lift[found.codes.columns])
         return found
@@ -121,13 +111,10 @@ class JumpReLU(WithPenalty):
         each = layout.token_total(fires) / aim.unsqueeze(-1) - 1
         return 0.0, 2 * off / layout.scalar(aim), each.square().sum(-1)
 
-    def after(
-        self, config: DictionaryConfig, own: Mapping[str, Tensor], found: Gradients, now: Now,
-        l0: Tensor, updated: Tensor,
-    ) -> None:  # fmt: skip
+    def after(self, d: Done) -> None:
         """Steer, and keep thresholds from falling below zero."""
-        super().after(config, own, found, now, l0, updated)
-        own["threshold"].clamp_(min=0.0)
+        super().after(d)
+        d.own["threshold"].clamp_(min=0.0)
 
 
 def first_threshold(config: JumpReLUConfig, pre: Tensor) -> float:

@@ -1,7 +1,5 @@
 """ReLU dictionaries that pay for the size of their activations, and how any payment is steered."""
 
-# ruff: noqa: ARG002 - a rule is given whatever any rule may need
-
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -9,10 +7,10 @@ import torch
 from torch import Tensor
 
 from lensbench.saes.architectures import DictionaryConfig, PAnnealConfig, Penalised
-from lensbench.saes.step.encode import Workspace, pre_activations
+from lensbench.saes.step.encode import pre_activations
 from lensbench.saes.step.kernels import Codes
 from lensbench.saes.step.layouts import Listed
-from lensbench.saes.step.rules.base import SPARSE_BELOW, Flow, Gradients, Now, Rule, Step, plain
+from lensbench.saes.step.rules.base import SPARSE_BELOW, Batch, Done, Flow, Now, Rule, Step, plain
 from lensbench.saes.step.selection import GROUP, above, group_maxima
 
 LEAD = 4.0
@@ -58,17 +56,15 @@ class WithPenalty(Rule):
             factor = now.ramp(config.penalty_warmup)
         own["paid"].copy_(own["weight"] * factor)
 
-    def after(
-        self, config: DictionaryConfig, own: Mapping[str, Tensor], found: Gradients, now: Now,
-        l0: Tensor, updated: Tensor,
-    ) -> None:  # fmt: skip
+    def after(self, d: Done) -> None:
         """Steer."""
+        config, own = d.config, d.own
         assert isinstance(config, Penalised)
         if config.steered:
             first = own["l0_first"]
-            first.copy_(torch.where(first.isnan(), l0, first))
-            aim = aim_now(config, own, now)
-            steer(own["weight"], own["l0_mean"], l0, aim, updated, self.gain)
+            first.copy_(torch.where(first.isnan(), d.l0, first))
+            aim = aim_now(config, own, d.now)
+            steer(own["weight"], own["l0_mean"], d.l0, aim, d.updated, self.gain)
 
 
 def aim_now(config: Penalised, own: Mapping[str, Tensor], now: Now) -> Tensor:
@@ -92,8 +88,9 @@ def steer(
     weight.mul_(torch.where(updated, (gain * off).exp(), 1.0))
 
 
-def positive_entries(pre: Tensor, space: Workspace) -> Listed | None:
+def positive_entries(b: Batch, bias: Tensor) -> Listed | None:
     """Entries above zero; None where they are so many that dense products are cheaper."""
+    pre = pre_activations(b.x, b.own["W_enc"], bias, b.space)
     maxima = group_maxima(pre) if pre.shape[1] % GROUP == 0 else None
     if maxima is not None:
         # As many groups would pass if entries above zero were spread evenly at the limit.
@@ -103,23 +100,15 @@ def positive_entries(pre: Tensor, space: Workspace) -> Listed | None:
     rows, columns = above(pre, pre.new_full((len(pre), 1), 1e-30), maxima)
     if len(rows) > SPARSE_BELOW * pre.numel():
         return None
-    return Listed(Codes.listed(pre[rows, columns], rows, columns, *pre.shape), space)
+    return Listed(Codes.listed(pre[rows, columns], rows, columns, *pre.shape), b.space)
 
 
 class ReLU(WithPenalty):
     """Every latent above zero fires and pays ``weight * act``."""
 
-    def listed(
-        self,
-        config: DictionaryConfig,
-        x: Tensor,
-        own: Mapping[str, Tensor],
-        space: Workspace,
-        *,
-        screened: bool,
-    ) -> Listed | None:
+    def listed(self, b: Batch) -> Listed | None:
         """Entries above zero."""
-        return positive_entries(pre_activations(x, own["W_enc"], own["b_enc"], space), space)
+        return positive_entries(b, b.own["b_enc"])
 
     def flow(self, s: Step) -> Flow:
         """One reconstruction, and the penalty."""
@@ -184,14 +173,11 @@ class PAnneal(ReLU):
             flow.state["lp"] = torch.stack(sums, -1)
         return flow
 
-    def after(
-        self, config: DictionaryConfig, own: Mapping[str, Tensor], found: Gradients, now: Now,
-        l0: Tensor, updated: Tensor,
-    ) -> None:  # fmt: skip
+    def after(self, d: Done) -> None:
         """Gather the sums that the next update divides."""
-        super().after(config, own, found, now, l0, updated)
-        if "lp" in found.state:
-            own["lp_sums"].add_(torch.where(updated, found.state["lp"], 0.0))
+        super().after(d)
+        if "lp" in d.found.state:
+            d.own["lp_sums"].add_(torch.where(d.updated, d.found.state["lp"], 0.0))
 
 
 def update_steps(config: PAnnealConfig, steps: int) -> list[int]:
