@@ -6,6 +6,7 @@ colours in both modes and lie on a transparent ground, so that a page switches m
 template alone.
 """
 
+from functools import cache
 from typing import Any, Literal
 
 import plotly.graph_objects as go
@@ -33,8 +34,12 @@ GRID = {"light": "#e4e7eb", "dark": "#2b323b"}
 PAPER = {"light": "#ffffff", "dark": "#14181d"}
 
 
+@cache
 def template(mode: Mode = "light") -> go.layout.Template:
-    """The plotly template of a mode; set explicitly on figures, never registered globally."""
+    """The plotly template of a mode; set explicitly on figures, never registered globally.
+
+    Made once: plotly checks every entry of a new one, and a figure copies what it is given.
+    """
     axis: dict[str, Any] = {
         "gridcolor": GRID[mode],
         "linecolor": GRID[mode],
