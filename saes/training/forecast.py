@@ -12,6 +12,7 @@ from lensbench.saes.configs import SweepConfig
 from lensbench.saes.step.encode import Workspace
 from lensbench.saes.step.engines import Stepper, choose
 from lensbench.saes.step.group import group_key
+from lensbench.saes.step.rules import rule_of
 from lensbench.saes.step.rules.base import Now
 from lensbench.saes.step.start import new_group, scale_of
 from lensbench.saes.training.stream import Stream, open_source
@@ -77,7 +78,9 @@ def plan_memory(sweep: SweepConfig, d_model: int | dict[str, int]) -> MemoryPlan
     sizes = [
         (c.d_sae, d_model if isinstance(d_model, int) else d_model[str(c.site)]) for c in configs
     ]
-    counts = [2 * f * d + f + d for f, d in sizes]
+    counts = [
+        rule_of(c).count(f, d) for c, (f, d) in zip(configs, sizes, strict=True)
+    ]  # fmt: skip
     counters = sum(9 * f for f, _ in sizes)
     work = max(4 * (2 * f * d + batch * (2 * f + 4 * d)) for f, d in sizes)
     state = 12 * sum(counts) + counters

@@ -104,3 +104,68 @@ def test_the_history_says_what_the_dictionary_does(kind: str) -> None:
         assert bool((history["l0"] <= run.config["k"]).all())
     assert 0.0 <= history["dead_fraction"][-1] <= 1.0
     assert set(run.summary()) == {"loss", "fvu", "l0", "dead_fraction"}
+
+
+def test_the_forecast_counts_what_is_learnt(kind: str) -> None:
+    from lensbench import saes
+    from lensbench.saes.configs import SweepConfig
+    from lensbench.saes.step.start import new_group
+
+    sweep = SweepConfig.parse(_sweep(kind, 5))
+    group = new_group(sweep.expand(), "s", _batches(1)[0], 1.0)
+    learnt = sum(value.numel() for value in group.params.values())
+    assert saes.plan_memory(sweep, D).parameters == learnt
+
+
+class _Stopping:
+    """The batches, with a position; Ctrl-C after some of them."""
+
+    def __init__(self, steps: int, stop: int | None = None) -> None:
+        self._batches, self._stop, self._at = _batches(steps), stop, 0
+
+    def __iter__(self) -> Any:
+        import signal
+
+        while self._at < len(self._batches):
+            self._at += 1
+            if self._at == self._stop:
+                signal.raise_signal(signal.SIGINT)
+            yield self._batches[self._at - 1]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"at": self._at}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._at = int(state["at"])
+
+
+def test_an_interrupted_run_ends_with_the_same_weights(kind: str, tmp_path: Path) -> None:
+    """Stopped where p falls, where L0 is steered and where the threshold moves; to the last bit."""
+    from lensbench import saes
+    from lensbench.errors import StoppedError
+
+    sweep, steps = _sweep(kind, 60), 60
+    whole = saes.train(_Stopping(steps), sweep, device="cpu", progress=False)[0]
+    with pytest.raises(StoppedError):
+        saes.train(_Stopping(steps, 29), sweep, out=tmp_path, device="cpu", progress=False)
+    run = saes.train(
+        _Stopping(steps), sweep, out=tmp_path, resume=True, device="cpu", progress=False
+    )[0]
+    for name, value in whole.weights.items():
+        assert (value == run.weights[name]).all(), name
+    assert list(whole.history["l0"]) == list(run.history["l0"])
+
+
+def test_one_that_diverges_leaves_its_neighbour_alone(kind: str) -> None:
+    """Two of a group, one with a learning rate that overflows; and the same one alone."""
+    from lensbench import saes
+
+    sweep = _sweep(kind, 20, "stacked", name="good")
+    entry = sweep["sweep"][0] | {"lr": 1e-3}
+    both = sweep | {"sweep": [entry, entry | {"name": "bad", "lr": 1e30, "seed": 1}]}
+    good, bad = saes.train(_batches(20), both, device="cpu", progress=False)
+    (alone,) = saes.train(_batches(20), sweep | {"sweep": [entry]}, device="cpu", progress=False)
+    assert (good.status, alone.status) == ("finished", "finished")
+    for name, value in good.weights.items():
+        assert abs(value - alone.weights[name]).mean() < 1e-6, name
+    assert bad.status == "diverged"

@@ -132,6 +132,11 @@ class Rule:
 
     # --- start and end
 
+    def count(self, d_sae: int, d_model: int) -> int:
+        """Numbers that are learnt; a parameter beside the usual four has one per latent."""
+        usual = {"W_enc": d_sae * d_model, "W_dec": d_sae * d_model, "b_dec": d_model}
+        return sum(usual.get(name, d_sae) for name in self.parameters)
+
     def start(self, config: DictionaryConfig, d_model: int) -> dict[str, Tensor]:
         """Parameters beside the four of every architecture, and state kept from step to step."""
         del config, d_model
