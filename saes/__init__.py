@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from lensbench.saes.evaluation.implants import implant_recovery as implant_recovery
     from lensbench.saes.evaluation.inputs import label_rows as label_rows
     from lensbench.saes.evaluation.passes import Dictionary as Dictionary
+    from lensbench.saes.evaluation.probing import SparseProbing as SparseProbing
+    from lensbench.saes.evaluation.probing import sparse_probing as sparse_probing
     from lensbench.saes.evaluation.result import SAEEvaluation as SAEEvaluation
     from lensbench.saes.evaluation.seeds import DictionaryMatch as DictionaryMatch
     from lensbench.saes.evaluation.seeds import NearestLatents as NearestLatents
@@ -51,6 +53,8 @@ _HOME = {
     "NearestLatents": "evaluation.seeds",
     "match_dictionaries": "evaluation.seeds",
     "nearest_latents": "evaluation.seeds",
+    "SparseProbing": "evaluation.probing",
+    "sparse_probing": "evaluation.probing",
     "ImplantRecovery": "evaluation.implants",
     "implant_recovery": "evaluation.implants",
     "logit_effects": "latents.dashboard",
