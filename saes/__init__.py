@@ -26,8 +26,15 @@ if TYPE_CHECKING:
     from lensbench.saes.evaluation.evaluate import evaluate as evaluate
     from lensbench.saes.evaluation.implants import ImplantRecovery as ImplantRecovery
     from lensbench.saes.evaluation.implants import implant_recovery as implant_recovery
+    from lensbench.saes.evaluation.inputs import label_rows as label_rows
     from lensbench.saes.evaluation.passes import Dictionary as Dictionary
+    from lensbench.saes.evaluation.probing import SparseProbing as SparseProbing
+    from lensbench.saes.evaluation.probing import sparse_probing as sparse_probing
     from lensbench.saes.evaluation.result import SAEEvaluation as SAEEvaluation
+    from lensbench.saes.evaluation.seeds import DictionaryMatch as DictionaryMatch
+    from lensbench.saes.evaluation.seeds import NearestLatents as NearestLatents
+    from lensbench.saes.evaluation.seeds import match_dictionaries as match_dictionaries
+    from lensbench.saes.evaluation.seeds import nearest_latents as nearest_latents
     from lensbench.saes.formats import load as load
     from lensbench.saes.formats import save as save
     from lensbench.saes.latents.dashboard import DashboardConfig as DashboardConfig
@@ -54,6 +61,13 @@ _HOME = {
     "ReLUConfig": "architectures",
     "TiedConfig": "architectures",
     "TopKConfig": "architectures",
+    "label_rows": "evaluation.inputs",
+    "DictionaryMatch": "evaluation.seeds",
+    "NearestLatents": "evaluation.seeds",
+    "match_dictionaries": "evaluation.seeds",
+    "nearest_latents": "evaluation.seeds",
+    "SparseProbing": "evaluation.probing",
+    "sparse_probing": "evaluation.probing",
     "ImplantRecovery": "evaluation.implants",
     "implant_recovery": "evaluation.implants",
     "logit_effects": "latents.dashboard",
