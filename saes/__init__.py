@@ -1,7 +1,7 @@
 """Dictionaries: train many on one stream of activations, save, load, evaluate, look inside.
 
-``train(source, sweep)`` gives one :class:`SAERun` per dictionary; ``load`` reads dictionaries in
-SAELens' format. Names are resolved on first use, so importing this package loads no torch.
+``train(source, sweep)`` gives one :class:`SAERun` per dictionary; ``load`` reads the formats of
+SAELens and its peers. Names are resolved on first use, so importing this package loads no torch.
 """
 
 from typing import TYPE_CHECKING

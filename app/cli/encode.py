@@ -13,7 +13,7 @@ def encode(
         str,
         typer.Argument(
             metavar="RUN/NAME",
-            help="A dictionary of a run, a folder in SAELens' format, or sae_lens:release/id.",
+            help="A dictionary of a run, one in a format of saes.load, or sae_lens:release/id.",
         ),
     ],
     store: Annotated[Path, typer.Option("--store", help="Store of the dictionary's activations.")],

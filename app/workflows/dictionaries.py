@@ -7,14 +7,14 @@ from typing import Any
 from lensbench.app.workflows.runs import all_runs, parts_of
 from lensbench.errors import ConfigError, MissingDataError, UnknownNameError
 from lensbench.results import load as load_result
-from lensbench.saes.formats import CONFIG_FILE, load
+from lensbench.saes.formats import FORMATS, load, recognise
 from lensbench.saes.latents.encoding import encode_store
 from lensbench.saes.runs import RESULT_FOLDER, STATUS_FILE
 from lensbench.store import open_store
 
 
 def open_dictionary(name: str) -> Any:
-    """``RUN/NAME``, a folder in SAELens' format, or ``sae_lens:release/id``.
+    """``RUN/NAME``, a folder or file in any format of ``saes.load``, or ``sae_lens:release/id``.
 
     A run that trained one dictionary is enough without its name.
 
@@ -28,14 +28,14 @@ def open_dictionary(name: str) -> Any:
     path = Path(name)
     if (path / RESULT_FOLDER / "result.json").is_file():
         return load_result(path / RESULT_FOLDER)
-    if (path / CONFIG_FILE).is_file():
+    if recognise(path):
         return load(path)
     for run, wanted in ((path, ""), (path.parent, path.name)):
         if (run / STATUS_FILE).is_file() or any(run.glob(f"part-*/{STATUS_FILE}")):
             return _of_run(run, wanted)
     raise MissingDataError(
-        f"no dictionary in {name}; pass RUN/NAME (see `lensbench runs show RUN`), a folder in "
-        "SAELens' format, or sae_lens:release/id"
+        f"no dictionary in {name}; pass RUN/NAME (see `lensbench runs show RUN`), a folder or file "
+        f"in one of the formats {', '.join(FORMATS)}, or sae_lens:release/id"
     )
 
 

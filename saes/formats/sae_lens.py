@@ -1,36 +1,38 @@
-"""Dictionaries on disk, in SAELens' format: ``cfg.json`` and ``sae_weights.safetensors``.
+"""SAELens' format (6.0 or later), which is also ours: ``cfg.json``, ``sae_weights.safetensors``.
 
-``sae_lens.SAE.load_from_disk`` reads what :func:`save` writes and gives the same codes. A threshold
-dictionary (BatchTopK after training) is written as ``jumprelu``, as SAELens itself does. The site
-is written as TransformerLens spells it (``blocks.3.hook_resid_post``), so that SAELens can splice
-the dictionary into its models, and once more as we do; a site with a head axis is marked
+``sae_lens.SAE.load_from_disk`` reads what :func:`write` writes and gives the same codes. A
+threshold dictionary (BatchTopK after training) is written as ``jumprelu``, as SAELens itself does.
+The site is written as TransformerLens spells it (``blocks.3.hook_resid_post``), so that SAELens can
+splice the dictionary into its models, and once more as we do; a site with a head axis is marked
 ``hook_z``, which makes SAELens flatten the heads first.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
-import torch
+from typing import Any, Literal
 
 from lensbench import io
-from lensbench.devices import as_device
-from lensbench.errors import (
-    ConfigError,
-    DamagedDataError,
-    MismatchError,
-    MissingDataError,
-    UnknownNameError,
+from lensbench.errors import ConfigError, MismatchError, UnknownNameError
+from lensbench.saes.formats.parts import (
+    Tensors,
+    bias_of_centred,
+    read_config,
+    take,
+    to_numpy,
+    unit_decoder,
+    whole,
 )
 from lensbench.saes.sae import SAE, Activation
 from lensbench.sites import HEAD_AXES, Site, canonical_name
 
-if TYPE_CHECKING:
-    from lensbench.saes.wrapped import WrappedSAE
-
 CONFIG_FILE, WEIGHTS_FILE = "cfg.json", "sae_weights.safetensors"
 FORMAT_VERSION = "6.54.12"
 """Version of SAELens whose file format is written (it converts files without a version)."""
+_LAYOUT = {
+    "W_enc": ("d_model", "d_sae"),
+    "b_enc": ("d_sae",),
+    "W_dec": ("d_sae", "d_model"),
+    "b_dec": ("d_model",),
+}
 _TO_SAELENS: dict[Activation, str] = {
     "topk": "topk",
     "relu": "standard",
@@ -39,66 +41,45 @@ _TO_SAELENS: dict[Activation, str] = {
 _FROM_SAELENS: dict[str, Activation] = {name: ours for ours, name in _TO_SAELENS.items()}
 
 
-def save(sae: SAE, path: Path | str) -> Path:
-    """Write ``sae`` into the folder ``path``; return the folder."""
-    folder = Path(path)
-    arrays = {n: _numpy(getattr(sae, n)) for n in ("W_enc", "b_enc", "W_dec", "b_dec")}
+def write(sae: SAE, folder: Path) -> None:
+    """Write ``cfg.json`` and ``sae_weights.safetensors``."""
+    arrays = {n: to_numpy(getattr(sae, n)) for n in ("W_enc", "b_enc", "W_dec", "b_dec")}
     if sae.threshold is not None:
-        arrays["threshold"] = _numpy(sae.threshold)
+        arrays["threshold"] = to_numpy(sae.threshold)
     io.write_arrays(folder / WEIGHTS_FILE, arrays)
     io.write_json(folder / CONFIG_FILE, _saelens_config(sae))
-    return folder
 
 
-def load(path: Path | str, *, device: torch.device | str = "cpu") -> "SAE | WrappedSAE":
-    """Read a dictionary that :func:`save` or SAELens (6.0 or later) wrote, as float32.
-
-    ``sae_lens:<release>/<id>`` is read through SAELens itself: see
-    :func:`lensbench.saes.from_sae_lens.load_sae_lens`, which may give a
-    :class:`~lensbench.saes.wrapped.WrappedSAE`.
+def read(folder: Path) -> SAE:
+    """The dictionary in ``folder``.
 
     ``rescale_acts_by_decoder_norm`` and ``apply_b_dec_to_input`` are folded into the weights, so
     that the codes are the same.
 
     Raises:
-        ConfigError: no path.
-        MissingDataError: no dictionary there.
+        MissingDataError: a file is not there.
         DamagedDataError: not readable, or a tensor is absent or of the wrong shape.
         UnknownNameError: an architecture that cannot be read here.
         MismatchError: activations are normalised in a way the weights cannot express.
     """
-    if not isinstance(path, (str, Path)) or not str(path).strip():  # pyright: ignore[reportUnnecessaryIsInstance] - users
-        raise ConfigError(
-            f"pass the folder of a dictionary, or sae_lens:<release>/<id>; got {path!r}"
-        )
-    if str(path).startswith("sae_lens:"):
-        from lensbench.saes.from_sae_lens import load_sae_lens
-
-        return load_sae_lens(str(path), device=as_device(device))
-    folder = Path(path)
-    if not (folder / CONFIG_FILE).is_file():
-        raise MissingDataError(
-            f"no dictionary in {folder} (no {CONFIG_FILE}); pass a folder written by saes.save, "
-            "by SAELens, or the `result` folder of a run"
-        )
-    config = io.read_json(folder / CONFIG_FILE)
+    config = read_config(folder / CONFIG_FILE)
     activation = _activation(config)
-    found = io.read_tensors(folder / WEIGHTS_FILE)
-    needed = ["W_enc", "b_enc", "W_dec", "b_dec", *(["threshold"] * (activation == "threshold"))]
-    if absent := [n for n in needed if n not in found]:
-        raise DamagedDataError(f"{folder / WEIGHTS_FILE} lacks {', '.join(absent)}")
-    tensors = {n: found[n].float() for n in needed}
+    path = folder / WEIGHTS_FILE
+    layout = _LAYOUT | ({"threshold": ("d_sae",)} if activation == "threshold" else {})
+    found = io.read_tensors(path)
+    tensors = take(found, layout, path, ignored=found)
     _fold(tensors, config)
     metadata = dict(config.get("metadata") or {})
-    sae = SAE(
+    d_sae = len(tensors["b_enc"])
+    return SAE(
         **tensors,
         activation=activation,
-        k=int(config["k"]) if activation == "topk" else None,
+        k=whole(config.get("k"), "k", folder / CONFIG_FILE, d_sae)
+        if activation == "topk"
+        else None,
         config=dict(metadata.pop("lensbench_config", None) or {}),
         metadata=_with_site(metadata),
     )
-    where = as_device(device)
-    return sae if where.type == "cpu" else sae.to(where)
 
 
 def _with_site(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -142,15 +123,13 @@ def _activation(config: dict[str, Any]) -> Activation:
     return _FROM_SAELENS[architecture]
 
 
-def _fold(tensors: dict[str, torch.Tensor], config: dict[str, Any]) -> None:
+def _fold(tensors: Tensors, config: dict[str, Any]) -> None:
     """Rewrite the weights so that neither option of SAELens is needed any more."""
     if not config.get("apply_b_dec_to_input", True):
-        tensors["b_enc"] = tensors["b_enc"] + tensors["b_dec"] @ tensors["W_enc"]
+        bias = bias_of_centred(tensors["b_enc"], tensors["b_dec"], tensors["W_enc"])
+        tensors["b_enc"] = bias
     if config.get("rescale_acts_by_decoder_norm", False):
-        norm = tensors["W_dec"].norm(dim=1)
-        tensors["W_enc"] = tensors["W_enc"] * norm
-        tensors["b_enc"] = tensors["b_enc"] * norm
-        tensors["W_dec"] = tensors["W_dec"] / norm[:, None]
+        unit_decoder(tensors)
 
 
 def _saelens_config(sae: SAE) -> dict[str, Any]:
@@ -167,7 +146,7 @@ def _saelens_config(sae: SAE) -> dict[str, Any]:
         "architecture": _TO_SAELENS[sae.activation],
         "d_in": sae.d_model,
         "d_sae": sae.d_sae,
-        "dtype": _numpy(sae.W_dec[:0]).dtype.name,
+        "dtype": to_numpy(sae.W_dec[:0]).dtype.name,
         "device": "cpu",
         "apply_b_dec_to_input": True,
         "normalize_activations": "none",
@@ -177,8 +156,3 @@ def _saelens_config(sae: SAE) -> dict[str, Any]:
     if sae.activation == "topk":
         body |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
     return body
-
-
-def _numpy(tensor: torch.Tensor) -> np.ndarray:
-    tensor = tensor.detach().cpu().contiguous()
-    return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).numpy()
