@@ -31,10 +31,14 @@ if TYPE_CHECKING:
     from lensbench.saes.evaluation.probing import SparseProbing as SparseProbing
     from lensbench.saes.evaluation.probing import sparse_probing as sparse_probing
     from lensbench.saes.evaluation.result import SAEEvaluation as SAEEvaluation
+    from lensbench.saes.evaluation.scr import SpuriousRemoval as SpuriousRemoval
+    from lensbench.saes.evaluation.scr import scr as scr
     from lensbench.saes.evaluation.seeds import DictionaryMatch as DictionaryMatch
     from lensbench.saes.evaluation.seeds import NearestLatents as NearestLatents
     from lensbench.saes.evaluation.seeds import match_dictionaries as match_dictionaries
     from lensbench.saes.evaluation.seeds import nearest_latents as nearest_latents
+    from lensbench.saes.evaluation.tpp import TargetedPerturbation as TargetedPerturbation
+    from lensbench.saes.evaluation.tpp import tpp as tpp
     from lensbench.saes.formats import load as load
     from lensbench.saes.formats import save as save
     from lensbench.saes.latents.dashboard import DashboardConfig as DashboardConfig
@@ -68,6 +72,10 @@ _HOME = {
     "nearest_latents": "evaluation.seeds",
     "SparseProbing": "evaluation.probing",
     "sparse_probing": "evaluation.probing",
+    "SpuriousRemoval": "evaluation.scr",
+    "scr": "evaluation.scr",
+    "TargetedPerturbation": "evaluation.tpp",
+    "tpp": "evaluation.tpp",
     "ImplantRecovery": "evaluation.implants",
     "implant_recovery": "evaluation.implants",
     "logit_effects": "latents.dashboard",
