@@ -62,11 +62,7 @@ def read_torch(path: Path) -> dict[str, Any]:
             warnings.simplefilter("ignore")  # about pickle protocols that are refused anyway
             found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise DamagedDataError(
-            f"{path} holds more than tensors and plain values ({_reason(error)}); pickles can run "
-            "any code, so it is not opened. Where you trust it, load it with torch and save its "
-            "state_dict again"
-        ) from error
+        raise DamagedDataError(f"{path} {_why_not_unpickled(_reason(error))}") from error
     except _UNREADABLE as error:
         raise DamagedDataError(
             f"{path} is truncated or no torch file: {type(error).__name__}: {_reason(error)}"
@@ -74,6 +70,15 @@ def read_torch(path: Path) -> dict[str, Any]:
     if not isinstance(found, Mapping):
         raise DamagedDataError(f"{path} must hold a dict of tensors, not a {type(found).__name__}")
     return {str(name): value for name, value in found.items()}
+
+
+def _why_not_unpickled(reason: str) -> str:
+    if "GLOBAL" not in reason:
+        return f"is truncated, no torch file, or a pickle of something else ({reason}); not opened"
+    return (
+        f"holds more than tensors and plain values ({reason}); pickles can run any code, so it is "
+        "not opened. Where you trust it, load it with torch and save its state_dict again"
+    )
 
 
 def _reason(error: Exception) -> str:
