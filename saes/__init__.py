@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from lensbench.saes.architectures import TopKConfig as TopKConfig
     from lensbench.saes.configs import SweepConfig as SweepConfig
     from lensbench.saes.configs import TrainConfig as TrainConfig
+    from lensbench.saes.evaluation.coverage import LabelCoverage as LabelCoverage
+    from lensbench.saes.evaluation.coverage import coverage as coverage
     from lensbench.saes.evaluation.evaluate import EvaluationConfig as EvaluationConfig
     from lensbench.saes.evaluation.evaluate import evaluate as evaluate
     from lensbench.saes.evaluation.implants import ImplantRecovery as ImplantRecovery
@@ -72,6 +74,8 @@ _HOME = {
     "nearest_latents": "evaluation.seeds",
     "SparseProbing": "evaluation.probing",
     "sparse_probing": "evaluation.probing",
+    "LabelCoverage": "evaluation.coverage",
+    "coverage": "evaluation.coverage",
     "SpuriousRemoval": "evaluation.scr",
     "scr": "evaluation.scr",
     "TargetedPerturbation": "evaluation.tpp",
