@@ -1,0 +1,318 @@
+"""Absorption: where a label's own latents are silent although the activation has the label.
+
+A latent of something more special (one word) may carry the direction of the general label (its
+first letter) too; the label's own latent then stays off there. Two definitions are computed for
+each row on which a linear probe rightly says the label: full, and the absorbed fraction.
+"""
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy import sparse
+
+from lensbench.arguments import whole_number
+from lensbench.errors import ConfigError
+from lensbench.provenance import record
+from lensbench.results import Controls, Result
+from lensbench.saes.evaluation.inputs import (
+    decoder_of,
+    fits,
+    latents_of,
+    random_latents,
+    rows_of,
+    shuffled,
+)
+from lensbench.saes.evaluation.labels import LabelledRows, Latents, f1_score
+from lensbench.saes.evaluation.probing import fitted
+from lensbench.saes.evaluation.splitting import main_latents
+from lensbench.stats import Interval, bootstrap_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+SILENT = 1e-8
+LEAST_COSINE, LEAST_SHARE, MOST_ABSORBERS = 0.1, 0.4, 3
+LEAST_COSINE_FULL = 0.025
+_NOTHING = Interval(float("nan"), float("nan"), float("nan"), 0)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Absorption(Result):
+    """Both measures for every row that was scored; labels that could not be are named with why."""
+
+    labels: tuple[str, ...]
+    probe_f1: Float[np.ndarray, " labels"]
+    """F1 of the linear probe on the scored rows."""
+    left_out: tuple[str, ...]
+    """Why a label was not scored; empty for those that were."""
+    main: tuple[tuple[int, ...], ...]
+    """Latents of each label; more than one is a split."""
+    main_f1: Float[np.ndarray, " labels"]
+    """F1 on the fitting rows of a probe of the strongest latent alone."""
+    row: Int[np.ndarray, " scored"]
+    """Row (of all that were given) of each score."""
+    doc: Int[np.ndarray, " scored"]
+    label: Int[np.ndarray, " scored"]
+    """Its label, by number."""
+    fraction: Float[np.ndarray, " scored"]
+    """Absorbed fraction, 0 to 1."""
+    full: Bool[np.ndarray, " scored"]
+    """Whether the label is absorbed altogether."""
+    top_latent: Int[np.ndarray, " scored"]
+    """The latent off the label's own that gives most to the probe's direction; -1 if none fires."""
+    top_cosine: Float[np.ndarray, " scored"]
+    """Its cosine with the probe's direction."""
+    split: str = ""
+
+    def fraction_of(self, label: str = "") -> Interval:
+        """Mean absorbed fraction of a label (of all rows without), interval over documents."""
+        return self._mean(self.fraction, label)
+
+    def full_of(self, label: str = "") -> Interval:
+        """Share of the rows that are fully absorbed."""
+        return self._mean(self.full.astype(float), label)
+
+    def _mean(self, values: Float[np.ndarray, " scored"], label: str) -> Interval:
+        here = self.label == self.labels.index(label) if label else np.ones(len(values), bool)
+        return bootstrap_mean(values[here], self.doc[here]) if here.any() else _NOTHING
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row per label: probe, latents, both rates with intervals, or why it is left out."""
+        import pandas as pd
+
+        table: list[dict[str, Any]] = []
+        for i, name in enumerate(self.labels):
+            part, full = self.fraction_of(name), self.full_of(name)
+            table.append(
+                {"label": name, "fraction": part.mean, "low": part.low, "high": part.high,
+                 "full": full.mean, "full_low": full.low, "full_high": full.high, "n": part.n,
+                 "rows": int((self.label == i).sum()), "probe_f1": self.probe_f1[i],
+                 "main_f1": self.main_f1[i], "n_main": len(self.main[i]),
+                 "main": " ".join(map(str, self.main[i])), "left out": self.left_out[i]}
+            )  # fmt: skip
+        frame = pd.DataFrame(table)
+        frame.attrs["units"] = {"fraction": "share absorbed", "full": "share of rows"}
+        frame.attrs["split"] = self.split
+        return frame
+
+    def rows_frame(self) -> "pd.DataFrame":
+        """One row per scored row: what absorbed it."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {
+                "row": self.row,
+                "doc": self.doc,
+                "label": [self.labels[i] for i in self.label],
+                "fraction": self.fraction,
+                "full": self.full,
+                "latent": self.top_latent,
+                "cosine": self.top_cosine,
+            }
+        )
+
+    def summary(self) -> dict[str, float]:
+        """Means over labels that were scored, and latents per label."""
+        scored = [name for name, why in zip(self.labels, self.left_out, strict=True) if not why]
+        nan = float("nan")
+        split = [len(m) for m, why in zip(self.main, self.left_out, strict=True) if not why]
+        return {
+            "absorbed fraction": _mean([self.fraction_of(n).mean for n in scored]),
+            "fully absorbed": _mean([self.full_of(n).mean for n in scored]),
+            "latents per label": float(np.mean(split)) if split else nan,
+            "labels scored": float(len(scored)),
+        }
+
+    def plot(self) -> "go.Figure":
+        """Absorbed fraction by label."""
+        from lensbench.plots import bars
+
+        return bars(
+            self.to_frame(), x="label", y="fraction", low="low", high="high", title="Absorption",
+            subtitle=f"{len(self.row)} rows; control: {self.controls}",
+            hover_columns=["full", "n_main", "probe_f1"],
+        )  # fmt: skip
+
+
+def absorption(
+    acts: Any,
+    rows: LabelledRows,
+    x: Any,
+    dictionary: Any,
+    *,
+    max_k: int = 10,
+    least_f1: float = 0.6,
+    least_rows: int = 20,
+    seed: int = 0,
+) -> Absorption:
+    """How much of each label is carried by latents that are not its own.
+
+    Decoder norms are folded into the latents first. For every label: p is the unit weight of a
+    logistic probe on the activations (classes weighted evenly), S its main latents
+    (:func:`~lensbench.saes.evaluation.splitting.main_latents`). On scored rows that have the label
+    and of which the probe says so:
+
+    proj_j = a_j cos(W_dec_j, p),  total = x . p,  M = sum_{j in S} proj_j,  A = the three largest
+    proj_j > 0 of latents outside S with cos >= 0.1, summed.
+    Fraction: 0 if M >= total or A < 0.4 total; 1 if M <= 0; else a / (a + M) with
+    a = min(A, total - M).
+    Full: all of S silent (below 1e-8), total >= 0, and the latent outside S of largest proj_j has
+    cos >= 0.025 and proj_j >= 0.4 total.
+
+    Source: Chanin et al. 2024 (arXiv:2409.14507) and the measure of Karvonen et al. 2025
+    (arXiv:2503.09532), which needs no ablation and works at any layer. Both advise against models
+    below 1 B parameters and dictionaries below 16 k latents. Deviations: the probes are fitted to
+    their minimum instead of for a number of epochs, and F1 that accepts a latent is that of the
+    fitting rows, so that nothing is chosen on what is scored.
+
+    Controls: a random dictionary of the same width and L0, and the share of labels whose probe
+    passes when labels are those of other documents (must be 0).
+
+    Args:
+        acts: latents ``[rows, d_sae]``.
+        rows: labels (such as first letters), see :func:`~lensbench.saes.label_rows`.
+        x: the activations ``[rows, d_model]`` that were encoded.
+        dictionary: something with ``W_dec``, or decoder rows ``[d_sae, d_model]``.
+        max_k: most latents of one label.
+        least_f1: F1 below which a probe does not count as the truth.
+        least_rows: rows below which a label is not scored.
+        seed: of the controls.
+
+    Raises:
+        ConfigError: settings that are no such numbers, or no matrix of numbers.
+        MismatchError: parts of different rows or dictionaries.
+        NonFiniteError: NaN or infinity in them.
+    """
+    began = time.perf_counter()
+    whole_number("max_k", max_k, least=1)
+    whole_number("least_rows", least_rows, least=1)
+    if not isinstance(least_f1, (int, float)) or not 0 <= least_f1 <= 1:
+        raise ConfigError(f"least_f1 must lie between 0 and 1, got {least_f1!r}")
+    latents = latents_of(acts, len(rows.docs))
+    raw, W_dec = rows_of(x, len(rows.docs)), decoder_of(dictionary)
+    fits(latents, W_dec, raw.shape[1])
+    settings = (max_k, float(least_f1), least_rows)
+    found = _absorbed(latents, rows, raw, W_dec, settings)
+    noise, directions = random_latents(raw, latents, seed)
+    by_chance = _absorbed(noise, rows, raw, directions, settings).summary()
+    moved, held = shuffled(rows, seed), rows.held
+    passed = [_probe(raw, moved, i, held)[1] >= least_f1 for i in range(len(rows.names))]
+    beside = {
+        "random dictionary, fraction": by_chance["absorbed fraction"],
+        "random dictionary, full": by_chance["fully absorbed"],
+        "shuffled labels, probes that pass": float(np.mean(passed)),
+    }
+    return replace(
+        found,
+        config={"max_k": max_k, "least_f1": least_f1, "least_rows": least_rows, "seed": seed},
+        controls=Controls(beside),
+        provenance=record(seed=seed, seconds=time.perf_counter() - began),
+    )
+
+
+def _absorbed(
+    acts: Latents,
+    rows: LabelledRows,
+    x: Float[np.ndarray, "rows d_model"],
+    W_dec: Float[np.ndarray, "d_sae d_model"],
+    settings: tuple[int, float, int],
+) -> Absorption:
+    max_k, least_f1, least_rows = settings
+    norm = np.linalg.norm(W_dec, axis=1)
+    folded: Latents = sparse.csr_array(acts * norm)
+    unit = W_dec / np.where(norm > 0, norm, 1.0)[:, None]
+    n = len(rows.names)
+    probe_f1, main_f1, why = np.full(n, np.nan), np.full(n, np.nan), [""] * n
+    main: list[tuple[int, ...]] = [()] * n
+    parts: list[tuple[Any, ...]] = []
+    for i in range(n):
+        w, probe_f1[i], right = _probe(x, rows, i, rows.held)
+        if not probe_f1[i] >= least_f1:
+            why[i] = f"probe F1 {probe_f1[i]:.2f} below {least_f1}"
+        elif len(right) < least_rows:
+            why[i] = f"{len(right)} rows, fewer than {least_rows}"
+        else:
+            own = main_latents(folded[~rows.held], rows.values[~rows.held, i], max_k)
+            main[i] = tuple(own.latents.tolist())
+            main_f1[i] = own.f1[0] if main[i] else np.nan
+            why[i] = "" if main[i] else "no latent with a positive weight"
+        if why[i]:
+            continue
+        p = w / np.linalg.norm(w)
+        scored = _rows_scored(folded[right], x[right] @ p, unit @ p, main[i])
+        parts.append((right, np.full(len(right), i), *scored))
+    empty = (np.zeros(0, np.int64),) * 2 + (np.zeros(0), np.zeros(0, bool))
+    empty = (*empty, np.zeros(0, np.int64), np.zeros(0))
+    row, label, fraction, full, top, cosine = (
+        np.concatenate(column) for column in zip(*(parts or [empty]), strict=True)
+    )
+    return Absorption(
+        labels=rows.names, probe_f1=probe_f1, left_out=tuple(why), main=tuple(main),
+        main_f1=main_f1, row=row, doc=rows.docs[row], label=label, fraction=fraction, full=full,
+        top_latent=top, top_cosine=cosine, split=rows.split,
+    )  # fmt: skip
+
+
+def _probe(
+    x: Float[np.ndarray, "rows d_model"],
+    rows: LabelledRows,
+    i: int,
+    held: Bool[np.ndarray, " rows"],
+) -> tuple[Float[np.ndarray, " d_model"], float, Int[np.ndarray, " right"]]:
+    """Weight of a label's probe, its F1 on the scored rows, and those it is right to say yes to."""
+    y, truth = rows.values[~held, i], rows.values[held, i]
+    if y.all() or not y.any():
+        return np.zeros(x.shape[1]), float("nan"), np.zeros(0, np.int64)
+    probe, _ = fitted(x[~held], y, balanced=True)
+    says = probe.decision_function(x[held]) > 0
+    f1 = f1_score(float((says & truth).sum()), float(says.sum()), float(truth.sum()))
+    return probe.coef_[0], f1, np.flatnonzero(held)[says & truth]
+
+
+def _rows_scored(
+    acts: Latents,
+    total: Float[np.ndarray, " rows"],
+    cosine: Float[np.ndarray, " d_sae"],
+    main: tuple[int, ...],
+) -> tuple[Any, Any, Any, Any]:
+    """Fraction, full, and the strongest latent outside ``main`` with its cosine, row by row."""
+    own = np.isin(np.arange(len(cosine)), main)
+    fraction, full = np.zeros(len(total)), np.zeros(len(total), bool)
+    top, top_cosine = np.full(len(total), -1), np.full(len(total), np.nan)
+    for r in range(len(total)):
+        span = slice(acts.indptr[r], acts.indptr[r + 1])
+        at, value = acts.indices[span], acts.data[span]
+        proj, mine = value * cosine[at], own[at]
+        others = np.where(mine, -np.inf, proj)
+        absorbers = proj[~mine & (cosine[at] >= LEAST_COSINE) & (proj > 0)]
+        strongest = float(np.sort(absorbers)[::-1][:MOST_ABSORBERS].sum())
+        fraction[r] = absorbed_fraction(float(proj[mine].sum()), strongest, float(total[r]))
+        if len(at) and not mine.all():
+            best = int(others.argmax())
+            top[r], top_cosine[r] = at[best], cosine[at[best]]
+            carries = top_cosine[r] >= LEAST_COSINE_FULL and proj[best] >= LEAST_SHARE * total[r]
+            silent = not (np.abs(value[mine]) >= SILENT).any()
+            full[r] = silent and carries and total[r] >= 0
+    return fraction, full, top, top_cosine
+
+
+def absorbed_fraction(main: float, absorbers: float, total: float) -> float:
+    """0 if main >= total or absorbers < 0.4 total; 1 if main <= 0; else a / (a + main).
+
+    a = min(absorbers, total - main); all three are projections on the probe's direction. 0 to 1.
+    Source: Karvonen et al. 2025 (arXiv:2503.09532), SAEBench's absorption fraction.
+    """
+    if main >= total or absorbers < LEAST_SHARE * total:
+        return 0.0
+    if main <= 0:
+        return 1.0
+    taken = min(absorbers, total - main)
+    return taken / (taken + main)
+
+
+def _mean(values: list[float]) -> float:
+    return float(np.mean(values)) if values else float("nan")
