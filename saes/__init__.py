@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from lensbench.saes.architectures import TopKConfig as TopKConfig
     from lensbench.saes.configs import SweepConfig as SweepConfig
     from lensbench.saes.configs import TrainConfig as TrainConfig
-    from lensbench.saes.evaluation.absorption import Absorption as Absorption
     from lensbench.saes.evaluation.absorption import absorption as absorption
+    from lensbench.saes.evaluation.absorption_result import Absorption as Absorption
     from lensbench.saes.evaluation.coverage import LabelCoverage as LabelCoverage
     from lensbench.saes.evaluation.coverage import coverage as coverage
     from lensbench.saes.evaluation.evaluate import EvaluationConfig as EvaluationConfig
@@ -76,7 +76,7 @@ _HOME = {
     "nearest_latents": "evaluation.seeds",
     "SparseProbing": "evaluation.probing",
     "sparse_probing": "evaluation.probing",
-    "Absorption": "evaluation.absorption",
+    "Absorption": "evaluation.absorption_result",
     "absorption": "evaluation.absorption",
     "LabelCoverage": "evaluation.coverage",
     "coverage": "evaluation.coverage",

@@ -49,8 +49,9 @@ def main_latents(acts: Latents, y: Bool[np.ndarray, " rows"], max_k: int) -> Mai
 def l1_weights(acts: Latents, y: Bool[np.ndarray, " rows"]) -> Float[np.ndarray, " d_sae"]:
     """Weights of an L1 probe: argmin_w mean_i s_i BCE(a_i . w + b, y_i) + 0.01 |w|_1.
 
-    s_i = (number of negatives) / (number of positives) for positives, else 1. Chanin et al. take 50 epochs of Adam; this goes to the minimum itself (FISTA: Beck & Teboulle
-    2009), which needs no seed and no batch order.
+    s_i = (number of negatives) / (number of positives) for positives, else 1. Chanin et al. take 50
+    epochs of Adam; this goes to the minimum itself (FISTA, Beck & Teboulle 2009), which needs no
+    seed and no batch order.
     """
     n = len(y)
     share = np.where(y, (~y).sum() / max(y.sum(), 1), 1.0) / n

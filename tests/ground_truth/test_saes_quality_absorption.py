@@ -1,10 +1,11 @@
 """Planted absorption is 1 on the rows that were absorbed and 0 elsewhere, and 0 without it.
 
 World: a parent direction on 30 % of the rows; each of 20 children occurs only with the parent, on
-2 % of its rows. Absorbed: the parent's latent is silent where a child is, whose latent points to both.
-Not absorbed: the parent's latent always fires and a child's points to the child alone. Thresholds,
-written before the first run: exactly 1 (fraction and full) on child rows of the absorbed dictionary
-for at least 95 % of them, exactly 0 on its other rows, exactly 0 everywhere without absorption.
+2 % of its rows. Absorbed: the parent's latent is silent where a child is, whose latent points to
+both. Not absorbed: the parent's latent always fires and a child's points to the child alone.
+Thresholds, written before the first run: exactly 1 (fraction and full) on child rows of the
+absorbed dictionary for at least 95 % of them, exactly 0 on its other rows, exactly 0 everywhere
+without absorption.
 """
 
 import numpy as np
