@@ -3,7 +3,8 @@
 Thresholds, written before the first run. U-shape: the best L1 coefficient has MMCS (atoms to
 latents) above .9, and a tenth and ten times of the middle one are both worse by .2. Absorption:
 P(main | parent alone) > .95, P(main | parent and child) < .05, the child's decoder within .1 of
-(.71, .71). Control without a hierarchy: both probabilities within .05 of each other.
+(.71, .71). Controls: without a hierarchy both probabilities are within .05 of each other; a
+Matryoshka dictionary on the world with one has both above .95.
 """
 
 from typing import Any
@@ -179,16 +180,19 @@ def test_with_l1_the_child_absorbs_its_parent_and_without_hierarchy_it_does_not(
 
 
 def test_with_matryoshka_the_parent_is_not_absorbed() -> None:
-    from lensbench.saes.configs import ARCHITECTURES
+    """A latent per atom, a prefix of one per root, k the atoms per row, rounded.
 
-    if "matryoshka" not in ARCHITECTURES:
-        pytest.skip("no Matryoshka architecture yet: the control of absorption needs one")
+    Not at any width: with 12 latents, 3 of 5 seeds still absorbed (seeds 20 to 24). The seeds here
+    are those of no trial. In most runs the child then has no latent of its own: what is gained is
+    a parent that can be trusted, not a child.
+    """
     world = parent_child()
-    # The first group holds one latent per root atom, so the child must wait for a later one.
-    entry = {"architecture": "matryoshka", "groups": [3, 9], "k": 2, "seed": 20}
-    (run,) = train(world, [entry], 1000, d_sae=12, lr=3e-3)
-    _, both, _ = _absorption(run, world)
-    assert both > 0.95
+    shared = {"architecture": "matryoshka", "k": 2, "prefixes": ((7 / 8,),)}
+    entries = [shared | {"seed": s} for s in (30, 31, 32)]
+    for run in train(world, entries, 1000, d_sae=8, lr=3e-3):
+        alone, both, _ = _absorption(run, world)
+        assert alone > 0.95
+        assert both > 0.95
 
 
 def test_a_saved_recovery_comes_back_equal_and_draws(tmp_path: Any) -> None:
