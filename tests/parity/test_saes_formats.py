@@ -609,15 +609,22 @@ def test_a_pickle_with_code_in_it_is_refused_and_not_run(
     assert touched.exists()
 
 
-def test_an_npz_with_a_pickle_in_it_is_refused(tmp_path: Path) -> None:
+def test_an_npz_with_code_in_it_is_refused_and_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from lensbench import saes
     from lensbench.errors import DamagedDataError
 
+    touched = tmp_path / "touched"
+    monkeypatch.setenv("TOUCHED", str(touched))
     p: dict[str, Any] = _gemma_scope(tmp_path)
-    p["b_dec"] = np.array([{"a": 1}], dtype=object)
+    p["b_dec"] = np.array([_Code()], dtype=object)
     np.savez(tmp_path / "params.npz", **p)
     with pytest.raises(DamagedDataError, match="holds pickles"):
         saes.load(tmp_path)
+    assert not touched.exists()
+    assert np.load(tmp_path / "params.npz", allow_pickle=True)["b_dec"] is not None
+    assert touched.exists()  # control: the code is there and would run
 
 
 def _written(name: str, folder: Path) -> Path:
