@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from lensbench.saes.evaluation.implants import ImplantRecovery as ImplantRecovery
     from lensbench.saes.evaluation.implants import implant_recovery as implant_recovery
     from lensbench.saes.evaluation.inputs import label_rows as label_rows
+    from lensbench.saes.evaluation.meta import MetaStructure as MetaStructure
+    from lensbench.saes.evaluation.meta import meta_sae as meta_sae
     from lensbench.saes.evaluation.passes import Dictionary as Dictionary
     from lensbench.saes.evaluation.probing import SparseProbing as SparseProbing
     from lensbench.saes.evaluation.probing import sparse_probing as sparse_probing
@@ -76,6 +78,8 @@ _HOME = {
     "nearest_latents": "evaluation.seeds",
     "SparseProbing": "evaluation.probing",
     "sparse_probing": "evaluation.probing",
+    "MetaStructure": "evaluation.meta",
+    "meta_sae": "evaluation.meta",
     "Absorption": "evaluation.absorption_result",
     "absorption": "evaluation.absorption",
     "LabelCoverage": "evaluation.coverage",

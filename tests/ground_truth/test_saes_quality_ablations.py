@@ -128,6 +128,44 @@ def test_the_spurious_latents_free_the_probe_and_random_ones_do_not() -> None:
     assert swapped.score(2) == pytest.approx(found.score(2), abs=0.02)
 
 
+def test_the_freed_accuracy_equals_probes_on_rebuilt_activations() -> None:
+    """Written out on latents and rows that overlap, so that every weight and order counts."""
+    from sklearn.linear_model import LogisticRegression
+
+    from lensbench.saes import label_rows, scr
+
+    rng = np.random.default_rng(6)
+    t, s = rng.random(ROWS) < 0.35, rng.random(ROWS) < 0.6
+    mixed = np.stack([t, ~t, s, ~s], 1) @ rng.normal(size=(4, F))
+    acts = np.maximum(mixed + rng.normal(size=(ROWS, F)), 0)
+    W_dec = rng.normal(size=(F, 12))
+    x = 0.3 * acts @ W_dec + 4 * rng.normal(size=(ROWS, 12))
+    rows = label_rows({"t": t, "s": s}, docs=DOCS)
+    found = scr(acts, rows, x, W_dec, ("t", "s"), thresholds=(1, 3, 8))
+    fit, held, labels = ~rows.held, rows.held, (t, s)
+
+    def weights(half):
+        cell = 2 * t[half] + s[half]
+        return 1 / np.bincount(cell)[cell] / 4
+
+    agree = fit & (t == s)
+    biased = LogisticRegression(max_iter=1000, class_weight="balanced").fit(x[agree], t[agree])
+    for d in (0, 1):
+        other, w = labels[1 - d][fit], weights(fit)
+        clean = LogisticRegression(max_iter=1000).fit(x[fit], other, sample_weight=w * fit.sum())
+        pos, neg = (np.average(acts[fit][y], axis=0, weights=w[y]) for y in (other, ~other))
+        order = np.argsort(-np.abs((pos - neg) * (W_dec @ clean.coef_[0])))
+        for i, size in enumerate((1, 3, 8)):
+            changed = x[held] - acts[held][:, order[:size]] @ W_dec[order[:size]]
+            right = biased.predict(changed) == labels[d][held]
+            expected = np.average(right, weights=weights(held))
+            assert found.ablated[d, i] == pytest.approx(expected, abs=1e-9)
+    gap = (found.clean - found.biased)[:, None]
+    np.testing.assert_allclose(
+        found.scores(), np.where(gap < 0.001, 0, (found.ablated - found.biased[:, None]) / gap)
+    )
+
+
 def test_where_there_is_no_gap_the_score_is_zero() -> None:
     from dataclasses import replace
 
