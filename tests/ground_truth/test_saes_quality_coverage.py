@@ -66,14 +66,15 @@ def test_the_constant_label_is_rebuilt_by_the_constant_latent() -> None:
 
 
 def test_a_threshold_is_needed_where_a_latent_fires_weakly_elsewhere() -> None:
-    """Each latent is 1 on its label and 0.3 elsewhere: perfect from 0.3 of the maximum on."""
+    """Each latent is 1 on its label and 0.5 elsewhere: perfect from 0.5 of the maximum on."""
     from lensbench.saes import coverage
 
     values, _, rows = world()
-    found = coverage(np.where(values, 1.0, 0.3), rows)
+    found = coverage(np.where(values, 1.0, 0.5), rows)
     means = found.f1[0].mean(1)
     assert means[0] == pytest.approx(found.coverage("constant").mean, abs=1e-6)
-    np.testing.assert_allclose(means[4:], 1, atol=1e-6)
+    assert means[4] == means[0]
+    np.testing.assert_allclose(means[5:], 1, atol=1e-6)  # "above": 0.5 is not above a half
     assert found.coverage().mean == pytest.approx(1, abs=1e-6)
 
 
