@@ -149,6 +149,8 @@ def whole(value: Any, name: str, path: Path, most: int | None = None) -> int:
         DamagedDataError: something else, or more than ``most``.
     """
     number = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+    if isinstance(number, float) and number.is_integer():  # SAELens allows 32.0
+        number = int(number)
     if (
         not isinstance(number, int)
         or isinstance(number, bool)

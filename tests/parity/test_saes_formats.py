@@ -533,6 +533,7 @@ def _dl_files(folder: Path, **trainer: Any) -> dict[str, Tensor]:
         ("b_dec", "text", "b_dec .* is a str, not a tensor"),
         ("k", torch.tensor(F + 1), "k .* of at most 96"),
         ("k", torch.tensor(K + 1), "k is 6 and 5"),
+        ("k", torch.tensor(2.5), "k .* positive whole number"),
         ("encoder.bias", torch.full((F,), math.nan), "b_enc .* NaN or infinite in 96 of 96"),
         ("encoder.bias", torch.full((F,), math.inf), "b_enc .* NaN or infinite"),
     ],
