@@ -138,7 +138,7 @@ def test_what_cannot_be_scored_is_refused() -> None:
         recovery(random_dictionary(5, 8, 2), WORLD)
     good = random_dictionary(4, 8, 2)
     with pytest.raises(ConfigError, match="threshold must lie"):
-        recovery(good, WORLD, threshold=90)
+        recovery(good, WORLD, threshold=90.0)
     with pytest.raises(ConfigError, match="n must be a whole number of at least 2"):
         recovery(good, WORLD, n=1)
     with pytest.raises(MismatchError, match="of one width"):
