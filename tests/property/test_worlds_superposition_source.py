@@ -127,6 +127,7 @@ def test_a_config_survives_json() -> None:
     assert SuperpositionConfig.parse(json.loads(json.dumps(config.to_dict()))) == config
 
 
+@pytest.mark.illtyped
 def test_what_cannot_be_scored_is_refused() -> None:
     from lensbench.worlds.controls import random_dictionary
     from lensbench.worlds.matching import mmcs
