@@ -1,8 +1,9 @@
 """Worlds of known atoms: what is drawn is what the config says, and known effects appear.
 
 Thresholds, written before the first run (widths, rates and coefficients were chosen on other seeds;
-for the U-shape, whose middle is what is asked, on this one). U-shape: the best L1 coefficient has MMCS (atoms to
-latents) above .9, and a tenth and ten times of the middle one are both worse by .2. Absorption:
+for the U-shape, whose middle is what is asked, on this one). U-shape: the best L1
+coefficient has MMCS (atoms to latents) above .9, and a tenth and ten times of the middle one
+are both worse by .2. Absorption:
 P(main | parent alone) > .95, P(main | parent and child) < .05, the child's decoder within .1 of
 (.71, .71). Controls: without a hierarchy both probabilities are within .05 of each other; a
 Matryoshka dictionary on the world with one has both above .95.
