@@ -144,9 +144,10 @@ def _product(index: int, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _choices(key: str, value: Any) -> Any:
     """Values of one key; a list of numbers is one value where a setting is itself a list."""
-    if key in LISTS and not any(isinstance(v, list | tuple) for v in value):
+    if not isinstance(value, list | tuple):
         return [value]
-    return value if isinstance(value, list | tuple) else [value]
+    single = key in LISTS and not any(isinstance(v, list | tuple) for v in value)
+    return [value] if single else value
 
 
 def _dictionary(index: int, entry: dict[str, Any], site: str | None) -> DictionaryConfig:

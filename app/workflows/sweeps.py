@@ -140,17 +140,25 @@ def _entries(
     wanted: Any = read_value(request.architecture or "topk")
     names = [str(name) for name in (wanted if isinstance(wanted, list) else [wanted])]
     return [
-        merged({"architecture": name, **_fitting(name, {"d_sae": WIDTH, **flags})}, everywhere)
+        merged(
+            {"architecture": name, **_fitting(name, {"d_sae": WIDTH, **flags}, everywhere)},
+            everywhere,
+        )
         for name in names
     ]
 
 
-def _fitting(architecture: str, flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Flags of one architecture: ``--k`` is the k of those that have one, the L0 of the others."""
+def _fitting(
+    architecture: str, flags: Mapping[str, Any], everywhere: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Flags of one architecture: ``--k`` is the k of those that have one, the L0 of the others.
+
+    Where ``--set`` gives a coefficient, that one decides and ``--k`` is the k of the rest.
+    """
     if architecture not in ARCHITECTURES:
         raise UnknownNameError("architecture", architecture, known=tuple(ARCHITECTURES))
     if "k" in ARCHITECTURES[architecture].model_fields:
         return {"k": SPARSITY, **flags}
     rest = {name: value for name, value in flags.items() if name != "k"}
-    fixed = {"target_l0", "l1_coefficient", "l0_coefficient"} & rest.keys()
+    fixed = {"target_l0", "l1_coefficient", "l0_coefficient"} & (rest.keys() | everywhere.keys())
     return rest if fixed or "k" not in flags else {"target_l0": flags["k"], **rest}

@@ -60,11 +60,13 @@ class MatryoshkaConfig(FromBatch):
 
     @model_validator(mode="after")
     def _rising(self) -> "MatryoshkaConfig":
+        rule = "prefixes must rise from above 0 to below 1, each by a latent or more; got"
+        if any(not 0 < share < 1 for share in self.prefixes):
+            raise ValueError(f"{rule} {list(self.prefixes)}")
         widths = self.widths()
-        if any(not 0 < share < 1 for share in self.prefixes) or widths != sorted(set(widths)):
+        if widths != sorted(set(widths)):
             raise ValueError(
-                f"prefixes must rise from above 0 to below 1, each by a latent or more; got "
-                f"{list(self.prefixes)}, which are {widths[:-1]} of {self.d_sae} latents"
+                f"{rule} {list(self.prefixes)}, which are {widths[:-1]} of {self.d_sae} latents"
             )
         return self
 

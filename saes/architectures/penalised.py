@@ -19,7 +19,8 @@ class Penalised(DictionaryConfig):
     """
 
     target_l0: float | None = Field(None, gt=0)
-    """Latents per token to steer towards; left out where no weight is given: 32."""
+    """Latents per token to steer towards; left out where no weight is given: 32, or a quarter of
+    d_sae if that is less."""
     penalty_warmup: float = Field(0.05, ge=0, le=1)
     """Share of the run over which a fixed penalty grows from zero."""
     steer_over: float = Field(0.4, ge=0, le=1)
@@ -61,7 +62,7 @@ class Penalised(DictionaryConfig):
 class L1Penalised(Penalised):
     """Architectures that pay for the size of their activations."""
 
-    l1_coefficient: float | None = Field(None, ge=0)
+    l1_coefficient: float | None = Field(None, ge=0, allow_inf_nan=False)
     """Fixed weight of the penalty."""
 
     @property
@@ -127,7 +128,7 @@ class JumpReLUConfig(Penalised):
 
     Source: Rajamanoharan et al. 2024b, arXiv:2407.14435. Sparsity by ``penalty``: ``step``:
     ``l0_coefficient * L0``; ``quadratic``:
-    ``l0_coefficient * (L0 / target_l0 - 1)^2``, whose weight is never steered (ibid., appendix);
+    ``l0_coefficient * (L0 / target_l0 - 1)^2``, its weight neither steered nor warmed up (ibid.);
     ``tanh``: ``l0_coefficient * sum tanh(tanh_scale * acts)`` (Anthropic, January 2025 update).
     The derivative of a step at the threshold is that of a rectangle of width ``bandwidth``; with
     ``tanh`` it reaches the pre-activations too, as in that update, and dead latents get its
@@ -138,7 +139,7 @@ class JumpReLUConfig(Penalised):
     architecture: Literal["jumprelu"] = "jumprelu"
     penalty: Literal["step", "quadratic", "tanh"] = "step"
     """What is paid for a latent that fires."""
-    l0_coefficient: float | None = Field(None, ge=0)
+    l0_coefficient: float | None = Field(None, ge=0, allow_inf_nan=False)
     """Fixed weight of the penalty; of ``quadratic``, left out: d_model / 64."""
     bandwidth: float = Field(0.1, gt=0)
     """Width of the rectangle, in units of the scaled pre-activations."""

@@ -11,7 +11,7 @@ Entries that are not listed have activation zero and gradient zero.
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from lensbench.saes.step.encode import Workspace
 from lensbench.saes.step.kernels import Codes, Transposed
 
 
+@runtime_checkable
 class Layout(Protocol):
     """Entries, and sums over them. ``[..]`` is nothing for one dictionary, ``[n]`` for several."""
 

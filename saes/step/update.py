@@ -8,8 +8,9 @@
 5. Counters: tokens since each latent fired; what the architecture keeps (a threshold, the weight
    of a penalty); sums for the log.
 
-A gradient that is not finite changes nothing, and nothing changes after it: the dictionary keeps
-its last good parameters.
+A gradient or loss that is not finite changes nothing, and nothing changes after it: the dictionary
+keeps its last good parameters. (An update that itself overflows, from a finite gradient and an
+enormous learning rate, is seen one step later: then they are gone.)
 """
 
 import torch

@@ -136,3 +136,30 @@ def test_a_gated_dictionary_is_exported_with_the_codes_it_was_trained_with() -> 
     found = group.export(0, {}).encode(x)
     assert float(((found > 0) != (acts > 0)).float().mean()) < 1e-4  # on the edge of a gate
     torch.testing.assert_close(found * (acts > 0), acts * (found > 0), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ["relu", "jumprelu"])
+def test_a_weight_that_cannot_steer_stays_within_reach(architecture: str) -> None:
+    """At a learning rate at which nothing moves, L0 never comes; the run still ends well."""
+    (run,) = _train({"architecture": architecture, "target_l0": 1.0, "lr": 1e-9, "steer_over": 0.0},
+                    steps=1500)  # fmt: skip
+    assert run.status == "finished"
+    assert np.isfinite(run.history["loss"]).all()
+
+
+def test_a_wide_tied_dictionary_does_not_overshoot_at_the_start() -> None:
+    from lensbench.saes.architectures import TiedConfig
+    from lensbench.saes.step.looped import Looped
+    from lensbench.saes.step.rules.base import Now
+    from lensbench.saes.step.start import new_group
+
+    x = next(batches(planted(), 1))
+    group = new_group([TiedConfig(name="t", d_sae=4096, target_l0=8)], "s", x, 1.0)
+    found = Looped(screened=False).one(group, 0, x, Now())
+    assert found is not None
+    variance = float((x - x.mean(0)).square().sum())
+    assert float(found.sse) < 2 * variance  # it was hundreds of times the variance
+    group.b_enc.zero_()  # control: without the first bias
+    from lensbench.saes.step.stacked import stacked_gradients
+
+    assert float(stacked_gradients(group, x, Now())[0].sse) > 20 * variance

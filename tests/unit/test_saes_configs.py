@@ -145,3 +145,22 @@ def test_a_misspelt_key_of_a_section_is_compared_with_that_section(
     entry = {"architecture": "topk", "d_sae": 32, "k": 3}
     with pytest.raises(ConfigError, match=f"Did you mean '{guess}'"):
         SweepConfig.parse({**section, "sweep": [entry]})
+
+
+@pytest.mark.parametrize("value", [0.5, 3, None, [float("nan")], [0.5, 0.25], ["a"]], ids=str)
+def test_prefixes_that_are_none_are_refused_with_what_is_allowed(value: Any) -> None:
+    from lensbench.errors import ConfigError
+    from lensbench.saes.configs import SweepConfig
+
+    entry = {"architecture": "matryoshka", "d_sae": 64, "prefixes": value}
+    with pytest.raises(ConfigError, match="prefixes"):
+        SweepConfig.parse({"train": {"tokens": 4096}, "sweep": [entry]})
+
+
+def test_a_list_of_prefixes_is_one_value_and_a_list_of_lists_a_choice() -> None:
+    from lensbench.saes.configs import SweepConfig
+
+    entry = {"architecture": "matryoshka", "d_sae": 64, "k": 4}
+    for prefixes, n in (([0.25, 0.5], 1), ([[0.25], [0.5]], 2)):
+        sweep = {"train": {"tokens": 4096}, "sweep": [entry | {"prefixes": prefixes}]}
+        assert len(SweepConfig.parse(sweep).expand()) == n

@@ -23,10 +23,7 @@ from torch import Tensor
 from lensbench.saes.architectures import DictionaryConfig, JumpReLUConfig, Penalised
 from lensbench.saes.step.layouts import Listed
 from lensbench.saes.step.rules.base import MAIN, Batch, Done, Flow, Step, plain
-from lensbench.saes.step.rules.penalised import WithPenalty, positive_entries
-
-START = 4
-"""Thresholds begin where this many times the aim fire: those that begin higher leave more dead."""
+from lensbench.saes.step.rules.penalised import START, WithPenalty, cut_for, positive_entries
 
 
 class JumpReLU(WithPenalty):
@@ -48,7 +45,7 @@ class JumpReLU(WithPenalty):
         """A tenth of the energy of one of ``aim`` equal latents; d_model / 64 where quadratic."""
         assert isinstance(config, JumpReLUConfig)
         if config.penalty == "quadratic":
-            return config.l0_coefficient or d_model / 64
+            return d_model / 64 if config.l0_coefficient is None else config.l0_coefficient
         return 0.1 * d_model / config.aim
 
     def first_acts(self, config: DictionaryConfig, pre: Tensor) -> Tensor:
@@ -121,8 +118,7 @@ def first_threshold(config: JumpReLUConfig, pre: Tensor) -> float:
     """The one given, or the one above which lie ``START * aim`` entries per token."""
     if config.initial_threshold is not None:
         return config.initial_threshold
-    wanted = max(1, round(START * config.aim * len(pre)))
-    return max(0.0, float(torch.topk(pre.flatten(), wanted, sorted=False)[0].min()))
+    return cut_for(pre, START * config.aim)
 
 
 def _unit(own: Mapping[str, Tensor]) -> float:

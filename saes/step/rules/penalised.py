@@ -13,6 +13,11 @@ from lensbench.saes.step.layouts import Listed
 from lensbench.saes.step.rules.base import SPARSE_BELOW, Batch, Done, Flow, Now, Rule, Step, plain
 from lensbench.saes.step.selection import GROUP, above, group_maxima
 
+START = 4
+"""Thresholds begin where this many times the aim fire: those that begin higher leave more dead."""
+REACH = 1e4
+"""Largest factor by which a steered weight leaves the one it began with, up or down: where L0
+answers slowly, it would grow until the gradients overflow."""
 LEAD = 4.0
 """Largest factor by which it leads."""
 SMOOTH = 0.1
@@ -65,6 +70,8 @@ class WithPenalty(Rule):
             first.copy_(torch.where(first.isnan(), d.l0, first))
             aim = aim_now(config, own, d.now)
             steer(own["weight"], own["l0_mean"], d.l0, aim, d.updated, self.gain)
+            begun = self.first_weight(config, own["b_dec"].shape[-1])
+            own["weight"].clamp_(begun / REACH, begun * REACH)
 
 
 def aim_now(config: Penalised, own: Mapping[str, Tensor], now: Now) -> Tensor:
@@ -86,6 +93,12 @@ def steer(
     mean.copy_(torch.where(updated, new, mean))
     off = ((mean + 1e-3) / aim).log().clamp(-1.0, 1.0)
     weight.mul_(torch.where(updated, (gain * off).exp(), 1.0))
+
+
+def cut_for(pre: Tensor, per_token: float) -> float:
+    """Value above which ``per_token`` of the entries of a token lie on average; not below 0."""
+    wanted = min(pre.numel(), max(1, round(per_token * len(pre))))
+    return max(0.0, float(torch.topk(pre.flatten(), wanted, sorted=False)[0].min()))
 
 
 def positive_entries(b: Batch, bias: Tensor) -> Listed | None:
@@ -129,6 +142,18 @@ class Tied(ReLU):
 
     parameters = ("b_enc", "W_dec", "b_dec")
     tied = True
+
+    def calibrate(self, config: DictionaryConfig, own: Mapping[str, Tensor], pre: Tensor) -> None:
+        """A first bias, the one of a few that reconstructs best.
+
+        No factor can shrink a tied encoder, and half of a wide dictionary together overshoots many
+        times over. With ``y`` the reconstruction, ``|y - x|^2 - |x|^2 = |y|^2 - 2 acts . pre``.
+        """
+        assert isinstance(config, Penalised)
+        cuts = [cut_for(pre, share * config.aim) for share in (START, START / 2, 1, 1 / 2, 1 / 4)]
+        acts = [(pre - cut).relu() for cut in cuts]
+        costs = [float((a @ own["W_dec"]).square().sum() - 2 * (a * pre).sum()) for a in acts]
+        own["b_enc"].fill_(-cuts[costs.index(min(costs))])
 
 
 class PAnneal(ReLU):
