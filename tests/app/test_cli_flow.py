@@ -540,3 +540,15 @@ def test_numbers_of_training_say_over_which_steps_they_are_means(
         assert note in capsys.readouterr().out
         report = Path(answer(capsys, "report", out)["report"]).read_text()
         assert note in report
+
+
+def test_k_gives_way_to_a_coefficient_that_is_set(
+    acts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ("train", "sae", "--store", acts, "--sites", SITE, "--architecture", "topk,relu",
+            "--d-sae", 32, "--k", 4, "--tokens", 2048, "--set", "train.batch=256",
+            "--dry-run")  # fmt: skip
+    assert run(*line) == 0
+    capsys.readouterr()
+    assert run(*line, "--set", "sweep.l1_coefficient=1", "--architecture", "relu") == 0
+    assert "not both" not in capsys.readouterr().err
