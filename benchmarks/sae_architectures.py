@@ -59,9 +59,7 @@ def sae_lens(kind: str, job: Job) -> Callable[[Tensor], Any] | None:
     size = {"d_in": job.d_model, "d_sae": job.d_sae}
     widths = [round(share * job.d_sae) for share in (*PREFIXES, 1)]
     made: dict[str, Callable[[], Any]] = {
-        "batchtopk": lambda: lib.BatchTopKTrainingSAE(
-            lib.BatchTopKTrainingSAEConfig(**size, k=L0)
-        ),
+        "batchtopk": lambda: lib.BatchTopKTrainingSAE(lib.BatchTopKTrainingSAEConfig(**size, k=L0)),
         "matryoshka": lambda: lib.MatryoshkaBatchTopKTrainingSAE(
             lib.MatryoshkaBatchTopKTrainingSAEConfig(**size, k=L0, matryoshka_widths=widths)
         ),
