@@ -71,6 +71,8 @@ def test_p_annealing_keeps_what_is_paid_and_an_unbalanced_one_does_not() -> None
         before = {name: float(own[name]) for name in ("weight", "exponent")}
         sums = own["lp_sums"].clone()
         stepper.step(batch, [3e-3], Now(step, steps))
+        following = next((j for j in jumps if j > step), 10**9)
+        assert bool((own["lp_sums"] > 0).all()) == (following - step <= 10)  # ten batches, no more
         if step not in jumps:
             assert float(own["weight"]) == before["weight"]
             continue
@@ -163,3 +165,17 @@ def test_a_wide_tied_dictionary_does_not_overshoot_at_the_start() -> None:
     from lensbench.saes.step.stacked import stacked_gradients
 
     assert float(stacked_gradients(group, x, Now())[0].sse) > 20 * variance
+
+
+def test_an_aim_that_falls_keeps_latents_alive() -> None:
+    """L0 steered to the true 3 at once leaves most latents dead and most directions unfound."""
+    from tests.ground_truth.test_saes_recovery import recovered
+
+    share = {}
+    for over in (0.0, 0.4):
+        (run,) = _train({"architecture": "relu", "target_l0": 3.0, "steer_over": over, "lr": 1e-2},
+                        steps=500)  # fmt: skip
+        share[over] = recovered(run, planted()), float(run.history["dead_fraction"][-1])
+    assert share[0.4][0] > 0.9
+    assert share[0.0][0] < 0.6
+    assert share[0.0][1] > 2 * share[0.4][1]
