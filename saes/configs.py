@@ -49,6 +49,12 @@ class TrainConfig(Config):
     """How steps are computed; auto measures on the first batch. Equal up to rounding."""
     deterministic: bool = False
     """On a GPU, only deterministic kernels: slower, but a resumed run is bit-exact."""
+    parallel: Literal["members", "data", "width"] = "members"
+    """What several ranks (``torchrun``) divide: the sweep, each batch, or each dictionary."""
+    rank_timeout: float = Field(180.0, gt=0)
+    """Seconds without a sign of life after which a rank counts as lost and the job ends."""
+    prefetch: int = Field(0, ge=0)
+    """Batches that a thread reads ahead; for a model that runs on another device."""
 
     @model_validator(mode="after")
     def _fits(self) -> "TrainConfig":

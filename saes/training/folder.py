@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from lensbench.saes.runs import (
 
 HEARTBEAT = 5.0
 """Seconds between two heartbeats."""
-FREE = ("log_every", "keep", "checkpoint_every")
+FREE = ("log_every", "keep", "checkpoint_every", "parallel", "rank_timeout", "prefetch")
 """Settings of ``train`` that a resumed run may change."""
 
 
@@ -95,6 +96,10 @@ class RunFolder:
             "dictionaries": {n: states.get(n, state) for n in self._names},
         }
         io.write_json(self.path / STATUS_FILE, self._status)
+        self.beaten()
+
+    def beaten(self) -> None:
+        """A heartbeat was written now."""
         self._beaten = time.monotonic()
 
     def due(self) -> bool:
@@ -148,6 +153,12 @@ class RunFolder:
                 f"{self.path} was started with another config: {'; '.join(changed)}. Resume with "
                 f"its own ({SWEEP_FILE}), or choose another folder"
             )
+
+
+def card_of(source: Any) -> dict[str, Any]:
+    """Model of the activations, as a store or a live capture names it; empty for other sources."""
+    told = getattr(source, "model", None)
+    return dict(told) if isinstance(told, Mapping) else {}
 
 
 def _comparable(sweep: dict[str, Any]) -> dict[str, Any]:

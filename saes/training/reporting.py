@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,9 +33,13 @@ class Totals:
         total = (x - x.mean(0)).square_().sum() * (scale * scale)  # six times faster than x.var(0)
         if x.device.type == "cpu" and not math.isfinite(float(total)):
             return False
+        self.put(site, total)
+        return True
+
+    def put(self, site: str, total: Tensor) -> None:
+        """Add the summed squares of one batch."""
         self._sums[site] += total
         self._steps[site] += 1
-        return True
 
     def read(self) -> tuple[dict[str, float], int]:
         """Sums by site and the number of steps in them; starts again from zero."""
@@ -59,8 +63,16 @@ class Totals:
 class Reporter:
     """Speaks on stderr, writes the run folder, and keeps the history."""
 
-    def __init__(self, folder: RunFolder, train: TrainConfig, *, progress: bool) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        train: TrainConfig,
+        *,
+        progress: bool,
+        over_ranks: Callable[[Tensor], Tensor] = lambda own: own,
+    ) -> None:
         self._folder, self._train, self._progress = folder, train, progress
+        self._over_ranks = over_ranks
         self._history: dict[str, list[dict[str, float]]] = {}
         self._bar: Any = None
 
@@ -117,7 +129,8 @@ class Reporter:
         """Log every living dictionary of a group; one that is not finite is reported and left."""
         batch = self._train.batch_size
         dead = group.state["since_fired"] >= torch.tensor(limits, device=group.device)[:, None]
-        dead_fractions = dead.float().mean(1).tolist()
+        width = group.configs[0].d_sae  # a rank may hold some of the latents only
+        dead_fractions = (self._over_ranks(dead.sum(1).float()) / width).tolist()
         sums, diverged = group.sums.tolist(), group.diverged.tolist()
         group.sums.zero_()
         for i, name in group.names():

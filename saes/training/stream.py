@@ -23,8 +23,16 @@ NAMELESS = "activations"
 class Stream:
     """Batches ``{site: [batch_size, d] float32}`` on one device."""
 
-    def __init__(self, source: Any, sites: list[str], batch_size: int, device: torch.device):
+    def __init__(
+        self,
+        source: Any,
+        sites: list[str],
+        batch_size: int,
+        device: torch.device,
+        rows: slice | None = None,
+    ) -> None:
         self._source, self._sites = source, sites
+        self._rows = slice(None) if rows is None else rows  # those of the batch that are kept
         self._batch_size, self.device = batch_size, device
         self._named = isinstance(source, ActivationSource)
         self._iterator: Iterator[Any] | None = None
@@ -119,7 +127,7 @@ class Stream:
             raise MismatchError(
                 f"{site} is {x.shape[1]} wide in a batch; it should be {self._widths[site]}"
             )
-        return x.to(self.device, torch.float32, non_blocking=True)
+        return x[self._rows].to(self.device, torch.float32, non_blocking=True)
 
 
 def open_source(source: Any, configs: list[DictionaryConfig]) -> tuple[Any, list[str]]:

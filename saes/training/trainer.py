@@ -9,28 +9,28 @@
 
 import math
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lensbench.devices import as_device
 from lensbench.errors import ConfigError, NonFiniteError, StoppedError
 from lensbench.saes.architectures import DictionaryConfig
 from lensbench.saes.configs import SweepConfig
+from lensbench.saes.distributed.ahead import read_ahead
+from lensbench.saes.distributed.ranks import Ranks, join
 from lensbench.saes.runs import SAERun, open_runs
 from lensbench.saes.step.encode import Workspace
 from lensbench.saes.step.engines import Stepper, choose, deterministic
 from lensbench.saes.step.group import Group, dead_limit, group_key
 from lensbench.saes.step.rules.base import Now
 from lensbench.saes.step.schedule import rate
-from lensbench.saes.step.start import new_group, scale_of
+from lensbench.saes.step.start import scale_of
 from lensbench.saes.training import checkpoint
 from lensbench.saes.training.checkpoint import RunState
-from lensbench.saes.training.folder import RunFolder
-from lensbench.saes.training.reporting import Reporter, Totals
+from lensbench.saes.training.folder import RunFolder, card_of
+from lensbench.saes.training.reporting import Reporter
 from lensbench.saes.training.stream import Stream, open_source
 from lensbench.stopping import stop_requested
 
@@ -73,22 +73,24 @@ def train(
     if resume and out is None:
         raise ConfigError("resume=True needs the folder of the run (out=...)")
     configs: list[DictionaryConfig] = list(sweep.expand())
-    folder = RunFolder(None if out is None else Path(out), [str(c.name) for c in configs])
-    if resume and folder.finished() and out is not None:
-        folder.check(sweep)
-        return open_runs(out)
-    card = _card_of(source) if model_card is None else model_card
-    source, sites = open_source(source, configs)
-    folder.open(sweep, configs, card, resume=resume)
-    with deterministic(sweep.train.deterministic):
-        run = _Training(sweep, configs, sites, source, folder, as_device(device), progress, card)
-        return run.run(resume=resume)
-
-
-def _card_of(source: Any) -> dict[str, Any]:
-    """Model of the activations, as a store or a live capture names it; empty for other sources."""
-    told = getattr(source, "model", None)
-    return dict(told) if isinstance(told, Mapping) else {}
+    path = None if out is None else Path(out)
+    with join(sweep.train, path) as ranks, deterministic(sweep.train.deterministic):
+        folder = ranks.folder(path, [str(c.name) for c in configs])
+        if resume and folder.finished() and path is not None:
+            folder.check(sweep)
+            return open_runs(path)
+        card = card_of(source) if model_card is None else model_card
+        opened, sites = open_source(source, configs)
+        own = ranks.own(configs, opened)
+        folder.open(sweep, configs, card, resume=resume)
+        if not own:
+            return ranks.idle(folder)
+        if len(own) < len(configs):
+            opened, sites = open_source(source, own)
+        where = ranks.device(device)
+        with read_ahead(opened, sweep.train.prefetch) as ahead:
+            run = _Training(sweep, own, sites, ahead, folder, where, progress, card, ranks)
+            return run.run(resume=resume)
 
 
 class _Training:
@@ -104,14 +106,17 @@ class _Training:
         device: torch.device,
         progress: bool,
         card: dict[str, Any],
+        ranks: Ranks,
     ) -> None:
         self._train, self._folder, self._card = sweep.train, folder, card
-        self._configs, self._sites = configs, sites
+        self._configs, self._sites, self._ranks = configs, sites, ranks
+        self._names = [str(c.name) for c in configs]
         unique = list(dict.fromkeys(sites))
-        self._stream = Stream(source, unique, sweep.train.batch_size, device)
-        self._report = Reporter(folder, sweep.train, progress=progress)
-        self._totals = Totals(unique, device)
-        self._space = Workspace()
+        self._stream = Stream(source, unique, sweep.train.batch_size, device, ranks.rows)
+        said = progress and ranks.speaks
+        self._report = Reporter(folder, sweep.train, progress=said, over_ranks=ranks.over_ranks)
+        self._totals = ranks.totals(unique, device)
+        self._space = Workspace(whole=ranks.whole)
         self._steppers: dict[str, Stepper] = {}
         self._scales: dict[str, float] = {}
         self._step, self._seconds, self._saved = 0, 0.0, 0
@@ -127,34 +132,32 @@ class _Training:
             raise
 
     def _start(self, *, resume: bool) -> None:
-        names = [str(c.name) for c in self._configs]
-        step = checkpoint.latest([self._folder.of(name) for name in names]) if resume else None
+        step = self._ranks.latest(self._folder, self._names) if resume else None
         if step is None:
             if resume:
                 self._rewind(0)
                 self._report.say("no checkpoint of all dictionaries yet: starting at step 0")
             self._report.repeats(self._stream.stored)
-            first = self._stream.next()
+            self._pending = self._stream.next()
+            first = self._ranks.first(self._pending)
             self._scales = {s: self._scale(s, x) for s, x in first.items()}
             self._make(first, {})
-            self._pending = first
             return
-        state = checkpoint.read_state(self._folder.of(names[0]), step)
+        folders = [self._folder.of(name) for name in self._names]
+        state = checkpoint.read_states(folders, step)
         self._stream.restore(state.source)
         self._step, self._seconds, self._scales = step, state.seconds, state.scales
         self._saved = step
         self._totals.restore(state.variance)
-        widths = {
-            site: checkpoint.width(self._folder.of(name), step)
-            for name, site in zip(names, self._sites, strict=True)
-        }
+        known = dict(zip(self._sites, folders, strict=True))
+        widths = {site: checkpoint.width(folder, step) for site, folder in known.items()}
         self._stream.expect(widths)
         self._space.guesses.update(state.guesses)
         device = self._stream.device
         self._make({s: torch.zeros(1, w, device=device) for s, w in widths.items()}, state.engines)
         for group in self._groups():
             for i, name in group.names():
-                checkpoint.read(self._folder.of(name), step, group, i)
+                self._ranks.restore(self._folder, step, group, i, name)
             group.refresh_lists()
         self._rewind(step)
         if state.threads != torch.get_num_threads():
@@ -166,9 +169,10 @@ class _Training:
 
     def _rewind(self, step: int) -> None:
         """Forget what was written after ``step``: all of it will be written again."""
-        for config in self._configs:
-            checkpoint.rewind(self._folder.of(str(config.name)), step)
-            self._report.rewind(str(config.name), step)
+        if self._folder.path is not None:
+            self._ranks.rewind(self._folder, self._names, step)
+        for name in self._names:
+            self._report.rewind(name, step)
 
     def _loop(self) -> list[SAERun]:
         steps, began = self._train.steps, time.perf_counter() - self._seconds
@@ -180,7 +184,7 @@ class _Training:
                 self._seconds = time.perf_counter() - began
                 if self._step % self._train.log_every == 0 or self._step == steps:
                     self._log()
-                if stop():
+                if self._ranks.stopping(stop()):
                     self._stop()
                 if self._step % self._train.checkpoint_every == 0 and self._step < steps:
                     self._checkpoint()
@@ -213,7 +217,7 @@ class _Training:
                 group, variance[group.site], count, self._step, limits, factor, self._seconds
             )
         self._report.speak(self._step, self._seconds)
-        if not any(any(group.alive) for group in self._groups()):
+        if not (self._ranks.apart or any(any(group.alive) for group in self._groups())):
             raise NonFiniteError(
                 f"every dictionary diverged by step {self._step} (loss not finite); {self._last()}."
                 " Lower the learning rate"
@@ -229,10 +233,10 @@ class _Training:
     def _last(self) -> str:
         if not self._saved:
             return "no checkpoint yet"
-        first = self._folder.of(str(self._configs[0].name))
+        first = self._folder.of(self._names[0])
         return f"the last good checkpoint is {checkpoint.place(first, self._saved)}"
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self, *, stopped: bool = False) -> None:
         if self._folder.path is None:
             return
         state = RunState(
@@ -246,27 +250,23 @@ class _Training:
             guesses=dict(self._space.guesses),
             threads=torch.get_num_threads(),
         )
-        for group in self._groups():
-            for i, name in group.names():
-                checkpoint.write(self._folder.of(name), group, i, state)
+        self._ranks.save(self._folder, self._groups(), state, self._train.keep, stopped=stopped)
         self._saved = self._step
-        # Only now: a kill in between must leave the step before whole, for every dictionary.
-        for config in self._configs:
-            checkpoint.prune(self._folder.of(str(config.name)), self._train.keep)
 
     def _stop(self) -> None:
-        self._checkpoint()
+        self._checkpoint(stopped=True)
         kept = f"step {self._step} is in {self._folder.path}; resume=True goes on"
         lost = "nothing was kept, because no folder was given (out=...)"
-        raise StoppedError(f"stopped: {kept if self._folder.path else lost}")
+        why = f" ({found})" if (found := self._ranks.why()) else ""
+        raise StoppedError(f"stopped{why}: {kept if self._folder.path else lost}")
 
     def _finish(self) -> list[SAERun]:
-        runs: dict[str, SAERun] = {}
-        for group in self._groups():
-            for i, name in group.names():
-                runs[name] = self._report.result(group, i, self._card, self._step, self._seconds)
-        self._report.done(self._step, self._states("finished"))
-        return [runs[str(c.name)] for c in self._configs]
+        facts = (self._card, self._step, self._seconds)
+        states = self._states("finished")
+        found = self._ranks.results(self._report, self._folder, self._groups(), facts, states)
+        place = {name: i for i, name in enumerate(self._names)}
+        # Where other ranks trained some, all stand in the order of the sweep already.
+        return found if self._ranks.apart else sorted(found, key=lambda run: place[run.name])
 
     def _states(self, state: str) -> dict[str, str]:
         return {
@@ -289,12 +289,13 @@ class _Training:
             together.setdefault(group_key(site, config), []).append(config)
         for key, configs in together.items():
             site = key.split(" ")[0]
-            group = new_group(configs, site, first[site], self._scales[site])
+            group = self._ranks.group(configs, site, first[site], self._scales[site])
             if key in engines:
                 engine: Any = engines[key]
             elif self._train.engine != "auto":
                 engine = self._train.engine
             else:
-                engine, how = choose(group, first[site], self._space)
+                batch = first if self._pending is None else self._pending
+                engine, how = choose(group, batch[site], self._space, self._ranks.stepper)
                 self._report.say(f"{key}: {how}")
-            self._steppers[key] = Stepper(group, engine, self._space)
+            self._steppers[key] = self._ranks.stepper(group, engine, self._space)

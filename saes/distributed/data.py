@@ -1,0 +1,104 @@
+"""One batch divided over ranks: every rank has all dictionaries and a share of the tokens.
+
+Gradients are added up before the clip and the update, so the update is that of one process on the
+same batch, up to the order in which numbers are added.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lensbench.errors import ConfigError
+from lensbench.saes.architectures import DictionaryConfig, FromBatch
+from lensbench.saes.configs import TrainConfig
+from lensbench.saes.distributed.job import Job
+from lensbench.saes.distributed.members import Several
+from lensbench.saes.distributed.share import SharedBatch, SharedTotals
+from lensbench.saes.runs import SAERun
+from lensbench.saes.step.group import Group
+from lensbench.saes.training.checkpoint import RunState
+from lensbench.saes.training.folder import RunFolder
+from lensbench.saes.training.reporting import Reporter, Totals
+
+
+class Together(Several):
+    """Ranks that step at the same time, and agree when to stop."""
+
+    def stopping(self, asked: bool) -> bool:
+        """All stop after the same step, as soon as one was asked to."""
+        return bool(self._job.max_(torch.tensor(float(asked))) > 0)
+
+    def latest(self, folder: RunFolder, names: list[str]) -> int | None:
+        """All have looked before the first one removes what is newer."""
+        step = super().latest(folder, names)
+        self._job.meet("chosen")
+        return step
+
+    def rewind(self, folder: RunFolder, names: list[str], step: int) -> None:
+        """By one rank, before any writes anew."""
+        if self._job.rank == 0:
+            super().rewind(folder, names, step)
+        self._job.meet("rewound")
+
+
+class Data(Together):
+    """Every rank has a share of each batch."""
+
+    def __init__(self, job: Job, train: TrainConfig) -> None:
+        super().__init__(job, train)
+        if train.batch_size < job.world:
+            raise ConfigError(
+                f"a batch of {train.batch_size} cannot be divided over {job.world} ranks; raise "
+                "train.batch_size"
+            )
+        self.whole = SharedBatch(job, train.batch_size)
+        self.rows = self.whole.part
+
+    def own(self, configs: list[DictionaryConfig], source: Any) -> list[DictionaryConfig]:
+        """All of them.
+
+        Raises:
+            ConfigError: an engine that selects within its own share only.
+        """
+        del source
+        if self._train.engine == "stacked" and any(isinstance(c, FromBatch) for c in configs):
+            raise ConfigError(
+                "train.engine: stacked selects within one process, and BatchTopK and Matryoshka "
+                "select from the whole batch; with train.parallel: data use auto or dense"
+            )
+        return configs
+
+    def first(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Every rank's rows of the first batch: all start alike."""
+        whole: dict[str, Tensor] = {}
+        for site, x in batch.items():
+            full = x.new_zeros(self._train.batch_size, x.shape[1])
+            full[self.rows] = x
+            whole[site] = self._job.sum_(full)
+        return whole
+
+    def totals(self, sites: list[str], device: torch.device) -> Totals:
+        """Of the whole batch."""
+        return SharedTotals(sites, device, self._job, self._train.batch_size)
+
+    def save(
+        self, folder: RunFolder, groups: list[Group], state: RunState, keep: int, *, stopped: bool
+    ) -> None:
+        """By rank 0, for all have the same."""
+        if self._job.rank == 0:
+            super().save(folder, groups, state, keep, stopped=stopped)
+        self._job.meet(f"checkpoint {state.step}")
+
+    def results(
+        self,
+        report: Reporter,
+        folder: RunFolder,
+        groups: list[Group],
+        facts: tuple[dict[str, Any], int, float],
+        states: dict[str, str],
+    ) -> list[SAERun]:
+        """By rank 0."""
+        if self._job.rank == 0:
+            super().results(report, folder, groups, facts, states)
+        return self._all(folder)
