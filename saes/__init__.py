@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from lensbench.saes.latents.dashboard import dashboards as dashboards
     from lensbench.saes.latents.dashboard import logit_effects as logit_effects
     from lensbench.saes.latents.encoding import encode_store as encode_store
+    from lensbench.saes.latents.notes import LatentNotes as LatentNotes
+    from lensbench.saes.latents.notes import notes as notes
     from lensbench.saes.latents.result import LatentDashboard as LatentDashboard
     from lensbench.saes.latents.store import LatentStore as LatentStore
     from lensbench.saes.latents.store import open_latents as open_latents
@@ -101,6 +103,8 @@ _HOME = {
     "dashboards": "latents.dashboard",
     "dry_run": "training.forecast",
     "encode_store": "latents.encoding",
+    "LatentNotes": "latents.notes",
+    "notes": "latents.notes",
     "LatentStore": "latents.store",
     "open_latents": "latents.store",
     "WrappedSAE": "wrapped",
