@@ -116,6 +116,7 @@ class StoreSource:
             )
         self._store, self._dtype, self._device = store, _dtype(dtype), as_device(device)
         self._order = RowOrder(start, stop, seed=int(seed), shuffle=shuffle)
+        self._held: torch.device | None = None
         self._groups = GroupReader(store, self._sites, workers)
         self._loop, self._rank, self._ranks = loop, rank, ranks
         self._epoch = self._group = self._offset = 0
@@ -145,13 +146,18 @@ class StoreSource:
         row = sum(self._store.width(site) for site in self._sites)
         return self.n_rows * row * files.numpy_dtype(self._store.dtype).itemsize
 
+    @property
+    def held(self) -> torch.device | None:
+        """Where all rows are in memory, if they are."""
+        return self._held
+
     def hold(self, device: str | torch.device) -> None:
         """Read every row into the memory of ``device`` now; batches then come from there.
 
         Order, values and positions stay what they are, bit for bit. Nothing checks here whether
         :attr:`nbytes` fit.
         """
-        self._device = as_device(device)
+        self._device = self._held = as_device(device)
         self._groups.hold(self._order, self._device)
 
     def close(self) -> None:
