@@ -76,7 +76,7 @@ def train(source: Any, config: dict[str, Any], **options: Any) -> Any:
 
 
 def run(world: int, work: Callable[..., None], *args: Any, seconds: float = 60) -> list[str]:
-    """What each of ``world`` ranks said at its end: nothing, its error, or the signal it died of."""
+    """What each rank said at its end: nothing, its error, or the signal it died of."""
     return wait(start(world, work, *args), seconds)
 
 

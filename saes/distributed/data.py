@@ -12,18 +12,42 @@ from torch import Tensor
 from lensbench.errors import ConfigError
 from lensbench.saes.architectures import DictionaryConfig, FromBatch
 from lensbench.saes.configs import TrainConfig
+from lensbench.saes.distributed import stepper
 from lensbench.saes.distributed.job import Job
 from lensbench.saes.distributed.members import Several
-from lensbench.saes.distributed.share import SharedBatch, SharedTotals
+from lensbench.saes.distributed.ranks import Say
+from lensbench.saes.distributed.share import ManyRanks, SharedBatch
 from lensbench.saes.runs import SAERun
+from lensbench.saes.step.encode import Workspace
+from lensbench.saes.step.engines import Engine, Stepper
 from lensbench.saes.step.group import Group
+from lensbench.saes.step.looped import Looped
 from lensbench.saes.training.checkpoint import RunState
 from lensbench.saes.training.folder import RunFolder
-from lensbench.saes.training.reporting import Reporter, Totals
+from lensbench.saes.training.reporting import Reporter
+from lensbench.saes.training.stream import Stream
 
 
 class Together(Several):
     """Ranks that step at the same time, and agree when to stop."""
+
+    whole: ManyRanks
+
+    def choose(self, group: Group, x: Tensor, space: Workspace) -> tuple[Engine, str]:
+        """By the slowest rank."""
+        return stepper.choose(self._job, self.whole, self._looped, group, self.share(x), space)
+
+    def stepper(self, group: Group, engine: Engine, space: Workspace, say: Say) -> Stepper:
+        """One that asks the other ranks."""
+        del say
+        return stepper.RankStepper(group, engine, space, whole=self.whole, make=self._looped)
+
+    def position(self, stream: Stream, folder: RunFolder, step: int) -> dict[str, Any] | None:
+        """Rank 0 writes checkpoints; all have read the same."""
+        return stream.save(folder.path if self._job.rank == 0 else None, step)
+
+    def _looped(self, space: Workspace, screened: bool) -> Looped:
+        return Looped(screened=screened, space=space)
 
     def stopping(self, asked: bool) -> bool:
         """All stop after the same step, as soon as one was asked to."""
@@ -53,7 +77,10 @@ class Data(Together):
                 "train.batch_size"
             )
         self.whole = SharedBatch(job, train.batch_size)
-        self.rows = self.whole.part
+
+    def share(self, batch: Tensor) -> Tensor:
+        """This rank's rows."""
+        return batch[self.whole.part]
 
     def own(self, configs: list[DictionaryConfig], source: Any) -> list[DictionaryConfig]:
         """All of them.
@@ -68,19 +95,6 @@ class Data(Together):
                 "select from the whole batch; with train.parallel: data use auto or dense"
             )
         return configs
-
-    def first(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Every rank's rows of the first batch: all start alike."""
-        whole: dict[str, Tensor] = {}
-        for site, x in batch.items():
-            full = x.new_zeros(self._train.batch_size, x.shape[1])
-            full[self.rows] = x
-            whole[site] = self._job.sum_(full)
-        return whole
-
-    def totals(self, sites: list[str], device: torch.device) -> Totals:
-        """Of the whole batch."""
-        return SharedTotals(sites, device, self._job, self._train.batch_size)
 
     def save(
         self, folder: RunFolder, groups: list[Group], state: RunState, keep: int, *, stopped: bool

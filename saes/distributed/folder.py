@@ -48,11 +48,18 @@ class RankFolder(RunFolder):
         self._job.meet("opened")
 
     def status(
-        self, state: str, step: int, steps: int, tokens: int, states: dict[str, str], note: str = ""
+        self,
+        state: str,
+        step: int,
+        steps: int,
+        tokens: int,
+        states: dict[str, str],
+        note: str = "",
+        wait: float = 0.0,
     ) -> None:
         """Rank 0 writes ``status.json``, with what the others said of theirs."""
         if self._first:
-            super().status(state, step, steps, tokens, self._others() | states, note)
+            super().status(state, step, steps, tokens, self._others() | states, note, wait)
         elif self._apart and self.path is not None:
             here = {"state": state, "step": step, "message": note, "dictionaries": states}
             io.write_json(self.path / RANKS / f"rank-{self._job.rank}.json", here)

@@ -22,10 +22,11 @@ from lensbench.saes.distributed.job import Job
 from lensbench.saes.distributed.ranks import Ranks, prune
 from lensbench.saes.runs import SAERun, open_runs
 from lensbench.saes.step.group import Group
-from lensbench.saes.training import checkpoint
+from lensbench.saes.training import checkpoint, contents
 from lensbench.saes.training.checkpoint import RunState
 from lensbench.saes.training.folder import RunFolder
 from lensbench.saes.training.reporting import Reporter
+from lensbench.saes.training.stream import Stream
 
 DENSE_COST = 3.0
 """Cost of a dictionary whose entries are not selected, against one of the same size that selects
@@ -115,6 +116,21 @@ class Members(Several):
             self._job.meet(f"checkpoint {state.step}", self._busy)
             self._common = state.step
             prune(folder, groups, keep)
+            own = folder.of(next(groups[0].names())[1])
+            inside = own.parent / contents.FOLDER / f"rank-{self._job.rank}"
+            contents.prune(inside, checkpoint.steps(own))
+
+    def position(self, stream: Stream, folder: RunFolder, step: int) -> dict[str, Any] | None:
+        """What the source of this rank holds lies apart: others may have read further."""
+        assert folder.path is not None
+        if self._job.rank == 0:
+            return stream.save(folder.path, step)
+        inside = f"{contents.FOLDER}/rank-{self._job.rank}"
+        found = stream.save(folder.path / inside, step)
+        entry = found.get("contents") if found else None
+        if isinstance(entry, dict):
+            entry["file"] = f"{inside}/{entry['file']}"
+        return found
 
     def results(
         self,

@@ -4,6 +4,7 @@
 and :class:`~.width.Width` replace what differs where a job has several.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,14 +19,17 @@ from lensbench.saes.configs import TrainConfig
 from lensbench.saes.distributed.environment import place
 from lensbench.saes.runs import SAERun
 from lensbench.saes.step.encode import Workspace
-from lensbench.saes.step.engines import Engine, Stepper
+from lensbench.saes.step.engines import Engine, Stepper, choose
 from lensbench.saes.step.group import Group
 from lensbench.saes.step.start import new_group
 from lensbench.saes.step.whole import Whole
 from lensbench.saes.training import checkpoint
 from lensbench.saes.training.checkpoint import RunState
 from lensbench.saes.training.folder import RunFolder
-from lensbench.saes.training.reporting import Reporter, Totals
+from lensbench.saes.training.reporting import Reporter
+from lensbench.saes.training.stream import Stream
+
+Say = Callable[[str], None]
 
 
 class Ranks:
@@ -35,8 +39,6 @@ class Ranks:
     """Whether this process writes to the terminal."""
     apart = False
     """Whether other processes have dictionaries that this one does not see."""
-    rows: slice | None = None
-    """Rows of each batch that are trained on here; None: all."""
 
     def __init__(self) -> None:
         self.whole = Whole()
@@ -73,15 +75,11 @@ class Ranks:
 
     # --- start
 
-    def first(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The whole first batch."""
+    def share(self, batch: Tensor) -> Tensor:
+        """Rows of a batch that are trained on here."""
         return batch
 
-    def totals(self, sites: list[str], device: torch.device) -> Totals:
-        """Where variance is summed up."""
-        return Totals(sites, device)
-
-    def over_ranks(self, own: Tensor) -> Tensor:
+    def total(self, own: Tensor) -> Tensor:
         """A count of latents, over all of a dictionary."""
         return own
 
@@ -91,8 +89,12 @@ class Ranks:
         """A group at its start."""
         return new_group(configs, site, first, scale)
 
-    def stepper(self, group: Group, engine: Engine, space: Workspace) -> Stepper:
-        """What steps it."""
+    def choose(self, group: Group, x: Tensor, space: Workspace) -> tuple[Engine, str]:
+        """The fastest engine for a group, and how that was found."""
+        return choose(group, x, space)
+
+    def stepper(self, group: Group, engine: Engine, space: Workspace, say: Say) -> Stepper:
+        """What steps it; ``say`` is told what it cannot do."""
         return Stepper(group, engine, space)
 
     def latest(self, folder: RunFolder, names: list[str]) -> int | None:
@@ -105,14 +107,19 @@ class Ranks:
 
     def rewind(self, folder: RunFolder, names: list[str], step: int) -> None:
         """Remove checkpoints after ``step``."""
-        for name in names:
-            checkpoint.rewind(folder.of(name), step)
+        if folder.path is not None:
+            for name in names:
+                checkpoint.rewind(folder.of(name), step)
 
     # --- on the way
 
     def stopping(self, asked: bool) -> bool:
         """Whether to stop after this step, given whether this process was asked to."""
         return asked
+
+    def position(self, stream: Stream, folder: RunFolder, step: int) -> dict[str, Any] | None:
+        """Where the stream stands; what its source holds is written under the run."""
+        return stream.save(folder.path, step)
 
     def why(self) -> str:
         """What is known of the reason to stop."""
@@ -150,9 +157,7 @@ class Ranks:
 
 def prune(folder: RunFolder, groups: list[Group], keep: int) -> None:
     """Remove old checkpoints of every dictionary."""
-    for group in groups:
-        for _, name in group.names():
-            checkpoint.prune(folder.of(name), keep)
+    checkpoint.prune_run([folder.of(n) for group in groups for _, n in group.names()], keep)
 
 
 _count = 0

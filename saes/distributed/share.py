@@ -10,7 +10,6 @@ from lensbench.saes.architectures import DictionaryConfig, FromBatch
 from lensbench.saes.distributed.job import Job
 from lensbench.saes.step.rules.base import Gradients
 from lensbench.saes.step.whole import Whole
-from lensbench.saes.training.reporting import Totals
 
 SUMMED, SMALLEST = ("lp",), ("smallest",)
 """What rules keep of a batch beside gradients: sums over tokens, and smallest values."""
@@ -19,12 +18,20 @@ SUMMED, SMALLEST = ("lp",), ("smallest",)
 class ManyRanks(Whole):
     """Answers of one of several processes."""
 
+    shared = True
+
     def __init__(self, job: Job) -> None:
         self.job = job
 
-    def slowest(self, seconds: float) -> float:
-        """See :class:`Whole`, also below."""
-        return float(self.job.max_(torch.tensor(seconds, dtype=torch.float64)))
+    def engines(self, config: DictionaryConfig) -> tuple[str, ...]:
+        """Engines that ask here where they must."""
+        del config
+        return ("dense", "screened", "stacked")
+
+    def reduced(self, config: DictionaryConfig, gradients: Gradients) -> Gradients:
+        """Gradients over all tokens, from those over the tokens that are here."""
+        del config
+        return gradients
 
     def guess(self, value: float) -> float:
         """The lowest: no rank may miss an entry."""
@@ -92,23 +99,6 @@ class SharedBatch(ManyRanks):
         return replace(
             gradients, of=found, along=along, fired=fired, loss=loss[0], sse=sse[0], state=state
         )
-
-
-class SharedTotals(Totals):
-    """Variance of the whole batch, from shares of it."""
-
-    def __init__(self, sites: list[str], device: torch.device, job: Job, batch_size: int) -> None:
-        super().__init__(sites, device)
-        self._job, self._size = job, batch_size
-
-    def add(self, site: str, x: Tensor, scale: float) -> bool:
-        """Around the mean of the whole batch; NaN in one share is seen by all."""
-        mean = self._job.sum_(x.sum(0)) / self._size
-        total = self._job.sum_((x - mean).square_().sum())
-        if x.device.type == "cpu" and not bool(torch.isfinite(total)):
-            return False
-        self.put(site, total * (scale * scale))
-        return True
 
 
 def share(batch_size: int, rank: int, world: int) -> slice:

@@ -20,11 +20,12 @@ from lensbench.saes.distributed import shards
 from lensbench.saes.distributed.data import Together
 from lensbench.saes.distributed.job import Job
 from lensbench.saes.distributed.latents import ShardLooped, SharedLatents, largest_of_rows
+from lensbench.saes.distributed.ranks import prune
 from lensbench.saes.distributed.share import share
 from lensbench.saes.runs import SAERun
 from lensbench.saes.step.encode import Workspace
-from lensbench.saes.step.engines import Engine, Stepper
 from lensbench.saes.step.group import Group
+from lensbench.saes.step.looped import Looped
 from lensbench.saes.step.rules import rule_of
 from lensbench.saes.step.start import FACTOR_ROWS, geometric_median
 from lensbench.saes.training import checkpoint
@@ -71,7 +72,7 @@ class Width(Together):
                 )
         return configs
 
-    def over_ranks(self, own: Tensor) -> Tensor:
+    def total(self, own: Tensor) -> Tensor:
         """Added up."""
         return self._job.sum_(own)
 
@@ -97,12 +98,6 @@ class Width(Together):
         state = {name: torch.stack([o[name] for o in own]).to(x.device) for name in own[0]}
         return Group(configs=configs, site=site, scale=scale, params=params, state=state)
 
-    def stepper(self, group: Group, engine: Engine, space: Workspace) -> Stepper:
-        """One that asks the other ranks."""
-        stepper = Stepper(group, engine, space)
-        stepper.looped = ShardLooped(screened=engine == "screened", space=space, job=self._job)
-        return stepper
-
     def restore(self, folder: RunFolder, step: int, group: Group, i: int, name: str) -> None:
         """This rank's latents, however many ranks wrote them."""
         span = self._span(group.configs[i].d_sae)
@@ -123,7 +118,7 @@ class Width(Together):
                     where = checkpoint.place(folder.of(name), state.step)
                     listed = shards.listed(where, self._job.world)
                     checkpoint.finish(folder.of(name), group, i, state, {"shards": listed})
-                    checkpoint.prune(folder.of(name), keep)
+            prune(folder, groups, keep)
         self._job.meet(f"checkpoint {state.step}")
 
     def results(
@@ -147,6 +142,9 @@ class Width(Together):
                     rmtree(folder.of(name) / RESULT)
             report.done(facts[1], states)
         return self._all(folder)
+
+    def _looped(self, space: Workspace, screened: bool) -> Looped:
+        return ShardLooped(screened=screened, space=space, job=self._job)
 
     def _write(self, into: Path, group: Group, i: int) -> None:
         span = self._span(group.configs[i].d_sae)

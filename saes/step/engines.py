@@ -6,7 +6,7 @@
 """
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
@@ -19,9 +19,8 @@ from lensbench.saes.step import update
 from lensbench.saes.step.encode import Workspace
 from lensbench.saes.step.group import Group
 from lensbench.saes.step.looped import Looped
-from lensbench.saes.step.rules.base import Gradients, Now
+from lensbench.saes.step.rules.base import Now
 from lensbench.saes.step.stacked import stacked_gradients
-from lensbench.saes.step.whole import ALONE, Whole
 
 Engine = Literal["dense", "screened", "stacked"]
 STACKED_LIMIT = 2e11
@@ -39,7 +38,7 @@ class Stepper:
 
     def __post_init__(self) -> None:
         """Prepare the loop over dictionaries."""
-        self.looped = Looped(screened=self.engine == "screened", space=self.space)
+        self._looped = Looped(screened=self.engine == "screened", space=self.space)
 
     def step(self, x: Tensor, rates: list[float], now: Now) -> None:
         """One update of every dictionary that is alive; ``x`` in the units of the source."""
@@ -50,19 +49,14 @@ class Stepper:
         if self.engine == "stacked":
             for i, gradients in enumerate(stacked_gradients(group, x, now)):
                 if group.alive[i]:
-                    self._update(i, gradients, rates[i], len(x), now)
+                    update.apply(group, i, gradients, rates[i], len(x), now)
             return
         for i in range(group.n):
             if group.alive[i]:
-                found = self.looped.one(group, i, x, now)
+                found = self._looped.one(group, i, x, now)
                 if found is None:
                     found = stacked_gradients(group, x, now, i, i + 1)[0]
-                self._update(i, found, rates[i], len(x), now)
-
-    def _update(self, i: int, found: Gradients, lr: float, n_tokens: int, now: Now) -> None:
-        whole = self.space.whole
-        found = whole.reduced(self.group.configs[i], found)
-        update.apply(self.group, i, found, lr, whole.tokens(n_tokens), now, whole)
+                update.apply(group, i, found, rates[i], len(x), now)
 
     def probe(self, x: Tensor) -> float:
         """Seconds for the gradients of one step; nothing is updated."""
@@ -75,20 +69,15 @@ class Stepper:
                 stacked_gradients(group, x, now)
             else:
                 for i in range(group.n):
-                    if self.looped.one(group, i, x, now) is None:
+                    if self._looped.one(group, i, x, now) is None:
                         stacked_gradients(group, x, now, i, i + 1)
             _wait(x)
             best = min(best, time.perf_counter() - start)
         return best
 
 
-def candidates(group: Group, tokens: int, whole: Whole = ALONE) -> list[Engine]:
+def candidates(group: Group, tokens: int) -> list[Engine]:
     """Engines worth trying on this device."""
-    allowed = whole.engines(group.configs[0])
-    return [e for e in _worthwhile(group, tokens) if e in allowed] or ["dense"]
-
-
-def _worthwhile(group: Group, tokens: int) -> list[Engine]:
     first = group.configs[0]
     if group.device.type != "cpu":
         # The loop over listed codes waits for the device once per step, except for TopK.
@@ -98,13 +87,10 @@ def _worthwhile(group: Group, tokens: int) -> list[Engine]:
     return [*found, "stacked"] if work < STACKED_LIMIT else found
 
 
-def choose(
-    group: Group, x: Tensor, space: Workspace, make: Callable[..., Stepper] = Stepper
-) -> tuple[Engine, str]:
+def choose(group: Group, x: Tensor, space: Workspace) -> tuple[Engine, str]:
     """The fastest engine for a group and a line that says how that was found."""
     times: dict[Engine, float] = {
-        e: space.whole.slowest(make(group, e, space).probe(x))
-        for e in candidates(group, len(x), space.whole)
+        e: Stepper(group, e, space).probe(x) for e in candidates(group, len(x))
     }
     best: Engine = min(times, key=lambda engine: times[engine])
     measured = ", ".join(f"{name} {seconds * 1e3:.1f} ms" for name, seconds in times.items())

@@ -3,29 +3,19 @@
 A process alone holds everything; :mod:`lensbench.saes.distributed` puts other answers in.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
-
-from lensbench.saes.architectures import DictionaryConfig
 
 
 class Whole:
     """Answers of a process that holds all tokens and all latents."""
 
-    def engines(self, config: DictionaryConfig) -> tuple[str, ...]:
-        """Engines that ask here where they must."""
-        del config
-        return ("dense", "screened", "stacked")
+    shared = False
+    """Whether a selection from the batch must look beyond this process."""
 
     def tokens(self, own: int) -> int:
         """Tokens of the batch, of which ``own`` are here."""
         return own
-
-    def slowest(self, seconds: float) -> float:
-        """The largest of the times that were measured for the same work."""
-        return seconds
 
     # --- the largest entries of a batch
 
@@ -44,11 +34,6 @@ class Whole:
         return torch.topk(values, wanted, sorted=False)[0].min()
 
     # --- an update
-
-    def reduced(self, config: DictionaryConfig, gradients: Any) -> Any:
-        """Gradients over all tokens, from those over the tokens that are here."""
-        del config
-        return gradients
 
     def norm(self, squares: dict[str, Tensor]) -> Tensor:
         """Norm of a gradient, from the sums of squares of its parts by parameter."""

@@ -3,7 +3,6 @@
 import json
 import os
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from lensbench.saes.runs import (
     METRICS_FILE,
     STATUS_FILE,
     SWEEP_FILE,
+    WAIT,
     how_to_resume,
     read_history,
     read_status,
@@ -24,7 +24,10 @@ from lensbench.saes.runs import (
 
 HEARTBEAT = 5.0
 """Seconds between two heartbeats."""
-FREE = ("log_every", "keep", "checkpoint_every", "parallel", "rank_timeout", "prefetch")
+FREE = (
+    *("log_every", "keep", "checkpoint_every", "read_ahead", "in_memory", "sinks"),
+    *("parallel", "rank_timeout"),
+)
 """Settings of ``train`` that a resumed run may change."""
 
 
@@ -77,7 +80,14 @@ class RunFolder:
             io.write_json(self.of(str(config.name)) / CONFIG_FILE, config.to_dict())
 
     def status(
-        self, state: str, step: int, steps: int, tokens: int, states: dict[str, str], note: str = ""
+        self,
+        state: str,
+        step: int,
+        steps: int,
+        tokens: int,
+        states: dict[str, str],
+        note: str = "",
+        wait: float = 0.0,
     ) -> None:
         """Replace ``status.json``."""
         if self.path is None:
@@ -93,6 +103,7 @@ class RunFolder:
             "heartbeat": now,
             "pid": os.getpid(),
             "message": note,
+            WAIT: wait,
             "dictionaries": {n: states.get(n, state) for n in self._names},
         }
         io.write_json(self.path / STATUS_FILE, self._status)
@@ -153,12 +164,6 @@ class RunFolder:
                 f"{self.path} was started with another config: {'; '.join(changed)}. Resume with "
                 f"its own ({SWEEP_FILE}), or choose another folder"
             )
-
-
-def card_of(source: Any) -> dict[str, Any]:
-    """Model of the activations, as a store or a live capture names it; empty for other sources."""
-    told = getattr(source, "model", None)
-    return dict(told) if isinstance(told, Mapping) else {}
 
 
 def _comparable(sweep: dict[str, Any]) -> dict[str, Any]:

@@ -63,8 +63,8 @@ class Forecast:
         return [
             f"dictionaries     {memory.dictionaries}",
             f"parameters       {memory.parameters:,}",
-            f"memory           {_size(memory.memory_bytes)}",
-            f"disk             {_size(memory.disk_bytes)}",
+            f"memory           {size(memory.memory_bytes)}",
+            f"disk             {size(memory.disk_bytes)}",
             f"steps            {self.steps:,}",
             f"time             {_duration(self.seconds)} "
             f"({self.seconds_per_step * 1e3:.1f} ms per step, probed)",
@@ -124,7 +124,8 @@ def dry_run(
     return Forecast(plan_memory(sweep, per_site), sweep.train.steps, seconds, engines)
 
 
-def _size(count: int) -> str:
+def size(count: int) -> str:
+    """Bytes for people."""
     value = float(count)
     for unit in ("B", "KiB", "MiB"):
         if value < 1024:

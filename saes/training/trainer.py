@@ -18,20 +18,19 @@ from torch import Tensor
 from lensbench.errors import ConfigError, NonFiniteError, StoppedError
 from lensbench.saes.architectures import DictionaryConfig
 from lensbench.saes.configs import SweepConfig
-from lensbench.saes.distributed.ahead import read_ahead
 from lensbench.saes.distributed.ranks import Ranks, join
 from lensbench.saes.runs import SAERun, open_runs
 from lensbench.saes.step.encode import Workspace
-from lensbench.saes.step.engines import Stepper, choose, deterministic
+from lensbench.saes.step.engines import Stepper, deterministic
 from lensbench.saes.step.group import Group, dead_limit, group_key
 from lensbench.saes.step.rules.base import Now
 from lensbench.saes.step.schedule import rate
 from lensbench.saes.step.start import scale_of
-from lensbench.saes.training import checkpoint
+from lensbench.saes.training import checkpoint, resident
 from lensbench.saes.training.checkpoint import RunState
-from lensbench.saes.training.folder import RunFolder, card_of
-from lensbench.saes.training.reporting import Reporter
-from lensbench.saes.training.stream import Stream, open_source
+from lensbench.saes.training.folder import RunFolder
+from lensbench.saes.training.reporting import Reporter, Totals
+from lensbench.saes.training.stream import card_of, open_source, open_stream
 from lensbench.stopping import stop_requested
 
 DEAD_REFRESH = 32
@@ -75,22 +74,22 @@ def train(
     configs: list[DictionaryConfig] = list(sweep.expand())
     path = None if out is None else Path(out)
     with join(sweep.train, path) as ranks, deterministic(sweep.train.deterministic):
-        folder = ranks.folder(path, [str(c.name) for c in configs])
+        folder, where = ranks.folder(path, [str(c.name) for c in configs]), ranks.device(device)
         if resume and folder.finished() and path is not None:
             folder.check(sweep)
             return open_runs(path)
         card = card_of(source) if model_card is None else model_card
-        opened, sites = open_source(source, configs)
-        own = ranks.own(configs, opened)
+        own = ranks.own(configs, open_source(source, configs)[0])
+        source, sites = open_source(source, own or configs)
+        held = resident.planned(source, sweep, where)  # may refuse, before anything is written
         folder.open(sweep, configs, card, resume=resume)
         if not own:
             return ranks.idle(folder)
-        if len(own) < len(configs):
-            opened, sites = open_source(source, own)
-        where = ranks.device(device)
-        with read_ahead(opened, sweep.train.prefetch) as ahead:
-            run = _Training(sweep, own, sites, ahead, folder, where, progress, card, ranks)
-            return run.run(resume=resume)
+        if held:
+            source.hold(where)
+            folder.log(held)
+        run = _Training(sweep, own, sites, source, folder, where, progress, card, ranks)
+        return run.run(resume=resume)
 
 
 class _Training:
@@ -112,10 +111,10 @@ class _Training:
         self._configs, self._sites, self._ranks = configs, sites, ranks
         self._names = [str(c.name) for c in configs]
         unique = list(dict.fromkeys(sites))
-        self._stream = Stream(source, unique, sweep.train.batch_size, device, ranks.rows)
-        said = progress and ranks.speaks
-        self._report = Reporter(folder, sweep.train, progress=said, over_ranks=ranks.over_ranks)
-        self._totals = ranks.totals(unique, device)
+        self._stream = open_stream(source, unique, self._train, device)
+        said, waits = progress and ranks.speaks, self._stream.waits
+        self._report = Reporter(folder, self._train, waits, progress=said, total=ranks.total)
+        self._totals = Totals(unique, device)
         self._space = Workspace(whole=ranks.whole)
         self._steppers: dict[str, Stepper] = {}
         self._scales: dict[str, float] = {}
@@ -130,6 +129,8 @@ class _Training:
         except BaseException as error:
             self._report.failed(self._step, error, self._states("stopped"))
             raise
+        finally:
+            self._stream.close()
 
     def _start(self, *, resume: bool) -> None:
         step = self._ranks.latest(self._folder, self._names) if resume else None
@@ -138,14 +139,14 @@ class _Training:
                 self._rewind(0)
                 self._report.say("no checkpoint of all dictionaries yet: starting at step 0")
             self._report.repeats(self._stream.stored)
-            self._pending = self._stream.next()
-            first = self._ranks.first(self._pending)
+            first = self._stream.next()
             self._scales = {s: self._scale(s, x) for s, x in first.items()}
             self._make(first, {})
+            self._pending = first
             return
         folders = [self._folder.of(name) for name in self._names]
         state = checkpoint.read_states(folders, step)
-        self._stream.restore(state.source)
+        self._stream.restore(state.source, self._folder.path)
         self._step, self._seconds, self._scales = step, state.seconds, state.scales
         self._saved = step
         self._totals.restore(state.variance)
@@ -169,8 +170,7 @@ class _Training:
 
     def _rewind(self, step: int) -> None:
         """Forget what was written after ``step``: all of it will be written again."""
-        if self._folder.path is not None:
-            self._ranks.rewind(self._folder, self._names, step)
+        self._ranks.rewind(self._folder, self._names, step)
         for name in self._names:
             self._report.rewind(name, step)
 
@@ -201,7 +201,7 @@ class _Training:
             if step % DEAD_REFRESH == 0:
                 group.refresh_dead([dead_limit(c, self._train.tokens) for c in group.configs])
             rates = [factor * c.learning_rate for c in group.configs]
-            stepper.step(batch[group.site], rates, Now(step, steps))
+            stepper.step(self._ranks.share(batch[group.site]), rates, Now(step, steps))
         self._step += 1
         self._report.tick(self._step, self._states("running"))
 
@@ -242,7 +242,7 @@ class _Training:
         state = RunState(
             step=self._step,
             before=self._saved,
-            source=self._stream.state(),
+            source=self._ranks.position(self._stream, self._folder, self._step),
             engines={key: s.engine for key, s in self._steppers.items()},
             scales=self._scales,
             variance=self._totals.peek(),
@@ -295,7 +295,6 @@ class _Training:
             elif self._train.engine != "auto":
                 engine = self._train.engine
             else:
-                batch = first if self._pending is None else self._pending
-                engine, how = choose(group, batch[site], self._space, self._ranks.stepper)
+                engine, how = self._ranks.choose(group, first[site], self._space)
                 self._report.say(f"{key}: {how}")
-            self._steppers[key] = self._ranks.stepper(group, engine, self._space)
+            self._steppers[key] = self._ranks.stepper(group, engine, self._space, self._report.say)
