@@ -140,3 +140,35 @@ def _rank(
 def trained(config: dict[str, Any], out: Path, how: tuple[Any, ...], options: Any) -> None:
     """What most ranks do: train, from a source that may come to harm."""
     train(Source(*how), config, out=out, **options)
+
+
+def harmed(config: dict[str, Any], out: Path, rank: int, number: int, what: int) -> None:
+    """Rank ``rank`` sends itself a signal inside its ``number``-th write of tensors."""
+    from lensbench import io
+
+    write, count = io.write_arrays, 0
+
+    def counted(path: Path, *args: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == number and os.environ["RANK"] == str(rank):
+            os.kill(os.getpid(), what)
+        write(path, *args)
+
+    io.write_arrays = counted
+    train(Source(), config, out=out)
+
+
+def kept_with_ties(out: Path) -> None:
+    """Which of these rows each rank keeps, written to ``out``."""
+    from lensbench.saes.distributed.environment import place
+    from lensbench.saes.distributed.job import Job
+    from lensbench.saes.distributed.latents import largest_of_rows
+
+    rank = place().rank
+    job = Job(place(), 20.0, 1)
+    rows = [[5.0, 1.0, 4.0], [2.0, 2.0, 2.0], [0.0, -1.0, -2.0]]
+    mine = torch.tensor(rows)[:, : 3 - rank]  # the ranks hold unequal numbers of latents
+    kept = largest_of_rows(job, mine, 3)
+    torch.save({"kept": kept, "values": mine}, out / f"{rank}.pt")
+    job.leave(None)
