@@ -159,6 +159,12 @@ def harmed(config: dict[str, Any], out: Path, rank: int, number: int, what: int)
     train(Source(), config, out=out)
 
 
+def one_that_never_comes(out: Path) -> None:
+    """Rank 1 ends before it has said a word."""
+    if os.environ["RANK"] == "0":
+        train(Source(), sweep(rank_timeout=1.0), out=out)
+
+
 def kept_with_ties(out: Path) -> None:
     """Which of these rows each rank keeps, written to ``out``."""
     from lensbench.saes.distributed.environment import place

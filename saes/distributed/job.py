@@ -56,16 +56,17 @@ class Job:
             self._store.add(key, 1)
             heard: dict[int, tuple[str, float]] = {}
             while self._store.add(key, 0) < wanted and not (stop is not None and stop()):
-                if self._failures() or self._silent(heard, self.timeout):
-                    raise self.lost(f"while waiting for all ranks ({tag})")
+                silent = self._silent(heard, self.timeout)
+                if silent or self._failures():
+                    raise self.lost(f"while waiting for all ranks ({tag})", silent)
                 time.sleep(0.02)
         except RuntimeError as error:  # the store went away, and with it rank 0 or torchrun
             raise self._storeless(error) from error
 
-    def lost(self, when: str) -> RankError:
+    def lost(self, when: str, silent: list[int] | None = None) -> RankError:
         """An error that says which rank is missing, and why if that is known."""
         try:
-            found = self.absent()
+            found = self.absent() if silent is None else self._told(silent)
         except RuntimeError as error:
             return self._storeless(error)
         what = "; ".join(found) or f"no rank is missing, but none answered in {self.timeout:g} s"
@@ -79,6 +80,9 @@ class Job:
         while time.monotonic() < until and not self._failures():
             silent = self._silent(heard, LISTEN)
             time.sleep(0.1)
+        return self._told(silent)
+
+    def _told(self, silent: list[int]) -> list[str]:
         failed = self._failures()
         return [f"rank {r} ended with {text}" for r, text in failed.items()] + [
             f"rank {r} no longer answers (killed, or its machine is gone)"

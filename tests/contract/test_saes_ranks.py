@@ -27,6 +27,7 @@ from tests.ranks_jobs import (
     free_port,
     harmed,
     kept_with_ties,
+    one_that_never_comes,
     run,
     sweep,
     train,
@@ -191,7 +192,7 @@ def test_work_is_spread_by_cost() -> None:
 def test_a_killed_rank_ends_the_job_and_another_number_goes_on(
     mode: str, world: int, tmp_path: Path
 ) -> None:
-    config = sweep(parallel=mode, rank_timeout=4.0)
+    config = sweep(parallel=mode, rank_timeout=3.0)
     said = run(world, trained, config, tmp_path, (1, 26, signal.SIGKILL), {})
     assert said.pop(1) == "SIGKILL"
     assert all(s.startswith("RankError") and "rank 1 no longer answers" in s for s in said)
@@ -203,7 +204,7 @@ def test_a_killed_rank_ends_the_job_and_another_number_goes_on(
 
 
 def test_a_kill_inside_a_divided_checkpoint_leaves_the_one_before(tmp_path: Path) -> None:
-    config = sweep(parallel="width")
+    config = sweep(parallel="width", rank_timeout=3.0)
     # Four dictionaries: the sixth shard of rank 1 is its second one of step 20.
     said = run(2, harmed, config, tmp_path, 1, 6, signal.SIGKILL)
     assert said[1] == "SIGKILL"
@@ -216,7 +217,7 @@ def test_a_kill_inside_a_divided_checkpoint_leaves_the_one_before(tmp_path: Path
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["members", "data", "width"])
 def test_as_many_ranks_resume_bit_for_bit(mode: str, tmp_path: Path) -> None:
-    config = sweep(parallel=mode, rank_timeout=4.0)
+    config = sweep(parallel=mode, rank_timeout=3.0)
     assert run(2, trained, config, tmp_path / "whole", (), {}) == ["", ""]
     run(2, trained, config, tmp_path / "cut", (0, 26, signal.SIGKILL), {})
     copytree(tmp_path / "cut", tmp_path / "more")
@@ -246,7 +247,7 @@ def test_ranks_go_on_with_what_one_process_began(tmp_path: Path) -> None:
     "mode", ["width", *(pytest.param(m, marks=pytest.mark.slow) for m in ("members", "data"))]
 )
 def test_sigterm_in_a_checkpoint_stops_all_after_it(mode: str, tmp_path: Path) -> None:
-    config = sweep(parallel=mode, rank_timeout=4.0)
+    config = sweep(parallel=mode, rank_timeout=3.0)
     rank = 0 if mode == "data" else 1  # one that writes
     said = run(2, harmed, config, tmp_path, rank, 2, signal.SIGTERM)
     kinds = {text.partition(":")[0] for text in said}
@@ -297,18 +298,9 @@ def test_ranks_need_a_common_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_rank_that_never_comes_is_told(tmp_path: Path) -> None:
-    code = (
-        "from tests.ranks_jobs import *\n"
-        "train(Source(), sweep(rank_timeout=1.0), out=sys.argv[1])\n"
-    )
-    env = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    env |= {"MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
-    root = Path(__file__).resolve().parents[2]
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "run")],
-        env=os.environ | env, cwd=root, capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
-    assert "ranks of the job did not find one another in 1 s" in done.stderr
+    said = run(2, one_that_never_comes, tmp_path / "run")
+    assert "ranks of the job did not find one another in 1 s" in said[0]
+    assert not (tmp_path / "run").exists()
 
 
 # --- the command
