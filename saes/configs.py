@@ -77,6 +77,9 @@ class SourceConfig(Config):
     """Model for a live capture; needs ``text``."""
     text: str | None = None
     """Text file for a live capture."""
+    mixing: int = Field(default=32768, ge=0)
+    """Tokens that a live capture holds and mixes, half of them new at a time; 0: no such buffer,
+    groups are shuffled and used up whole. It becomes part of every checkpoint."""
     site: str | None = None
     """Site of the dictionaries that name none."""
 
