@@ -53,6 +53,8 @@ class TrainConfig(Config):
     """Batches that a thread makes before they are asked for; default: 2 for a GPU, else 0."""
     in_memory: bool | Literal["auto"] = "auto"
     """Keep the whole store on the device; auto: on a GPU, where it fits beside the sweep."""
+    sinks: tuple[Literal["wandb", "tensorboard"], ...] = ()
+    """Where metrics go beside the run folder; their failures never stop a run."""
 
     @model_validator(mode="after")
     def _fits(self) -> "TrainConfig":
