@@ -15,6 +15,7 @@ from lensbench.app.workflows.live import store_version
 
 if TYPE_CHECKING:
     from lensbench.app.workflows.latent_text import TextLatents
+    from lensbench.saes.latents.notes import LatentNotes
 
 
 @st.cache_data(max_entries=32, show_spinner="Reading rows")
@@ -48,6 +49,19 @@ def _latent_table(run: str, version: int, name: str) -> pd.DataFrame:
 def latent_table(run: Path, name: str) -> pd.DataFrame:
     """See ``latent_page.latent_table``."""
     return _latent_table(str(run), version_of(run), name)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _notes_on(run: str, version: int, name: str) -> "LatentNotes":
+    from lensbench.saes import notes
+
+    del version
+    return notes(latent_page.dictionary_of(Path(run), name))
+
+
+def notes_on(run: Path, name: str) -> "LatentNotes":
+    """The notes of a dictionary, read from disk at each look; its fingerprint is kept."""
+    return _notes_on(str(run), version_of(run), name)
 
 
 @st.cache_data(max_entries=64, max_size="256mb", show_spinner="Reading the latent's contexts")

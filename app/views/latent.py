@@ -4,15 +4,17 @@ from pathlib import Path
 
 import streamlit as st
 
-from lensbench.app.cache import latent_table
+from lensbench.app.cache import latent_table, notes_on
 from lensbench.app.state import inside, root, run_names
 from lensbench.app.widgets.choose import choose
 from lensbench.app.widgets.figures import show_figure, take_away
 from lensbench.app.widgets.latent_board import latent_board
 from lensbench.app.widgets.latent_table import filtered
+from lensbench.app.widgets.note_editor import note_editor, notes_files
 from lensbench.app.widgets.states import guarded, nothing_yet
 from lensbench.app.workflows.latent_figures import density_figure
 from lensbench.app.workflows.latent_page import dictionaries_of
+from lensbench.app.workflows.notes import with_notes
 
 
 def show() -> None:
@@ -49,6 +51,7 @@ def show() -> None:
     )  # fmt: skip
     if latent is not None:
         with guarded():
+            note_editor(notes_on(run, name), int(latent))
             latent_board(run, name, int(latent))
     _table(run, name)
 
@@ -56,6 +59,10 @@ def show() -> None:
 def _table(run: Path, name: str) -> None:
     st.subheader("All latents")
     table = latent_table(run, name)
+    with guarded():
+        kept = notes_on(run, name)
+        table = with_notes(table, kept)
+        notes_files(str(run), len(kept))
     rows = filtered(table)
     if "density" in table.columns:
         show_figure(density_figure(rows), key="density",

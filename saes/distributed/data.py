@@ -33,6 +33,10 @@ class Together(Several):
 
     whole: ManyRanks
 
+    def told(self, train: TrainConfig) -> TrainConfig:
+        """Only the first rank has something to tell the sinks."""
+        return train if self.speaks else train.model_copy(update={"sinks": ()})
+
     def choose(self, group: Group, x: Tensor, space: Workspace) -> tuple[Engine, str]:
         """By the slowest rank."""
         return stepper.choose(self._job, self.whole, self._looped, group, self.share(x), space)

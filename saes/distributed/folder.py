@@ -25,6 +25,8 @@ class RankFolder(RunFolder):
     def __init__(self, path: Path, names: list[str], job: Job, *, apart: bool) -> None:
         super().__init__(path, names)
         self._job, self._apart, self._first = job, apart, job.rank == 0
+        self.own = names
+        """Dictionaries of this rank."""
 
     @property
     def writes(self) -> bool:
@@ -69,6 +71,10 @@ class RankFolder(RunFolder):
         """Append a line to ``log.txt``, with the rank where it is not the first."""
         if self.writes:
             super().log(text if self._first else f"[rank {self._job.rank}] {text}")
+
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """What was written of this rank's dictionaries."""
+        return {name: found for name, found in super().settings().items() if name in self.own}
 
     def metrics(self, name: str, line: dict[str, float]) -> None:
         """Append a line to a dictionary's ``metrics.jsonl``."""

@@ -60,7 +60,8 @@ class Several(Ranks):
         """The one folder of all ranks."""
         assert path is not None  # join() asked for it
         self._names = names
-        return RankFolder(path, names, self._job, apart=self.apart)
+        self._folder = RankFolder(path, names, self._job, apart=self.apart)
+        return self._folder
 
     def why(self) -> str:
         """Whether another rank is missing: then that is why this one was told to stop."""
@@ -86,7 +87,9 @@ class Members(Several):
         """Balanced by cost; in the order of the sweep."""
         self._busy = min(self._job.world, len(configs))
         costs = [cost(config, source) for config in configs]
-        return [configs[i] for i in spread(costs, self._job.world)[self._job.rank]]
+        chosen = [configs[i] for i in spread(costs, self._job.world)[self._job.rank]]
+        self._folder.own = [str(config.name) for config in chosen]
+        return chosen
 
     def idle(self, folder: RunFolder) -> list[SAERun]:
         """There are more ranks than dictionaries."""

@@ -73,6 +73,10 @@ class Ranks:
         del folder
         return []
 
+    def told(self, train: TrainConfig) -> TrainConfig:
+        """Settings by which this process reports."""
+        return train
+
     # --- start
 
     def share(self, batch: Tensor) -> Tensor:

@@ -64,6 +64,7 @@ def train(
     Raises:
         ConfigError: a setting that cannot be used, or a source that cannot be resumed.
         MismatchError: ``out`` holds another sweep, or the source another site or width.
+        BackendUnavailableError: a sink whose package is not installed.
         NonFiniteError: NaN or infinity in the activations, or every dictionary diverged.
         StoppedError: interrupted; a checkpoint was written if there is a folder.
     """
@@ -112,8 +113,8 @@ class _Training:
         self._names = [str(c.name) for c in configs]
         unique = list(dict.fromkeys(sites))
         self._stream = open_stream(source, unique, self._train, device)
-        said, waits = progress and ranks.speaks, self._stream.waits
-        self._report = Reporter(folder, self._train, waits, progress=said, total=ranks.total)
+        said, told = progress and ranks.speaks, ranks.told(self._train)
+        self._report = Reporter(folder, told, self._stream.waits, progress=said, total=ranks.total)
         self._totals = Totals(unique, device)
         self._space = Workspace(whole=ranks.whole)
         self._steppers: dict[str, Stepper] = {}
@@ -150,8 +151,7 @@ class _Training:
         self._step, self._seconds, self._scales = step, state.seconds, state.scales
         self._saved = step
         self._totals.restore(state.variance)
-        known = dict(zip(self._sites, folders, strict=True))
-        widths = {site: checkpoint.width(folder, step) for site, folder in known.items()}
+        widths = {s: checkpoint.width(f, step) for s, f in zip(self._sites, folders, strict=True)}
         self._stream.expect(widths)
         self._space.guesses.update(state.guesses)
         device = self._stream.device
