@@ -20,11 +20,12 @@ from lensbench.saes.distributed.environment import Place
 
 BEAT = 0.5
 """Seconds between two counts."""
+PAUSE = 0.02
+"""Seconds between two looks at how far the others are."""
 LISTEN = 2.5
 """Seconds over which a count that stands still is looked for after something failed."""
 LEAVE = 5.0
 """Seconds that rank 0 stays for the others to read why it ends, where it keeps the store."""
-Stop = Callable[[], bool]
 
 
 class Job:
@@ -37,29 +38,37 @@ class Job:
         self._prefix = f"lensbench/{place.attempt}/{number}"
         self._group: Any = None
         self._met: dict[str, int] = {}
+        self._gone = set[int]()
         self._done = threading.Event()
         self._set("beat", self.rank, "0")
         threading.Thread(target=self._beat, name="rank-heartbeat", daemon=True).start()
 
     # --- meetings
 
-    def meet(self, tag: str, ranks: int | None = None, stop: Stop | None = None) -> None:
+    def meet(self, tag: str, ranks: int | None = None) -> None:
         """Wait until the first ``ranks`` ranks (default: all) have come to ``tag``.
 
         Raises:
             RankError: one of them failed, or has not been heard of for ``timeout`` seconds.
         """
-        self._met[tag] = self._met.get(tag, 0) + 1
-        wanted = self._met[tag] * (self.world if ranks is None else ranks)
-        key = f"{self._prefix}/meet/{tag}"
+        self._met[tag] = count = self._met.get(tag, 0) + 1
+        self.reach(tag, count, ranks)
+
+    def reach(self, what: str, number: int, ranks: int | None = None, *, wait: bool = True) -> None:
+        """Say how far this rank is, and wait until the first ``ranks`` are as far.
+
+        Raises:
+            RankError: as :meth:`meet`.
+        """
         try:
-            self._store.add(key, 1)
+            self._set(what, self.rank, str(number))
             heard: dict[int, tuple[str, float]] = {}
-            while self._store.add(key, 0) < wanted and not (stop is not None and stop()):
+            others = range(self.world if ranks is None else ranks)
+            while wait and any(int(self._get(what, r) or -1) < number for r in others):
                 silent = self._silent(heard, self.timeout)
                 if silent or self._failures():
-                    raise self.lost(f"while waiting for all ranks ({tag})", silent)
-                time.sleep(0.02)
+                    raise self.lost(f"while waiting for all ranks ({what})", silent)
+                time.sleep(PAUSE)
         except RuntimeError as error:  # the store went away, and with it rank 0 or torchrun
             raise self._storeless(error) from error
 
@@ -84,6 +93,7 @@ class Job:
 
     def _told(self, silent: list[int]) -> list[str]:
         failed = self._failures()
+        self._gone |= set(silent)
         return [f"rank {r} ended with {text}" for r, text in failed.items()] + [
             f"rank {r} no longer answers (killed, or its machine is gone)"
             for r in silent
@@ -97,7 +107,8 @@ class Job:
                 self._set("failed", self.rank, f"{type(error).__name__}: {error}")
             self._set("left", self.rank, "1")
             until = time.monotonic() + LEAVE
-            others = [f"{self._prefix}/left/{r}" for r in range(self.world)]
+            staying = set(range(self.world)) - self._gone
+            others = [f"{self._prefix}/left/{r}" for r in staying]
             if self.rank == 0 and not self._place.agent_store:
                 while time.monotonic() < until and not self._store.check(others):
                     time.sleep(0.02)

@@ -33,6 +33,9 @@ DENSE_COST = 3.0
 them: all products are dense at first."""
 
 
+CHECKPOINT = "checkpoint"
+
+
 class Several(Ranks):
     """What is the same for every way of dividing the work."""
 
@@ -104,6 +107,8 @@ class Members(Several):
             shared = all(step in checkpoint.steps(folder.of(name)) for name in self._names)
             before = checkpoint.read_state(folder.of(names[0]), step).before
             self._common = step if shared else before
+        # This rank may have been further than others when the job ended: they need not wait here.
+        self._job.reach(CHECKPOINT, step or 0, wait=False)
         self._job.meet("chosen", self._busy)
         return step
 
@@ -116,7 +121,7 @@ class Members(Several):
             for i, name in group.names():
                 checkpoint.write(folder.of(name), group, i, state)
         if not stopped:
-            self._job.meet(f"checkpoint {state.step}", self._busy)
+            self._job.reach(CHECKPOINT, state.step, self._busy)
             self._common = state.step
             prune(folder, groups, keep)
             own = folder.of(next(groups[0].names())[1])
@@ -148,6 +153,7 @@ class Members(Several):
             for i, _ in group.names():
                 report.result(group, i, *facts)
         report.done(facts[1], states)
+        self._job.reach(CHECKPOINT, self._train.steps, wait=False)
         self._job.meet("trained")
         if self._job.rank == 0:  # again, now that all others have said how theirs ended
             report.done(facts[1], states)

@@ -53,7 +53,8 @@ class Totals:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Put back what :meth:`peek` gave."""
-        for site, (value, steps) in state.items():
+        for site in self._sums:  # another rank may have had more
+            value, steps = state[site]
             self._sums[site].fill_(value)
             self._steps[site] = int(steps)
 

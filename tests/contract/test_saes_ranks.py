@@ -126,10 +126,12 @@ def test_a_learning_rate_one_percent_higher_is_not_close() -> None:
 def test_every_architecture_divides_by_rows(tmp_path: Path) -> None:
     site = {"site": SITES[0]}
     entries = [
-        {"architecture": "matryoshka", "d_sae": 64, "k": 3, "prefixes": [16, 64]} | site,
+        {"architecture": "matryoshka", "d_sae": 64, "k": 3, "prefixes": [0.25]} | site,
         {"architecture": "gated", "d_sae": 48, "target_l0": 4} | site,
         {"architecture": "jumprelu", "d_sae": 48, "target_l0": 4} | site,
-        {"architecture": "p_anneal", "d_sae": 48, "target_l0": 4} | site,
+        # Below p = 0.9 the slope at zero is so steep that rows of a batch in another order, in
+        # one process, move the weights by a hundredth after 40 steps: nothing to compare.
+        {"architecture": "p_anneal", "d_sae": 48, "target_l0": 4, "p_end": 0.9} | site,
         {"architecture": "tied", "d_sae": 48, "target_l0": 4} | site,
     ]
     config = sweep(entries=entries, parallel="data")
@@ -234,7 +236,7 @@ def test_as_many_ranks_resume_bit_for_bit(mode: str, tmp_path: Path) -> None:
 def test_ranks_go_on_with_what_one_process_began(tmp_path: Path) -> None:
     from lensbench.errors import StoppedError
 
-    with pytest.raises(StoppedError, match="step 23"):
+    with pytest.raises(StoppedError, match="step 24"):
         train(Source(0, 23, signal.SIGINT), sweep(), out=tmp_path / "one")
     for mode in ("members", "data", "width"):
         copytree(tmp_path / "one", tmp_path / mode)
