@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from tests.parity import test_saes_autograd as written
+from tests.parity import test_saes_bf16 as bf16
 
 pytest.importorskip("triton", reason="Triton is not installed (it comes with torch for CUDA)")
 interpreted = pytest.mark.skipif(
@@ -164,6 +165,21 @@ def test_gradients_by_the_kernels_equal_autograd(variant: str, dead: int) -> Non
     torch.testing.assert_close(
         ours.along, (ours.of["W_dec"] * group.W_dec[0]).sum(1), rtol=1e-4, atol=1e-5
     )
+
+
+@interpreted
+@pytest.mark.usefixtures("on_gpu")
+def test_gradients_by_the_kernels_in_bf16_are_autograds_up_to_rounding() -> None:
+    from lensbench.saes.step.precision import products_in
+
+    group = written._group("topk")
+    x = bf16._clear_tokens(group, torch.cat([written._x(seed) for seed in range(40)]))[:12]
+    with products_in("bf16"):
+        ours = written._ours(group, "dense", x)
+    leaves = written._leaves(group)
+    written._plain(group, leaves, x).backward()
+    assert 1e-4 < bf16._off(ours, leaves) < bf16.TOLERANCE
+    assert {value.dtype for value in ours.of.values()} == {torch.float32}
 
 
 class _NoWaits(TorchDispatchMode):
