@@ -20,6 +20,7 @@ from lensbench.saes.step.group import Group, aux_width
 from lensbench.saes.step.kernels import Codes
 from lensbench.saes.step.layouts import Dense, Listed
 from lensbench.saes.step.looped import Looped
+from lensbench.saes.step.precision import addmm, mm
 from lensbench.saes.step.rules.base import Batch, Found, Gradients, Now, Step, gradients
 from lensbench.saes.step.selection import top_k
 
@@ -111,7 +112,7 @@ class ShardLooped(Looped):
     def _dense(self, group: Group, i: int, x: Tensor, now: Now) -> Found:
         own = group.own(slice(i, i + 1))
         centred = x - own["b_dec"][:, None]
-        pre = torch.baddbmm(own["b_enc"][:, None], centred, own["W_enc"].transpose(1, 2))
+        pre = addmm(own["b_enc"][:, None], centred, own["W_enc"].transpose(1, 2))
         layout = ShardDense(pre, job=self.job)
         return gradients(
             group.rule, Step(group.configs[i], layout, centred, centred, own, now)
@@ -138,20 +139,20 @@ class ShardLooped(Looped):
         if not n_dead:
             return
         W_enc, W_dec = group.W_enc[i][dead], group.W_dec[i][dead]
-        acts = torch.addmm(group.b_enc[i][dead], x, W_enc.t())
+        acts = addmm(group.b_enc[i][dead], x, W_enc.t())
         width = aux_width(config, group.d_model)
         if n_dead > width:
             values, indices = top_k(acts, min(width, len(dead)))
             values = torch.where(largest_of_rows(job, values, width), values, 0.0)
             acts = torch.zeros_like(acts).scatter_(1, indices, values)
         acts = acts.relu_()
-        residual = error + job.sum_(acts @ W_dec)
+        residual = error + job.sum_(mm(acts, W_dec))
         weight = config.aux_coefficient / len(x)
         one.loss = one.loss + torch.dot(residual.view(-1), residual.view(-1)) * weight
         grad = residual.mul_(2 * weight)
-        into = (grad @ W_dec.t()).mul_(acts > 0)
-        one.of["W_dec"][dead] += acts.t() @ grad
-        one.of["W_enc"][dead] += into.t() @ x
+        into = mm(grad, W_dec.t()).mul_(acts > 0)
+        one.of["W_dec"][dead] += mm(acts.t(), grad)
+        one.of["W_enc"][dead] += mm(into.t(), x)
         one.of["b_enc"][dead] += into.sum(0)
         one.of["b_dec"] -= job.sum_(into.sum(0) @ W_enc)
         one.along[dead] += (into * acts).sum(0)

@@ -99,7 +99,7 @@ class Ranks:
 
     def stepper(self, group: Group, engine: Engine, space: Workspace, say: Say) -> Stepper:
         """What steps it; ``say`` is told what it cannot do."""
-        return Stepper(group, engine, space)
+        return Stepper(group, engine, space, say)
 
     def latest(self, folder: RunFolder, names: list[str]) -> int | None:
         """Step to go on from; None: the beginning."""

@@ -14,6 +14,7 @@ from lensbench.saes.step.encode import Workspace
 from lensbench.saes.step.engines import Engine, Stepper, candidates
 from lensbench.saes.step.group import Group
 from lensbench.saes.step.looped import Looped
+from lensbench.saes.step.precision import products_in
 from lensbench.saes.step.rules.base import Gradients, Now
 from lensbench.saes.step.stacked import stacked_gradients
 
@@ -37,18 +38,20 @@ class RankStepper(Stepper):
         group, whole = self.group, self.whole
         for i, config in enumerate(group.configs):
             group.rule.before(config, group.own(i), now)
-        for i, found in enumerate(self._gradients(x * group.scale, now)):
-            if found is not None:
-                found = whole.reduced(group.configs[i], found)
-                update.apply(group, i, found, rates[i], whole.tokens(len(x)), now, whole)
+        with products_in(self.space.precision):
+            for i, found in enumerate(self._gradients(x * group.scale, now)):
+                if found is not None:
+                    found = whole.reduced(group.configs[i], found)
+                    update.apply(group, i, found, rates[i], whole.tokens(len(x)), now, whole)
 
     def probe(self, x: Tensor) -> float:
         """Seconds for the gradients of one step; nothing is updated."""
         best, x = float("inf"), x * self.group.scale
         for _ in range(REPEATS):
             start = time.perf_counter()
-            for _ in self._gradients(x, Now()):
-                pass
+            with products_in(self.space.precision):
+                for _ in self._gradients(x, Now()):
+                    pass
             if x.device.type == "cuda":
                 torch.cuda.synchronize(x.device)
             best = min(best, time.perf_counter() - start)
@@ -73,7 +76,7 @@ def choose(
 ) -> tuple[Engine, str]:
     """The engine whose slowest rank is fastest; all ranks find the same one."""
     allowed = whole.engines(group.configs[0])
-    tried = [e for e in candidates(group, len(x)) if e in allowed] or ["dense"]
+    tried = [e for e in candidates(group, len(x), space) if e in allowed] or ["dense"]
     steppers = {e: RankStepper(group, e, space, whole=whole, make=make) for e in tried}
     seconds = torch.tensor([s.probe(x) for s in steppers.values()], dtype=torch.float64)
     times = dict(zip(steppers, job.max_(seconds).tolist(), strict=True))

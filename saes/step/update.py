@@ -14,6 +14,7 @@ enormous learning rate, is seen one step later: then they are gone.)
 """
 
 import torch
+from torch import Tensor
 
 from lensbench.saes.step.group import Group
 from lensbench.saes.step.rules.base import Done, Gradients, Now
@@ -28,7 +29,7 @@ def apply(
     group: Group,
     i: int,
     gradients: Gradients,
-    lr: float,
+    lr: float | Tensor,
     n_tokens: int,
     now: Now,
     whole: Whole = ALONE,

@@ -109,7 +109,7 @@ def dry_run(
     together: dict[str, list[DictionaryConfig]] = {}
     for config, site in zip(configs, sites, strict=True):
         together.setdefault(group_key(site, config), []).append(config)
-    space, engines = Workspace(), dict[str, str]()
+    space, engines = Workspace(precision=sweep.train.precision), dict[str, str]()
     for key, members in together.items():
         x = batch[key.split(" ")[0]]
         group = new_group(members, key.split(" ")[0], x, scale_of(x))

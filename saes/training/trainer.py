@@ -116,7 +116,7 @@ class _Training:
         said, told = progress and ranks.speaks, ranks.told(self._train)
         self._report = Reporter(folder, told, self._stream.waits, progress=said, total=ranks.total)
         self._totals = Totals(unique, device)
-        self._space = Workspace(whole=ranks.whole)
+        self._space = Workspace(precision=self._train.precision, whole=ranks.whole)
         self._steppers: dict[str, Stepper] = {}
         self._scales: dict[str, float] = {}
         self._step, self._seconds, self._saved = 0, 0.0, 0
