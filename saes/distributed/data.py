@@ -80,11 +80,12 @@ class Data(Together):
                 f"a batch of {train.batch_size} cannot be divided over {job.world} ranks; raise "
                 "train.batch_size"
             )
-        self.whole = SharedBatch(job, train.batch_size)
+        self.whole = shared = SharedBatch(job, train.batch_size)
+        self._part = shared.part
 
     def share(self, batch: Tensor) -> Tensor:
         """This rank's rows."""
-        return batch[self.whole.part]
+        return batch[self._part]
 
     def own(self, configs: list[DictionaryConfig], source: Any) -> list[DictionaryConfig]:
         """All of them.

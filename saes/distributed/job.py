@@ -14,8 +14,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
-from lensbench.errors import ConfigError, LensbenchError, RankError
+from lensbench.errors import ConfigError, RankError
 from lensbench.saes.distributed.environment import Place
 
 BEAT = 0.5
@@ -200,7 +201,7 @@ class Job:
     def _set(self, what: str, rank: int, value: str) -> None:
         self._store.set(f"{self._prefix}/{what}/{rank}", value)
 
-    def _storeless(self, error: Exception) -> LensbenchError:
+    def _storeless(self, error: Exception) -> RankError:
         keeper = "torchrun" if self._place.agent_store else "rank 0"
         return RankError(
             f"rank {self.rank} of {self.world} stops: {keeper}, which keeps the store of the job, "
@@ -219,7 +220,7 @@ def _store(timeout: float) -> Any:
         else:
             limit = timedelta(seconds=timeout)
             try:
-                _known.append(next(iter(dist.rendezvous("env://", timeout=limit)))[0])
+                _known.append(next(iter(rendezvous("env://", timeout=limit)))[0])
             except (RuntimeError, ValueError) as error:
                 raise ConfigError(
                     f"the ranks of the job did not find one another in {timeout:g} s: {error}"

@@ -76,10 +76,10 @@ def choose(
 ) -> tuple[Engine, str]:
     """The engine whose slowest rank is fastest; all ranks find the same one."""
     allowed = whole.engines(group.configs[0])
-    tried = [e for e in candidates(group, len(x), space) if e in allowed] or ["dense"]
+    tried: list[Engine] = [e for e in candidates(group, len(x), space) if e in allowed] or ["dense"]
     steppers = {e: RankStepper(group, e, space, whole=whole, make=make) for e in tried}
     seconds = torch.tensor([s.probe(x) for s in steppers.values()], dtype=torch.float64)
     times = dict(zip(steppers, job.max_(seconds).tolist(), strict=True))
-    best: Engine = min(times, key=lambda engine: times[engine])
+    best = min(tried, key=lambda engine: times[engine])
     told = ", ".join(f"{name} {t * 1e3:.1f} ms" for name, t in times.items())
     return best, f"{best} ({told} per step of {group.n}, on the slowest of {job.world} ranks)"
