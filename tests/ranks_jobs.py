@@ -62,7 +62,15 @@ def sweep(*, steps: int = 40, entries: Any = None, **changes: Any) -> dict[str, 
     train |= {"checkpoint_every": 10, "rank_timeout": 20.0}
     site = {"site": SITES[0]}
     default = [
-        {"architecture": "topk", "d_sae": 64, "k": [3, 5], "lr": 3e-3, "dead_after": 200} | site,
+        {
+            "architecture": "topk",
+            "d_sae": 64,
+            "k": [3, 5],
+            "lr": 3e-3,
+            "dead_after": 200,
+            "aux_k": 2,
+        }
+        | site,
         {"architecture": "batchtopk", "d_sae": 65, "k": 3, "lr": 3e-3, "dead_after": 200} | site,
         {"architecture": "relu", "d_sae": 48, "l1_coefficient": 1.0, "site": SITES[1]},
     ]

@@ -106,6 +106,7 @@ class Job:
         try:
             if error is not None and not isinstance(error, RankError):
                 self._set("failed", self.rank, f"{type(error).__name__}: {error}")
+                self._hang_up()
             self._set("left", self.rank, "1")
             until = time.monotonic() + LEAVE
             staying = set(range(self.world)) - self._gone
@@ -116,6 +117,12 @@ class Job:
         except RuntimeError:
             pass  # the store is gone, and nobody is left to tell
         self._done.set()
+
+    def _hang_up(self) -> None:
+        """End exchanges that others wait in for this rank, while it still can be asked why."""
+        if self._group is not None:
+            dist.destroy_process_group(self._group)
+            self._group = None
 
     # --- tensors
 

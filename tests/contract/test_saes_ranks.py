@@ -265,10 +265,11 @@ def test_sigterm_in_a_checkpoint_stops_all_after_it(mode: str, tmp_path: Path) -
     assert all(_close(a, b) for a, b in zip(_alone(), resumed, strict=True))
 
 
-def test_what_ends_one_rank_is_told_by_the_others(tmp_path: Path) -> None:
-    said = run(2, trained, sweep(parallel="data"), tmp_path, (1, 5, None), {})
-    assert said[1] == "RuntimeError: the disk is full"
-    assert "rank 1 ended with RuntimeError: the disk is full" in said[0]
+@pytest.mark.parametrize("rank", [0, 1])  # the first keeps the store, and must wait to be asked
+def test_what_ends_one_rank_is_told_by_the_others(rank: int, tmp_path: Path) -> None:
+    said = run(2, trained, sweep(parallel="data"), tmp_path, (rank, 5, None), {})
+    assert said[rank] == "RuntimeError: the disk is full"
+    assert f"rank {rank} ended with RuntimeError: the disk is full" in said[1 - rank]
 
 
 # --- refusals
