@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lensbench import io
 from lensbench.errors import DamagedDataError, MismatchError, UnknownNameError
+from lensbench.saes.coder import Activation
 from lensbench.saes.formats.parts import (
     Tensors,
     belongs,
@@ -29,7 +30,7 @@ from lensbench.saes.formats.parts import (
     unit_decoder,
     whole,
 )
-from lensbench.saes.sae import SAE, Activation
+from lensbench.saes.sae import SAE
 from lensbench.sites import Site
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "ae.pt"

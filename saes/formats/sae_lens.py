@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from lensbench import io
 from lensbench.errors import ConfigError, MismatchError, UnknownNameError
+from lensbench.saes.coder import Activation
 from lensbench.saes.formats.parts import (
     Tensors,
     bias_of_centred,
@@ -21,7 +22,7 @@ from lensbench.saes.formats.parts import (
     unit_decoder,
     whole,
 )
-from lensbench.saes.sae import SAE, Activation
+from lensbench.saes.sae import SAE
 from lensbench.sites import HEAD_AXES, Site, canonical_name
 
 CONFIG_FILE, WEIGHTS_FILE = "cfg.json", "sae_weights.safetensors"

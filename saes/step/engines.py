@@ -40,37 +40,37 @@ class Stepper:
         """Prepare the loop over dictionaries."""
         self._looped = Looped(screened=self.engine == "screened", space=self.space)
 
-    def step(self, x: Tensor, rates: list[float], now: Now) -> None:
-        """One update of every dictionary that is alive; ``x`` in the units of the source."""
+    def step(self, x: Tensor, rates: list[float], now: Now, y: Tensor | None = None) -> None:
+        """One update of every dictionary that is alive, in the units of the source."""
         group = self.group
-        x = x * group.scale
+        x, y = group.seen(x, y)
         for i, config in enumerate(group.configs):
             group.rule.before(config, group.own(i), now)
         if self.engine == "stacked":
-            for i, gradients in enumerate(stacked_gradients(group, x, now)):
+            for i, gradients in enumerate(stacked_gradients(group, x, now, y=y)):
                 if group.alive[i]:
                     update.apply(group, i, gradients, rates[i], len(x), now)
             return
         for i in range(group.n):
             if group.alive[i]:
-                found = self._looped.one(group, i, x, now)
+                found = self._looped.one(group, i, x, now, y)
                 if found is None:
-                    found = stacked_gradients(group, x, now, i, i + 1)[0]
+                    found = stacked_gradients(group, x, now, i, i + 1, y)[0]
                 update.apply(group, i, found, rates[i], len(x), now)
 
-    def probe(self, x: Tensor) -> float:
+    def probe(self, x: Tensor, y: Tensor | None = None) -> float:
         """Seconds for the gradients of one step; nothing is updated."""
         group, now = self.group, Now()
-        x, best = x * group.scale, float("inf")
+        best, (x, y) = float("inf"), group.seen(x, y)
         for _ in range(REPEATS):
             _wait(x)
             start = time.perf_counter()
             if self.engine == "stacked":
-                stacked_gradients(group, x, now)
+                stacked_gradients(group, x, now, y=y)
             else:
                 for i in range(group.n):
-                    if self._looped.one(group, i, x, now) is None:
-                        stacked_gradients(group, x, now, i, i + 1)
+                    if self._looped.one(group, i, x, now, y) is None:
+                        stacked_gradients(group, x, now, i, i + 1, y)
             _wait(x)
             best = min(best, time.perf_counter() - start)
         return best
@@ -82,15 +82,17 @@ def candidates(group: Group, tokens: int) -> list[Engine]:
     if group.device.type != "cpu":
         # The loop over listed codes waits for the device once per step, except for TopK.
         return ["stacked", "dense"] if isinstance(first, TopKConfig) else ["stacked"]
-    work = 20.0 * group.n * tokens * group.d_model * group.d_sae
+    work = 10.0 * group.n * tokens * (group.d_in + group.d_out) * group.d_sae
     found: list[Engine] = ["dense", "screened"] if isinstance(first, FixedK) else ["dense"]
     return [*found, "stacked"] if work < STACKED_LIMIT else found
 
 
-def choose(group: Group, x: Tensor, space: Workspace) -> tuple[Engine, str]:
+def choose(
+    group: Group, x: Tensor, space: Workspace, y: Tensor | None = None
+) -> tuple[Engine, str]:
     """The fastest engine for a group and a line that says how that was found."""
     times: dict[Engine, float] = {
-        e: Stepper(group, e, space).probe(x) for e in candidates(group, len(x))
+        e: Stepper(group, e, space).probe(x, y) for e in candidates(group, len(x))
     }
     best: Engine = min(times, key=lambda engine: times[engine])
     measured = ", ".join(f"{name} {seconds * 1e3:.1f} ms" for name, seconds in times.items())
