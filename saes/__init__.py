@@ -45,12 +45,28 @@ if TYPE_CHECKING:
     from lensbench.saes.evaluation.seeds import nearest_latents as nearest_latents
     from lensbench.saes.evaluation.tpp import TargetedPerturbation as TargetedPerturbation
     from lensbench.saes.evaluation.tpp import tpp as tpp
+    from lensbench.saes.explanations.asked import EndpointExplainer as EndpointExplainer
+    from lensbench.saes.explanations.asked import EndpointJudge as EndpointJudge
+    from lensbench.saes.explanations.contexts import ContextConfig as ContextConfig
+    from lensbench.saes.explanations.endpoint import Endpoint as Endpoint
+    from lensbench.saes.explanations.explain import explain as explain
+    from lensbench.saes.explanations.explainers import Explanation as Explanation
+    from lensbench.saes.explanations.explainers import TokenExplainer as TokenExplainer
+    from lensbench.saes.explanations.judges import RuleJudge as RuleJudge
+    from lensbench.saes.explanations.result import LatentExplanations as LatentExplanations
     from lensbench.saes.formats import load as load
     from lensbench.saes.formats import save as save
     from lensbench.saes.latents.dashboard import DashboardConfig as DashboardConfig
     from lensbench.saes.latents.dashboard import dashboards as dashboards
     from lensbench.saes.latents.dashboard import logit_effects as logit_effects
+    from lensbench.saes.latents.decoder_map import DecoderMap as DecoderMap
+    from lensbench.saes.latents.decoder_map import decoder_map as decoder_map
+    from lensbench.saes.latents.directions import difference_direction as difference_direction
+    from lensbench.saes.latents.directions import read_direction as read_direction
+    from lensbench.saes.latents.directions import token_direction as token_direction
     from lensbench.saes.latents.encoding import encode_store as encode_store
+    from lensbench.saes.latents.geometry import DecoderGeometry as DecoderGeometry
+    from lensbench.saes.latents.geometry import decoder_geometry as decoder_geometry
     from lensbench.saes.latents.notes import LatentNotes as LatentNotes
     from lensbench.saes.latents.notes import notes as notes
     from lensbench.saes.latents.result import LatentDashboard as LatentDashboard
@@ -92,6 +108,15 @@ _HOME = {
     "tpp": "evaluation.tpp",
     "ImplantRecovery": "evaluation.implants",
     "implant_recovery": "evaluation.implants",
+    "ContextConfig": "explanations.contexts",
+    "Endpoint": "explanations.endpoint",
+    "EndpointExplainer": "explanations.asked",
+    "EndpointJudge": "explanations.asked",
+    "Explanation": "explanations.explainers",
+    "LatentExplanations": "explanations.result",
+    "RuleJudge": "explanations.judges",
+    "TokenExplainer": "explanations.explainers",
+    "explain": "explanations.explain",
     "logit_effects": "latents.dashboard",
     "DashboardConfig": "latents.dashboard",
     "LatentDashboard": "latents.result",
@@ -103,6 +128,13 @@ _HOME = {
     "dashboards": "latents.dashboard",
     "dry_run": "training.forecast",
     "encode_store": "latents.encoding",
+    "DecoderGeometry": "latents.geometry",
+    "decoder_geometry": "latents.geometry",
+    "DecoderMap": "latents.decoder_map",
+    "decoder_map": "latents.decoder_map",
+    "difference_direction": "latents.directions",
+    "read_direction": "latents.directions",
+    "token_direction": "latents.directions",
     "LatentNotes": "latents.notes",
     "notes": "latents.notes",
     "LatentStore": "latents.store",

@@ -50,6 +50,10 @@ class TrainConfig(Config):
     """How steps are computed; auto measures on the first batch. Equal up to rounding."""
     deterministic: bool = False
     """On a GPU, only deterministic kernels: slower, but a resumed run is bit-exact."""
+    read_ahead: int | None = Field(None, ge=0)
+    """Batches that a thread makes before they are asked for; default: 2 for a GPU, else 0."""
+    in_memory: bool | Literal["auto"] = "auto"
+    """Keep the whole store on the device; auto: on a GPU, where it fits beside the sweep."""
 
     @model_validator(mode="after")
     def _fits(self) -> "TrainConfig":

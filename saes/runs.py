@@ -42,6 +42,9 @@ UNITS = {
 STATUS_FILE, SWEEP_FILE, METRICS_FILE = "status.json", "sweep.yaml", "metrics.jsonl"
 CODERS: dict[str, Any] = {c.role: c for c in (SAE, Transcoder, Crosscoder)}
 CONFIG_FILE, RESULT_FOLDER = "config.json", "result"
+WAIT = "wait_fraction"
+"""Share of the time waiting for data, in ``status.json`` and ``metrics.jsonl`` (a machine's, so no
+column of the history, which a resumed run repeats bit for bit)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

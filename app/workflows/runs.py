@@ -8,7 +8,7 @@ from lensbench import io
 from lensbench.app.workflows.detached import JOB_FILE, is_running
 from lensbench.errors import DamagedDataError, MissingDataError
 from lensbench.results import load
-from lensbench.saes.runs import STATUS_FILE, SWEEP_FILE, SAERun, open_runs, read_status
+from lensbench.saes.runs import STATUS_FILE, SWEEP_FILE, WAIT, SAERun, open_runs, read_status
 
 if TYPE_CHECKING:
     from lensbench.saes.evaluation.result import SAEEvaluation
@@ -113,6 +113,7 @@ def show_run(run: Path) -> dict[str, Any]:
         "run": str(run),
         "parts": len(parts_of(run)),
         **_row(first),
+        WAIT: max(float(read_status(part).get(WAIT, 0.0)) for part in parts_of(run)),
         "evaluated": evaluation is not None,
         "note": note_on_means(windows),
         "dictionaries": rows,

@@ -60,7 +60,8 @@ def train_world_model(
 
     ``detach`` starts it as a process of its own and returns at once.
     """
-    from lensbench.worlds.recipe import MODELS, WorldTrainConfig
+    from lensbench.worlds.recipe import MODELS
+    from lensbench.worlds.task import parse_recipe
 
     base = load_yaml(config) if config is not None else {}
     if not isinstance(base, dict):
@@ -68,7 +69,7 @@ def train_world_model(
     settings = merged(merged(base, given), assignments(assign))
     if "model" in settings:
         _one_of("model of a world", str(settings["model"]), MODELS)
-    recipe = WorldTrainConfig.parse(settings)
+    recipe = parse_recipe(settings)
     if detach:
         return _detached(recipe)
     from lensbench.worlds.training import train_world

@@ -2,11 +2,14 @@
 
 Order: rows are cut into blocks of 64; the blocks are permuted; 256 of them make a group; the rows
 of a group are permuted. So reading is mostly sequential, a batch mixes distant documents, memory is
-one group (two while the next is being read), and a position is three numbers.
+one group and those that ``workers`` read ahead, and a position is three numbers.
+
+``rank`` of ``ranks`` readers takes every ``ranks``-th row of that one order, so together they read
+what a single reader with batches ``ranks`` times as large would; their positions are equal, and one
+written by any number of readers is gone on from by any other.
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,13 +20,13 @@ from lensbench.devices import as_device
 from lensbench.errors import ConfigError, MismatchError
 from lensbench.sites import Site
 from lensbench.store import shard as files
+from lensbench.store.groups import GroupReader
 
 if TYPE_CHECKING:
     from lensbench.store.reader import ActivationStore
 
 BLOCK = 64
 GROUP = 256 * BLOCK
-_Key = tuple[int, int, int]
 
 
 class RowOrder:
@@ -62,8 +65,16 @@ class StoreSource:
         device: of the tensors given out.
         start: first row used.
         stop: end of the rows used (None: all that are there now).
-        loop: go on with the next epoch; otherwise the last batch may be short.
+        loop: go on with the next epoch; otherwise the last batch may be short (with ``ranks``,
+            empty for some, so that all give as many batches).
         doc_range: only documents ``a .. b - 1``, for splits that share no document.
+        workers: threads that read groups ahead; the order does not depend on them.
+        rank: number of this reader among ``ranks`` that share the rows.
+        ranks: readers; each gets batches of its own, and all together every row once per epoch.
+
+    Raises:
+        ConfigError: an argument that cannot be used, or rows that do not exist.
+        MissingDataError: a site that is not in the store.
     """
 
     def __init__(
@@ -79,6 +90,9 @@ class StoreSource:
         stop: int | None = None,
         loop: bool = True,
         doc_range: tuple[int, int] | None = None,
+        workers: int = 1,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         names = [sites] if isinstance(sites, str) else list(sites)
         self._sites = tuple(str(Site.parse(s)) for s in names)
@@ -89,6 +103,12 @@ class StoreSource:
             start, stop = _inside(store.row_range(doc_range), start, stop)
         if seed < 0:
             raise ConfigError(f"seed must be 0 or more, got {seed}")
+        if workers < 1 or not 0 <= rank < ranks:
+            raise ConfigError(
+                "workers must be at least 1 and rank one of 0 to ranks - 1; got "
+                f"workers={workers}, rank={rank}, ranks={ranks}"
+            )
+        self._all_rows = start == 0 and stop is None
         stop = store.n_tokens if stop is None else stop
         if not 0 <= start < stop <= store.n_tokens:
             raise ConfigError(
@@ -96,11 +116,10 @@ class StoreSource:
             )
         self._store, self._dtype, self._device = store, _dtype(dtype), as_device(device)
         self._order = RowOrder(start, stop, seed=int(seed), shuffle=shuffle)
-        self._loop = loop
+        self._held: torch.device | None = None
+        self._groups = GroupReader(store, self._sites, workers)
+        self._loop, self._rank, self._ranks = loop, rank, ranks
         self._epoch = self._group = self._offset = 0
-        self._held: tuple[_Key, _Group] | None = None
-        self._ahead: tuple[_Key, Future[_Group]] | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
 
     @property
     def model(self) -> dict[str, Any]:
@@ -121,16 +140,46 @@ class StoreSource:
         """Numbers per row of a site."""
         return self._store.width(site)
 
+    @property
+    def nbytes(self) -> int:
+        """Size of all rows as they lie on disk: what :meth:`hold` needs."""
+        row = sum(self._store.width(site) for site in self._sites)
+        return self.n_rows * row * files.numpy_dtype(self._store.dtype).itemsize
+
+    @property
+    def held(self) -> torch.device | None:
+        """Where all rows are in memory, if they are."""
+        return self._held
+
+    def hold(self, device: str | torch.device) -> None:
+        """Read every row into the memory of ``device`` now; batches then come from there.
+
+        Order, values and positions stay what they are, bit for bit. Nothing checks here whether
+        :attr:`nbytes` fit.
+        """
+        self._device = self._held = as_device(device)
+        self._groups.hold(self._order, self._device)
+
+    def close(self) -> None:
+        """End the reading threads; a later batch starts them again."""
+        self._groups.close()
+
     def batches(self, batch_size: int) -> Iterator[dict[str, Tensor]]:
-        """Batches from the current position on; with ``loop`` for ever and all of full size."""
+        """Batches from the current position on; with ``loop`` for ever and all of full size.
+
+        Raises:
+            ConfigError: no batch size.
+            DamagedDataError: a shard that is not what was written.
+        """
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
         while True:
             pieces: list[dict[str, Tensor]] = []
-            wanted, ended = batch_size, False
-            while wanted and not ended:
-                piece, ended = self._take(wanted)
-                wanted -= len(next(iter(piece.values())))
+            taken, wanted, ended = 0, batch_size * self._ranks, False
+            while taken < wanted and not ended:
+                # Of the rows that all readers take together, ours are every ``ranks``-th.
+                piece, n, ended = self._take(wanted - taken, (self._rank - taken) % self._ranks)
+                taken += n
                 pieces.append(piece)
                 ended = ended and not self._loop
             yield {s: _joined([p[s] for p in pieces]) for s in self._sites}
@@ -155,67 +204,59 @@ class StoreSource:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to a position; its seed and shuffling are taken over.
 
+        Where all rows of the store are read, so is the end: a store that has grown since gives the
+        rows of then, and the run that goes on is the one that was begun.
+
         Raises:
-            MismatchError: a position in other rows or in another text.
+            MismatchError: a position in other rows, in another text, or in rows that are gone.
         """
+        order, now = self._order, self.state_dict()
         for key in ("kind", "store", "start", "stop"):
-            ours = self.state_dict()[key]
-            if state.get(key) != ours:
+            ours = now[key]
+            if state.get(key) != ours and not (key == "stop" and self._check_end(state)):
                 raise MismatchError(
                     f"this position belongs to a source with {key} {state.get(key)!r}, not {ours!r}"
                 )
-        order = self._order
+        self._groups.forget()
         self._order = RowOrder(
-            order.start, order.stop, seed=int(state["seed"]), shuffle=bool(state["shuffle"])
+            order.start, int(state["stop"]), seed=int(state["seed"]), shuffle=bool(state["shuffle"])
         )
         self._epoch, self._group = int(state["epoch"]), int(state["group"])
         self._offset = int(state["offset"])
-        self._held = self._ahead = None
 
-    def _take(self, wanted: int) -> tuple[dict[str, Tensor], bool]:
-        """At most ``wanted`` rows of the current group; whether the epoch ends with them."""
-        rows = self._current()
-        span = rows.order[self._offset : self._offset + wanted]
+    def _check_end(self, state: dict[str, Any]) -> bool:
+        """Whether the rows of a position are ours, or the store has grown since it was taken."""
+        stop, ours = int(state["stop"]), self._order.stop
+        if stop == ours or (self._all_rows and stop < ours):
+            return True
+        if self._all_rows and stop > ours:
+            raise MismatchError(
+                f"this position is in {stop} rows, but the store in {self._store.url} has {ours}: "
+                "rows are missing. Capture the rest of the text into it"
+            )
+        return False
+
+    def _take(self, most: int, first: int) -> tuple[dict[str, Tensor], int, bool]:
+        """Go on by at most ``most`` rows of the current group.
+
+        Gives every ``ranks``-th of them from the ``first`` on, how many they are with those of the
+        other readers, and whether the epoch ends with them.
+        """
+        rows = self._groups.get(self._order, self._epoch, self._group, loop=self._loop)
+        span = rows.order[self._offset : self._offset + most]
+        mine = span[first :: self._ranks]
         piece = {
-            site: values[span].to(self._device, non_blocking=True).to(self._dtype)
+            site: values[mine].to(self._device, non_blocking=True).to(self._dtype)
             for site, values in rows.values.items()
         }
         self._offset += len(span)
         if self._offset < len(rows.order):
-            return piece, False
+            return piece, len(span), False
         self._group, self._offset = self._group + 1, 0
         if self._group < self._order.n_groups:
-            return piece, False
+            return piece, len(span), False
         self._epoch, self._group = self._epoch + 1, 0
-        return piece, True
-
-    def _current(self) -> "_Group":
-        key = (self._order.seed, self._epoch, self._group)
-        if self._held is None or self._held[0] != key:
-            ahead, self._ahead = self._ahead, None
-            ready = ahead is not None and ahead[0] == key
-            self._held = (key, ahead[1].result() if ready and ahead else self._load(*key[1:]))
-            self._read_ahead()
-        return self._held[1]
-
-    def _read_ahead(self) -> None:
-        epoch, group = self._epoch, self._group + 1
-        if group >= self._order.n_groups:
-            epoch, group = epoch + 1, 0
-        if self._order.n_groups > 1 and (self._loop or group):
-            job = self._thread.submit(self._load, epoch, group)
-            self._ahead = ((self._order.seed, epoch, group), job)
-
-    def _load(self, epoch: int, group: int) -> "_Group":
-        rows, order = self._order.group(epoch, group)
-        kind = self._store.dtype
-        values = {s: files.to_tensor(self._store.gather(s, rows), kind) for s in self._sites}
-        return _Group(values, torch.from_numpy(order))
-
-
-class _Group:
-    def __init__(self, values: dict[str, Tensor], order: Tensor) -> None:
-        self.values, self.order = values, order
+        return piece, len(span), True
 
 
 def _joined(pieces: list[Tensor]) -> Tensor:

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from lensbench import io
 from lensbench.errors import MismatchError
-from lensbench.worlds.atlas import Atlas
 from lensbench.worlds.optimiser import MuonAdam
-from lensbench.worlds.recipe import WorldTrainConfig
+from lensbench.worlds.recipe import TrainConfig
+from lensbench.worlds.task import Task
 
 
-def save_model(config: WorldTrainConfig, world: Atlas, model: Any, folder: Path) -> Path:
+def save_model(task: Task, model: Any, folder: Path) -> Path:
     """Write ``model`` in the hub's format, weights in fp16 (they are run in fp32)."""
     weights = {
         name: p.detach().cpu().half().contiguous()
@@ -26,7 +26,7 @@ def save_model(config: WorldTrainConfig, world: Atlas, model: Any, folder: Path)
     }
     _write_tensors(folder / "model.safetensors", weights, {"format": "pt"})
     settings = model.config.to_dict()
-    settings.update(dtype="float32", architectures=["LlamaForCausalLM"])
+    settings.update(dtype="float32", architectures=[type(model).__name__])
     settings.pop("_name_or_path", None)
     io.write_json(folder / "config.json", settings)
     io.write_json(
@@ -35,9 +35,9 @@ def save_model(config: WorldTrainConfig, world: Atlas, model: Any, folder: Path)
     )
     io.write_json(
         folder / "recipe.json",
-        json.loads(config.model_dump_json(exclude={"out", "resume", "card"})),
+        json.loads(task.config.model_dump_json(exclude={"out", "resume", "card"})),
     )
-    world.save_tokenizer(folder)
+    task.save_tokenizer(folder)
     return folder
 
 
@@ -48,15 +48,15 @@ def _write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, s
         save_file(tensors, str(temp), metadata=metadata)
 
 
-def save_state(config: WorldTrainConfig, world: Atlas, optimiser: MuonAdam, step: int) -> None:
+def save_state(config: TrainConfig, speaks: str, optimiser: MuonAdam, step: int) -> None:
     """One file holds weights, optimiser and step, so that the three can never disagree."""
     weights = {f"weight.{name}": p.detach().cpu() for name, p in optimiser.params.items()}
     state = {f"state.{name}": t.cpu() for name, t in optimiser.state.items()}
-    meta = {"step": str(step), "steps": str(config.steps), "recipe": _identity(config, world)}
+    meta = {"step": str(step), "steps": str(config.steps), "recipe": _identity(config, speaks)}
     _write_tensors(config.out / "state" / "state.safetensors", {**weights, **state}, meta)
 
 
-def restore(config: WorldTrainConfig, world: Atlas, optimiser: MuonAdam) -> int:
+def restore(config: TrainConfig, speaks: str, optimiser: MuonAdam) -> int:
     """Load the last state of ``config.out``; 0 where there is none.
 
     Another number of steps is allowed while both learning rates are still flat: up to there the
@@ -82,7 +82,7 @@ def restore(config: WorldTrainConfig, world: Atlas, optimiser: MuonAdam) -> int:
                 f"{config.out} already holds a run at step {done} of {meta['steps']}; add --resume "
                 "to go on with it, or choose another --out"
             )
-        if meta["recipe"] != _identity(config, world) or not same_length:
+        if meta["recipe"] != _identity(config, speaks) or not same_length:
             raise MismatchError(
                 f"{config.out} holds a run with another recipe; choose another --out or repeat "
                 f"its settings: {meta['steps']} steps, {meta['recipe']}"
@@ -100,8 +100,7 @@ _FREE = {
 }
 
 
-def _identity(config: WorldTrainConfig, world: Atlas) -> str:
+def _identity(config: TrainConfig, speaks: str) -> str:
     """The settings that decide the weights, and what the world can say, as canonical JSON."""
     settings = json.loads(config.model_dump_json(exclude=_FREE))
-    spoken = " ".join((*world.vocab, *world.template_names))
-    return json.dumps({**settings, "speaks": f"{crc32(spoken.encode()):08x}"}, sort_keys=True)
+    return json.dumps({**settings, "speaks": f"{crc32(speaks.encode()):08x}"}, sort_keys=True)

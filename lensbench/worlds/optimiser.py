@@ -28,7 +28,7 @@ class MuonAdam:
         self.muon_lr, self.adam_lr = muon_lr, adam_lr
         self.params = dict(model.named_parameters())
         self.matrices = {
-            name: p for name, p in self.params.items() if p.ndim == 2 and ".layers." in name
+            name: p for name, p in self.params.items() if p.ndim == 2 and _in_a_block(name)
         }
         self.rest = {name: p for name, p in self.params.items() if name not in self.matrices}
         self.state: dict[str, Tensor] = {}
@@ -47,7 +47,7 @@ class MuonAdam:
             p.grad = None
 
     def _muon(self, lr: float, beta: float = 0.95) -> None:
-        groups: dict[tuple[int, int], list[tuple[nn.Parameter, Tensor, bool]]] = {}
+        groups: dict[tuple[int, int], list[tuple[str, nn.Parameter, Tensor, bool]]] = {}
         for name, p in self.matrices.items():
             if p.grad is None:
                 continue
@@ -55,11 +55,13 @@ class MuonAdam:
             update = p.grad.lerp(momentum, beta)
             tall = update.shape[0] > update.shape[1]
             wide = update.mT if tall else update
-            groups.setdefault((wide.shape[0], wide.shape[1]), []).append((p, wide, tall))
+            groups.setdefault((wide.shape[0], wide.shape[1]), []).append((name, p, wide, tall))
         for members in groups.values():
-            stacked = orthogonalise(torch.stack([wide for _, wide, _ in members]))
-            for (p, _, tall), u in zip(members, stacked, strict=True):
-                gain = max(1.0, p.shape[0] / p.shape[1]) ** 0.5
+            stacked = orthogonalise(torch.stack([wide for _, _, wide, _ in members]))
+            for (name, p, _, tall), u in zip(members, stacked, strict=True):
+                # GPT-2's matrices are stored [inputs, outputs], all others [outputs, inputs].
+                rows, columns = p.shape[::-1] if ".h." in name else p.shape
+                gain = max(1.0, rows / columns) ** 0.5
                 p.mul_(1 - lr * 0.02).add_(u.mT if tall else u, alpha=-lr * gain)
 
     def _adam(self, t: int, lr: float, betas: tuple[float, float] = (0.9, 0.98)) -> None:
@@ -70,3 +72,8 @@ class MuonAdam:
             square = self.state[f"square.{name}"].lerp_(p.grad.square(), 1 - betas[1])
             denominator = (square / (1 - betas[1] ** t)).sqrt_().add_(1e-8)
             p.addcdiv_(mean / (1 - betas[0] ** t), denominator, value=-lr)
+
+
+def _in_a_block(name: str) -> bool:
+    """Does a parameter belong to a block, as Llama (``layers``) and GPT-2 (``h``) name it?"""
+    return ".layers." in name or ".h." in name

@@ -10,36 +10,29 @@ from pydantic import Field, model_validator
 from lensbench.config import Config
 from lensbench.errors import ConfigError
 
-MODELS = ("atlas-dense",)
+MODELS = ("atlas-dense", "othello")
 
 
-class WorldTrainConfig(Config):
-    """Recipe of a model of the atlas world (Llama architecture, tied embeddings)."""
+class TrainConfig(Config):
+    """What the recipes of all worlds share: sizes, learning rates, what is kept and where."""
 
-    model: Literal["atlas-dense"] = "atlas-dense"
-    world_seed: int = 0
-    variant: Literal["english", "equal"] = "english"
+    model: str
     seed: int = 0
     """Seed of the initial weights and of the documents."""
     seeds: int = Field(default=1, ge=1)
     """Train this many models with seeds ``seed``, ``seed + 1``, ... into ``out/seed<k>``."""
     steps: int = Field(default=3_000, ge=1)
-    out: Path = Path("runs/atlas-dense")
+    out: Path
     n_layers: int = Field(default=6, ge=1)
     d_model: int = Field(default=128, ge=8)
     n_heads: int = Field(default=4, ge=1)
-    d_mlp: int = Field(default=384, ge=8)
-    n_ctx: int = Field(default=64, ge=48)
     rows: int = Field(default=64, ge=1)
-    """Rows of ``n_ctx`` tokens per step; each holds about four documents."""
+    """Sequences per step."""
     muon_lr: float = Field(default=0.02, gt=0)
     adam_lr: float = Field(default=4e-3, gt=0)
     warmup: int = Field(default=100, ge=0)
     decay_steps: int = Field(default=1400, ge=1)
     """The learning rate falls linearly to zero over this many last steps (at most half)."""
-    pools: tuple[tuple[int, float], ...] = ((320, 0.25), (800, 0.5))
-    """(until this step, use this fraction of every entity pool), then all of it: small pools
-    early let facts and recall start."""
     save_steps: str = ""
     """``log:12`` keeps the 12 largest powers of two up to ``steps``; ``512,2048`` keeps those."""
     evaluate_every: int = Field(default=1000, ge=0)
@@ -53,14 +46,6 @@ class WorldTrainConfig(Config):
     """Faster with ``torch.compile``, but two runs then differ in rounding (measured)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
-    @model_validator(mode="after")
-    def _heads_fit(self) -> WorldTrainConfig:
-        if self.d_model % self.n_heads or self.d_model // self.n_heads % 2:
-            raise ValueError(
-                f"d_model ({self.d_model}) must be an even multiple of n_heads ({self.n_heads})"
-            )
-        return self
-
     @property
     def falling(self) -> int:
         """Steps over which the learning rate falls: never more than half of the run."""
@@ -72,10 +57,6 @@ class WorldTrainConfig(Config):
         down = min(1.0, (self.steps - step) / self.falling)
         return min(up, down)
 
-    def pool(self, step: int) -> float:
-        """Fraction of every entity pool in use at ``step``."""
-        return next((share for until, share in self.pools if step < until), 1.0)
-
     def is_flat(self, step: int) -> bool:
         """Has the learning rate not begun to fall before ``step``?"""
         return step <= self.steps - self.falling
@@ -83,6 +64,34 @@ class WorldTrainConfig(Config):
     def kept_steps(self) -> tuple[int, ...]:
         """Steps whose weights are kept as revisions."""
         return parse_steps(self.save_steps, self.steps)
+
+
+class WorldTrainConfig(TrainConfig):
+    """Recipe of a model of the atlas world (Llama architecture, tied embeddings)."""
+
+    model: Literal["atlas-dense"] = "atlas-dense"  # pyright: ignore[reportIncompatibleVariableOverride] - frozen
+    world_seed: int = 0
+    variant: Literal["english", "equal"] = "english"
+    out: Path = Path("runs/atlas-dense")
+    d_mlp: int = Field(default=384, ge=8)
+    n_ctx: int = Field(default=64, ge=48)
+    rows: int = Field(default=64, ge=1)
+    """Rows of ``n_ctx`` tokens per step; each holds about four documents."""
+    pools: tuple[tuple[int, float], ...] = ((320, 0.25), (800, 0.5))
+    """(until this step, use this fraction of every entity pool), then all of it: small pools
+    early let facts and recall start."""
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> WorldTrainConfig:
+        if self.d_model % self.n_heads or self.d_model // self.n_heads % 2:
+            raise ValueError(
+                f"d_model ({self.d_model}) must be an even multiple of n_heads ({self.n_heads})"
+            )
+        return self
+
+    def pool(self, step: int) -> float:
+        """Fraction of every entity pool in use at ``step``."""
+        return next((share for until, share in self.pools if step < until), 1.0)
 
     def llama(self, d_vocab: int) -> dict[str, Any]:
         """Arguments of ``LlamaConfig``; initial std 1 / sqrt(d_model)."""

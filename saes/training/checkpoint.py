@@ -15,6 +15,7 @@ import torch
 from lensbench import io
 from lensbench.errors import DamagedDataError, DataError, MissingDataError
 from lensbench.saes.step.group import Group
+from lensbench.saes.training import contents
 
 FOLDER = "checkpoints"
 
@@ -72,6 +73,13 @@ def prune(folder: Path, keep: int) -> None:
     for path in (folder / FOLDER).glob("step_*"):
         if int(path.name.removeprefix("step_")) not in done[-keep:]:
             rmtree(path)
+
+
+def prune_run(folders: list[Path], keep: int) -> None:
+    """The same for every dictionary of a run, and what the source held at the steps removed."""
+    for folder in folders:
+        prune(folder, keep)
+    contents.prune(folders[0].parent, steps(folders[0]))
 
 
 def rewind(folder: Path, step: int) -> None:

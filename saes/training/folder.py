@@ -16,6 +16,7 @@ from lensbench.saes.runs import (
     METRICS_FILE,
     STATUS_FILE,
     SWEEP_FILE,
+    WAIT,
     how_to_resume,
     read_history,
     read_status,
@@ -23,7 +24,7 @@ from lensbench.saes.runs import (
 
 HEARTBEAT = 5.0
 """Seconds between two heartbeats."""
-FREE = ("log_every", "keep", "checkpoint_every")
+FREE = ("log_every", "keep", "checkpoint_every", "read_ahead", "in_memory", "sinks")
 """Settings of ``train`` that a resumed run may change."""
 
 
@@ -76,7 +77,14 @@ class RunFolder:
             io.write_json(self.of(str(config.name)) / CONFIG_FILE, config.to_dict())
 
     def status(
-        self, state: str, step: int, steps: int, tokens: int, states: dict[str, str], note: str = ""
+        self,
+        state: str,
+        step: int,
+        steps: int,
+        tokens: int,
+        states: dict[str, str],
+        note: str = "",
+        wait: float = 0.0,
     ) -> None:
         """Replace ``status.json``."""
         if self.path is None:
@@ -92,6 +100,7 @@ class RunFolder:
             "heartbeat": now,
             "pid": os.getpid(),
             "message": note,
+            WAIT: wait,
             "dictionaries": {n: states.get(n, state) for n in self._names},
         }
         io.write_json(self.path / STATUS_FILE, self._status)

@@ -65,8 +65,8 @@ class Forecast:
         return [
             f"dictionaries     {memory.dictionaries}",
             f"parameters       {memory.parameters:,}",
-            f"memory           {_size(memory.memory_bytes)}",
-            f"disk             {_size(memory.disk_bytes)}",
+            f"memory           {size(memory.memory_bytes)}",
+            f"disk             {size(memory.disk_bytes)}",
             f"steps            {self.steps:,}",
             f"time             {_duration(self.seconds)} "
             f"({self.seconds_per_step * 1e3:.1f} ms per step, probed)",
@@ -134,7 +134,8 @@ def _width(sites: tuple[str, ...], d_model: int | dict[str, int]) -> int:
     return sum(d_model if isinstance(d_model, int) else d_model[site] for site in sites)
 
 
-def _size(count: int) -> str:
+def size(count: int) -> str:
+    """Bytes for people."""
     value = float(count)
     for unit in ("B", "KiB", "MiB"):
         if value < 1024:

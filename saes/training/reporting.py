@@ -13,10 +13,11 @@ from lensbench import provenance
 from lensbench.errors import StoppedError
 from lensbench.results import Controls
 from lensbench.saes.configs import TrainConfig
-from lensbench.saes.runs import RESULT_FOLDER, SAERun, arrays, last_window
+from lensbench.saes.runs import RESULT_FOLDER, WAIT, SAERun, arrays, last_window
 from lensbench.saes.step.export import export
 from lensbench.saes.step.group import METRICS, Group
 from lensbench.saes.training.folder import RunFolder
+from lensbench.saes.training.waits import Waits
 
 MANY_EPOCHS = 2
 """From here on a run is told that it repeats its store."""
@@ -60,10 +61,13 @@ class Totals:
 class Reporter:
     """Speaks on stderr, writes the run folder, and keeps the history."""
 
-    def __init__(self, folder: RunFolder, train: TrainConfig, *, progress: bool) -> None:
-        self._folder, self._train, self._progress = folder, train, progress
+    def __init__(
+        self, folder: RunFolder, train: TrainConfig, waits: Waits, *, progress: bool
+    ) -> None:
+        self._folder, self._train, self._waits, self._progress = folder, train, waits, progress
         self._history: dict[str, list[dict[str, float]]] = {}
         self._bar: Any = None
+        self._waited = 0.0
 
     @contextmanager
     def bar(self, steps: int, done: int) -> Generator[None, None, None]:
@@ -116,7 +120,7 @@ class Reporter:
         seconds: float,
     ) -> None:
         """Log every living dictionary of a group; one that is not finite is reported and left."""
-        batch = self._train.batch_size
+        batch, self._waited = self._train.batch_size, self._waits.window(step)
         dead = group.state["since_fired"] >= torch.tensor(limits, device=group.device)[:, None]
         dead_fractions = dead.float().mean(1).tolist()
         sums, diverged = group.sums.tolist(), group.diverged.tolist()
@@ -139,6 +143,7 @@ class Reporter:
                 "lr": group.configs[i].learning_rate * factor,
                 "grad_norm": means["grad_norm"],
                 "seconds": seconds,
+                WAIT: round(self._waited, 4),
             }
             self._history.setdefault(name, []).append(line)
             self._folder.metrics(name, line)
@@ -173,7 +178,8 @@ class Reporter:
     def done(self, step: int, states: dict[str, str]) -> None:
         """The run is complete."""
         self._beat("finished", step, states)
-        self.say(f"finished {step} steps")
+        told = f"; {self._waits.share():.1%} of the time waiting for data"
+        self.say(f"finished {step} steps{told if self._waits.counted else ''}")
 
     def failed(self, step: int, error: BaseException, states: dict[str, str]) -> None:
         """The run ends with ``error``."""
@@ -183,7 +189,15 @@ class Reporter:
 
     def _beat(self, state: str, step: int, states: dict[str, str], note: str = "") -> None:
         train = self._train
-        self._folder.status(state, step, train.steps, step * train.batch_size, states, note)
+        self._folder.status(
+            state,
+            step,
+            train.steps,
+            step * train.batch_size,
+            states,
+            note,
+            round(self._waits.share(), 4),
+        )
 
     def speak(self, step: int, seconds: float) -> None:
         """One line about the dictionary of smallest FVU, after all were logged at ``step``."""

@@ -9,7 +9,6 @@
 
 import math
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +27,12 @@ from lensbench.saes.step.group import Group, dead_limit
 from lensbench.saes.step.rules.base import Now
 from lensbench.saes.step.schedule import rate
 from lensbench.saes.step.start import scale_of
-from lensbench.saes.training import checkpoint
+from lensbench.saes.training import checkpoint, resident
 from lensbench.saes.training.checkpoint import RunState
 from lensbench.saes.training.folder import RunFolder
 from lensbench.saes.training.groups import started, together
 from lensbench.saes.training.reporting import Reporter, Totals
-from lensbench.saes.training.stream import Stream, open_source
+from lensbench.saes.training.stream import card_of, open_source, open_stream
 from lensbench.stopping import stop_requested
 
 DEAD_REFRESH = 32
@@ -79,18 +78,17 @@ def train(
     if resume and folder.finished() and out is not None:
         folder.check(sweep)
         return open_runs(out)
-    card = _card_of(source) if model_card is None else model_card
+    card = card_of(source) if model_card is None else model_card
     source, ends = open_source(source, configs)
+    where = as_device(device)
+    held = resident.planned(source, sweep, where)  # may refuse, before anything is written
     folder.open(sweep, configs, card, resume=resume)
+    if held:
+        source.hold(where)
+        folder.log(held)
     with deterministic(sweep.train.deterministic):
-        run = _Training(sweep, configs, ends, source, folder, as_device(device), progress, card)
+        run = _Training(sweep, configs, ends, source, folder, where, progress, card)
         return run.run(resume=resume)
-
-
-def _card_of(source: Any) -> dict[str, Any]:
-    """Model of the activations, as a store or a live capture names it; empty for other sources."""
-    told = getattr(source, "model", None)
-    return dict(told) if isinstance(told, Mapping) else {}
 
 
 class _Training:
@@ -110,8 +108,8 @@ class _Training:
         self._train, self._folder, self._card = sweep.train, folder, card
         self._configs, self._ends = configs, ends
         unique = list(dict.fromkeys(site for one in ends for site in one.sites))
-        self._stream = Stream(source, unique, sweep.train.batch_size, device)
-        self._report = Reporter(folder, sweep.train, progress=progress)
+        self._stream = open_stream(source, unique, self._train, device)
+        self._report = Reporter(folder, self._train, self._stream.waits, progress=progress)
         self._totals = Totals(unique, device)
         self._space = Workspace()
         self._steppers: dict[str, Stepper] = {}
@@ -127,6 +125,8 @@ class _Training:
         except BaseException as error:
             self._report.failed(self._step, error, self._states("stopped"))
             raise
+        finally:
+            self._stream.close()
 
     def _start(self, *, resume: bool) -> None:
         names = [str(c.name) for c in self._configs]
@@ -142,7 +142,7 @@ class _Training:
             self._pending = first
             return
         state = checkpoint.read_state(self._folder.of(names[0]), step)
-        self._stream.restore(state.source)
+        self._stream.restore(state.source, self._folder.path)
         self._step, self._seconds, self._scales = step, state.seconds, state.scales
         self._saved = step
         self._totals.restore(state.variance)
@@ -237,7 +237,7 @@ class _Training:
         state = RunState(
             step=self._step,
             before=self._saved,
-            source=self._stream.state(),
+            source=self._stream.save(self._folder.path, self._step),
             engines={key: s.engine for key, s in self._steppers.items()},
             scales=self._scales,
             widths=self._stream.widths,
@@ -251,8 +251,9 @@ class _Training:
                 checkpoint.write(self._folder.of(name), group, i, state)
         self._saved = self._step
         # Only now: a kill in between must leave the step before whole, for every dictionary.
-        for config in self._configs:
-            checkpoint.prune(self._folder.of(str(config.name)), self._train.keep)
+        checkpoint.prune_run(
+            [self._folder.of(str(c.name)) for c in self._configs], self._train.keep
+        )
 
     def _stop(self) -> None:
         self._checkpoint()

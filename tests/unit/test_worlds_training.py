@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 
 from lensbench.errors import ConfigError, MismatchError, StoppedError
 from lensbench.worlds.atlas import Atlas
+from lensbench.worlds.atlas_task import new_model
 from lensbench.worlds.batches import IGNORE, batch_at, pack
 from lensbench.worlds.optimiser import orthogonalise
 from lensbench.worlds.recipe import WorldTrainConfig, parse_steps
-from lensbench.worlds.training import new_model, train_world
+from lensbench.worlds.training import train_world
 
 WORLD = Atlas(0)
 

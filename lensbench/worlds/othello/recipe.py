@@ -1,0 +1,49 @@
+"""How the bundled Othello model is trained, as data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from lensbench.worlds.recipe import TrainConfig
+
+
+class OthelloTrainConfig(TrainConfig):
+    """Recipe of a model of Othello transcripts (GPT-2 architecture, tied embeddings)."""
+
+    model: Literal["othello"] = "othello"  # pyright: ignore[reportIncompatibleVariableOverride] - frozen
+    size: Literal[4, 6, 8] = 6
+    """Squares along one side of the board."""
+    steps: int = Field(default=10_000, ge=1)
+    out: Path = Path("runs/othello")
+    d_mlp: int = Field(default=512, ge=8)
+    rows: int = Field(default=96, ge=1)
+    """Games per step; no game is generated twice."""
+    decay_steps: int = Field(default=4_000, ge=1)
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> OthelloTrainConfig:
+        if self.d_model % self.n_heads:
+            raise ValueError(
+                f"d_model ({self.d_model}) must be a multiple of n_heads ({self.n_heads})"
+            )
+        return self
+
+    def gpt2(self, d_vocab: int) -> dict[str, Any]:
+        """Arguments of ``GPT2Config``; one position per square that can be played, BOS and EOS."""
+        return {
+            "vocab_size": d_vocab,
+            "n_positions": self.size**2 - 2,
+            "n_embd": self.d_model,
+            "n_layer": self.n_layers,
+            "n_head": self.n_heads,
+            "n_inner": self.d_mlp,
+            "resid_pdrop": 0.0,
+            "embd_pdrop": 0.0,
+            "attn_pdrop": 0.0,
+            "pad_token_id": 0,
+            "bos_token_id": 2,
+            "eos_token_id": 3,
+        }

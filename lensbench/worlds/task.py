@@ -1,0 +1,64 @@
+"""What training asks of a world: a fresh model, the loss of every step, scores, files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from lensbench.worlds.recipe import TrainConfig, WorldTrainConfig
+
+
+class Task(Protocol):
+    """One world's side of a training run."""
+
+    config: Any
+    speaks: str
+    """What the world can say; two runs with other words are other runs."""
+
+    def new_model(self) -> Any:
+        """A freshly initialised transformers model."""
+        ...
+
+    def loss(self, model: Any, step: int) -> Tensor:
+        """Mean loss in nats on the batch of ``step`` (from 0), a function of recipe and step."""
+        ...
+
+    def scores(self, model: Any) -> dict[str, float]:
+        """A quick look at what the model can do."""
+        ...
+
+    def save_tokenizer(self, folder: Path) -> Path:
+        """Write the tokenizer in the hub's format."""
+        ...
+
+    def write_card(self, folder: Path) -> Path:
+        """Measure the finished model and write its card."""
+        ...
+
+
+def parse_recipe(settings: Mapping[str, Any]) -> TrainConfig:
+    """The recipe of the model that ``settings`` names (the atlas where it names none).
+
+    Raises:
+        ConfigError: a key or a value that the recipe refuses.
+    """
+    from lensbench.worlds.othello.recipe import OthelloTrainConfig
+
+    kind = OthelloTrainConfig if settings.get("model") == "othello" else WorldTrainConfig
+    return kind.parse(settings)
+
+
+def task_of(config: TrainConfig) -> Task:
+    """The task of a recipe."""
+    from lensbench.worlds.othello.recipe import OthelloTrainConfig
+
+    if isinstance(config, OthelloTrainConfig):
+        from lensbench.worlds.othello.task import OthelloTask
+
+        return OthelloTask(config)
+    from lensbench.worlds.atlas_task import AtlasTask
+
+    return AtlasTask(config)  # pyright: ignore[reportArgumentType] - the only other recipe

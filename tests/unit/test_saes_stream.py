@@ -1,0 +1,215 @@
+"""Reading ahead: the same run with and without; positions of what was used; every kind of end."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.store_builder import SITE, build, numbered
+from tests.unit.test_saes_resume import Epochs, Killed, _kill_at_write
+from tests.unit.test_saes_training import BATCH, D, Source, StopAfter, _same, _sweep, _train
+
+
+def _threads() -> set[threading.Thread]:
+    from lensbench.saes.training.ahead import NAME
+
+    return {t for t in threading.enumerate() if t.name == NAME}
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_a_run_that_reads_ahead_is_the_same_run(ahead: int) -> None:
+    whole = _train(Source(), _sweep())
+    source = Source()
+    runs = _train(source, _sweep(read_ahead=ahead))
+    assert all(_same(a, b) for a, b in zip(whole, runs, strict=True))
+    assert source.state_dict() == {"at": 40}  # not where the thread was
+    assert not _threads()
+
+
+def test_checkpoints_of_a_run_that_reads_ahead_say_what_was_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed inside a checkpoint, gone on with, with other numbers of batches ahead."""
+    whole = _train(Source(), _sweep())
+    _kill_at_write(monkeypatch, 6)
+    with pytest.raises(Killed):
+        _train(Source(), _sweep(read_ahead=3), out=tmp_path)
+    monkeypatch.undo()
+    states = sorted(tmp_path.glob("*/checkpoints/step_10/state.json"))
+    assert [json.loads(p.read_text())["source"] for p in states] == [{"at": 10}] * 4
+    resumed = _train(Source(), _sweep(read_ahead=1), out=tmp_path, resume=True)
+    assert all(_same(a, b) for a, b in zip(whole, resumed, strict=True))
+    assert not _threads()
+
+
+def test_ctrl_c_under_read_ahead_ends_with_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
+    from lensbench.errors import StoppedError
+
+    whole = _train(Source(), _sweep())
+    with pytest.raises(StoppedError):
+        _train(StopAfter(23), _sweep(read_ahead=2), out=tmp_path)
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert status["state"] == "stopped"
+    assert 20 <= status["step"] <= 23
+    assert not _threads()
+    resumed = _train(Source(), _sweep(), out=tmp_path, resume=True)
+    assert all(_same(a, b) for a, b in zip(whole, resumed, strict=True))
+
+
+class Breaks(Source):
+    """Fails with an error of its own after some batches."""
+
+    def __init__(self, after: int, error: BaseException) -> None:
+        super().__init__()
+        self._left, self._error = after, error
+
+    def batches(self, batch_size: int) -> Iterator[dict[str, Tensor]]:
+        for found in super().batches(batch_size):
+            if self._left == 0:
+                raise self._error
+            self._left -= 1
+            yield found
+
+
+@pytest.mark.parametrize("error", [OSError("the disk is gone"), KeyboardInterrupt(), SystemExit(3)])
+def test_what_the_source_raises_comes_out_where_it_would_have(
+    error: BaseException, tmp_path: Path
+) -> None:
+    with pytest.raises(type(error)) as caught:
+        _train(Breaks(14, error), _sweep(read_ahead=2), out=tmp_path)
+    assert caught.value is error
+    assert json.loads((tmp_path / "status.json").read_text())["step"] == 14  # all that came
+    assert not _threads()
+
+
+def test_sources_that_end_or_start_over_do_so_under_read_ahead(tmp_path: Path) -> None:
+    from lensbench.errors import DataError
+
+    sweep = {
+        "train": {"tokens": 25 * BATCH, "batch_size": BATCH, "read_ahead": 2, "engine": "dense"},
+        "sweep": [{"architecture": "topk", "d_sae": 32, "k": 3}],
+    }
+    plain = sweep | {"train": sweep["train"] | {"read_ahead": 0}}
+    assert _same(_train(Epochs(), sweep)[0], _train(Epochs(), plain)[0])
+    batches = [torch.randn(BATCH, D, generator=torch.Generator().manual_seed(i)) for i in range(9)]
+    assert _same(_train(batches, sweep)[0], _train(batches, plain)[0])
+    with pytest.raises(DataError, match="ended after 9 batches"):
+        _train(iter(batches), sweep)
+    store = build(tmp_path, {SITE: numbered(300, D)}, [100, 200])  # ends in the middle of a batch
+    with pytest.raises(DataError, match="ended after 9 batches"):
+        _train(store.source(SITE, loop=False), sweep)
+    assert not _threads()
+
+
+def test_the_thread_is_never_further_ahead_than_it_may() -> None:
+    from lensbench.saes.training.stream import Stream
+
+    source = Source()
+    stream = Stream(source, list(source.sites), BATCH, torch.device("cpu"), ahead=3)
+    for used in range(1, 6):
+        stream.next()
+        deadline = time.monotonic() + 10
+        while source.state_dict()["at"] < used + 3 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(0.01)  # it would go on if it could
+        assert source.state_dict()["at"] == used + 3
+        assert stream.save(None, 0) == {"at": used}
+    stream.close()
+    assert source.state_dict() == {"at": 5}
+    assert not _threads()
+
+
+def test_a_store_in_memory_trains_the_same_dictionaries(tmp_path: Path) -> None:
+    from lensbench.errors import BudgetError, ConfigError
+    from lensbench.saes.training import resident
+
+    rows = torch.randn(500, D, generator=torch.Generator().manual_seed(1)).numpy()
+    store = build(tmp_path / "store", {SITE: rows}, [200, 300], dtype="float16")
+    sweep = _sweep()
+    for entry in sweep["sweep"]:
+        entry["site"] = SITE
+    streamed = _train(store, sweep)
+    sweep["train"]["in_memory"] = True
+    held = _train(store, sweep, out=tmp_path / "run")
+    assert all(_same(a, b) for a, b in zip(streamed, held, strict=True))
+    log = (tmp_path / "run/log.txt").read_text()
+    assert "all 500 rows of the store (11.7 KiB) are held on cpu" in log
+    with pytest.raises(ConfigError, match="holds the rows of a store, not of a Source"):
+        _train(Source(), _sweep(in_memory=True), out=tmp_path / "none")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resident, "free_bytes", lambda _device: 30_000)
+        with pytest.raises(BudgetError, match=r"500 rows take 11.7 KiB and the sweep .* 29.3 KiB"):
+            _train(store, sweep, out=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    assert (resident.free_bytes(torch.device("cpu")) or 0) > 1e6
+
+
+def test_waiting_is_counted_from_the_second_batch_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lensbench.saes.training import waits
+
+    now = [0.0]
+    monkeypatch.setattr(waits.time, "perf_counter", lambda: now[0])
+    one = waits.Waits()
+    assert one.share() == one.window(0) == 0.0
+    for step, (read, work) in enumerate([(50.0, 3.0), (1.0, 3.0), (1.0, 3.0)], 1):
+        with one.timed():
+            now[0] += read
+        now[0] += work
+        if step == 2:
+            assert one.window(step) == one.window(step) == pytest.approx(1 / 7)
+    assert one.share() == pytest.approx(2 / 11)
+    assert one.window(3) == pytest.approx(1 / 4)
+
+
+def test_a_slow_source_shows_in_the_metrics_and_reading_ahead_lowers_it(tmp_path: Path) -> None:
+    from lensbench.app.workflows.runs import show_run
+
+    class Slow(Source):
+        def batches(self, batch_size: int) -> Iterator[dict[str, Tensor]]:
+            for found in super().batches(batch_size):
+                time.sleep(0.02)
+                yield found
+
+    _train(Slow(), _sweep(steps=12, log_every=4), out=tmp_path / "run")
+    lines = next((tmp_path / "run").glob("*/metrics.jsonl")).read_text().splitlines()
+    shares = [json.loads(line)["wait_fraction"] for line in lines]
+    assert len(shares) == 3
+    assert min(shares) > 0.1
+    assert show_run(tmp_path / "run")["wait_fraction"] > 0.1
+    assert "of the time waiting for data" in (tmp_path / "run/log.txt").read_text()
+    assert _share_of_waits(Slow(), 2) < 0.5 * _share_of_waits(Slow(), 0)
+
+
+def _share_of_waits(source: Source, ahead: int) -> float:
+    """With steps that take longer than a batch."""
+    from lensbench.saes.training.stream import Stream
+
+    stream = Stream(source, list(source.sites), BATCH, torch.device("cpu"), ahead=ahead)
+    for _ in range(10):
+        stream.next()
+        time.sleep(0.04)
+    stream.close()
+    return stream.waits.share()
+
+
+def test_settings_that_change_no_number_may_change_on_resume(tmp_path: Path) -> None:
+    from lensbench.errors import ConfigError, StoppedError
+
+    with pytest.raises(StoppedError):
+        _train(StopAfter(12), _sweep(), out=tmp_path)
+    changed: dict[str, Any] = {"read_ahead": 2, "in_memory": False}
+    assert len(_train(Source(), _sweep(**changed), out=tmp_path, resume=True)) == 4
+    with pytest.raises(ConfigError, match="read_ahead"):
+        _sweep_of(_sweep(read_ahead=-1))
+
+
+def _sweep_of(tree: dict[str, Any]) -> Any:
+    from lensbench.saes import SweepConfig
+
+    return SweepConfig.parse(tree)
