@@ -123,10 +123,8 @@ class SAERun(Result):
         )
 
     def save(self, folder: Path | str) -> Path:
-        """Write the result, and beside it an SAE in SAELens' format."""
-        coder = self.coder
-        if isinstance(coder, SAE):
-            formats.save(coder, folder)
+        """Write the result, and beside it the dictionary: an SAE in SAELens' format."""
+        formats.save(self.coder, folder)
         return super().save(folder)
 
     def summary(self) -> dict[str, float]:
