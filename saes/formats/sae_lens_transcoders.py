@@ -10,7 +10,7 @@ from typing import Any
 from lensbench import io
 from lensbench.errors import MismatchError
 from lensbench.saes.coder import Activation
-from lensbench.saes.formats.parts import Tensors, take, to_numpy
+from lensbench.saes.formats.parts import take, to_numpy
 from lensbench.saes.transcoder import Transcoder
 from lensbench.sites import Site, canonical_name
 
@@ -38,7 +38,7 @@ def read(config: dict[str, Any], weights: Path) -> Transcoder:
     if skip:
         layout["W_skip"] = ("d_out", "d_in")
     found = io.read_tensors(weights)
-    tensors: Tensors = take(found, layout, weights, ignored=found)
+    tensors: dict[str, Any] = dict(take(found, layout, weights, ignored=found))
     if skip:
         tensors["W_skip"] = tensors["W_skip"].t().contiguous()
     metadata = dict(config.get("metadata") or {})

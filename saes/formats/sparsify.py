@@ -112,8 +112,8 @@ def write(sae: SparseCoder, folder: Path) -> None:
             transcoder between sites of different widths.
     """
     if isinstance(sae, Crosscoder) or sae.d_in != sae.d_out:
-        what = sae.role if isinstance(sae, Crosscoder) else f"{sae.role} {sae.told_widths}"
-        raise MismatchError(f"sparsify has no {what}; write it as 'lensbench'")
+        wide = "" if isinstance(sae, Crosscoder) else f" from {sae.d_in} to {sae.d_out} numbers"
+        raise MismatchError(f"sparsify has no {sae.role}{wide}; write it as 'lensbench'")
     if sae.activation != "topk":
         raise MismatchError(
             f"sparsify has TopK dictionaries only, this one is {sae.activation!r}; write it as "

@@ -28,7 +28,7 @@ def export(group: Group, i: int, metadata: dict[str, Any]) -> SparseCoder:
     facts: dict[str, Any] = {"site": ends.key, "training_architecture": config.kind()}
     if not ends.same:
         facts |= {"site": "+".join(ends.reads), "target": "+".join(ends.writes)}
-    rest = {"config": config.to_dict(), "metadata": facts | metadata}
+    rest: dict[str, Any] = {"config": config.to_dict(), "metadata": facts | metadata}
     if len(ends.writes) > 1:
         return Crosscoder(**_crosscoder(found, group), **rest)
     assert isinstance(group.scale, float)
