@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import streamlit as st
 
-from lensbench.app.workflows import fronts, latent_page, shards
+from lensbench.app.workflows import directions, fronts, geometry, latent_page, shards
 from lensbench.app.workflows.live import store_version
 
 if TYPE_CHECKING:
     from lensbench.app.workflows.latent_text import TextLatents
+    from lensbench.saes.latents.decoder_map import Method
+    from lensbench.saes.latents.notes import LatentNotes
 
 
 @st.cache_data(max_entries=32, show_spinner="Reading rows")
@@ -50,6 +52,19 @@ def latent_table(run: Path, name: str) -> pd.DataFrame:
     return _latent_table(str(run), version_of(run), name)
 
 
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _notes_on(run: str, version: int, name: str) -> "LatentNotes":
+    from lensbench.saes import notes
+
+    del version
+    return notes(latent_page.dictionary_of(Path(run), name))
+
+
+def notes_on(run: Path, name: str) -> "LatentNotes":
+    """The notes of a dictionary, read from disk at each look; its fingerprint is kept."""
+    return _notes_on(str(run), version_of(run), name)
+
+
 @st.cache_data(max_entries=64, max_size="256mb", show_spinner="Reading the latent's contexts")
 def _board(
     run: str, version: int, name: str, latent: int, store: str, store_version: tuple[int, ...]
@@ -78,6 +93,57 @@ def tested(run: Path, name: str, latent: int, store: Path, text: str) -> pd.Data
     """A latent at every token of a text; the model runs once per text, for all latents."""
     version = store_version(str(store))
     return _on_text(str(run), version_of(run), name, str(store), version, text).of(latent)
+
+
+@st.cache_data(max_entries=16, show_spinner="Laying the latents out")
+def _decoder_map(run: str, version: int, name: str, method: "Method") -> Any:
+    del version
+    return geometry.map_of(Path(run), name, method)
+
+
+def decoder_map(run: Path, name: str, method: "Method") -> Any:
+    """See ``geometry.map_of``."""
+    return _decoder_map(str(run), version_of(run), name, method)
+
+
+@st.cache_data(max_entries=16, show_spinner="Comparing the latents' directions")
+def _decoder_geometry(run: str, version: int, name: str) -> Any:
+    del version
+    return geometry.geometry_of(Path(run), name)
+
+
+def decoder_geometry(run: Path, name: str) -> Any:
+    """See ``geometry.geometry_of``."""
+    return _decoder_geometry(str(run), version_of(run), name)
+
+
+@st.cache_data(max_entries=16, show_spinner="Reading what the latents write towards")
+def _tokens_written(run: str, version: int, name: str) -> tuple[list[str], str]:
+    del version
+    return geometry.tokens_written(Path(run), name)
+
+
+def tokens_written(run: Path, name: str) -> tuple[list[str], str]:
+    """See ``geometry.tokens_written``."""
+    return _tokens_written(str(run), version_of(run), name)
+
+
+def facts_of(run: Path, name: str) -> pd.DataFrame:
+    """See ``geometry.facts_of``; notes are read anew."""
+    return geometry.facts_of(run, name, notes_on(run, name), tokens_written(run, name)[0])
+
+
+@st.cache_data(max_entries=64, show_spinner="Looking for the nearest latents")
+def _nearest_to(
+    run: str, version: int, name: str, ask: "directions.DirectionAsk"
+) -> tuple[pd.DataFrame, float]:
+    del version
+    return directions.nearest_to(Path(run), name, ask)
+
+
+def nearest_to(run: Path, name: str, ask: "directions.DirectionAsk") -> tuple[pd.DataFrame, float]:
+    """See ``directions.nearest_to``."""
+    return _nearest_to(str(run), version_of(run), name, ask)
 
 
 def version_of(run: Path) -> int:

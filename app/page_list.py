@@ -39,6 +39,7 @@ PAGES = (
     Page("runs", "Runs"),
     Page("sweep", "Sweep"),
     Page("latent", "Latent"),
+    Page("directions", "Directions"),
     Page("lens", "Lens"),
     Page("attention", "Attention"),
     Page("token", "Token"),

@@ -54,6 +54,8 @@ class TrainConfig(Config):
     """Batches that a thread makes before they are asked for; default: 2 for a GPU, else 0."""
     in_memory: bool | Literal["auto"] = "auto"
     """Keep the whole store on the device; auto: on a GPU, where it fits beside the sweep."""
+    sinks: tuple[Literal["wandb", "tensorboard"], ...] = ()
+    """Where metrics go beside the run folder; their failures never stop a run."""
 
     @model_validator(mode="after")
     def _fits(self) -> "TrainConfig":
@@ -78,6 +80,9 @@ class SourceConfig(Config):
     """Model for a live capture; needs ``text``."""
     text: str | None = None
     """Text file for a live capture."""
+    mixing: int = Field(default=32768, ge=0)
+    """Tokens that a live capture holds and mixes, half of them new at a time; 0: no such buffer,
+    groups are shuffled and used up whole. It becomes part of every checkpoint."""
     site: str | None = None
     """Site of the dictionaries that name none."""
 

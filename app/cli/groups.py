@@ -15,7 +15,8 @@ TextOption = Annotated[
     typer.Option(
         "--text",
         help="Text file (stories split at <|endoftext|>, else at blank lines), .jsonl with a "
-        '"text" field, or atlas:N for N generated documents (atlas:N:heldout for held-out ones).',
+        '"text" field, or atlas:N for N generated documents (atlas:N:heldout for held-out ones), '
+        "othello:N for N games.",
     ),
 ]
 

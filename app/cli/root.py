@@ -10,6 +10,7 @@ from lensbench.app.cli import (
     doctor,
     encode,
     evaluate,
+    explain,
     page,
     report,
     runs,
@@ -38,6 +39,7 @@ def build() -> typer.Typer:
     app.add_typer(train.group(), name="train")
     app.add_typer(evaluate.group(), name="eval")
     app.command("encode")(encode.encode)
+    app.command("explain")(explain.explain)
     app.add_typer(runs.group(), name="runs")
     app.add_typer(world.group(), name="world")
     app.command("doctor")(doctor.doctor)

@@ -1,10 +1,11 @@
-"""``lensbench runs``: list and show run folders."""
+"""``lensbench runs``: list and show run folders, and what is noted on their latents."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from lensbench.app.cli import notes
 from lensbench.app.cli.console import Answer, fields, table
 from lensbench.app.cli.groups import new_group
 
@@ -14,6 +15,7 @@ def group() -> typer.Typer:
     app = new_group("Run folders of trained dictionaries.")
     app.command("ls")(ls)
     app.command("show")(show)
+    app.add_typer(notes.group(), name="notes")
     return app
 
 

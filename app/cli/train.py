@@ -64,6 +64,12 @@ def sae(
     array: Annotated[
         str | None, typer.Option("--array", help="i/n: train the i-th of n parts (from 1).")
     ] = None,
+    sinks: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sinks", help="Metrics beside the run folder's own: wandb, tensorboard; lists too."
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print parameters, memory, disk and time; train none.")
     ] = False,
@@ -74,7 +80,7 @@ def sae(
     request = TrainRequest(
         config=config, store=store, model=model, text=text, sites=_split(sites),
         architecture=architecture, d_sae=d_sae, k=k, tokens=tokens, assign=tuple(assign or ()),
-        out=out, resume=resume, array=array, dry_run=dry_run,
+        out=out, resume=resume, array=array, dry_run=dry_run, sinks=_split(sinks),
     )  # fmt: skip
     facts = train_sweep(request, say=Progress().say)
     if dry_run:
@@ -83,5 +89,5 @@ def sae(
     return Answer(facts, table(facts["dictionaries"]) + "\n\n" + fields(head))
 
 
-def _split(sites: list[str] | None) -> tuple[str, ...]:
-    return tuple(part for site in sites or () for part in site.split(",") if part)
+def _split(values: list[str] | None) -> tuple[str, ...]:
+    return tuple(part for value in values or () for part in value.split(",") if part)

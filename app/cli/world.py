@@ -19,31 +19,43 @@ def group() -> typer.Typer:
 
 def sample(
     out: Annotated[Path, typer.Option("--out", help="JSON-lines file to write.")],
+    world: Annotated[
+        str, typer.Argument(help="Which world: atlas (sentences) or othello (games).")
+    ] = "atlas",
     docs: Annotated[int, typer.Option("--docs", help="Number of documents.")] = 1000,
     split: Annotated[
-        str, typer.Option("--split", help="train, heldout, all or unknown.")
+        str, typer.Option("--split", help="train, heldout, all; atlas: unknown too.")
     ] = "train",
     seed: Annotated[int, typer.Option("--seed", help="Seed of the documents.")] = 0,
-    world_seed: Annotated[int, typer.Option("--world-seed", help="Seed of the world.")] = 0,
-    variant: Annotated[str, typer.Option("--variant", help="english or equal.")] = "english",
-    family: Annotated[str, typer.Option("--family", help="Only this family of sentences.")] = "",
+    world_seed: Annotated[
+        int | None, typer.Option("--world-seed", help="Atlas: seed of the world.")
+    ] = None,
+    variant: Annotated[
+        str | None, typer.Option("--variant", help="Atlas: english or equal.")
+    ] = None,
+    family: Annotated[
+        str | None, typer.Option("--family", help="Atlas: only this family of sentences.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option("--size", help="Othello: 4, 6 or 8 squares along a side.")
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace --out where it exists.")
     ] = False,
 ) -> Answer:
-    """Write sampled documents of the atlas world, one JSON object per line."""
+    """Write sampled documents of a world, one JSON object per line."""
     from lensbench.app.workflows.worlds import sample_world
 
     facts = sample_world(
-        out, n_docs=docs, split=split, seed=seed, world_seed=world_seed, variant=variant,
-        family=family, overwrite=overwrite,
+        out, n_docs=docs, split=split, seed=seed, world=world, world_seed=world_seed,
+        variant=variant, family=family, size=size, overwrite=overwrite,
     )  # fmt: skip
     return Answer(facts, fields(facts))
 
 
 def train(
     model: Annotated[
-        str | None, typer.Argument(help="Which bundled model: atlas-dense.", show_default=False)
+        str | None, typer.Argument(help="Which model: atlas-dense or othello.", show_default=False)
     ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", "-c", help="YAML file of the recipe.")
@@ -63,7 +75,7 @@ def train(
         list[str] | None, typer.Option("--set", help="Any recipe key: d_model=64.")
     ] = None,
 ) -> Answer:
-    """Train a model of the atlas world; a stopped run goes on with --resume."""
+    """Train the bundled model of a world again; a stopped run goes on with --resume."""
     from lensbench.app.workflows.worlds import train_world_model
 
     given = {

@@ -1,6 +1,7 @@
 """A figure as a page shows it: in the reader's mode, explained, and free to take away."""
 
 import json
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -19,16 +20,23 @@ def show_figure(
     frame: pd.DataFrame | None = None,
     code: str = "",
     file: str = "",
-) -> None:
+    pick: bool = False,
+) -> list[str]:
     """Draw ``figure`` with its caption (n, controls), alt text, data as CSV and JSON, and code.
 
-    ``frame`` is exactly what is drawn; ``code`` makes the same figure in a notebook.
+    ``frame`` is exactly what is drawn; ``code`` makes the same figure in a notebook. With ``pick``
+    the points can be clicked: gives what the hover says first of the one that was.
     """
     figure.update_layout(template=template(mode()))
-    st.plotly_chart(figure, key=key, config=CONFIG, theme=None, alt=alt)
+    state: Any = st.plotly_chart(
+        figure, key=key, config=CONFIG, theme=None, alt=alt, selection_mode="points",
+        on_select="rerun" if pick else "ignore",
+    )  # fmt: skip
     if caption:
         st.caption(caption)
     take_away(frame, key=key, code=code, file=file)
+    chosen = state["selection"]["points"] if pick else []
+    return [str(point["customdata"][0]) for point in chosen if "customdata" in point]
 
 
 def take_away(frame: pd.DataFrame | None, *, key: str, code: str = "", file: str = "") -> None:

@@ -3,6 +3,9 @@
 import pandas as pd
 import streamlit as st
 
+from lensbench.app.widgets.states import plain
+from lensbench.app.workflows.notes import found_in
+
 
 def filtered(table: pd.DataFrame) -> pd.DataFrame:
     """Draw filters and table; a clicked row is opened. Gives the rows that are shown."""
@@ -15,15 +18,19 @@ def filtered(table: pd.DataFrame) -> pd.DataFrame:
     state = st.dataframe(
         rows, hide_index=True, key="latent-rows", on_select="rerun", selection_mode="single-row",
         alt="latents of the dictionary", height=320,
-        column_config={"density": st.column_config.NumberColumn(format="%.5f")},
+        column_config={
+            "density": st.column_config.NumberColumn(format="%.5f"),
+            "starred": st.column_config.CheckboxColumn("★", width=40),
+            "my label": st.column_config.TextColumn(width="medium"),
+        },
     )  # fmt: skip
-    picked = state["selection"]["rows"]
-    if picked and picked[0] < len(rows):
-        latent = int(rows["latent"].iloc[picked[0]])
-        if st.session_state.get("seen-row") != (latent, tuple(picked)):
-            st.session_state["seen-row"] = (latent, tuple(picked))
-            st.session_state["to-latent"] = latent
-            st.rerun()
+    picked = tuple(state["selection"]["rows"])
+    # Rows move when a filter or a note changes: a place that was clicked before is no new click.
+    new = picked != st.session_state.get("seen-row", ())
+    st.session_state["seen-row"] = picked
+    if new and picked and picked[0] < len(rows):
+        st.session_state["to-latent"] = int(rows["latent"].iloc[picked[0]])
+        st.rerun()
     return rows
 
 
@@ -43,4 +50,18 @@ def _narrowed(table: pd.DataFrame) -> pd.DataFrame:
         if label is not None:
             rows = rows.loc[rows["label"] == label]
         rows = rows.sort_values("f1", ascending=False, na_position="last", kind="stable")
+    return _said(rows) if "starred" in table.columns else rows
+
+
+def _said(rows: pd.DataFrame) -> pd.DataFrame:
+    """Those with a text in label or note, or with a star."""
+    left, right = st.columns([2, 1], vertical_alignment="bottom")
+    text = left.text_input("Search labels and notes", key="said", bind="query-params",
+                           placeholder="Any text")  # fmt: skip
+    if right.toggle("Starred only", key="starred", bind="query-params"):
+        rows = rows.loc[rows["starred"]]
+    if text:
+        rows = rows.loc[found_in(rows, text)]
+        if rows.empty:
+            st.info(f"No label or note of this dictionary has “{plain(text)}” in it.")
     return rows

@@ -16,10 +16,23 @@ def one_of(label: str, options: Mapping[str, str], *, key: str) -> str:
     return shown or names[0]
 
 
-def pick_of(label: str, options: Sequence[T], default: T, *, key: str) -> T:
-    """One of many, in a list; what the address or a click has set stays while it is among them."""
+def pick_of(
+    label: str,
+    options: Sequence[T],
+    default: T,
+    *,
+    key: str,
+    shown: Mapping[T, str] | None = None,
+) -> T:
+    """One of many, in a list; what the address or a click has set stays while it is among them.
+
+    The reader sees ``shown`` of an option, where it is given.
+    """
     if key in st.session_state and st.session_state[key] not in options:
         del st.session_state[key]  # chosen for another text
     index = list(options).index(default)
-    chosen = st.selectbox(label, options, index=index, key=key, bind="query-params")
+    chosen = st.selectbox(
+        label, options, index=index, key=key, bind="query-params",
+        format_func=lambda option: str(option) if shown is None else shown[option],
+    )  # fmt: skip
     return default if chosen is None else chosen

@@ -9,7 +9,7 @@ from lensbench.errors import ConfigError, MissingDataError, UnknownNameError
 from lensbench.results import load as load_result
 from lensbench.saes.formats import FORMATS, load, recognise
 from lensbench.saes.latents.encoding import encode_store
-from lensbench.saes.runs import RESULT_FOLDER, STATUS_FILE
+from lensbench.saes.runs import RESULT_FOLDER, STATUS_FILE, SAERun
 from lensbench.store import open_store
 
 
@@ -31,12 +31,32 @@ def open_dictionary(name: str) -> Any:
     if recognise(path):
         return load(path)
     for run, wanted in ((path, ""), (path.parent, path.name)):
-        if (run / STATUS_FILE).is_file() or any(run.glob(f"part-*/{STATUS_FILE}")):
+        if _is_run(run):
             return _of_run(run, wanted)
     raise MissingDataError(
         f"no dictionary in {name}; pass RUN/NAME (see `lensbench runs show RUN`), a folder or file "
         f"in one of the formats {', '.join(FORMATS)}, or sae_lens:release/id"
     )
+
+
+def runs_named(name: str) -> list[SAERun]:
+    """The finished dictionaries of ``RUN``, or the one of ``RUN/NAME``.
+
+    Raises:
+        MissingDataError: no run there.
+        UnknownNameError: the run has no finished dictionary of that name.
+    """
+    path = Path(name)
+    if _is_run(path):
+        return all_runs(path)
+    if _is_run(path.parent):
+        return [_of_run(path.parent, path.name)]
+    parts_of(path)  # says what is missing
+    raise AssertionError("no run is an error above")
+
+
+def _is_run(path: Path) -> bool:
+    return (path / STATUS_FILE).is_file() or any(path.glob(f"part-*/{STATUS_FILE}"))
 
 
 def _of_run(run: Path, wanted: str) -> Any:

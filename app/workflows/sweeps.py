@@ -37,6 +37,7 @@ class TrainRequest:
     resume: Path | None = None
     array: str | None = None
     dry_run: bool = False
+    sinks: tuple[str, ...] = ()
 
 
 def read_sweep(request: TrainRequest) -> SweepConfig:
@@ -57,6 +58,8 @@ def read_sweep(request: TrainRequest) -> SweepConfig:
         "source": {k: v for k, v in source.items() if v is not None},
         "train": {} if request.tokens is None else {"tokens": request.tokens},
     }
+    if request.sinks:
+        tree["train"]["sinks"] = list(request.sinks)
     tree = merged(merged(base, tree), asked)
     if not isinstance(tree["train"], Mapping):
         raise ConfigError("--set train.<key>=<value> sets a key of train; it is no single value")

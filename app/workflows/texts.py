@@ -6,32 +6,40 @@ from typing import TYPE_CHECKING, Any
 from lensbench.errors import ConfigError, MissingDataError, UnknownNameError
 
 if TYPE_CHECKING:
-    from lensbench.worlds.atlas import Corpus
+    from lensbench.worlds.corpora import LabelledCorpus
 
 
 def find_text(name: str) -> Any:
     """What ``lensbench.capture`` takes as text: a path, or a labelled corpus for ``atlas:N``.
 
+    ``othello:N`` are games on the 6x6 board.
+
     Raises:
         MissingDataError: no such file.
-        ConfigError: a malformed ``atlas:`` name.
+        ConfigError: a malformed name of a world's text.
     """
-    if name.partition(":")[0] == "atlas" and not Path(name).exists():
+    if name.partition(":")[0] in ("atlas", "othello") and not Path(name).exists():
         return _generated(name)
     path = Path(name)
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
-        raise MissingDataError(f"--text {name}: {what}; give a .txt or .jsonl file, or atlas:N")
+        raise MissingDataError(
+            f"--text {name}: {what}; give a .txt or .jsonl file, atlas:N or othello:N"
+        )
     return path
 
 
-def _generated(name: str) -> "Corpus":
+def _generated(name: str) -> "LabelledCorpus":
     from lensbench.worlds.atlas import SPLITS, Atlas
+    from lensbench.worlds.othello import games
+    from lensbench.worlds.othello.corpus import OthelloCorpus
 
-    parts = name.split(":")[1:]
+    world, *parts = name.split(":")
     count, split, seed = [*parts, *["2000", "train", "0"][len(parts) :]][:3]
     if len(parts) > 3 or not count.isdigit() or not int(count) or not seed.isdigit():
-        raise ConfigError(f"--text {name}: write atlas:N, or atlas:N:SPLIT:SEED")
-    if split not in SPLITS:
-        raise UnknownNameError("split", split, known=SPLITS)
-    return Atlas(0).sample(int(count), split, int(seed))
+        raise ConfigError(f"--text {name}: write {world}:N, or {world}:N:SPLIT:SEED")
+    known = games.SPLITS if world == "othello" else SPLITS
+    if split not in known:
+        raise UnknownNameError("split", split, known=known)
+    sample: Any = OthelloCorpus.sample if world == "othello" else Atlas(0).sample
+    return sample(int(count), split, int(seed))

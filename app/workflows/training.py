@@ -138,7 +138,8 @@ def _live(model: "Model", text: Any, sweep: SweepConfig) -> Any:
     from lensbench.harvest.live import live_source
 
     sites = list(dict.fromkeys(str(c.site) for c in sweep.expand()))
-    return live_source(model, text, sites, context=min(128, model.card.n_ctx or 128))
+    context, mixing = min(128, model.card.n_ctx or 128), sweep.source.mixing or None
+    return live_source(model, text, sites, context=context, mixing=mixing)
 
 
 def _with_known_sites(sweep: SweepConfig, offered: tuple[str, ...]) -> SweepConfig:

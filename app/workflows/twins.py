@@ -70,10 +70,10 @@ def _text_again(entry: Mapping[str, Any]) -> Any:
         MissingDataError: it lived in memory, or the file is not what it was.
     """
     from lensbench.harvest import read_text
-    from lensbench.worlds.atlas import Corpus
+    from lensbench.worlds.corpora import WORLDS, corpus_from_spec
 
-    if entry["kind"] == "atlas":
-        return Corpus.from_spec(entry["spec"])
+    if entry["kind"] in WORLDS:
+        return corpus_from_spec(entry["spec"])
     if entry["kind"] != "file":
         raise MissingDataError(FORGOTTEN.format(kind=entry["kind"]))
     rule = {name: entry[name] for name in ("separator", "field") if name in entry}

@@ -15,30 +15,34 @@ def sample_world(
     n_docs: int,
     split: str,
     seed: int,
-    world_seed: int,
-    variant: str,
-    family: str,
+    world: str = "atlas",
     overwrite: bool = False,
+    **options: Any,
 ) -> dict[str, Any]:
-    """Write ``n_docs`` documents of the atlas as JSON lines.
+    """Write ``n_docs`` documents of a world as JSON lines.
+
+    ``options`` are ``world_seed``, ``variant`` and ``family`` of the atlas, ``size`` of othello.
 
     Raises:
-        UnknownNameError: an unknown split, variant or family.
-        ConfigError: ``out`` exists and ``overwrite`` is off, or is a folder.
+        UnknownNameError: an unknown world, split, variant or family.
+        ConfigError: ``out`` exists and ``overwrite`` is off, or is a folder; an option of another
+            world.
     """
-    from lensbench.worlds.atlas import SPLITS, Atlas, write_jsonl
+    from lensbench.worlds.corpora import WORLDS
 
-    _one_of("split", split, SPLITS)
-    _one_of("variant", variant, ("english", "equal"))
-    world: Any = Atlas(world_seed, variant)  # pyright: ignore[reportArgumentType] - checked above
-    if family:
-        _one_of("family", family, world.families)
+    _one_of("world", world, WORLDS)
+    given = {name: value for name, value in options.items() if value is not None}
+    for name in given:
+        if name not in _OPTIONS[world]:
+            flag = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{flag} is no option of {world}; it has: {_flags(world)}")
+    sample = _sampled_games if world == "othello" else _sampled_text
+    corpus, write = sample(n_docs, split, seed, **given)
     if out.is_dir():
         raise ConfigError(f"--out {out} is a folder; name a file in it, such as {out / 'w.jsonl'}")
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} exists already; choose another --out, or add --overwrite")
-    corpus = world.sample(n_docs, split, seed, family=family)
-    write_jsonl(corpus, out)
+    write(corpus, out)
     return {
         "file": str(out),
         "documents": corpus.n_docs,
@@ -46,6 +50,41 @@ def sample_world(
         "split": split,
         "vocabulary": len(corpus.vocab),
     }
+
+
+_OPTIONS = {"atlas": ("world_seed", "variant", "family"), "othello": ("size",)}
+
+
+def _flags(world: str) -> str:
+    return ", ".join(f"--{name.replace('_', '-')}" for name in _OPTIONS[world])
+
+
+def _sampled_text(
+    n_docs: int,
+    split: str,
+    seed: int,
+    *,
+    world_seed: int = 0,
+    variant: str = "english",
+    family: str = "",
+) -> tuple[Any, Callable[..., Path]]:
+    from lensbench.worlds.atlas import SPLITS, Atlas, write_jsonl
+
+    _one_of("split", split, SPLITS)
+    _one_of("variant", variant, ("english", "equal"))
+    world: Any = Atlas(world_seed, variant)  # pyright: ignore[reportArgumentType] - checked above
+    if family:
+        _one_of("family", family, world.families)
+    return world.sample(n_docs, split, seed, family=family), write_jsonl
+
+
+def _sampled_games(
+    n_docs: int, split: str, seed: int, *, size: int = 6
+) -> tuple[Any, Callable[..., Path]]:
+    from lensbench.worlds.othello.corpus import OthelloCorpus, write_jsonl
+
+    games: Any = OthelloCorpus  # the split is checked where games are made
+    return games.sample(n_docs, split, seed, size=size), write_jsonl
 
 
 def train_world_model(

@@ -6,20 +6,19 @@ pass: prefer it when the activations are used more than once.
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lensbench import io
-from lensbench.errors import ConfigError, MismatchError, NonFiniteError
+from lensbench.errors import ConfigError, MismatchError
 from lensbench.harvest import sites as site_rules
 from lensbench.harvest.describe import check_dtype, make_layout, model_entry
-from lensbench.harvest.fill import kept_rows
-from lensbench.harvest.layout import Batch, Layout, LayoutName, Positions
-from lensbench.harvest.text import Text, read_text
+from lensbench.harvest.feed import Feed, Rows, full_batches, no_rows
+from lensbench.harvest.layout import LayoutName, Positions
+from lensbench.harvest.mixing import MixedSource
+from lensbench.harvest.text import read_text
 from lensbench.models.base import Model
 from lensbench.sites import Site
 
@@ -44,11 +43,15 @@ def live_source(
     shuffle: bool = True,
     loop: bool = True,
     buffer_rows: int = BUFFER_ROWS,
-) -> "LiveSource":
+    mixing: int | None = None,
+) -> "LiveSource | MixedSource":
     """An ``ActivationSource`` that runs ``model`` as batches are asked for.
 
     Arguments as in ``lensbench.capture``; ``buffer_rows`` is what is shuffled together, and with
-    the widths of the sites it bounds memory. Every row comes once per epoch.
+    the widths of the sites it bounds memory: ``buffer_rows * sum(widths)`` numbers and one forward
+    batch. ``mixing`` takes a mixing buffer of that many tokens instead, half of which is replaced
+    at a time (:mod:`lensbench.harvest.mixing`): ``mixing * sum(widths)`` numbers, which become part
+    of a run's checkpoints. Every row comes once per epoch either way.
 
     Raises:
         ConfigError: an argument that cannot be used, or text without a tokenizer.
@@ -61,80 +64,47 @@ def live_source(
     plan = make_layout(
         model, text, layout, context, bos, exclude_special, positions, batch_size, max_tokens
     )
-    return LiveSource(
-        model,
-        text,
-        plan,
-        chosen,
-        dtype=getattr(torch, dtype),
-        seed=seed,
-        shuffle=shuffle,
-        loop=loop,
-        buffer_rows=buffer_rows,
-    )
+    feed = Feed(model, text, plan, chosen, getattr(torch, dtype))
+    if mixing is not None:
+        if not shuffle:
+            raise ConfigError("a mixing buffer is there to shuffle; leave shuffle=False or it out")
+        return MixedSource(feed, mixing, seed=seed, loop=loop)
+    return LiveSource(feed, seed=seed, shuffle=shuffle, loop=loop, buffer_rows=buffer_rows)
 
 
 class LiveSource:
     """See :func:`live_source`, which makes it."""
 
     def __init__(
-        self,
-        model: Model,
-        text: Text,
-        layout: Layout,
-        sites: tuple[Site, ...],
-        *,
-        dtype: torch.dtype,
-        seed: int,
-        shuffle: bool,
-        loop: bool,
-        buffer_rows: int,
+        self, feed: Feed, *, seed: int, shuffle: bool, loop: bool, buffer_rows: int
     ) -> None:
-        self._model, self._text, self._layout, self._chosen = model, text, layout, sites
-        self._entries = {str(s): site_rules.row_entry(model, s, layout.context) for s in sites}
-        self._dtype, self._seed, self._shuffle, self._loop = dtype, int(seed), shuffle, loop
+        self._feed, self._seed, self._shuffle, self._loop = feed, int(seed), shuffle, loop
         self._buffer_rows = buffer_rows
         self._epoch = self._group = self._offset = self._first = 0
-        self._work: Iterator[Batch] | None = None
-        self._held: tuple[dict[str, Tensor], Tensor, int] | None = None
+        self._held: tuple[Rows, Tensor, int] | None = None
 
     @property
     def model(self) -> dict[str, Any]:
         """Identity and shape of the model that is run."""
-        return model_entry(self._model)
+        return model_entry(self._feed.model)
 
     @property
     def sites(self) -> tuple[str, ...]:
         """Sites in every batch."""
-        return tuple(self._entries)
+        return tuple(self._feed.entries)
 
     def width(self, site: str) -> int:
         """Numbers per row of a site."""
-        return self._entries[str(Site.parse(site))].width
+        return self._feed.entries[str(Site.parse(site))].width
 
-    def batches(self, batch_size: int) -> Iterator[dict[str, Tensor]]:
+    def batches(self, batch_size: int) -> Iterator[Rows]:
         """Batches from the current position on; with ``loop`` for ever and all of full size.
 
         Raises:
             ConfigError: the text gives no row.
             NonFiniteError: NaN or infinity among the activations.
         """
-        if batch_size < 1:
-            raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
-        while True:
-            pieces: list[dict[str, Tensor]] = []
-            wanted, ended = batch_size, False
-            while wanted and not ended:
-                piece = self._take(wanted)
-                if piece is None:
-                    ended = not self._loop
-                    continue
-                wanted -= len(next(iter(piece.values())))
-                pieces.append(piece)
-            if pieces:
-                yield {s: torch.cat([p[s] for p in pieces]) for s in self._entries}
-            if ended:
-                return
+        return full_batches(self._take, self.sites, batch_size, loop=self._loop)
 
     def state_dict(self) -> dict[str, Any]:
         """The position: epoch, forward batches before the group, group, offset in the group."""
@@ -163,22 +133,23 @@ class LiveSource:
         self._seed, self._shuffle = int(state["seed"]), bool(state["shuffle"])
         self._epoch, self._first = int(state["epoch"]), int(state["first"])
         self._group, self._offset = int(state["group"]), int(state["offset"])
-        self._work = self._held = None
+        self._feed.seek(self._first)
+        self._held = None
 
     def _identity(self) -> str:
-        settings = self._layout.settings(given_as_ids=self._text.given_as_ids)
-        return io.fingerprint([self._text.entry, settings, self._buffer_rows])
+        return self._feed.identity(self._buffer_rows)
 
-    def _take(self, wanted: int) -> dict[str, Tensor] | None:
+    def _take(self, wanted: int) -> Rows | None:
         """At most ``wanted`` rows of the current group; None at the end of an epoch."""
         if self._held is None:
             self._held = self._collect()
         values, order, n_batches = self._held
         if not len(order):
             if not (self._group or self._offset):
-                raise ConfigError("the text is empty: no token of it has a row")
+                raise no_rows()
             self._epoch, self._group, self._first, self._offset = self._epoch + 1, 0, 0, 0
-            self._work = self._held = None
+            self._feed.seek(0)
+            self._held = None
             return None
         span = order[self._offset : self._offset + wanted]
         self._offset += len(span)
@@ -187,25 +158,15 @@ class LiveSource:
             self._held = None
         return {site: rows[span] for site, rows in values.items()}
 
-    def _collect(self) -> tuple[dict[str, Tensor], Tensor, int]:
-        if self._work is None:
-            laid = self._layout.batches(self._layout.sequences(self._text, self._model.tokenizer))
-            self._work = (batch for batch, _ in islice(laid, self._first, None))
-        parts: dict[str, list[Tensor]] = {s: [] for s in self._entries}
-        rows = n_batches = 0
-        while rows < self._buffer_rows and (batch := next(self._work, None)) is not None:
-            found = kept_rows(self._model, batch, self._chosen, self._entries)
-            for site, values in found.items():
-                parts[site].append(values.to(self._dtype))
-            rows, n_batches = rows + batch.n_kept, n_batches + 1
+    def _collect(self) -> tuple[Rows, Tensor, int]:
+        parts: dict[str, list[Tensor]] = {s: [] for s in self.sites}
+        n = n_batches = 0
+        while n < self._buffer_rows and (rows := self._feed.next()) is not None:
+            for site, values in rows.items():
+                parts[site].append(values)
+            n, n_batches = n + len(next(iter(rows.values()))), n_batches + 1
         joined = {s: torch.cat(p) if p else torch.empty(0) for s, p in parts.items()}
-        for site, values in joined.items():
-            if not bool(torch.isfinite(values).all()):
-                raise NonFiniteError(
-                    f"{site} is NaN, infinite or beyond {torch.finfo(self._dtype).max:.3g} in "
-                    f"forward batches {self._first} to {self._first + n_batches - 1}"
-                )
-        return joined, self._permutation(rows), n_batches
+        return joined, self._permutation(n), n_batches
 
     def _permutation(self, n: int) -> Tensor:
         if not self._shuffle:

@@ -163,7 +163,8 @@ def _corpus(corpus: Any) -> Text:
     tokens, offsets = np.asarray(corpus.tokens), np.asarray(corpus.offsets)
     digest = _digest([tokens.astype("<i4").tobytes(), offsets.astype("<i8").tobytes()])
     spec = dict(corpus.spec)
-    entry = {"kind": "atlas", "fingerprint": digest, "spec": spec, "name": _world_name(spec)}
+    kind, name = spec.get("world", "atlas"), _world_name(spec)
+    entry = {"kind": kind, "fingerprint": digest, "spec": spec, "name": name}
     pairs = pairwise(offsets)
     spans = [(int(a), int(b)) for a, b in pairs]
     vocab = tuple(getattr(corpus, "vocab", ()))
@@ -171,12 +172,19 @@ def _corpus(corpus: Any) -> Text:
     return Text(entry, documents, given_as_ids=True, vocab=vocab, layout="pad")
 
 
+_USUAL: dict[str, dict[str, Any]] = {
+    "atlas": {"world_seed": 0, "variant": "english", "family": ""},
+    "othello": {"size": 6},
+}
+"""Of every world, the settings that its short name stands for."""
+
+
 def _world_name(spec: dict[str, Any]) -> str | None:
     """What ``lensbench capture --text`` calls this corpus, where it can name it."""
-    usual = {"world": "atlas", "world_seed": 0, "variant": "english", "family": ""}
-    if any(spec.get(key) != value for key, value in usual.items()):
+    usual = _USUAL.get(str(spec.get("world")))
+    if usual is None or any(spec.get(key) != value for key, value in usual.items()):
         return None
-    return f"atlas:{spec['n_docs']}:{spec['split']}:{spec['seed']}"
+    return f"{spec['world']}:{spec['n_docs']}:{spec['split']}:{spec['seed']}"
 
 
 def _dataset(dataset: Any, field: str) -> Text:

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
-from zlib import crc32
 
 import numpy as np
 import torch
@@ -17,9 +16,7 @@ from lensbench.tokens import Tokens
 
 if TYPE_CHECKING:
     from lensbench.store import ActivationStore
-    from lensbench.worlds.atlas import Corpus
-
-_FOLDS = 4  # one combination in four is kept for scoring where the text has no held-out part
+    from lensbench.worlds.corpora import LabelledCorpus
 
 
 @dataclass(frozen=True)
@@ -86,14 +83,14 @@ def _places(store: "ActivationStore") -> Int[np.ndarray, " rows"]:
     return places
 
 
-def corpus_of(store: "ActivationStore") -> "Corpus | None":
+def corpus_of(store: "ActivationStore") -> "LabelledCorpus | None":
     """The labelled corpus the store was captured from, or None where it names none."""
-    spec = store.text.get("spec")
-    if not isinstance(spec, dict) or spec.get("world") != "atlas":
-        return None
-    from lensbench.worlds.atlas import Corpus
+    from lensbench.worlds.corpora import WORLDS, corpus_from_spec
 
-    return Corpus.from_spec(spec)
+    spec = store.text.get("spec")
+    if not isinstance(spec, dict) or spec.get("world") not in WORLDS:
+        return None
+    return corpus_from_spec(spec)
 
 
 @dataclass(frozen=True)
@@ -105,7 +102,7 @@ class _Columns:
     values: Bool[np.ndarray, "rows labels"]
 
 
-def _join(rows: EvaluationRows, corpus: "Corpus", kinds: Sequence[str]) -> _Columns:
+def _join(rows: EvaluationRows, corpus: "LabelledCorpus", kinds: Sequence[str]) -> _Columns:
     names = [n for n in corpus.labels if corpus.label_kinds[n] in kinds]
     if not names:
         known = sorted(set(corpus.label_kinds.values()))
@@ -123,7 +120,9 @@ def _join(rows: EvaluationRows, corpus: "Corpus", kinds: Sequence[str]) -> _Colu
     return _Columns(tuple(names), tuple(corpus.label_kinds[n] for n in names), values)
 
 
-def labelled_rows(rows: EvaluationRows, corpus: "Corpus", kinds: Sequence[str]) -> LabelledRows:
+def labelled_rows(
+    rows: EvaluationRows, corpus: "LabelledCorpus", kinds: Sequence[str]
+) -> LabelledRows:
     """Labels of the rows, joined by document and position, and the halves.
 
     Raises:
@@ -137,7 +136,7 @@ def labelled_rows(rows: EvaluationRows, corpus: "Corpus", kinds: Sequence[str]) 
 
 
 def labels_or_why_not(
-    rows: EvaluationRows, corpus: "Corpus", kinds: Sequence[str]
+    rows: EvaluationRows, corpus: "LabelledCorpus", kinds: Sequence[str]
 ) -> tuple[LabelledRows | None, str]:
     """The same and what separates the halves; None and the reason where one has no document.
 
@@ -164,9 +163,9 @@ def _count(n: int) -> str:
 
 def labelled_pair(
     select: EvaluationRows,
-    select_corpus: "Corpus",
+    select_corpus: "LabelledCorpus",
     score: EvaluationRows,
-    score_corpus: "Corpus",
+    score_corpus: "LabelledCorpus",
     kinds: Sequence[str],
 ) -> LabelledRows:
     """Choose on all rows of one store and score on all rows of another, one after the other.
@@ -190,33 +189,10 @@ def labelled_pair(
 
 
 def held_documents(
-    corpus: "Corpus", doc_ids: Int[np.ndarray, " docs"]
+    corpus: "LabelledCorpus", doc_ids: Int[np.ndarray, " docs"]
 ) -> tuple[Bool[np.ndarray, " docs"], str]:
-    """Which documents only score, and in words why.
-
-    Where the text mixes combinations the model was trained on with held-out ones, the held-out
-    ones score. Otherwise combinations of a template with its key entities are dealt to one side or
-    the other by a hash, so that no combination is on both.
-    """
-    from lensbench.worlds.atlas import Atlas
-
-    world = Atlas(corpus.spec["world_seed"], corpus.spec["variant"])
-    mixed = corpus.spec["split"] in ("all", "unknown")
-    held = np.zeros(len(doc_ids), bool)
-    for i, doc in enumerate(doc_ids):
-        template, words = world.templates[corpus.template[doc]], corpus.words(int(doc))[1:]
-        if mixed:
-            held[i] = world.is_held_out(template, words)
-        else:
-            key = "|".join([template.surface, *(words[template.slots[k]] for k in template.key)])
-            held[i] = crc32(key.encode()) % _FOLDS == 0
-    how = (
-        "scored on combinations held out of the model's training, chosen on the others"
-        if mixed
-        else f"split {corpus.spec['split']!r} only: no combination of a template with its key "
-        f"entities is on both sides; 1 in {_FOLDS} scores"
-    )
-    return held, how
+    """Which documents only score, and in words why; every world deals its own."""
+    return corpus.held(doc_ids)
 
 
 def scored_sequences(store: "ActivationStore", n: int, batch_size: int) -> Iterator[Sequences]:

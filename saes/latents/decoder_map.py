@@ -39,6 +39,7 @@ SAMPLE = 1000
 """Latents whose neighbours are compared, at most."""
 UNMARKED = ("no label", "not starred", "fires", "False")
 """Values of a column that are drawn in grey, below the others."""
+UNITS = {"density": "share of tokens"}
 INSTALL = "pip install 'lensbench[umap]'"
 
 
@@ -65,7 +66,7 @@ class DecoderMap(Result):
         for name, values in self.facts.items():
             frame[name] = list(values)
         axes = [f"{100 * v:.1f} % of the variance" for v in self.variance]
-        frame.attrs["units"] = dict(zip(("x", "y"), axes, strict=False))
+        frame.attrs["units"] = {**dict(zip(("x", "y"), axes, strict=False)), **UNITS}
         return frame
 
     def summary(self) -> dict[str, float]:

@@ -5,6 +5,7 @@ Every entry carries the fingerprint of its dictionary, so that it finds that one
 
 import csv
 import io as text_io
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,8 +47,6 @@ def as_text(frame: "pd.DataFrame", ending: str) -> str:
     """The rows of :func:`notes_frame` as a JSON document or as CSV."""
     if ending == ".csv":
         return frame.to_csv(index=False, lineterminator="\n")
-    import json
-
     rows = [{str(k): v for k, v in row.items()} for row in frame.to_dict("records")]
     return json.dumps({"kind": KIND, "schema": SCHEMA, "notes": rows}, indent=2) + "\n"
 
@@ -60,8 +59,7 @@ def read_notes(path: Path) -> dict[str, list[LatentNote]]:
         MissingDataError: no such file.
         DamagedDataError: no notes in it, or an entry that does not say of which dictionary it is.
     """
-    if _ending(path) == ".json":
-        return parsed(io.read_json(path), str(path))
+    _ending(path)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:  # line ends inside notes stay
             text = file.read()
@@ -69,15 +67,17 @@ def read_notes(path: Path) -> dict[str, list[LatentNote]]:
         raise MissingDataError(f"no file {path}") from error
     except UnicodeDecodeError as error:
         raise DamagedDataError(f"{path} is not UTF-8 text: {error}") from error
-    return _by_dictionary(_csv_rows(text, str(path)), str(path))
+    return parse_notes(text, str(path))
 
 
-def parsed(tree: Any, where: str) -> dict[str, list[LatentNote]]:
-    """The same of a JSON document that was read already.
-
-    Raises:
-        DamagedDataError: see :func:`read_notes`.
-    """
+def parse_notes(text: str, where: str) -> dict[str, list[LatentNote]]:
+    """The same of the content of a file called ``where``."""
+    if _ending(Path(where)) == ".csv":
+        return _by_dictionary(_csv_rows(text, where), where)
+    try:
+        tree: Any = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DamagedDataError(f"{where} is not valid JSON: {error}") from error
     if not isinstance(tree, dict) or tree.get("kind") != KIND or tree.get("schema") != SCHEMA:
         raise DamagedDataError(f"{where} holds no notes of schema {SCHEMA}")
     own = {"fingerprint": tree["fingerprint"]} if "fingerprint" in tree else {}

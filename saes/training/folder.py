@@ -21,6 +21,7 @@ from lensbench.saes.runs import (
     read_history,
     read_status,
 )
+from lensbench.saes.training.sinks import require
 
 HEARTBEAT = 5.0
 """Seconds between two heartbeats."""
@@ -41,6 +42,14 @@ class RunFolder:
         assert self.path is not None
         return self.path / name
 
+    def all(self) -> list[Path]:
+        """Folders of all dictionaries, in order."""
+        return [self.of(name) for name in self._names]
+
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """What :meth:`open` wrote of every dictionary."""
+        return {name: io.read_json(self.of(name) / CONFIG_FILE) for name in self._names}
+
     def open(
         self,
         sweep: SweepConfig,
@@ -54,7 +63,9 @@ class RunFolder:
         Raises:
             ConfigError: there is a run already and ``resume`` is off.
             MismatchError: it was started with another config, or on another model.
+            BackendUnavailableError: a sink whose package is not installed.
         """
+        require(sweep.train.sinks, self.path)
         if self.path is None:
             return
         if (self.path / SWEEP_FILE).is_file():

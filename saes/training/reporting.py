@@ -17,6 +17,7 @@ from lensbench.saes.runs import RESULT_FOLDER, WAIT, SAERun, arrays, last_window
 from lensbench.saes.step.export import export
 from lensbench.saes.step.group import METRICS, Group
 from lensbench.saes.training.folder import RunFolder
+from lensbench.saes.training.sinks import Sinks
 from lensbench.saes.training.waits import Waits
 
 MANY_EPOCHS = 2
@@ -68,10 +69,13 @@ class Reporter:
         self._history: dict[str, list[dict[str, float]]] = {}
         self._bar: Any = None
         self._waited = 0.0
+        self._sinks = Sinks(train.sinks, self.say)
 
     @contextmanager
     def bar(self, steps: int, done: int) -> Generator[None, None, None]:
-        """Show a progress bar where stderr is a terminal."""
+        """Show a progress bar where stderr is a terminal; the sinks begin where it does."""
+        if self._folder.path is not None:
+            self._sinks.open(self._folder.path, self._folder.settings, done)
         if not (self._progress and sys.stderr.isatty()):
             yield
             return
@@ -147,6 +151,7 @@ class Reporter:
             }
             self._history.setdefault(name, []).append(line)
             self._folder.metrics(name, line)
+            self._sinks.log(name, line)
 
     def result(
         self, group: Group, i: int, card: dict[str, Any], step: int, seconds: float
@@ -177,6 +182,7 @@ class Reporter:
 
     def done(self, step: int, states: dict[str, str]) -> None:
         """The run is complete."""
+        self._sinks.close("finished")
         self._beat("finished", step, states)
         told = f"; {self._waits.share():.1%} of the time waiting for data"
         self.say(f"finished {step} steps{told if self._waits.counted else ''}")
@@ -185,7 +191,9 @@ class Reporter:
         """The run ends with ``error``."""
         stopped = isinstance(error, StoppedError | KeyboardInterrupt)
         self._folder.log(f"{type(error).__name__}: {error}")
-        self._beat("stopped" if stopped else "failed", step, states, str(error))
+        state = "stopped" if stopped else "failed"
+        self._sinks.close(state)
+        self._beat(state, step, states, str(error))
 
     def _beat(self, state: str, step: int, states: dict[str, str], note: str = "") -> None:
         train = self._train

@@ -66,6 +66,7 @@ def train(
     Raises:
         ConfigError: a setting that cannot be used, or a source that cannot be resumed.
         MismatchError: ``out`` holds another sweep, or the source another site or width.
+        BackendUnavailableError: a sink whose package is not installed.
         NonFiniteError: NaN or infinity in the activations, or every dictionary diverged.
         StoppedError: interrupted; a checkpoint was written if there is a folder.
     """
@@ -130,7 +131,7 @@ class _Training:
 
     def _start(self, *, resume: bool) -> None:
         names = [str(c.name) for c in self._configs]
-        step = checkpoint.latest([self._folder.of(name) for name in names]) if resume else None
+        step = checkpoint.latest(self._folder.all()) if resume else None
         if step is None:
             if resume:
                 self._rewind(0)
@@ -251,9 +252,7 @@ class _Training:
                 checkpoint.write(self._folder.of(name), group, i, state)
         self._saved = self._step
         # Only now: a kill in between must leave the step before whole, for every dictionary.
-        checkpoint.prune_run(
-            [self._folder.of(str(c.name)) for c in self._configs], self._train.keep
-        )
+        checkpoint.prune_run(self._folder.all(), self._train.keep)
 
     def _stop(self) -> None:
         self._checkpoint()

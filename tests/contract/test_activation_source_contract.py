@@ -14,6 +14,8 @@ IDS = random_ids(30, 7, seed=2)
 IDS[:, 0] = torch.arange(3, 33)  # no two prefixes alike, so every row can be recognised
 N = IDS.numel()
 
+PLAIN = {"mixing": None}  # text order is what a mixing buffer is not for
+
 
 @pytest.fixture(scope="module")
 def model():
@@ -22,7 +24,16 @@ def model():
     return lensbench.load_model(tiny(seed=3), certify=False)
 
 
-@pytest.fixture(params=["store", "live", "live, whole text in one buffer"])
+SETTINGS = {
+    "live": {"buffer_rows": 50},
+    "live, whole text in one buffer": {"buffer_rows": 1000},
+    "mixing buffer": {"mixing": 50},
+    "mixing buffer, larger than the text": {"mixing": 1000},
+    "mixing buffer, smaller than a forward batch": {"mixing": 7},
+}
+
+
+@pytest.fixture(params=["store", *SETTINGS])
 def make(request, model, tmp_path):
     """A maker of sources over the same 210 rows."""
     import lensbench
@@ -37,9 +48,13 @@ def make(request, model, tmp_path):
         yield lambda **options: store.source(SITES, **options)
         source.BLOCK, source.GROUP = before
     else:
-        rows = 50 if request.param == "live" else 1000
+        how = {"layout": "pad", "context": 7, "batch_size": 3} | SETTINGS[request.param]
         yield lambda **options: lensbench.live_source(
-            model, IDS, SITES, layout="pad", context=7, batch_size=3, buffer_rows=rows, **options
+            model,
+            IDS,
+            SITES,
+            **(how | PLAIN if not options.get("shuffle", True) else how),
+            **options,
         )
 
 

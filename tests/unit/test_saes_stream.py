@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.helpers import random_ids, tiny
 from tests.store_builder import SITE, build, numbered
 from tests.unit.test_saes_resume import Epochs, Killed, _kill_at_write
 from tests.unit.test_saes_training import BATCH, D, Source, StopAfter, _same, _sweep, _train
@@ -213,3 +214,80 @@ def _sweep_of(tree: dict[str, Any]) -> Any:
     from lensbench.saes import SweepConfig
 
     return SweepConfig.parse(tree)
+
+
+LIVE = "blocks.1.resid_post"
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    import lensbench
+
+    return lensbench.load_model(tiny(seed=3), certify=False)
+
+
+def _live(model: Any, **changes: Any) -> Any:
+    import lensbench
+
+    settings = {"layout": "pad", "context": 8, "batch_size": 3, "mixing": 90} | changes
+    return lensbench.live_source(model, random_ids(40, 8), LIVE, **settings)
+
+
+def _live_sweep(**changes: Any) -> dict[str, Any]:
+    sweep = _sweep(steps=25, **changes)  # 800 rows of a text of 320
+    sweep["sweep"] = [entry | {"site": LIVE} for entry in sweep["sweep"][:2]]
+    return sweep
+
+
+@pytest.mark.parametrize("ahead", [0, 3])
+def test_a_killed_run_on_a_mixing_buffer_ends_with_the_same_weights(
+    model: Any, ahead: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = _train(_live(model), _live_sweep())
+    _kill_at_write(monkeypatch, 5)  # three dictionaries: in the second checkpoint, of step 20
+    with pytest.raises(Killed):
+        _train(_live(model), _live_sweep(read_ahead=ahead), out=tmp_path)
+    monkeypatch.undo()
+    kept = sorted(p.name for p in (tmp_path / "source").iterdir())
+    assert kept == ["step_10.safetensors", "step_20.safetensors"]
+    seen, run = [], type(model).run
+    monkeypatch.setattr(
+        type(model), "run", lambda self, *a, **k: (seen.append(1), run(self, *a, **k))[1]
+    )
+    resumed = _train(_live(model), _live_sweep(), out=tmp_path, resume=True)
+    assert all(_same(a, b) for a, b in zip(whole, resumed, strict=True))
+    again = len(seen)
+    seen.clear()
+    _train(_live(model), _live_sweep())
+    assert again < 0.7 * len(seen)  # what the buffer held was not run again
+    assert [p.name for p in (tmp_path / "source").iterdir()] == [
+        "step_10.safetensors", "step_20.safetensors"
+    ]  # fmt: skip
+    others = _train(_live(model, mixing=91), _live_sweep())  # control
+    assert not any(_same(a, b) for a, b in zip(whole, others, strict=True))
+
+
+def test_what_a_buffer_held_is_checked_and_pruned(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lensbench.errors import DamagedDataError, MissingDataError
+
+    _kill_at_write(monkeypatch, 8)
+    with pytest.raises(Killed):
+        _train(_live(model), _live_sweep(keep=1, checkpoint_every=5), out=tmp_path)
+    monkeypatch.undo()
+    sweep = _live_sweep(keep=1, checkpoint_every=5)
+    names = sorted(p.name for p in (tmp_path / "source").iterdir())
+    assert names == ["step_10.safetensors", "step_15.safetensors"]  # 5 was pruned, 15 began
+    held = tmp_path / "source/step_10.safetensors"
+    good = held.read_bytes()
+    held.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    with pytest.raises(DamagedDataError, match=r"step_10\.safetensors is damaged"):
+        _train(_live(model), sweep, out=tmp_path, resume=True)
+    held.unlink()
+    with pytest.raises(MissingDataError, match="which the checkpoint needs"):
+        _train(_live(model), sweep, out=tmp_path, resume=True)
+    held.write_bytes(good)
+    whole = _train(_live(model), _live_sweep())
+    resumed = _train(_live(model), sweep, out=tmp_path, resume=True)
+    assert all(_same(a, b) for a, b in zip(whole, resumed, strict=True))

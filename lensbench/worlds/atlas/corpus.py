@@ -9,6 +9,7 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -16,76 +17,49 @@ from lensbench import io
 from lensbench.errors import ConfigError
 from lensbench.worlds.atlas.labels import LABEL_KINDS, label_arrays
 from lensbench.worlds.atlas.world import BOS, Atlas, Split
+from lensbench.worlds.corpora import FOLDS, LabelledCorpus
 
 
 @dataclass(frozen=True, eq=False)
-class Corpus:
-    """Documents in sampling order; token ``j`` of document ``i`` is row ``offsets[i] + j``.
+class Corpus(LabelledCorpus):
+    """Sentences of the atlas as documents: BOS, a sentence, EOS.
 
-    Every document is BOS, a sentence, EOS, and shares no context with the next one. ``labels`` hold
-    one bool per token. ``spec`` alone gives the same corpus again.
+    Kinds of labels: ``lexical`` (a function of the current token) and ``contextual``.
     """
 
-    tokens: np.ndarray
-    """int32, one per token."""
-    offsets: np.ndarray
-    """int64, n_docs + 1."""
     family: np.ndarray
     """int16 per document, into ``families``."""
     template: np.ndarray
     """int16 per document, into ``templates``."""
     families: tuple[str, ...]
     templates: tuple[str, ...]
-    vocab: tuple[str, ...]
-    labels: Mapping[str, np.ndarray]
-    label_kinds: Mapping[str, str]
-    """``lexical`` (a function of the current token) or ``contextual``."""
-    spec: Mapping[str, Any]
 
-    @property
-    def n_docs(self) -> int:
-        """Number of documents."""
-        return len(self.offsets) - 1
+    def held(self, doc_ids: np.ndarray) -> tuple[np.ndarray, str]:
+        """Which documents only score, and in words why.
 
-    @cached_property
-    def lengths(self) -> np.ndarray:
-        """Tokens per document, BOS and EOS included."""
-        return np.diff(self.offsets)
-
-    @cached_property
-    def doc_ids(self) -> np.ndarray:
-        """Document of every token."""
-        return np.repeat(np.arange(self.n_docs), self.lengths)
-
-    @cached_property
-    def positions(self) -> np.ndarray:
-        """Position of every token in its document (BOS is 0)."""
-        return np.arange(len(self.tokens)) - np.repeat(self.offsets[:-1], self.lengths)
-
-    def rows(self, doc_ids: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        """Rows of (document, position) pairs, to join labels with stored activations.
-
-        Raises:
-            ConfigError: a document or a position that this corpus does not have.
+        Where the text mixes combinations the model was trained on with held-out ones, the held-out
+        ones score. Otherwise combinations of a template with its key entities are dealt to one side
+        or the other by a hash, so that no combination is on both.
         """
-        doc_ids, positions = np.asarray(doc_ids), np.asarray(positions)
-        if doc_ids.size and (doc_ids.min() < 0 or doc_ids.max() >= self.n_docs):
-            raise ConfigError(f"document ids must lie in 0..{self.n_docs - 1}")
-        if np.any((positions < 0) | (positions >= self.lengths[doc_ids])):
-            raise ConfigError("a position lies past the end of its document")
-        return self.offsets[doc_ids] + positions
-
-    def document(self, i: int) -> np.ndarray:
-        """Token ids of document ``i``."""
-        return self.tokens[self.offsets[i] : self.offsets[i + 1]]
-
-    def words(self, i: int) -> list[str]:
-        """Words of document ``i``, BOS and EOS included."""
-        return [self.vocab[t] for t in self.document(i)]
-
-    def texts(self) -> list[str]:
-        """One text per document; the tokenizer gives back ``document(i)`` without its EOS."""
-        return [" ".join(self.words(i)[1:-1]) for i in range(self.n_docs)]
+        world = Atlas(self.spec["world_seed"], self.spec["variant"])
+        mixed = self.spec["split"] in ("all", "unknown")
+        held = np.zeros(len(doc_ids), bool)
+        for i, doc in enumerate(doc_ids):
+            template, words = world.templates[self.template[doc]], self.words(int(doc))[1:]
+            if mixed:
+                held[i] = world.is_held_out(template, words)
+            else:
+                key = "|".join(
+                    [template.surface, *(words[template.slots[k]] for k in template.key)]
+                )
+                held[i] = crc32(key.encode()) % FOLDS == 0
+        how = (
+            "scored on combinations held out of the model's training, chosen on the others"
+            if mixed
+            else f"split {self.spec['split']!r} only: no combination of a template with its key "
+            f"entities is on both sides; 1 in {FOLDS} scores"
+        )
+        return held, how
 
     @cached_property
     def _truth(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

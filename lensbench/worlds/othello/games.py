@@ -58,7 +58,9 @@ class Games:
         """Number of games."""
         return len(self.moves)
 
-    def __getitem__(self, rows: Bool[np.ndarray, " games"] | slice) -> Games:
+    def __getitem__(
+        self, rows: Bool[np.ndarray, " games"] | Int[np.ndarray, " some"] | slice
+    ) -> Games:
         """Some of the games."""
         kept = (x[rows] for x in (self.moves, self.mine, self.yours, self.legal, self.black))
         return Games(self.size, *kept)

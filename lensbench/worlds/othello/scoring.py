@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
+from lensbench.errors import ConfigError
 from lensbench.stats import Interval, bootstrap_mean
 from lensbench.worlds.othello.bitboards import as_squares
 from lensbench.worlds.othello.games import Games, random_games
@@ -37,30 +38,40 @@ class Legality:
     ends: float
     """Share of finished games whose end is the most probable token; NaN where none is."""
     n_positions: int
+    by_move: tuple[float, ...]
+    """``top1`` after 0, 1, ... moves; NaN where no position counts."""
 
 
-def legality(model: Any, games: Games) -> Legality:
+def legality(model: Any, games: Games, *, from_move: int = 0) -> Legality:
     """Ask ``model`` for the next token at every state of ``games``.
 
     top1 = mean 1[argmax_v p(v) is legal], mass = mean sum_{v legal} p(v).
+    ``from_move`` leaves out the states after fewer moves.
+
+    Raises:
+        ConfigError: no state with a move to make is left.
     """
     alive, mask = legal_tokens(games)
-    logp = _log_probs(model, transcripts(games)[:, :-1], mask.shape[-1])
-    p = np.exp(logp)
-    game = np.nonzero(alive)[0]
-    top = logp.argmax(-1)
+    alive = alive & (np.arange(alive.shape[1]) >= from_move)
+    if not alive.any():
+        raise ConfigError(f"no game has a move to make after {from_move} moves; give a smaller one")
+    tokens = transcripts(games)
+    logp = _log_probs(model, tokens[:, :-1], mask.shape[-1])
+    game, top = np.nonzero(alive)[0], logp.argmax(-1)
     hit = np.take_along_axis(mask, top[..., None], -1)[..., 0]
-    played = transcripts(games)[:, 1:]
-    cost = -np.take_along_axis(logp, played[..., None], -1)[..., 0]
-    over = np.arange(alive.shape[1]) == games.lengths[:, None]
-    ended = over & ~alive
+    cost = -np.take_along_axis(logp, tokens[:, 1:, None], -1)[..., 0]
+    ended = (np.arange(alive.shape[1]) == games.lengths[:, None]) & (games.legal == 0)
     return Legality(
         top1=bootstrap_mean(hit[alive].astype(float), game),
-        mass=bootstrap_mean((p * mask).sum(-1)[alive], game),
+        mass=bootstrap_mean((np.exp(logp) * mask).sum(-1)[alive], game),
         loss=float(cost[alive].mean()),
         floor=float(np.log(mask.sum(-1)[alive]).mean()),
         ends=float((top == EOS)[ended].mean()) if ended.any() else float("nan"),
         n_positions=len(game),
+        by_move=tuple(
+            float(hit[:, t][alive[:, t]].mean()) if alive[:, t].any() else float("nan")
+            for t in range(alive.shape[1])
+        ),
     )
 
 

@@ -1,0 +1,199 @@
+"""Which latents point most nearly in a direction: of a latent, a token, two texts, or a vector."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from lensbench import belonging, plots
+from lensbench.app.workflows.latent_page import dictionary_of
+from lensbench.app.workflows.live import running
+from lensbench.errors import ConfigError, MissingDataError
+from lensbench.saes import (
+    difference_direction,
+    nearest_latents,
+    read_direction,
+    token_direction,
+)
+from lensbench.saes.latents.dashboard import WRITES
+from lensbench.saes.latents.decoder_map import UNMARKED
+from lensbench.sites import Site
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from lensbench.models import Model
+
+LATENT, WRITE, READ, TEXTS, VECTOR = "latent", "unembedding", "embedding", "texts", "vector"
+KINDS = {
+    LATENT: "A latent",
+    WRITE: "Towards a token (unembedding)",
+    READ: "A token as it is read (embedding)",
+    TEXTS: "The difference of two texts",
+    VECTOR: "A vector of your own",
+}
+SHOWN = 20
+"""Latents that are listed."""
+LONGEST = 2_000
+"""Characters of a text."""
+
+
+@dataclass(frozen=True)
+class DirectionAsk:
+    """What is asked for; hashable, so that its answer can be kept."""
+
+    kind: str
+    latent: int = -1
+    of: str = ""
+    """Dictionary of that latent."""
+    token: str = ""
+    one: str = ""
+    other: str = ""
+    file: str = ""
+    content: bytes = b""
+
+
+@contextmanager
+def model_of(run: Path, name: str) -> "Generator[Model]":
+    """The model a dictionary was trained on, for the caller alone.
+
+    Raises:
+        MissingDataError: it is not known, or not to be found.
+        MismatchError: what now has its name has other weights.
+    """
+    known = belonging.trained_on(dictionary_of(run, name).sae.metadata)
+    source = known.get("source") or known.get("name")
+    if not source:
+        raise MissingDataError(f"{name} does not say which model it was trained on")
+    with running(str(source), known.get("revision")) as model:
+        card = {k: getattr(model.card, k) for k in ("name", "source", "fingerprint")}
+        belonging.check_model(name, known, card, "what now has that name")
+        yield model
+
+
+def direction_of(run: Path, name: str, ask: DirectionAsk) -> Any:
+    """The vector that is asked for, in the space that the dictionary writes in.
+
+    Raises:
+        ConfigError: a token that is none, no text, no such latent, or a vector of another length.
+        MissingDataError, MismatchError: as :func:`model_of`.
+    """
+    one = dictionary_of(run, name)
+    if ask.kind == LATENT:
+        rows = dictionary_of(run, ask.of or name).sae.W_dec
+        if not 0 <= ask.latent < len(rows):
+            raise ConfigError(f"latents run from 0 to {len(rows) - 1}; got {ask.latent}")
+        return rows[ask.latent].float().cpu().numpy()
+    if ask.kind == VECTOR:
+        return read_direction(ask.file, content=ask.content, d_model=one.sae.d_model)
+    if ask.kind not in KINDS:
+        raise ConfigError(f"a direction is one of {', '.join(KINDS)}; got {ask.kind!r}")
+    if ask.kind != TEXTS and Site.parse(one.site).name not in WRITES:
+        raise ConfigError(
+            f"{one.site} is no part of the residual stream, where the directions of tokens lie; "
+            "choose a latent, two texts or a vector"
+        )
+    with model_of(run, name) as model:
+        if ask.kind == TEXTS:
+            if max(len(ask.one), len(ask.other)) > LONGEST:
+                raise ConfigError(f"a text has at most {LONGEST:,} characters")
+            return difference_direction(model, one.site, ask.one, ask.other).numpy()
+        kind = "unembedding" if ask.kind == WRITE else "embedding"
+        return token_direction(model, _token(ask.token), kind=kind).numpy()
+
+
+def nearest_to(run: Path, name: str, ask: DirectionAsk) -> tuple[pd.DataFrame, float]:
+    """Latents of largest cosine with a direction, and what a random direction reaches.
+
+    A latent is not listed as nearest to itself.
+
+    Raises:
+        ConfigError, MissingDataError, MismatchError: as :func:`direction_of`.
+    """
+    rows = dictionary_of(run, name).sae.W_dec
+    own = ask.kind == LATENT and (ask.of or name) == name
+    n = min(SHOWN + own, int(rows.any(1).sum()))
+    found = nearest_latents(direction_of(run, name, ask), rows, n=n)
+    frame = found.to_frame()[["rank", "latent", "cosine"]]
+    frame = frame.loc[frame["latent"] != ask.latent] if own else frame
+    frame = frame.head(SHOWN).assign(rank=np.arange(1, min(len(frame), SHOWN) + 1))
+    frame.attrs["units"] = {"cosine": "-1 to 1"}
+    return frame.reset_index(drop=True), next(iter(found.controls.values.values()))
+
+
+def beside(frame: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
+    """The same with what is known of each latent, in a table without empty columns."""
+    out = frame.merge(in_table(facts), "left", on="latent")
+    out.attrs["units"] = {**frame.attrs["units"], "density": "share of tokens"}
+    return out
+
+
+def in_table(facts: pd.DataFrame) -> pd.DataFrame:
+    """What a map calls "no label" is an empty cell of a table; columns of those are left out."""
+    out = facts.drop(columns="state", errors="ignore").replace(list(UNMARKED), "")
+    if "starred" in out:
+        out["starred"] = ["★" if said else "" for said in out["starred"]]
+    texts = [c for c in out if c not in ("latent", "density")]
+    return out.drop(columns=[c for c in texts if not any(out[c])])
+
+
+def nearest_figure(frame: pd.DataFrame, control: float, to: str) -> "go.Figure":
+    """Cosines as bars, strongest first, with the control as a line."""
+    drawn = frame.assign(latent=[f"#{n}" for n in frame["latent"]])
+    drawn.attrs["units"] = frame.attrs["units"]
+    figure = plots.bars(
+        drawn, x="latent", y="cosine", title=f"Latents nearest to {to}"[:90], height=380,
+        subtitle=f"cosine of decoder row and direction; dashed: a random direction, {control:.2f}",
+        hover_columns=[c for c in ("label", "my label", "writes towards") if c in drawn],
+    )  # fmt: skip
+    figure.add_hline(y=control, line={"color": "#8C8C8C", "dash": "dash", "width": 1.5})
+    found = np.asarray(frame["cosine"], np.float64)
+    low, high = min(0.0, float(found.min())), max(float(found.max()), control)
+    figure.update_yaxes(range=[1.1 * low, min(1.02, 1.15 * high)])
+    figure.update_xaxes(type="category")  # "#84" alone would be read as a number
+    return figure
+
+
+def told_of(ask: DirectionAsk) -> str:
+    """A direction in words."""
+    return {
+        LATENT: f"latent {ask.latent}" + (f" of {ask.of}" if ask.of else ""),
+        WRITE: f"the unembedding of {ask.token!r}",
+        READ: f"the embedding of {ask.token!r}",
+        TEXTS: "the difference of two texts",
+        VECTOR: ask.file,
+    }[ask.kind]
+
+
+def python_of(run: Path, name: str, ask: DirectionAsk) -> str:
+    """Python that finds the same latents."""
+    lines = [
+        "from lensbench import load_model, saes",
+        "",
+        f"runs = {{r.name: r for r in saes.open_runs({str(run)!r})}}",
+        f"sae = runs[{name!r}].sae",
+    ]
+    if ask.kind == LATENT:
+        lines.append(f"direction = runs[{(ask.of or name)!r}].sae.W_dec[{ask.latent}]")
+    elif ask.kind == VECTOR:
+        lines.append(f"direction = saes.read_direction({ask.file!r})")
+    else:
+        known = belonging.trained_on(dictionary_of(run, name).sae.metadata)
+        lines.append(f"model = load_model({str(known.get('source') or known.get('name'))!r})")
+        if ask.kind == TEXTS:
+            site = dictionary_of(run, name).site
+            call = f"saes.difference_direction(model, {site!r}, {ask.one!r}, {ask.other!r})"
+        else:
+            call = f"saes.token_direction(model, {_token(ask.token)!r}, kind={ask.kind!r})"
+        lines.append(f"direction = {call}")
+    return "\n".join([*lines, f"saes.nearest_latents(direction, sae, n={SHOWN}).to_frame()", ""])
+
+
+def _token(text: str) -> str | int:
+    """``#17`` is an id; anything else is a text."""
+    number = text[1:] if text.startswith("#") else ""
+    return int(number) if number.isdecimal() else text

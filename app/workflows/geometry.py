@@ -1,0 +1,155 @@
+"""The directions of a dictionary as pictures: its map, and how near its rows lie to one another."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lensbench.app.workflows.directions import in_table, model_of
+from lensbench.app.workflows.latent_page import dictionary_of, latent_table
+from lensbench.app.workflows.runs import evaluation_of
+from lensbench.errors import LensbenchError
+from lensbench.saes import decoder_geometry, decoder_map
+from lensbench.saes.latents.dashboard import WRITES, logit_effects
+from lensbench.saes.latents.decoder_map import INSTALL, DecoderMap, Method, has_umap
+from lensbench.saes.latents.geometry import DecoderGeometry
+from lensbench.sites import Site
+from lensbench.tokens import token_texts
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from lensbench.saes.latents.notes import LatentNotes
+
+__all__ = [
+    "COLOURS",
+    "INSTALL",
+    "alike",
+    "facts_of",
+    "geometry_code",
+    "geometry_of",
+    "has_umap",
+    "map_code",
+    "map_figure",
+    "map_of",
+    "tokens_written",
+]
+COLOURS = {
+    "density": "Density",
+    "state": "Dead or not",
+    "label": "Label it matches best",
+    "my label": "My label",
+    "starred": "Stars",
+}
+"""What a map is coloured by."""
+MOST_WORK = 4e11
+"""Multiplications above which no top tokens are worked out for a map."""
+TOP = 3
+_BLOCK = 1024
+
+
+def map_of(run: Path, name: str, method: Method) -> DecoderMap:
+    """The places of a dictionary's latents, without what colours them.
+
+    Raises:
+        BackendUnavailableError: UMAP without its package.
+    """
+    return decoder_map(dictionary_of(run, name), method=method)
+
+
+def geometry_of(run: Path, name: str) -> DecoderGeometry:
+    """Nearest cosines and encoder-decoder cosines of a dictionary, beside their controls."""
+    result = evaluation_of(run)
+    density = None if result is None else result.density.get(name)
+    return decoder_geometry(dictionary_of(run, name), density=density)
+
+
+@torch.no_grad()
+def tokens_written(run: Path, name: str) -> tuple[list[str], str]:
+    """The tokens each latent writes towards most (direct path), and why there are none.
+
+    The reason is empty where there are some.
+    """
+    one = dictionary_of(run, name)
+    sae = one.sae
+    nothing = [""] * sae.d_sae
+    if Site.parse(one.site).name not in WRITES:
+        return nothing, f"no tokens: {one.site} is no part of the residual stream"
+    try:
+        with model_of(run, name) as model:
+            work = 2.0 * sae.d_sae * sae.d_model * model.card.d_vocab
+            if work > MOST_WORK:
+                return nothing, f"no tokens: {sae.d_sae:,} x {model.card.d_vocab:,} are too many"
+            rows = sae.W_dec.float().cpu()
+            parts = [logit_effects(model, b).topk(TOP, -1).indices for b in rows.split(_BLOCK)]
+            texts = token_texts(model.tokenizer, list(range(model.card.d_vocab)))
+    except LensbenchError as error:
+        return nothing, f"no tokens: {error}"
+    top = torch.cat(parts).tolist()
+    alive = rows.any(1).tolist()
+    words = [" ".join(texts[i].strip() or repr(texts[i]) for i in ids) for ids in top]
+    return [w if a else "" for w, a in zip(words, alive, strict=True)], ""
+
+
+def facts_of(run: Path, name: str, kept: "LatentNotes", written: list[str]) -> pd.DataFrame:
+    """One row per latent: what is known and said of it, with words where nothing is."""
+    table = latent_table(run, name)
+    known = {note.latent: note for note in kept}
+    said = [known.get(int(n)) for n in table["latent"]]
+    frame = pd.DataFrame({"latent": table["latent"]})
+    if "density" in table:
+        density = table["density"].to_numpy(np.float64)
+        frame["density"] = density
+        frame["state"] = np.where(density > 0, "fires", "dead")
+    if "label" in table:
+        frame["label"] = table["label"].fillna("no label").astype(str)
+    frame["my label"] = [(n.label if n else "") or "no label" for n in said]
+    frame["starred"] = ["starred" if n and n.starred else "not starred" for n in said]
+    if any(written):
+        frame["writes towards"] = written
+    return frame
+
+
+def map_figure(places: DecoderMap, facts: pd.DataFrame, color: str) -> "go.Figure":
+    """A map, coloured by a column of :func:`facts_of`."""
+    columns: dict[str, Any] = {
+        str(c): facts[c].to_numpy() if c == "density" else tuple(facts[c])
+        for c in facts if c != "latent"
+    }  # fmt: skip
+    return replace(places, facts=columns).plot(color)
+
+
+def alike(geometry: DecoderGeometry, facts: pd.DataFrame, n: int = 50) -> pd.DataFrame:
+    """The latents with the nearest other latent, most alike first; each pair once."""
+    frame = geometry.to_frame().dropna(subset=["nearest_cosine"])
+    frame = frame.sort_values("nearest_cosine", ascending=False, kind="stable")
+    pair = [tuple(sorted(p)) for p in zip(frame["latent"], frame["nearest"], strict=True)]
+    frame = frame.loc[~pd.Series(pair, index=frame.index).duplicated()].head(n)
+    out = frame[["latent", "nearest", "nearest_cosine", "encoder_cosine"]].reset_index(drop=True)
+    by_number = in_table(facts).set_index("latent")
+    shown = [c for c in ("label", "my label", "writes towards") if c in by_number]
+    for column in shown:
+        out[column] = [by_number.loc[n, column] for n in out["latent"]]
+        out[f"{column}, nearest"] = [by_number.loc[n, column] for n in out["nearest"]]
+    return out
+
+
+def map_code(run: Path, name: str, method: str) -> str:
+    """Python that draws the same map."""
+    return (
+        "from lensbench import saes\n\n"
+        f"run = next(r for r in saes.open_runs({str(run)!r}) if r.name == {name!r})\n"
+        f"saes.decoder_map(run, method={method!r}).plot()  # facts=... colours it\n"
+    )
+
+
+def geometry_code(run: Path, name: str, call: str = "plot()") -> str:
+    """Python that draws the same histogram."""
+    return (
+        "from lensbench import saes\n\n"
+        f"run = next(r for r in saes.open_runs({str(run)!r}) if r.name == {name!r})\n"
+        f"saes.decoder_geometry(run).{call}\n"
+    )
