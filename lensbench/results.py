@@ -130,20 +130,24 @@ def load(folder: Path | str) -> Result:
     document = io.read_json(folder / "result.json")
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         raise DamagedDataError(f"{folder / 'result.json'} is not a schema-{SCHEMA} result")
-    kind, module = document["kind"], str(document.get("module", ""))
-    if kind not in _KINDS and module.startswith("lensbench."):
-        # Kinds register when their module is imported; only our own modules are.
-        with suppress(ModuleNotFoundError):
-            import_module(module)
-    if kind not in _KINDS:
-        raise UnknownNameError("kind of result", kind, known=sorted(_KINDS))
+    kind = _kind(document["kind"], str(document.get("module", "")))
     arrays: dict[str, np.ndarray] = {}
     if document["arrays_sha256"]:
         path = folder / "arrays.safetensors"
         arrays = io.read_arrays(path)
         if io.sha256_file(path) != document["arrays_sha256"]:
             raise DamagedDataError(f"{path} was altered after it was written (sha256 differs)")
-    return _KINDS[kind](**{k: _unpack(v, arrays) for k, v in document["fields"].items()})
+    return kind(**{k: _unpack(v, arrays) for k, v in document["fields"].items()})
+
+
+def _kind(name: str, module: str) -> "type[Result]":
+    if name not in _KINDS and module.startswith("lensbench."):
+        # Kinds register when their module is imported; only our own modules are.
+        with suppress(ModuleNotFoundError):
+            import_module(module)
+    if name not in _KINDS:
+        raise UnknownNameError("kind of result", name, known=sorted(_KINDS))
+    return _KINDS[name]
 
 
 def _pack(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
@@ -158,7 +162,7 @@ def _pack(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
         inner = {
             f.name: _pack(getattr(value, f.name), f"{name}/{f.name}", arrays) for f in fields(value)
         }
-        return {"$result": value.kind, "fields": inner}
+        return {"$result": value.kind, "module": type(value).__module__, "fields": inner}
     if isinstance(value, float) and not np.isfinite(value):
         return {"$float": repr(value)}
     if isinstance(value, (np.integer, np.floating, np.bool_)):
@@ -187,9 +191,8 @@ def _unpack(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         values, note = value["$controls"]
         return Controls(_unpack(values, arrays), note)
     if "$result" in value:
-        return _KINDS[value["$result"]](
-            **{k: _unpack(v, arrays) for k, v in value["fields"].items()}
-        )
+        kind = _kind(value["$result"], str(value.get("module", "")))
+        return kind(**{k: _unpack(v, arrays) for k, v in value["fields"].items()})
     if "$float" in value:
         return float(value["$float"])
     if "$tuple" in value:

@@ -48,6 +48,8 @@ class TrainConfig(Config):
     """Checkpoints kept per dictionary, newest first."""
     engine: Literal["auto", "dense", "screened", "stacked"] = "auto"
     """How steps are computed; auto measures on the first batch. Equal up to rounding."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """Of dense products; bf16 rounds their factors. Sums, weights and moments stay float32."""
     deterministic: bool = False
     """On a GPU, only deterministic kernels: slower, but a resumed run is bit-exact."""
     read_ahead: int | None = Field(None, ge=0)
@@ -63,6 +65,8 @@ class TrainConfig(Config):
             raise ValueError(f"tokens ({self.tokens}) is below one batch ({self.batch_size})")
         if self.warmup + self.decay > 1:
             raise ValueError(f"warmup + decay must be at most 1, got {self.warmup + self.decay:g}")
+        if self.engine == "screened" and self.precision == "bf16":
+            raise ValueError("engine: screened is exact in float32; with precision: bf16 use dense")
         return self
 
     @property

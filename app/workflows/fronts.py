@@ -117,8 +117,10 @@ HEADLINE = ("l0", "fvu", "ce_recovered_zero", "ce_recovered_mean", "dead_fractio
 GROUPS = {
     "Headline": HEADLINE,
     "Reconstruction": (
-        "explained_variance", "cosine", "relative_reconstruction_bias", "implants_recovered",
+        "explained_variance", "explained_variance_legacy", "mse", "cosine", "l2_ratio",
+        "relative_reconstruction_bias",
     ),
+    "Latents": ("density_over_1_percent", "density_over_10_percent", "implants_recovered"),
     "Cross entropy with the site replaced": (
         "ce_clean", "ce_zero_ablated", "ce_mean_ablated", "ce_reconstructed",
     ),

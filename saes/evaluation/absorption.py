@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from scipy import sparse
 
 from lensbench.arguments import whole_number
@@ -26,11 +26,12 @@ from lensbench.saes.evaluation.inputs import (
     rows_of,
     shuffled,
 )
-from lensbench.saes.evaluation.labels import LabelledRows, Latents, f1_score
-from lensbench.saes.evaluation.probing import fitted
+from lensbench.saes.evaluation.labels import LabelledRows, Latents
+from lensbench.saes.evaluation.linear import LinearProbes, linear_probes
 from lensbench.saes.evaluation.splitting import main_latents
 
 SILENT = 1e-8
+LEAST_F1 = 0.6
 LEAST_COSINE, LEAST_SHARE, MOST_ABSORBERS = 0.1, 0.4, 3
 LEAST_COSINE_FULL = 0.025
 
@@ -42,8 +43,10 @@ def absorption(
     dictionary: Any,
     *,
     max_k: int = 10,
-    least_f1: float = 0.6,
+    least_f1: float = LEAST_F1,
     least_rows: int = 20,
+    probes: LinearProbes | None = None,
+    probes_shuffled: LinearProbes | None = None,
     seed: int = 0,
 ) -> Absorption:
     """How much of each label is carried by latents that are not its own.
@@ -77,6 +80,8 @@ def absorption(
         max_k: most latents of one label.
         least_f1: F1 below which a probe does not count as the truth.
         least_rows: rows below which a label is not scored.
+        probes: of these labels on these activations, where they are fitted already.
+        probes_shuffled: of the shuffled labels of the control, the same.
         seed: of the controls.
 
     Raises:
@@ -93,11 +98,14 @@ def absorption(
     raw, W_dec = rows_of(x, len(rows.docs)), decoder_of(dictionary)
     fits(latents, W_dec, raw.shape[1])
     settings = (max_k, float(least_f1), least_rows)
-    found = _absorbed(latents, rows, raw, W_dec, settings)
-    noise, directions = random_latents(raw, latents, seed)
-    by_chance = _absorbed(noise, rows, raw, directions, settings).summary()
     moved, held = shuffled(rows, seed), rows.held
-    passed = [_probe(raw, moved, i, held)[1] >= least_f1 for i in range(len(rows.names))]
+    probes = probes or linear_probes(raw, rows)
+    probes.check(rows, raw.shape[1])
+    found = _absorbed(latents, rows, raw, W_dec, probes, settings)
+    noise, directions = random_latents(raw, latents, seed)
+    by_chance = _absorbed(noise, rows, raw, directions, probes, settings).summary()
+    probes_shuffled = (probes_shuffled or linear_probes(raw, moved)).check(rows, raw.shape[1])
+    passed = probes_shuffled.f1(raw[held], moved.values[held]) >= least_f1
     beside = {
         "random dictionary, fraction": by_chance["absorbed fraction"],
         "random dictionary, full": by_chance["fully absorbed"],
@@ -116,6 +124,7 @@ def _absorbed(
     rows: LabelledRows,
     x: Float[np.ndarray, "rows d_model"],
     W_dec: Float[np.ndarray, "d_sae d_model"],
+    probes: LinearProbes,
     settings: tuple[int, float, int],
 ) -> Absorption:
     max_k, least_f1, least_rows = settings
@@ -123,11 +132,14 @@ def _absorbed(
     folded: Latents = sparse.csr_array(acts * norm)
     unit = W_dec / np.where(norm > 0, norm, 1.0)[:, None]
     n = len(rows.names)
-    probe_f1, main_f1, why = np.full(n, np.nan), np.full(n, np.nan), [""] * n
+    main_f1, why = np.full(n, np.nan), [""] * n
+    truth = rows.values[rows.held]
+    probe_f1 = probes.f1(x[rows.held], truth)
+    agrees = (probes.logits(x[rows.held]) > 0) & truth
     main: list[tuple[int, ...]] = [()] * n
     parts: list[tuple[Any, ...]] = []
     for i in range(n):
-        w, probe_f1[i], right = _probe(x, rows, i, rows.held)
+        w, right = probes.weights[i], np.flatnonzero(rows.held)[agrees[:, i]]
         if not probe_f1[i] >= least_f1:
             why[i] = f"probe F1 {probe_f1[i]:.2f} below {least_f1}"
         elif len(right) < least_rows:
@@ -152,22 +164,6 @@ def _absorbed(
         main_f1=main_f1, row=row, doc=rows.docs[row], label=label, fraction=fraction, full=full,
         top_latent=top, top_cosine=cosine, split=rows.split,
     )  # fmt: skip
-
-
-def _probe(
-    x: Float[np.ndarray, "rows d_model"],
-    rows: LabelledRows,
-    i: int,
-    held: Bool[np.ndarray, " rows"],
-) -> tuple[Float[np.ndarray, " d_model"], float, Int[np.ndarray, " right"]]:
-    """Weight of a label's probe, its F1 on the scored rows, and those it is right to say yes to."""
-    y, truth = rows.values[~held, i], rows.values[held, i]
-    if y.all() or not y.any():
-        return np.zeros(x.shape[1]), float("nan"), np.zeros(0, np.int64)
-    probe, _ = fitted(x[~held], y, balanced=True)
-    says = probe.decision_function(x[held]) > 0
-    f1 = f1_score(float((says & truth).sum()), float(says.sum()), float(truth.sum()))
-    return probe.coef_[0], f1, np.flatnonzero(held)[says & truth]
 
 
 def _rows_scored(

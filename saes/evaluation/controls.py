@@ -1,32 +1,25 @@
 """Label matching of a sweep with its controls, and the recovery of implanted directions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy import sparse
 from torch import Tensor
 
-from lensbench.errors import MismatchError
 from lensbench.protocols import Codec
 from lensbench.saes.evaluation import labels_table as table
-from lensbench.saes.evaluation.data import EvaluationRows
-from lensbench.saes.evaluation.labels import LabelledRows, Latents, check_same_tokens
+from lensbench.saes.evaluation.labels import LabelledRows, Latents
 from lensbench.saes.evaluation.passes import (
     Dictionary,
     Pass,
-    as_dictionary,
-    blocks,
-    encode,
-    to_csr,
 )
 from lensbench.worlds import controls
 
 if TYPE_CHECKING:
-    from lensbench.store import ActivationStore
+    pass
 
 
 def own_seed(seed: int, what: str) -> int:
@@ -39,58 +32,27 @@ def own_seed(seed: int, what: str) -> int:
 
 
 class LabelMatcher:
-    """Labels of one or two stores, and the latents that go with them.
+    """Labels of one or two stores, and the controls that need no dictionary."""
 
-    With ``heldout`` everything is chosen on the rows of the first store and scored on its rows.
-    """
-
-    def __init__(
-        self,
-        labels: LabelledRows,
-        parts: Sequence[tuple["ActivationStore", EvaluationRows]],
-        *,
-        batch_size: int,
-        seed: int,
-    ) -> None:
-        self.labels, self.parts = labels, parts
-        self.batch_size, self.seed = batch_size, seed
+    def __init__(self, labels: LabelledRows, *, seed: int) -> None:
+        self.labels, self.seed = labels, seed
         self.fixed = table.context_free(labels)
         columns = {str(i): labels.values[:, i] for i in range(len(labels.names))}
         dealt = controls.shuffled_labels(columns, labels.docs, seed=seed)
         self.shuffled = labels.replacing(np.stack(list(dealt.values()), 1))
 
-    def latents(self, codec: Codec, site: str, first: Latents | None = None) -> Latents:
-        """Latents of every labelled row; ``first`` are those of the first store, if known."""
-        found: list[Latents] = [] if first is None else [first]
-        for store, rows in self.parts[len(found) :]:
-            for x, _ in blocks(store, site, rows, self.batch_size):
-                found.append(to_csr(encode(codec, x)))
-        return sparse.csr_array(sparse.vstack(found))
-
     def match(
         self,
         dictionary: Dictionary,
-        passed: Pass,
+        acts: Latents,
+        noise: Latents | None,
         extra: Mapping[str, tuple[Latents, LabelledRows]],
-        *,
-        with_controls: bool,
     ) -> dict[str, Any]:
-        """Columns of the label table for one dictionary."""
-        acts = self.latents(dictionary.codec, dictionary.site, passed.acts[dictionary.name])
+        """Columns of the label table for one dictionary; ``noise`` is the random dictionary's."""
         beside = dict(extra)
-        if with_controls:
-            k = max(1, round(acts.nnz / acts.shape[0]))
-            noise = Centred(
-                controls.random_dictionary(
-                    len(passed.mean),
-                    acts.shape[1],
-                    k,
-                    seed=own_seed(self.seed, "random dictionary"),
-                ),
-                passed.mean,
-            )
+        if noise is not None:
             beside["shuffled_labels"] = (acts, self.shuffled)
-            beside["random_dictionary"] = (self.latents(noise, dictionary.site), self.labels)
+            beside["random_dictionary"] = (noise, self.labels)
         return table.table_of(
             dictionary.name, acts, self.labels, beside, self.fixed, seed=self.seed
         )
@@ -125,24 +87,10 @@ def implants_recovered(
     return share(rows, implants.float().cpu()), share(rows, random)
 
 
-def twin_latents(
-    matcher: LabelMatcher, run: Any, store: "ActivationStore", rows: EvaluationRows
-) -> Latents:
-    """Latents of a dictionary trained on the re-initialised twin, on the same tokens.
-
-    Raises:
-        MismatchError: the twin's store does not hold the same tokens in the same rows, or the
-            labels span two stores.
-    """
-    if len(matcher.parts) > 1:
-        raise MismatchError("a twin is compared on one store; leave out heldout= or twin=")
-    index = store.index()
-    if store.n_tokens <= int(rows.rows.max()):
-        raise MismatchError(f"the twin's store has {store.n_tokens} rows, too few for this text")
-    check_same_tokens(rows.tokens, np.asarray(index.token_ids)[rows.rows])
-    dictionary = as_dictionary(run)
-    parts = [
-        to_csr(encode(dictionary.codec, x))
-        for x, _ in blocks(store, dictionary.site, rows, matcher.batch_size)
-    ]
-    return sparse.csr_array(sparse.vstack(parts))
+def random_of(dictionary: Dictionary, passed: Pass, seed: int) -> Dictionary:
+    """Random directions of the same width and L0, on centred activations."""
+    d_model, d_sae = len(passed.mean), dictionary.codec.d_sae
+    k = min(max(1, round(passed.sums[dictionary.name].mean_l0)), d_sae)
+    chosen = own_seed(seed, "random dictionary")
+    codec = controls.random_dictionary(d_model, d_sae, k, seed=chosen)
+    return Dictionary(dictionary.name, dictionary.site, Centred(codec, passed.mean.float()))

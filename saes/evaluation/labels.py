@@ -53,6 +53,13 @@ class LabelledRows:
         if len(both):
             raise MismatchError(f"{len(both)} documents lie in both halves, e.g. {both[:3]}")
 
+    def taking(self, at: Int[np.ndarray, " some"]) -> "LabelledRows":
+        """Some of the rows; see the class for the errors."""
+        return LabelledRows(
+            self.names, self.kinds, self.values[at], self.docs[at], self.tokens[at],
+            self.held[at], self.split,
+        )  # fmt: skip
+
     def replacing(self, values: Bool[np.ndarray, "rows labels"]) -> "LabelledRows":
         """The same rows under other labels (a control)."""
         return LabelledRows(

@@ -50,6 +50,40 @@ def explained_variance(
     return 1 - fvu(x, x_hat)
 
 
+def explained_variance_legacy(
+    x: Float[Tensor, "tokens d_model"], x_hat: Float[Tensor, "tokens d_model"]
+) -> Float[Tensor, ""]:
+    """Mean over tokens of 1 - |x_t - x_hat_t|^2 / |x_t - mean(x)|^2: not the explained variance.
+
+    Unitless, at most 1. A mean of ratios, so tokens near the mean weigh most; it can be far below
+    :func:`explained_variance` on the same data. Kept to compare with published numbers: it is what
+    SAEBench reports (Karvonen et al. 2025, arXiv:2503.09532) and what SAELens calls legacy. Theirs
+    take the mean of each batch, this one that of the whole set. NaN where a token equals the mean.
+    """
+    x, x_hat = x.double(), x_hat.double()
+    return (1 - (x - x_hat).pow(2).sum(-1) / (x - x.mean(0)).pow(2).sum(-1)).mean()
+
+
+def mse(
+    x: Float[Tensor, "tokens d_model"], x_hat: Float[Tensor, "tokens d_model"]
+) -> Float[Tensor, ""]:
+    """mean_t |x_t - x_hat_t|^2, summed over d_model; squared units of the site, >= 0.
+
+    It grows with the scale of the activations: compare it within one site of one model only.
+    """
+    return (x.double() - x_hat.double()).pow(2).sum(-1).mean()
+
+
+def l2_ratio(
+    x: Float[Tensor, "tokens d_model"], x_hat: Float[Tensor, "tokens d_model"]
+) -> Float[Tensor, ""]:
+    """mean_t |x_hat_t| / |x_t|: 1 is no shrinkage of lengths. Unitless, >= 0.
+
+    Lengths only: a reconstruction in the wrong direction scores 1 too.
+    """
+    return (x_hat.double().norm(dim=-1) / x.double().norm(dim=-1)).mean()
+
+
 def cosine(
     x: Float[Tensor, "tokens d_model"], x_hat: Float[Tensor, "tokens d_model"]
 ) -> Float[Tensor, " tokens"]:
@@ -97,6 +131,15 @@ def dead_fraction(densities: Float[np.ndarray, " d_sae"]) -> float:
     It falls as more tokens are looked at: never quote it without the number of tokens.
     """
     return float((densities == 0).mean())
+
+
+def density_above(densities: Float[np.ndarray, " d_sae"], share: float) -> float:
+    """Share of latents that fire on more than ``share`` of the tokens, from 0 to 1.
+
+    Dense latents are seldom of one meaning. Source: SAEBench (Karvonen et al. 2025), at 1 % and
+    10 %.
+    """
+    return float((densities > share).mean())
 
 
 def ce_recovered(

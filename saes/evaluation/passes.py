@@ -50,7 +50,7 @@ def as_list(runs: Any) -> list[Any]:
 
 _NO_DICTIONARY = (
     "cannot evaluate {what}; pass runs (SAERun), SAEs or Dictionary values. A run folder is opened "
-    "with saes.open_runs({path!r}), a folder in SAELens' format with saes.load"
+    "with saes.open_runs({path!r}), a dictionary in any format that is read with saes.load"
 )
 
 
@@ -105,6 +105,7 @@ class Pass:
     """What the passes over the rows of one site leave."""
 
     mean: Float[Tensor, " d_model"]
+    """In float64."""
     sums: dict[str, ReconstructionSums]
     acts: dict[str, Latents]
 
@@ -116,16 +117,20 @@ def encode_all(
     dictionaries: Sequence[Dictionary],
     batch_size: int,
     keep: bool,
+    mean: Float[Tensor, " d_model"] | None = None,
 ) -> Pass:
     """Mean, reconstruction sums and (with ``keep``) latents of every dictionary of ``site``.
 
-    The rows are read twice, in blocks: once for the mean, once for every dictionary together.
+    The rows are read twice, in blocks: once for the mean (unless it is given), once for every
+    dictionary together. Each row is encoded once by each.
     """
-    moments = Moments(store.width(site))
-    for x, _ in blocks(store, site, rows, batch_size):
-        moments.update(x)
+    if mean is None:
+        moments = Moments(store.width(site))
+        for x, _ in blocks(store, site, rows, batch_size):
+            moments.update(x)
+        mean = moments.mean
     here = [d for d in dictionaries if d.site == site]
-    sums = {d.name: ReconstructionSums(moments.mean, rows.n_docs, d.codec.d_sae) for d in here}
+    sums = {d.name: ReconstructionSums(mean, rows.n_docs, d.codec.d_sae) for d in here}
     acts: dict[str, list[Latents]] = {d.name: [] for d in here}
     for x, docs in blocks(store, site, rows, batch_size):
         for d in here:
@@ -134,7 +139,7 @@ def encode_all(
             if keep:
                 acts[d.name].append(to_csr(latents))
     stacked = {n: sparse.csr_array(sparse.vstack(a)) for n, a in acts.items() if a}
-    return Pass(moments.mean.float(), sums, stacked)
+    return Pass(mean, sums, stacked)
 
 
 def blocks(

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 
 from lensbench.errors import UnknownNameError
 from lensbench.results import Result
+from lensbench.saes.evaluation.scores import ITSELF, beside, frame_of, headline, picture
 from lensbench.saes.evaluation.seen import UNKNOWN, disclosure
 
 if TYPE_CHECKING:
@@ -18,9 +19,14 @@ UNITS = {
     "l0": "latents per token",
     "fvu": "share of variance",
     "explained_variance": "share of variance",
+    "explained_variance_legacy": "mean over tokens of a share",
+    "mse": "squared units of the site",
     "cosine": "cosine",
+    "l2_ratio": "ratio of lengths",
     "relative_reconstruction_bias": "ratio",
     "dead_fraction": "share of latents",
+    "density_over_1_percent": "share of latents",
+    "density_over_10_percent": "share of latents",
     "ce_clean": "nats per token",
     "ce_zero_ablated": "nats per token",
     "ce_mean_ablated": "nats per token",
@@ -70,6 +76,13 @@ class SAEEvaluation(Result):
     seen: dict[str, str] = field(default_factory=dict[str, str])
     """By dictionary, what of this store it was trained on: ``rows``, ``text``, ``no``, ``unknown``;
     empty in results of before this was asked."""
+    scores: dict[str, Any] = field(default_factory=dict)
+    """Columns of the common table: every measure but core, and the controls of all of them."""
+    suite: dict[str, dict[str, Result]] = field(default_factory=dict)
+    """By measure and dictionary, the detailed result (per label, per threshold ...)."""
+    left_out: dict[str, str] = field(default_factory=dict[str, str])
+    """Measures that were asked for and are not here (of a single dictionary: ``measure: name``),
+    and why."""
     layers_run: int = 0
     """Layer-forwards that ran for CE and KL."""
     layers_separate: int = 0
@@ -106,29 +119,53 @@ class SAEEvaluation(Result):
         return self.layers_run / self.layers_separate if self.layers_separate else float("nan")
 
     def to_frame(self) -> "pd.DataFrame":
-        """One row per dictionary and metric: value, interval, n, unit."""
+        """One row per measure, dictionary, metric and source: value, interval, n, unit.
+
+        Source ``dictionary`` is the dictionary itself; the other sources are its controls.
+        """
         import pandas as pd
 
-        grid = [
+        core = [
             {
+                "measure": "core",
                 "name": name,
-                "site": self.sites[i],
-                "architecture": self.architectures[i],
                 "metric": metric,
+                "source": ITSELF,
                 "value": self.values[i, j, 0],
                 "low": self.values[i, j, 1],
                 "high": self.values[i, j, 2],
                 "n": int(self.counts[i, j]),
-                "n_undefined": int(self.undefined[i, j]),
                 "unit": UNITS[metric],
+                "n_undefined": int(self.undefined[i, j]),
             }
             for i, name in enumerate(self.names)
             for j, metric in enumerate(self.metrics)
         ]
-        frame = pd.DataFrame(grid)
+        frame = pd.DataFrame(core)
+        if self.scores:
+            rest = frame_of(self.scores).assign(n_undefined=0)
+            frame = pd.concat([frame, rest], ignore_index=True)
+        place = [self.names.index(name) for name in frame["name"]]
+        frame.insert(2, "site", [self.sites[i] for i in place])
+        frame.insert(3, "architecture", [self.architectures[i] for i in place])
         frame.attrs["units"] = {}
         frame.attrs["controls"] = str(self.controls)
         return frame
+
+    def beside_controls(self, measure: str, metric: str = "") -> "pd.DataFrame":
+        """One row per dictionary: a metric of a measure, its interval, and every control.
+
+        Without ``metric`` the headline of the measure.
+
+        Raises:
+            UnknownNameError: a measure or metric that is not here.
+        """
+        return beside(self.to_frame(), measure, metric)
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Measures that are here."""
+        return tuple(dict.fromkeys(["core", *self.scores.get("measure", ())]))
 
     def wide_frame(self) -> "pd.DataFrame":
         """One row per dictionary, one column per metric (values only)."""
@@ -177,6 +214,16 @@ class SAEEvaluation(Result):
         if self.labels:
             f1 = np.asarray(self.labels["f1"], float)
             out["label f1, mean"] = float(f1[np.isfinite(f1)].mean()) if f1.size else float("nan")
+        whole = frame_of(self.scores)
+        for measure in self.measures[1:]:
+            if set(whole.loc[whole["measure"] == measure, "source"]) >= {ITSELF}:
+                metric = headline(whole, measure)
+                here = (whole["measure"] == measure) & (whole["metric"] == metric)
+                own = np.asarray(whole.loc[here & (whole["source"] == ITSELF), "value"], float)
+                own = own[np.isfinite(own)]
+                if measure != "labels":
+                    mean = float(own.mean()) if own.size else float("nan")
+                    out[f"{measure.replace('_', ' ')}: {metric}, mean"] = mean
         if self.layers_separate:
             out["layer-forwards / separate"] = self.layer_ratio
         return out
@@ -207,8 +254,14 @@ class SAEEvaluation(Result):
         frame.attrs["units"] = {m: UNITS[m] for m in ("l0", metric)}
         return frame
 
-    def plot(self) -> "go.Figure":
-        """L0 against CE recovered (or explained variance where no model was run)."""
+    def plot(self, measure: str = "core", metric: str = "") -> "go.Figure":
+        """L0 against CE recovered (or explained variance); of another measure, with its controls.
+
+        Raises:
+            UnknownNameError: a measure or metric that is not here.
+        """
+        if measure != "core" or metric:
+            return picture(self.to_frame(), measure, metric)
         from lensbench.saes.evaluation.front import front
 
         with_model = "ce_recovered_zero" in self.metrics
@@ -216,3 +269,7 @@ class SAEEvaluation(Result):
         told = f"{self.n_tokens:,} tokens of {self.n_documents:,} documents; 95 % intervals"
         return front(self.front_frame(y), y, best="max", title="Sparsity against fidelity",
                      subtitle=told)  # fmt: skip
+
+    def plots(self) -> "dict[str, go.Figure]":
+        """The figure of every measure that is here."""
+        return {measure: self.plot(measure) for measure in self.measures}

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.optimize import linear_sum_assignment
 
 from lensbench.arguments import whole_number
 from lensbench.errors import ConfigError, MismatchError
@@ -19,6 +18,7 @@ from lensbench.results import Controls, Result
 from lensbench.saes.evaluation.controls import own_seed
 from lensbench.saes.evaluation.inputs import decoder_of, matrix, unit_rows
 from lensbench.stats import Interval, bootstrap_mean
+from lensbench.worlds.matching import hungarian
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -270,9 +270,8 @@ def _matched(
     rows, columns = (np.flatnonzero(np.isfinite(m).all(1)) for m in (a, b))
     if not len(rows) or not len(columns) or len(rows) * len(columns) > MOST_PAIRS:
         return np.zeros((0, 2), np.int64), np.zeros(0)
-    cosine = a[rows] @ b[columns].T
-    i, j = linear_sum_assignment(-np.abs(cosine))
-    return np.stack([rows[i], columns[j]], 1), cosine[i, j]
+    i, j, cosine = (v.numpy() for v in hungarian(a[rows], b[columns], signed=False))
+    return np.stack([rows[i], columns[j]], 1), cosine
 
 
 def _mean(values: Float[np.ndarray, " n"]) -> Interval:

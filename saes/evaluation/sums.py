@@ -58,7 +58,10 @@ class Moments:
 class ReconstructionSums:
     """What one dictionary's reconstruction costs, per document and per latent."""
 
-    NAMES = ("tokens", "l0", "error", "variance", "cosine", "defined", "length", "inner")
+    NAMES = (
+        "tokens", "l0", "error", "variance", "cosine", "defined", "length", "inner",
+        "legacy", "varied", "ratio", "nonzero",
+    )  # fmt: skip
 
     def __init__(self, mean: Float[Tensor, " d_model"], n_docs: int, d_sae: int) -> None:
         """``mean`` is that of the whole evaluation set, about which the variance is taken."""
@@ -84,8 +87,14 @@ class ReconstructionSums:
         undefined = (x == 0).all(-1) | (x_hat == 0).all(-1)
         self._add(docs, "tokens", torch.ones(len(x)))
         self._add(docs, "l0", active.sum(-1))
-        self._add(docs, "error", (x - x_hat).pow(2).sum(-1))
-        self._add(docs, "variance", (x - self._mean).pow(2).sum(-1))
+        error, variance = (x - x_hat).pow(2).sum(-1), (x - self._mean).pow(2).sum(-1)
+        self._add(docs, "error", error)
+        self._add(docs, "variance", variance)
+        self._add(docs, "legacy", (1 - error / variance).masked_fill(variance == 0, 0.0))
+        self._add(docs, "varied", variance != 0)
+        norm = x.norm(dim=-1)
+        self._add(docs, "ratio", (length.sqrt() / norm).masked_fill(norm == 0, 0.0))
+        self._add(docs, "nonzero", norm != 0)
         self._add(docs, "cosine", cosine.masked_fill(undefined, 0.0))
         self._add(docs, "defined", (~undefined).double())
         self._add(docs, "length", length)
@@ -100,6 +109,11 @@ class ReconstructionSums:
         """Share of the tokens seen on which each latent fired."""
         return (self.fires / max(self._sums["tokens"].sum(), 1)).numpy()
 
+    @property
+    def mean_l0(self) -> float:
+        """Latents per token seen."""
+        return float(self._sums["l0"].sum() / max(self._sums["tokens"].sum(), 1))
+
     def metrics(self, seed: int = 0) -> "dict[str, Measured]":
         """Every reconstruction metric with its interval over documents."""
         ratios = {
@@ -107,6 +121,9 @@ class ReconstructionSums:
             "fvu": ("error", "variance"),
             "cosine": ("cosine", "defined"),
             "relative_reconstruction_bias": ("length", "inner"),
+            "explained_variance_legacy": ("legacy", "varied"),
+            "mse": ("error", "tokens"),
+            "l2_ratio": ("ratio", "nonzero"),
         }
         out = {
             name: interval_of_ratio(self._sums[top], self._sums[bottom], seed=seed)
@@ -114,8 +131,10 @@ class ReconstructionSums:
         }
         gone = out["fvu"]
         out["explained_variance"] = Measured(1 - gone.mean, 1 - gone.high, 1 - gone.low, gone.n)
-        undefined = int(self._sums["tokens"].sum() - self._sums["defined"].sum())
-        out["cosine"] = Measured(**{**vars(out["cosine"]), "n_undefined": undefined})
+        tokens = self._sums["tokens"].sum()
+        for name in ("cosine", "explained_variance_legacy", "l2_ratio"):
+            undefined = int(tokens - self._sums[ratios[name][1]].sum())
+            out[name] = Measured(**{**vars(out[name]), "n_undefined": undefined})
         return out
 
 

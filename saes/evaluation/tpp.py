@@ -19,8 +19,9 @@ from lensbench.saes.evaluation.ablations import (
     thresholds_of,
     weighted_accuracy,
 )
+from lensbench.saes.evaluation.inputs import rows_of
 from lensbench.saes.evaluation.labels import LabelledRows
-from lensbench.saes.evaluation.probing import fitted
+from lensbench.saes.evaluation.linear import LinearProbes, linear_probes
 from lensbench.stats import Interval, bootstrap_mean
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def tpp(
     dictionary: Any,
     *,
     thresholds: Sequence[int] = THRESHOLDS,
+    probes: LinearProbes | None = None,
     seed: int = 0,
 ) -> TargetedPerturbation:
     """Take out the latents that a label's probe uses, and see which probes lose accuracy.
@@ -125,6 +127,7 @@ def tpp(
         x: the activations ``[rows, d_model]`` that were encoded.
         dictionary: something with ``W_dec``, or decoder rows ``[d_sae, d_model]``.
         thresholds: numbers of latents to take out.
+        probes: of these labels on these activations, where they are fitted already.
         seed: of the random latents.
 
     Raises:
@@ -141,21 +144,24 @@ def tpp(
             f"TPP compares labels: {len(usable)} of {len(rows.names)} have both classes in both "
             "halves, and it needs two"
         )
-    probes = {i: fitted(data.x_fit, fit[:, i], balanced=True)[0] for i in usable}
+    probes = linear_probes(rows_of(x, len(rows.docs)), rows) if probes is None else probes
+    probes.check(rows, data.x_fit.shape[1])
     n, many = len(rows.names), len(sizes)
-    accuracy, drop = np.full(n, np.nan), np.full((n, many, n), np.nan)
+    drop = np.full((n, many, n), np.nan)
     by_chance, taken = drop.copy(), np.zeros((n, many), np.int64)
+    reads = data.W_dec @ np.nan_to_num(probes.weights).T  # what each probe reads of each latent
+    logits, held = probes.logits(data.x_held), data.held.tocsc()
     weights = {i: even(truth[:, i]) for i in usable}
 
     def accuracies(without: Int[np.ndarray, " n"]) -> Float[np.ndarray, " labels"]:
-        out = np.full(n, np.nan)
-        for i, probe in probes.items():
-            out[i] = weighted_accuracy(data.logits(probe, without), truth[:, i], weights[i])
+        left, out = logits - held[:, without] @ reads[without], np.full(n, np.nan)
+        for i, weight in weights.items():
+            out[i] = weighted_accuracy(left[:, i], truth[:, i], weight)
         return out
 
     accuracy = accuracies(np.zeros(0, np.int64))
     for c in usable:
-        effect = np.maximum(data.apart(fit[:, c]), 0) * (data.W_dec @ probes[c].coef_[0])
+        effect = np.maximum(data.apart(fit[:, c]), 0) * reads[:, c]
         for at, size in enumerate(sizes):
             chosen = strongest(effect, size)
             taken[c, at] = len(chosen)

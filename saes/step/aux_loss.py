@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lensbench.saes.architectures import JumpReLUConfig
 from lensbench.saes.step.group import Group, aux_width
+from lensbench.saes.step.precision import addmm, mm
 from lensbench.saes.step.rules.fixed_k import largest
 from lensbench.saes.step.selection import top_k
 
@@ -36,21 +37,21 @@ def aux_gradients(
     """
     config = group.configs[i]
     W_enc, W_dec = group.W_enc[i][dead], group.W_dec[i][dead]
-    acts = torch.addmm(group.b_enc[i][dead], x, W_enc.t())
+    acts = addmm(group.b_enc[i][dead], x, W_enc.t())
     width = aux_width(config, group.d_out)
     if len(dead) > width:
         values, indices = top_k(acts, width)
         acts = torch.zeros_like(acts).scatter_(1, indices, values)
     acts = acts.relu_()
-    residual = torch.addmm(error, acts, W_dec)
+    residual = addmm(error, acts, W_dec)
     weight = config.aux_coefficient / len(x)
     loss = torch.dot(residual.view(-1), residual.view(-1)) * weight
     grad = residual.mul_(2 * weight)
-    into = (grad @ W_dec.t()).mul_(acts > 0)
+    into = mm(grad, W_dec.t()).mul_(acts > 0)
     return AuxGradients(
-        W_enc=into.t() @ x,
+        W_enc=mm(into.t(), x),
         b_enc=into.sum(0),
-        W_dec=acts.t() @ grad,
+        W_dec=mm(acts.t(), grad),
         along=(into * acts).sum(0),
         loss=loss,
     )
@@ -67,14 +68,14 @@ def stacked_aux_gradients(
     acts = largest(masked, [aux_width(c, group.d_out) for c in configs])
     coefficient = torch.tensor([c.aux_coefficient for c in configs], device=x.device)
     coefficient = coefficient * mask.any(2)[:, 0] / x.shape[1]
-    residual = torch.baddbmm(error, acts, W_dec)
+    residual = addmm(error, acts, W_dec)
     loss = residual.square().sum((1, 2)) * coefficient
     grad = residual * (2 * coefficient)[:, None, None]
-    into = torch.bmm(grad, W_dec.transpose(1, 2)).mul_(acts > 0)
+    into = mm(grad, W_dec.transpose(1, 2)).mul_(acts > 0)
     return AuxGradients(
-        W_enc=torch.bmm(into.transpose(1, 2), x),
+        W_enc=mm(into.transpose(1, 2), x),
         b_enc=into.sum(1),
-        W_dec=torch.bmm(acts.transpose(1, 2), grad),
+        W_dec=mm(acts.transpose(1, 2), grad),
         along=(into * acts).sum(1),
         loss=loss,
     )
@@ -92,7 +93,7 @@ def pre_act_gradients(
     assert isinstance(config, JumpReLUConfig)
     unit = group.d_in**0.5  # of the parameter: see the rule
     threshold = group.params["threshold"][i][dead] * unit
-    pre = torch.addmm(group.b_enc[i][dead], x, group.W_enc[i][dead].t())
+    pre = addmm(group.b_enc[i][dead], x, group.W_enc[i][dead].t())
     short = (threshold - pre).relu_()
     weight = config.pre_act_coefficient / len(x)
     below = (short > 0).to(x.dtype) * weight

@@ -1,9 +1,10 @@
-"""From activations to sparse codes on a CPU: one dense product, then exact selection.
+"""From activations to sparse codes: one dense product, then exact selection.
 
 The dense product either is the answer (``dense``) or only says where to look (``screened``):
 a bfloat16 product, four to eight times cheaper on hardware that has it, gives pre-activations with
 a proven error bound; every latent that could be among the largest is then computed in float32.
-Nothing is approximate in the result. See :func:`screen_bound` for the bound.
+Nothing is approximate in the result. See :func:`screen_bound` for the bound. On a GPU, and where
+products are taken in bfloat16, it is always the answer; a GPU selects without a wait for the host.
 """
 
 import math
@@ -13,8 +14,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lensbench.saes.step import kernels
+from lensbench.saes.step import gpu, kernels
 from lensbench.saes.step.kernels import Codes
+from lensbench.saes.step.precision import Precision, in_bf16
 from lensbench.saes.step.selection import GROUP, above, group_maxima, top_k
 
 PAD = 32
@@ -33,6 +35,8 @@ class Workspace:
         default_factory=dict[tuple[str, tuple[int, ...]], Tensor]
     )
     guesses: dict[str, float] = field(default_factory=dict[str, float])
+    precision: Precision = "float32"
+    """In which dense products of the steps are taken."""
 
     def get(
         self, name: str, shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = None
@@ -45,15 +49,33 @@ class Workspace:
 
 
 def pre_activations(x: Tensor, weight: Tensor, bias: Tensor, space: Workspace) -> Tensor:
-    """``x @ weight^T + bias`` for every latent."""
+    """``x @ weight^T + bias`` for every latent, as float32."""
     out = space.get("pre", (len(x), len(weight)), x)
+    if in_bf16():
+        return out.copy_(_product(x, weight, bias, space))
     return torch.addmm(bias, x, weight.t(), out=out)
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor, space: Workspace) -> Tensor:
+    """The same in the numbers that products are taken in."""
+    if not in_bf16():
+        return pre_activations(x, weight, bias, space)
+    half = torch.bfloat16
+    left = space.get("half.x", tuple(x.shape), x, half).copy_(x)
+    right = space.get("half.w", tuple(weight.shape), x, half).copy_(weight)
+    out = space.get("half.pre", (len(x), len(weight)), x, half)
+    return torch.addmm(bias.to(half), left, right.t(), out=out)
 
 
 def top_k_codes(
     x: Tensor, weight: Tensor, bias: Tensor, k: int, space: Workspace, *, screened: bool
 ) -> Codes:
     """The ``k`` largest pre-activations of every token, negative ones as zero."""
+    if gpu.runs_triton(x.device):
+        from lensbench.saes.step.gpu import select
+
+        values, indices = select.top_k(_product(x, weight, bias, space), k)
+        return Codes.fixed(values, indices, len(weight))
     found = _screen_rows(x, weight, bias, k, space) if screened else None
     if found is None:
         values, indices = top_k(pre_activations(x, weight, bias, space), k)
@@ -77,6 +99,11 @@ def batch_top_k_codes(
     screen they are computed by the dense product, which may differ in the last bit.
     """
     wanted = k * len(x)
+    if gpu.runs_triton(x.device):
+        from lensbench.saes.step.gpu import select
+
+        values, columns, rows, starts = select.batch_top_k(_product(x, weight, bias, space), wanted)
+        return Codes(values, columns, starts, rows, len(weight))
     pre = None if screened else pre_activations(x, weight, bias, space)
     screen = _Screen.of(x, weight, bias, space) if screened else None
     if key not in space.guesses:

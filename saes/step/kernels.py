@@ -1,17 +1,25 @@
 """Sparse linear algebra of a training step: decode, gradient of the codes, weight gradients.
 
 Codes are a CSR matrix ``[tokens, d_sae]``. With ``nnz`` non-zeros each product costs
-``2 * nnz * d_model`` operations instead of ``2 * tokens * d_sae * d_model``. On a CPU with MKL the
-products are its CSR routines; elsewhere gathers (``embedding_bag``) do the same.
+``2 * nnz * d_model`` operations instead of ``2 * tokens * d_sae * d_model``. On a GPU the products
+are Triton kernels (:mod:`lensbench.saes.step.gpu`), on a CPU with MKL its CSR routines; elsewhere
+gathers (``embedding_bag``) do the same.
 """
 
 import warnings
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from lensbench.saes.step import gpu
+from lensbench.saes.step.precision import in_bf16
+
+if TYPE_CHECKING:
+    from lensbench.saes.step.gpu.products import Pieces
 
 ROWS_AT_ONCE = 65536
 """Gathered rows held at a time where the gradient of the codes is computed by gathering."""
@@ -72,9 +80,25 @@ class Transposed:
         starts = torch.searchsorted(columns, edges).int()
         return cls(order, starts, codes.rows[order], codes.n_tokens)
 
+    @cached_property
+    def pieces(self) -> "Pieces":
+        """Latents with so many entries that a GPU sums them in pieces."""
+        from lensbench.saes.step.gpu import products
+
+        return products.Pieces.of(self.starts, len(self.order), products.LIMIT)
+
+
+def narrow(x: Tensor) -> Tensor:
+    """What the kernels of a GPU read: half as many bytes, where products are in bfloat16."""
+    return x.bfloat16() if in_bf16() and gpu.runs_triton(x.device) else x
+
 
 def decode(codes: Codes, weight: Tensor, out: Tensor) -> Tensor:
     """``codes @ weight`` into ``out [tokens, d_model]``."""
+    if gpu.runs_triton(out.device):
+        from lensbench.saes.step.gpu import products
+
+        return products.decode(codes.values, codes.columns, codes.starts, weight, out)
     if has_csr(weight.device.type):
         return torch.addmm(out, _csr(codes), weight, beta=0, out=out)
     return _bag(codes.columns, codes.values, codes.starts, weight, out)
@@ -82,6 +106,10 @@ def decode(codes: Codes, weight: Tensor, out: Tensor) -> Tensor:
 
 def code_gradient(codes: Codes, grad: Tensor, weight: Tensor) -> Float[Tensor, " nnz"]:
     """``grad[row] . weight[column]`` for every non-zero."""
+    if gpu.runs_triton(grad.device):
+        from lensbench.saes.step.gpu import products
+
+        return products.code_gradient(codes.columns, codes.starts, grad, weight)
     if has_csr(weight.device.type):
         pattern = _csr(codes)
         return torch.sparse.sampled_addmm(pattern, grad, weight.t(), beta=0.0).values()
@@ -96,6 +124,12 @@ def code_gradient(codes: Codes, grad: Tensor, weight: Tensor) -> Float[Tensor, "
 
 def weight_gradient(values: Tensor, plan: Transposed, x: Tensor, out: Tensor) -> Tensor:
     """``codes^T @ x`` into ``out [d_sae, d_model]``; ``values`` in the order of the codes."""
+    if gpu.runs_triton(out.device):
+        from lensbench.saes.step.gpu import products
+
+        return products.weight_gradient(
+            values, plan.order, plan.rows, plan.starts, plan.pieces, x, out
+        )
     ordered = values[plan.order]
     if has_csr(x.device.type):
         size = (plan.starts.shape[0] - 1, plan.n_tokens)
@@ -104,6 +138,13 @@ def weight_gradient(values: Tensor, plan: Transposed, x: Tensor, out: Tensor) ->
         )
         return torch.addmm(out, matrix, x, beta=0, out=out)
     return _bag(plan.rows, ordered, plan.starts, x, out)
+
+
+def sorted_sums(plan: Transposed, *values: Float[Tensor, " nnz"]) -> Float[Tensor, "n d_sae"]:
+    """As :func:`per_latent`, on a GPU, where adding in no fixed order would not be reproducible."""
+    from lensbench.saes.step.gpu import products
+
+    return products.per_latent(torch.stack(values), plan.order, plan.starts)
 
 
 def per_latent(codes: Codes, *values: Float[Tensor, " nnz"]) -> Float[Tensor, "n d_sae"]:

@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from lensbench.saes.step import kernels
+from lensbench.saes.step import gpu, kernels, precision
 from lensbench.saes.step.encode import Workspace
 from lensbench.saes.step.kernels import Codes, Transposed
 
@@ -93,6 +93,8 @@ class Listed:
     space: Workspace
     where: Tensor | None = None
     """Of a part: which entries of the whole these are."""
+    narrowed: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
+    """Weights as the kernels read them, by address: decode and ``against`` read the same."""
 
     @property
     def pre(self) -> Tensor:
@@ -118,16 +120,23 @@ class Listed:
 
     def decode(self, values: Tensor, weight: Tensor, name: str = "error") -> Tensor:
         out = self.space.get(name, (self.n_tokens, weight.shape[1]), weight)
-        return kernels.decode(self.codes.with_values(values), weight, out)
+        return kernels.decode(self.codes.with_values(values), self._narrow(weight), out)
 
     def against(self, grad: Tensor, weight: Tensor) -> Tensor:
-        return kernels.code_gradient(self.codes, grad, weight)
+        return kernels.code_gradient(self.codes, kernels.narrow(grad), self._narrow(weight))
+
+    def _narrow(self, weight: Tensor) -> Tensor:
+        if weight.data_ptr() not in self.narrowed:
+            self.narrowed[weight.data_ptr()] = kernels.narrow(weight)
+        return self.narrowed[weight.data_ptr()]
 
     def outer(self, values: Tensor, x: Tensor, name: str) -> Tensor:
         out = self.space.get(f"grad.{name}", (self.codes.d_sae, x.shape[1]), x)
-        return kernels.weight_gradient(values, self.plan, x, out)
+        return kernels.weight_gradient(values, self.plan, kernels.narrow(x), out)
 
     def sums(self, *values: Tensor) -> list[Tensor]:
+        if gpu.runs_triton(self.pre.device):
+            return list(kernels.sorted_sums(self.plan, *values))
         return list(kernels.per_latent(self.codes, *values))
 
     def total(self, values: Tensor) -> Tensor:
@@ -184,14 +193,14 @@ class Dense:
 
     def decode(self, values: Tensor, weight: Tensor, name: str = "error") -> Tensor:
         del name  # nothing is kept
-        return torch.bmm(values, weight)
+        return precision.mm(values, weight)
 
     def against(self, grad: Tensor, weight: Tensor) -> Tensor:
-        return torch.bmm(grad, weight.transpose(1, 2))
+        return precision.mm(grad, weight.transpose(1, 2))
 
     def outer(self, values: Tensor, x: Tensor, name: str) -> Tensor:
         del name
-        return torch.bmm(values.transpose(1, 2), x)
+        return precision.mm(values.transpose(1, 2), x)
 
     def sums(self, *values: Tensor) -> list[Tensor]:
         return [value.sum(1) for value in values]

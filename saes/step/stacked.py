@@ -11,6 +11,7 @@ from torch import Tensor
 from lensbench.saes.step.aux_loss import stacked_aux_gradients
 from lensbench.saes.step.group import Group, uses_pre_act
 from lensbench.saes.step.looped import add_dead
+from lensbench.saes.step.precision import addmm
 from lensbench.saes.step.rules.base import Found, Gradients, Now, Step, gradients
 
 
@@ -26,7 +27,7 @@ def stacked_gradients(
     span = slice(start, group.n if stop is None else stop)
     configs, own = group.configs[span], group.own(span)
     x, target = group.problem(own, x, y)
-    pre = torch.baddbmm(own["b_enc"][:, None], x, own["W_enc"].transpose(1, 2))
+    pre = addmm(own["b_enc"][:, None], x, own["W_enc"].transpose(1, 2))
     layout = group.rule.dense(configs, pre)
     found = gradients(
         group.rule, Step(configs[0], layout, x, target, own, now, group.centred, group.widths)

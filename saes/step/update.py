@@ -14,6 +14,7 @@ enormous learning rate, is seen one step later: then they are gone.)
 """
 
 import torch
+from torch import Tensor
 
 from lensbench.saes.step.group import Group
 from lensbench.saes.step.rules.base import Done, Gradients, Now
@@ -23,7 +24,9 @@ EPS = 6.25e-10
 """As in Gao et al. 2024, appendix A; gradients of rare latents are small."""
 
 
-def apply(group: Group, i: int, gradients: Gradients, lr: float, n_tokens: int, now: Now) -> None:
+def apply(
+    group: Group, i: int, gradients: Gradients, lr: float | Tensor, n_tokens: int, now: Now
+) -> None:
     """Update dictionary ``i`` of ``group``; waits for nothing."""
     config, own = group.configs[i], group.own(i)
     W_dec = own["W_dec"]

@@ -116,7 +116,7 @@ def dry_run(
         batch = stream.next()
     seconds = (time.perf_counter() - began) / (PROBE_STEPS + 1)
     scales = {site: scale_of(x) for site, x in batch.items()}
-    space, engines = Workspace(), dict[str, str]()
+    space, engines = Workspace(precision=sweep.train.precision), dict[str, str]()
     for key, own, members in together(configs, ends):
         group = started(members, own, batch, scales)
         x, y = own.x(batch), own.y(batch)

@@ -112,7 +112,7 @@ class _Training:
         self._stream = open_stream(source, unique, self._train, device)
         self._report = Reporter(folder, self._train, self._stream.waits, progress=progress)
         self._totals = Totals(unique, device)
-        self._space = Workspace()
+        self._space = Workspace(precision=self._train.precision)
         self._steppers: dict[str, Stepper] = {}
         self._scales: dict[str, float] = {}
         self._step, self._seconds, self._saved = 0, 0.0, 0
@@ -293,4 +293,4 @@ class _Training:
             else:
                 engine, how = choose(group, ends.x(first), self._space, ends.y(first))
                 self._report.say(f"{key}: {how}")
-            self._steppers[key] = Stepper(group, engine, self._space)
+            self._steppers[key] = Stepper(group, engine, self._space, self._report.say)

@@ -261,6 +261,8 @@ def test_result_has_frames_a_picture_controls_and_comes_back_equal(live, model, 
     again = results.load(found.save(tmp_path / "result"))
     assert again == found
     frame = found.to_frame()
+    assert set(frame["measure"]) == {"core", "labels"}
+    frame = frame[(frame["measure"] == "core") & (frame["source"] == "dictionary")]
     assert set(frame["metric"]) == set(found.metrics)
     assert (frame["n"] > 0).all()
     inner = frame[np.isfinite(frame["low"]) & np.isfinite(frame["value"])]

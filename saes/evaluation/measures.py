@@ -1,0 +1,240 @@
+"""The quality measures as scores: each runs its own function and says what every source reached.
+
+A measure gives the detailed result (kept in the evaluation) and rows of the common table. The same
+function runs once more on the twin's latents, so that its control is the measure itself.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+
+from lensbench.errors import NotEnoughDataError
+from lensbench.results import Result
+from lensbench.saes.evaluation.absorption import LEAST_F1, absorption
+from lensbench.saes.evaluation.coverage import coverage
+from lensbench.saes.evaluation.inputs import random_latents
+from lensbench.saes.evaluation.labels import LabelledRows, Latents
+from lensbench.saes.evaluation.linear import LinearProbes
+from lensbench.saes.evaluation.meta import meta_sae
+from lensbench.saes.evaluation.probing import SCORES, sparse_probing
+from lensbench.saes.evaluation.scores import ITSELF, Score
+from lensbench.saes.evaluation.scr import scr
+from lensbench.saes.evaluation.settings import EvaluationConfig
+from lensbench.saes.evaluation.splitting import feature_splitting
+from lensbench.saes.evaluation.tpp import TargetedPerturbation, tpp
+from lensbench.stats import Interval, bootstrap_mean
+
+NOTHING = Interval(float("nan"), float("nan"), float("nan"), 0)
+Scored = tuple[Result, list[Score]]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One dictionary on the rows of a measure: latents, activations, labels, decoder."""
+
+    acts: Latents
+    x: Float[np.ndarray, "rows d_model"]
+    rows: LabelledRows
+    W_dec: Float[np.ndarray, "d_sae d_model"]
+    probes: Callable[[bool], LinearProbes]
+    """Linear probes of the labels on ``x`` (with True, of the shuffled labels), made once."""
+    bare: bool = False
+    """Without the controls of its own (it is a control itself)."""
+
+    @property
+    def beside(self) -> Float[np.ndarray, "rows d_model"] | None:
+        """Activations for the controls that need them."""
+        return None if self.bare else self.x
+
+
+def probing_scores(subject: Subject, config: EvaluationConfig) -> Scored:
+    """Accuracy, F1 and AUROC of k-sparse probes, mean over labels."""
+    ks = tuple(k for k in config.ks if k <= subject.acts.shape[1])
+    found = sparse_probing(subject.acts, subject.rows, x=subject.beside, ks=ks, seed=config.seed)
+    scores: list[Score] = []
+    for at, score in enumerate(SCORES):
+        name = "AUROC" if score == "auroc" else score if score == "accuracy" else "F1"
+        for j, k in enumerate(found.ks):
+            metric = f"{name}, k={k}"
+            for s, source in enumerate(found.sources):
+                m = over_labels(found.scores[s, :, j, at])
+                scores.append(Score.of(metric, _source(source), m, "0 to 1"))
+            chance = over_labels(found.chance[:, at])
+            scores.append(Score.of(metric, "chance", chance, "0 to 1"))
+    return found, scores
+
+
+def tpp_scores(subject: Subject, config: EvaluationConfig) -> Scored:
+    """TPP at every number of latents, of the dictionary, of random latents, of a random one."""
+
+    def measured(s: Subject) -> TargetedPerturbation:
+        return tpp(s.acts, s.rows, s.x, s.W_dec, probes=s.probes(False), seed=config.seed)
+
+    found = measured(subject)
+    other = found if subject.bare else measured(_random(subject, config.seed))
+    scores: list[Score] = []
+    for n in found.thresholds:
+        metric, unit = f"TPP, {n} latents", "accuracy lost"
+        scores += [
+            Score.of(metric, ITSELF, found.score(n), unit),
+            Score.of(metric, "random_latents", found.score(n, random=True), unit),
+            Score.of(metric, "random_dictionary", other.score(n), unit),
+            Score(metric, "chance", 0.0, unit=unit),
+        ]
+    return found, scores
+
+
+def scr_scores(subject: Subject, config: EvaluationConfig) -> Scored:
+    """SCR at every number of latents, for one pair of labels."""
+    pair = config.scr_labels or crossed_pair(subject.rows)
+    found = scr(subject.acts, subject.rows, subject.x, subject.W_dec, pair, seed=config.seed)
+    noise = subject if subject.bare else _random(subject, config.seed)
+    other = scr(noise.acts, noise.rows, noise.x, noise.W_dec, pair, seed=config.seed)
+    scores: list[Score] = []
+    for n in found.thresholds:
+        values = {
+            ITSELF: found.score(n),
+            "random_latents": found.score(n, random=True),
+            "random_dictionary": other.score(n),
+            "chance": 0.0,
+        }
+        scores += [
+            Score(f"SCR, {n} latents", source, value, n=found.n_scored, unit="share of the gap")
+            for source, value in values.items()
+        ]
+    return found, scores
+
+
+def coverage_scores(subject: Subject, config: EvaluationConfig) -> Scored:
+    """Coverage (the largest of many, and with the latent chosen beforehand) and reconstruction."""
+    found = coverage(subject.acts, subject.rows, x=subject.beside, seed=config.seed)
+    scores: list[Score] = []
+    for source in found.sources:
+        measured = {
+            "coverage": found.coverage(source),
+            "coverage, latent chosen": found.coverage(source, chosen=True),
+            "reconstruction": found.reconstruction(source),
+        }
+        scores += [Score.of(m, _source(source), value, "F1") for m, value in measured.items()]
+    return found, scores
+
+
+def absorption_scores(subject: Subject, config: EvaluationConfig) -> Scored:
+    """Both rates of absorption over the labels whose probe passes.
+
+    Raises:
+        NotEnoughDataError: no label could be scored; says why.
+    """
+    s, own = subject, subject.probes(False)
+    f1 = own.f1(s.x[s.rows.held], s.rows.values[s.rows.held])
+    if not (f1 >= LEAST_F1).any():
+        best = float(np.nanmax(f1)) if np.isfinite(f1).any() else 0.0
+        raise NotEnoughDataError(
+            f"no label has a linear probe of F1 {LEAST_F1} or more on held-out rows (the best of "
+            f"{len(f1)} reaches {best:.2f}), so nothing says where a label is absorbed: the site "
+            "does not hold them linearly, or there are too few words. Take another site, more "
+            "tokens (suite_tokens), or the labels themselves (letters=False)"
+        )
+    found = absorption(
+        s.acts, s.rows, s.x, s.W_dec, probes=own, probes_shuffled=s.probes(True), seed=config.seed
+    )
+    if all(found.left_out):
+        reasons = "; ".join(f"{n}: {w}" for n, w in zip(found.labels, found.left_out, strict=True))
+        raise NotEnoughDataError(f"none of {len(found.labels)} labels can be scored ({reasons})")
+    kept = [name for name, why in zip(found.labels, found.left_out, strict=True) if not why]
+    controls = found.controls.values
+    scores: list[Score] = []
+    for metric, of, key in (
+        ("absorbed fraction", found.fraction_of, "random dictionary, fraction"),
+        ("fully absorbed", found.full_of, "random dictionary, full"),
+    ):
+        own = over_labels(np.array([of(name).mean for name in kept]))
+        scores += [
+            Score.of(metric, ITSELF, own, "share"),
+            Score(metric, "random_dictionary", controls[key], n=own.n, unit="share"),
+        ]
+    return found, scores
+
+
+def splitting_scores(subject: Subject, config: EvaluationConfig) -> Scored:
+    """Latents per label, and the F1 of the first and of all of them."""
+    found = feature_splitting(subject.acts, subject.rows, x=subject.beside, seed=config.seed)
+    scores: list[Score] = []
+    for s, source in enumerate(found.sources):
+        measured = {
+            "latents per label": (found.n_latents[s], "latents"),
+            "F1 of the first latent": (found.f1[s, :, 0], "0 to 1"),
+            "F1 of all latents": (found.f1[s, :, 1], "0 to 1"),
+        }
+        scores += [
+            Score.of(m, _source(source), over_labels(np.asarray(v, float)), unit)
+            for m, (v, unit) in measured.items()
+        ]
+    return found, scores
+
+
+def meta_scores(W_dec: Float[np.ndarray, "d_sae d_model"], config: EvaluationConfig) -> Scored:
+    """Variance of the decoder rows that a quarter as many meta-latents explain."""
+    found = meta_sae(W_dec, seed=config.seed)
+    n, unit = int(np.isfinite(found.error).sum()), "share of variance"
+    own = Score("variance explained", ITSELF, found.explained, n=n, unit=unit)
+    return found, [
+        own, replace(own, source="random_dictionary", value=found.explained_random)
+    ]  # fmt: skip
+
+
+ON_ROWS: dict[str, Callable[[Subject, EvaluationConfig], Scored]] = {
+    "sparse_probing": probing_scores,
+    "tpp": tpp_scores,
+    "scr": scr_scores,
+    "coverage": coverage_scores,
+    "absorption": absorption_scores,
+    "splitting": splitting_scores,
+}
+"""Measures of labelled rows."""
+
+
+def as_twin(scores: Sequence[Score]) -> list[Score]:
+    """What the measure itself gave on the twin, as a control."""
+    return [replace(s, source="reinitialised_twin") for s in scores if s.source == ITSELF]
+
+
+def crossed_pair(rows: LabelledRows) -> tuple[str, str]:
+    """The two labels all of whose combinations occur in both halves, the rarest one most often.
+
+    Raises:
+        NotEnoughDataError: no such pair.
+    """
+    best, pair = 0, ("", "")
+    for i in range(len(rows.names)):
+        for j in range(i + 1, len(rows.names)):
+            cell = 2 * rows.values[:, i] + rows.values[:, j]
+            rarest = min(
+                int(np.bincount(cell[half], minlength=4).min()) for half in (rows.held, ~rows.held)
+            )
+            if rarest > best:
+                best, pair = rarest, (rows.names[i], rows.names[j])
+    if not best:
+        raise NotEnoughDataError(
+            f"SCR needs two labels of which all four combinations occur in both halves, and none "
+            f"of the pairs of {list(rows.names)} is such; give other labels (labels=)"
+        )
+    return pair
+
+
+def over_labels(values: Float[np.ndarray, " labels"]) -> Interval:
+    """Mean over the labels that have a value, interval over labels."""
+    known = values[np.isfinite(values)]
+    return bootstrap_mean(known) if len(known) else NOTHING
+
+
+def _random(subject: Subject, seed: int) -> Subject:
+    acts, directions = random_latents(subject.x, subject.acts, seed)
+    return replace(subject, acts=acts, W_dec=directions)
+
+
+def _source(source: str) -> str:
+    """Sources of single measures by the names of the common table."""
+    return {"latents": ITSELF, "neurons": "channels", "constant": "always_on"}.get(source, source)
