@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from lensbench.saes.crosscoder import Crosscoder as Crosscoder
     from lensbench.saes.evaluation.absorption import absorption as absorption
     from lensbench.saes.evaluation.absorption_result import Absorption as Absorption
+    from lensbench.saes.evaluation.attributes import AttributePrompts as AttributePrompts
+    from lensbench.saes.evaluation.attributes import atlas_attributes as atlas_attributes
     from lensbench.saes.evaluation.coverage import LabelCoverage as LabelCoverage
     from lensbench.saes.evaluation.coverage import coverage as coverage
     from lensbench.saes.evaluation.evaluate import EvaluationConfig as EvaluationConfig
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from lensbench.saes.evaluation.implants import ImplantRecovery as ImplantRecovery
     from lensbench.saes.evaluation.implants import implant_recovery as implant_recovery
     from lensbench.saes.evaluation.inputs import label_rows as label_rows
+    from lensbench.saes.evaluation.isolation import attribute_isolation as attribute_isolation
+    from lensbench.saes.evaluation.isolation_result import AttributeIsolation as AttributeIsolation
     from lensbench.saes.evaluation.meta import MetaStructure as MetaStructure
     from lensbench.saes.evaluation.meta import meta_sae as meta_sae
     from lensbench.saes.evaluation.passes import Dictionary as Dictionary
@@ -57,6 +61,8 @@ if TYPE_CHECKING:
     from lensbench.saes.explanations.result import LatentExplanations as LatentExplanations
     from lensbench.saes.formats import load as load
     from lensbench.saes.formats import save as save
+    from lensbench.saes.hub import pull_from_hub as pull_from_hub
+    from lensbench.saes.hub import push_to_hub as push_to_hub
     from lensbench.saes.latents.dashboard import DashboardConfig as DashboardConfig
     from lensbench.saes.latents.dashboard import dashboards as dashboards
     from lensbench.saes.latents.dashboard import logit_effects as logit_effects
@@ -104,6 +110,10 @@ _HOME = {
     "meta_sae": "evaluation.meta",
     "Absorption": "evaluation.absorption_result",
     "absorption": "evaluation.absorption",
+    "AttributeIsolation": "evaluation.isolation_result",
+    "AttributePrompts": "evaluation.attributes",
+    "atlas_attributes": "evaluation.attributes",
+    "attribute_isolation": "evaluation.isolation",
     "LabelCoverage": "evaluation.coverage",
     "coverage": "evaluation.coverage",
     "SpuriousRemoval": "evaluation.scr",
@@ -148,6 +158,8 @@ _HOME = {
     "load": "formats",
     "open_runs": "runs",
     "plan_memory": "training.forecast",
+    "pull_from_hub": "hub",
+    "push_to_hub": "hub",
     "SAE": "sae",
     "Transcoder": "transcoder",
     "Crosscoder": "crosscoder",

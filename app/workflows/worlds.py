@@ -36,12 +36,13 @@ def sample_world(
         if name not in _OPTIONS[world]:
             flag = f"--{name.replace('_', '-')}"
             raise ConfigError(f"{flag} is no option of {world}; it has: {_flags(world)}")
-    sample = _sampled_games if world == "othello" else _sampled_text
-    corpus, write = sample(n_docs, split, seed, **given)
+    sampler = _games if world == "othello" else _sentences
+    sample, write = sampler(n_docs, split, seed, **given)
     if out.is_dir():
         raise ConfigError(f"--out {out} is a folder; name a file in it, such as {out / 'w.jsonl'}")
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} exists already; choose another --out, or add --overwrite")
+    corpus = sample()
     write(corpus, out)
     return {
         "file": str(out),
@@ -59,7 +60,7 @@ def _flags(world: str) -> str:
     return ", ".join(f"--{name.replace('_', '-')}" for name in _OPTIONS[world])
 
 
-def _sampled_text(
+def _sentences(
     n_docs: int,
     split: str,
     seed: int,
@@ -67,7 +68,8 @@ def _sampled_text(
     world_seed: int = 0,
     variant: str = "english",
     family: str = "",
-) -> tuple[Any, Callable[..., Path]]:
+) -> tuple[Callable[[], Any], Callable[..., Path]]:
+    """What samples the atlas and what writes it, once the names are known to be right."""
     from lensbench.worlds.atlas import SPLITS, Atlas, write_jsonl
 
     _one_of("split", split, SPLITS)
@@ -75,16 +77,19 @@ def _sampled_text(
     world: Any = Atlas(world_seed, variant)  # pyright: ignore[reportArgumentType] - checked above
     if family:
         _one_of("family", family, world.families)
-    return world.sample(n_docs, split, seed, family=family), write_jsonl
+    return lambda: world.sample(n_docs, split, seed, family=family), write_jsonl
 
 
-def _sampled_games(
+def _games(
     n_docs: int, split: str, seed: int, *, size: int = 6
-) -> tuple[Any, Callable[..., Path]]:
+) -> tuple[Callable[[], Any], Callable[..., Path]]:
+    """The same of Othello; the size is checked where games are made."""
     from lensbench.worlds.othello.corpus import OthelloCorpus, write_jsonl
+    from lensbench.worlds.othello.games import SPLITS
 
-    games: Any = OthelloCorpus  # the split is checked where games are made
-    return games.sample(n_docs, split, seed, size=size), write_jsonl
+    _one_of("split", split, SPLITS)
+    games: Any = OthelloCorpus
+    return lambda: games.sample(n_docs, split, seed, size=size), write_jsonl
 
 
 def train_world_model(

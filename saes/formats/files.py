@@ -107,6 +107,8 @@ def load(
     is ever run. Scales, decoder norms and gates are folded into the weights: see "Formats" in
     ``docs/methods.md``.
 
+    ``hf://owner/name[/path][@revision]`` comes from the hub or its local cache
+    (:func:`lensbench.saes.hub.pull_from_hub`).
     ``sae_lens:<release>/<id>`` is read through SAELens itself: see
     :func:`lensbench.saes.from_sae_lens.load_sae_lens`, which may give a
     :class:`~lensbench.saes.wrapped.WrappedSAE`.
@@ -123,9 +125,14 @@ def load(
     """
     if not isinstance(path, (str, Path)) or not str(path).strip():  # pyright: ignore[reportUnnecessaryIsInstance] - users
         raise ConfigError(
-            f"pass the folder of a dictionary, or sae_lens:<release>/<id>; got {path!r}"
+            "pass the folder of a dictionary, hf://owner/name or sae_lens:<release>/<id>; got "
+            f"{path!r}"
         )
     _check_name(format, get_args(FormatName))
+    if str(path).startswith("hf://"):
+        from lensbench.saes.hub import pull_from_hub
+
+        path = pull_from_hub(str(path), format=format)
     if str(path).startswith(_SCHEME):
         return _through_sae_lens(str(path), format, device)
     place = Path(path).expanduser()

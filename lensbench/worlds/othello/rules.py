@@ -6,6 +6,7 @@ For many games at once use :mod:`lensbench.worlds.othello.games`, which is check
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from lensbench.errors import ConfigError
 
@@ -61,7 +62,11 @@ class Position:
 
     def legal_moves(self) -> list[int]:
         """Squares ``side`` may move to, ascending; empty once the game is over."""
-        return [s for s in range(self.size * self.size) if self.flips(s)]
+        return list(self._legal)
+
+    @cached_property
+    def _legal(self) -> tuple[int, ...]:
+        return tuple(s for s in range(self.size * self.size) if self.flips(s))
 
     def play(self, square: int) -> Position:
         """The position after a move; a side without a move is passed over.
