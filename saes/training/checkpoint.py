@@ -32,6 +32,8 @@ class RunState:
     """Engine of every group, by its key: a resumed run must not measure anew."""
     scales: dict[str, float]
     """Scale of the activations, by site."""
+    widths: dict[str, int]
+    """Numbers per activation, by site."""
     variance: dict[str, Any]
     """Summed variance and steps since the last log line, by site."""
     seconds: float
@@ -132,12 +134,6 @@ def read_state(folder: Path, step: int) -> RunState:
         return RunState(**{k: v for k, v in body.items() if k not in ("alive", "sha256")})
     except TypeError as error:
         raise DataError(f"{folder} holds a checkpoint of another version: {error}") from error
-
-
-def width(folder: Path, step: int) -> int:
-    """d_model of a checkpoint."""
-    arrays = io.read_arrays(place(folder, step) / "state.safetensors")
-    return int(arrays["b_dec"].shape[0])
 
 
 def read(folder: Path, step: int, group: Group, i: int) -> None:

@@ -19,16 +19,18 @@ from lensbench.devices import as_device
 from lensbench.errors import ConfigError, NonFiniteError, StoppedError
 from lensbench.saes.architectures import DictionaryConfig
 from lensbench.saes.configs import SweepConfig
+from lensbench.saes.ends import Ends
 from lensbench.saes.runs import SAERun, open_runs
 from lensbench.saes.step.encode import Workspace
 from lensbench.saes.step.engines import Stepper, choose, deterministic
-from lensbench.saes.step.group import Group, dead_limit, group_key
+from lensbench.saes.step.group import Group, dead_limit
 from lensbench.saes.step.rules.base import Now
 from lensbench.saes.step.schedule import rate
-from lensbench.saes.step.start import new_group, scale_of
+from lensbench.saes.step.start import scale_of
 from lensbench.saes.training import checkpoint, resident
 from lensbench.saes.training.checkpoint import RunState
 from lensbench.saes.training.folder import RunFolder
+from lensbench.saes.training.groups import started, together
 from lensbench.saes.training.reporting import Reporter, Totals
 from lensbench.saes.training.stream import card_of, open_source, open_stream
 from lensbench.stopping import stop_requested
@@ -78,7 +80,7 @@ def train(
         folder.check(sweep)
         return open_runs(out)
     card = card_of(source) if model_card is None else model_card
-    source, sites = open_source(source, configs)
+    source, ends = open_source(source, configs)
     where = as_device(device)
     held = resident.planned(source, sweep, where)  # may refuse, before anything is written
     folder.open(sweep, configs, card, resume=resume)
@@ -86,7 +88,7 @@ def train(
         source.hold(where)
         folder.log(held)
     with deterministic(sweep.train.deterministic):
-        run = _Training(sweep, configs, sites, source, folder, where, progress, card)
+        run = _Training(sweep, configs, ends, source, folder, where, progress, card)
         return run.run(resume=resume)
 
 
@@ -97,7 +99,7 @@ class _Training:
         self,
         sweep: SweepConfig,
         configs: list[DictionaryConfig],
-        sites: list[str],
+        ends: list[Ends],
         source: Any,
         folder: RunFolder,
         device: torch.device,
@@ -105,8 +107,8 @@ class _Training:
         card: dict[str, Any],
     ) -> None:
         self._train, self._folder, self._card = sweep.train, folder, card
-        self._configs, self._sites = configs, sites
-        unique = list(dict.fromkeys(sites))
+        self._configs, self._ends = configs, ends
+        unique = list(dict.fromkeys(site for one in ends for site in one.sites))
         self._stream = open_stream(source, unique, self._train, device)
         self._report = Reporter(folder, self._train, self._stream.waits, progress=progress)
         self._totals = Totals(unique, device)
@@ -145,14 +147,11 @@ class _Training:
         self._step, self._seconds, self._scales = step, state.seconds, state.scales
         self._saved = step
         self._totals.restore(state.variance)
-        widths = {
-            site: checkpoint.width(self._folder.of(name), step)
-            for name, site in zip(names, self._sites, strict=True)
-        }
-        self._stream.expect(widths)
+        self._stream.expect(state.widths)
         self._space.guesses.update(state.guesses)
         device = self._stream.device
-        self._make({s: torch.zeros(1, w, device=device) for s, w in widths.items()}, state.engines)
+        zeros = {s: torch.zeros(1, w, device=device) for s, w in state.widths.items()}
+        self._make(zeros, state.engines)
         for group in self._groups():
             for i, name in group.names():
                 checkpoint.read(self._folder.of(name), step, group, i)
@@ -198,7 +197,8 @@ class _Training:
             if step % DEAD_REFRESH == 0:
                 group.refresh_dead([dead_limit(c, self._train.tokens) for c in group.configs])
             rates = [factor * c.learning_rate for c in group.configs]
-            stepper.step(batch[group.site], rates, Now(step, steps))
+            ends = group.ends
+            stepper.step(ends.x(batch), rates, Now(step, steps), ends.y(batch))
         self._step += 1
         self._report.tick(self._step, self._states("running"))
 
@@ -210,9 +210,8 @@ class _Training:
                 self._bad_activations(site)
         for group in self._groups():
             limits = [dead_limit(c, self._train.tokens) for c in group.configs]
-            self._report.lines(
-                group, variance[group.site], count, self._step, limits, factor, self._seconds
-            )
+            total = sum(variance[site] for site in group.ends.writes)
+            self._report.lines(group, total, count, self._step, limits, factor, self._seconds)
         self._report.speak(self._step, self._seconds)
         if not any(any(group.alive) for group in self._groups()):
             raise NonFiniteError(
@@ -242,6 +241,7 @@ class _Training:
             source=self._stream.save(self._folder.path, self._step),
             engines={key: s.engine for key, s in self._steppers.items()},
             scales=self._scales,
+            widths=self._stream.widths,
             variance=self._totals.peek(),
             seconds=self._seconds,
             guesses=dict(self._space.guesses),
@@ -284,17 +284,13 @@ class _Training:
         return scale_of(x) if self._train.normalize else 1.0
 
     def _make(self, first: dict[str, Tensor], engines: dict[str, str]) -> None:
-        together: dict[str, list[DictionaryConfig]] = {}
-        for config, site in zip(self._configs, self._sites, strict=True):
-            together.setdefault(group_key(site, config), []).append(config)
-        for key, configs in together.items():
-            site = key.split(" ")[0]
-            group = new_group(configs, site, first[site], self._scales[site])
+        for key, ends, configs in together(self._configs, self._ends):
+            group = started(configs, ends, first, self._scales)
             if key in engines:
                 engine: Any = engines[key]
             elif self._train.engine != "auto":
                 engine = self._train.engine
             else:
-                engine, how = choose(group, first[site], self._space)
+                engine, how = choose(group, ends.x(first), self._space, ends.y(first))
                 self._report.say(f"{key}: {how}")
             self._steppers[key] = Stepper(group, engine, self._space, self._report.say)
