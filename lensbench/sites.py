@@ -51,6 +51,7 @@ SITES: dict[str, SiteSpec] = {
     "xattn_out": SiteSpec(RESIDUAL_AXES, "what cross-attention adds to the residual stream"),
     "resid_xmid": SiteSpec(RESIDUAL_AXES, "residual stream between cross-attention and MLP"),
     "ln2.scale": SiteSpec("batch pos 1", "denominator of the norm before the MLP"),
+    "mlp.in": SiteSpec(RESIDUAL_AXES, "normed state that the MLP (or its experts) reads"),
     "router.logits": SiteSpec(
         "batch pos n_experts", "router's score of every expert, before top-k", writable=False
     ),
@@ -97,6 +98,7 @@ _ALIASES = {
     "attn.hook_attn_scores": "attn.scores",
     "attn.hook_rot_q": "attn.q",
     "attn.hook_rot_k": "attn.k",
+    "mlp.hook_in": "mlp.in",
     "mlp.hook_pre": "mlp.gate",
     "mlp.hook_pre_linear": "mlp.up",
     "ln_final.hook_scale": "ln_final.scale",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lensbench.saes.architectures import TopKConfig as TopKConfig
     from lensbench.saes.configs import SweepConfig as SweepConfig
     from lensbench.saes.configs import TrainConfig as TrainConfig
+    from lensbench.saes.crosscoder import Crosscoder as Crosscoder
     from lensbench.saes.evaluation.absorption import absorption as absorption
     from lensbench.saes.evaluation.absorption_result import Absorption as Absorption
     from lensbench.saes.evaluation.attributes import AttributePrompts as AttributePrompts
@@ -81,9 +82,12 @@ if TYPE_CHECKING:
     from lensbench.saes.runs import SAERun as SAERun
     from lensbench.saes.runs import open_runs as open_runs
     from lensbench.saes.sae import SAE as SAE
+    from lensbench.saes.sharing import SharedLatents as SharedLatents
+    from lensbench.saes.sharing import compare_sites as compare_sites
     from lensbench.saes.training.forecast import dry_run as dry_run
     from lensbench.saes.training.forecast import plan_memory as plan_memory
     from lensbench.saes.training.trainer import train as train
+    from lensbench.saes.transcoder import Transcoder as Transcoder
     from lensbench.saes.wrapped import WrappedSAE as WrappedSAE
 
 _HOME = {
@@ -157,6 +161,10 @@ _HOME = {
     "pull_from_hub": "hub",
     "push_to_hub": "hub",
     "SAE": "sae",
+    "Transcoder": "transcoder",
+    "Crosscoder": "crosscoder",
+    "SharedLatents": "sharing",
+    "compare_sites": "sharing",
     "SAERun": "runs",
     "save": "formats",
     "train": "training.trainer",

@@ -21,8 +21,9 @@ from pydantic import AliasChoices, Field, field_validator, model_validator
 from lensbench.config import Config
 from lensbench.errors import ConfigError, UnknownNameError
 from lensbench.saes.architectures import ARCHITECTURES, DictionaryConfig
+from lensbench.saes.ends import Ends
 
-LISTS = ("prefixes",)
+LISTS = ("prefixes", "sites")
 """Settings that are lists; a list of lists is a choice of them."""
 
 
@@ -175,7 +176,7 @@ def _dictionary(index: int, entry: dict[str, Any], site: str | None) -> Dictiona
         )
     if kind not in ARCHITECTURES:
         raise UnknownNameError("architecture", str(kind), known=tuple(ARCHITECTURES))
-    if entry.get("site") is None and site is not None:
+    if entry.get("site") is None and entry.get("sites") is None and site is not None:
         entry = entry | {"site": site}
     try:
         return ARCHITECTURES[kind].parse(entry)
@@ -189,8 +190,12 @@ def _name(configs: list[DictionaryConfig]) -> list[DictionaryConfig]:
     if prints and prints.most_common(1)[0][1] > 1:
         twice = next(c for c in configs if prints[c.fingerprint()] > 1)
         raise ConfigError(f"the dictionary {twice.label()} is listed twice; drop one or reseed it")
-    several = len({c.site for c in configs}) > 1
-    labels = [c.name or (f"{c.site}-{c.label()}" if several else c.label()) for c in configs]
+    places = [Ends.of(c).key for c in configs]
+    several = len(set(places)) > 1
+    labels = [
+        c.name or (f"{_in_a_name(place)}-{c.label()}" if several else c.label())
+        for c, place in zip(configs, places, strict=True)
+    ]
     count = Counter(labels)
     named: list[DictionaryConfig] = []
     for config, label in zip(configs, labels, strict=True):
@@ -199,3 +204,8 @@ def _name(configs: list[DictionaryConfig]) -> list[DictionaryConfig]:
         unique = label if count[label] == 1 else f"{label}-{config.fingerprint()[:6]}"
         named.append(config.model_copy(update={"name": unique}))
     return named
+
+
+def _in_a_name(place: str) -> str:
+    """Sites as a folder may be called."""
+    return place.replace(">", "=").replace(":", ".").replace("/", ".") or "None"

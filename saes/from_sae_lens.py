@@ -22,7 +22,8 @@ from lensbench.errors import (
     UnknownNameError,
 )
 from lensbench.models.hub import in_cache, refusal
-from lensbench.saes.sae import SAE, Activation
+from lensbench.saes.coder import Activation
+from lensbench.saes.sae import SAE
 from lensbench.saes.wrapped import WrappedSAE
 from lensbench.sites import canonical_name
 

@@ -16,10 +16,13 @@ import numpy as np
 import torch
 
 from lensbench import io
-from lensbench.errors import DamagedDataError, MissingDataError
+from lensbench.errors import DamagedDataError, MismatchError, MissingDataError
 from lensbench.results import Result, load
 from lensbench.saes import formats
+from lensbench.saes.coder import SparseCoder
+from lensbench.saes.crosscoder import Crosscoder
 from lensbench.saes.sae import SAE
+from lensbench.saes.transcoder import Transcoder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,6 +40,7 @@ UNITS = {
     "seconds": "seconds since the start",
 }
 STATUS_FILE, SWEEP_FILE, METRICS_FILE = "status.json", "sweep.yaml", "metrics.jsonl"
+CODERS: dict[str, Any] = {c.role: c for c in (SAE, Transcoder, Crosscoder)}
 CONFIG_FILE, RESULT_FOLDER = "config.json", "result"
 WAIT = "wait_fraction"
 """Share of the time waiting for data, in ``status.json`` and ``metrics.jsonl`` (a machine's, so no
@@ -61,20 +65,40 @@ class SAERun(Result):
     weights: dict[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
     activation: str = "relu"
     k: int | None = None
+    role: str = "sae"
+    """``sae``, ``transcoder`` or ``crosscoder``."""
+    several: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Of a crosscoder: its sites, their widths and scales."""
     metadata: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @property
-    def sae(self) -> SAE:
-        """The dictionary."""
+    def coder(self) -> SparseCoder:
+        """The dictionary: an SAE, a transcoder or a crosscoder."""
         tensors: dict[str, Any] = {n: torch.from_numpy(a) for n, a in self.weights.items()}
-        activation: Any = self.activation
-        return SAE(
+        several = {name: tuple(values) for name, values in self.several.items()}
+        return CODERS[self.role](
             **tensors,
-            activation=activation,
+            **several,
+            activation=self.activation,
             k=self.k,
             config=self.config,
             metadata=self.metadata,
         )
+
+    @property
+    def sae(self) -> SAE:
+        """The dictionary, where it is a sparse autoencoder.
+
+        Raises:
+            MismatchError: it is a transcoder or a crosscoder.
+        """
+        coder = self.coder
+        if not isinstance(coder, SAE):
+            raise MismatchError(
+                f"{self.name} is a {self.role} ({self.site}), which does not reconstruct what it "
+                "reads; its value is run.coder"
+            )
+        return coder
 
     @property
     def window(self) -> int:
@@ -82,21 +106,25 @@ class SAERun(Result):
         return last_window(self.history.get("step", ()))
 
     @classmethod
-    def of(cls, sae: SAE, **fields: Any) -> "SAERun":
+    def of(cls, coder: SparseCoder, **fields: Any) -> "SAERun":
         """A run around a dictionary."""
-        names = ["W_enc", "b_enc", "W_dec", "b_dec", *(["threshold"] * (sae.threshold is not None))]
+        several = {}
+        if isinstance(coder, Crosscoder):
+            several = {n: list(getattr(coder, n)) for n in ("sites", "widths", "scales")}
         return cls(
-            weights={n: getattr(sae, n).numpy() for n in names},
-            activation=sae.activation,
-            k=sae.k,
-            config=sae.config,
-            metadata=sae.metadata,
+            weights={n: t.numpy() for n, t in coder.tensors().items()},
+            activation=coder.activation,
+            k=coder.k,
+            role=coder.role,
+            several=several,
+            config=coder.config,
+            metadata=coder.metadata,
             **fields,
         )
 
     def save(self, folder: Path | str) -> Path:
-        """Write the result, and beside it the dictionary in SAELens' format."""
-        formats.save(self.sae, folder)
+        """Write the result, and beside it the dictionary: an SAE in SAELens' format."""
+        formats.save(self.coder, folder)
         return super().save(folder)
 
     def summary(self) -> dict[str, float]:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lensbench.saes.sae import flattened, flattened_sparse, one_line, shaped
+from lensbench.saes.shapes import flattened, flattened_sparse, one_line, shaped
 from lensbench.sites import canonical_name
 
 

@@ -48,13 +48,25 @@ def plain_loss(
     *,
     exponent: float = 1.0,
     detach: bool = True,
+    y: Tensor | None = None,
+    centre: Tensor | None = None,
+    widths: tuple[int, ...] = (),
 ) -> Tensor:
-    """The loss of one dictionary on ``x``, parameters stored by latent."""
+    """The loss of one dictionary on ``x``, parameters stored by latent.
+
+    With ``y`` it is a transcoder, which reads ``x - centre``; with ``widths`` a crosscoder.
+    """
     kind = config.architecture
     W_enc, W_dec = p.get("W_enc", p["W_dec"]), p["W_dec"]
-    u = (x - p["b_dec"]) @ W_enc.t()
+    read = x - (p["b_dec"] if y is None else centre)  # pyright: ignore
+    u = read @ W_enc.t()
     pre = u + p["b_enc"]
     acts, penalty = _activate(kind, config, p, u, pre, exponent)
+    if widths and kind == "relu":
+        norms = torch.stack([part.norm(dim=1) for part in W_dec.split(widths, dim=1)]).sum(0)
+        penalty = config.l1_coefficient * (acts * norms).sum(1).mean()
+    skip = read @ p["W_skip"].t() if "W_skip" in p else 0.0
+    x = (x if y is None else y) - skip  # what is left to write
     if kind == "matryoshka":
         prefixes = [
             (acts[:, :m] @ W_dec[:m] + p["b_dec"] - x).square().sum(1).mean()
@@ -68,7 +80,7 @@ def plain_loss(
         open_gates = pre.relu()
         frozen = open_gates @ W_dec.detach() + p["b_dec"].detach()
         # x itself is data; only the b_dec inside the encoder is learnt through this term.
-        loss = loss + (frozen - x).square().sum(1).mean()
+        loss = loss + (frozen - (x.detach() if y is not None else x)).square().sum(1).mean()
     if dead.any() and config.aux_coefficient:
         error = acts @ W_dec + p["b_dec"] - x
         masked = pre.masked_fill(~dead, -torch.inf)
@@ -77,9 +89,14 @@ def plain_loss(
         target = -(error.detach() if detach else error)
         loss = loss + config.aux_coefficient * (aux @ W_dec - target).square().sum(1).mean()
     if dead.any() and kind == "jumprelu" and config.penalty == "tanh":
-        short = (p["threshold"] * x.shape[1] ** 0.5 - pre).relu() * dead
+        short = (p["threshold"] * W_enc.shape[1] ** 0.5 - pre).relu() * dead
         loss = loss + config.pre_act_coefficient * short.sum(1).mean()
     return loss  # pyright: ignore
+
+
+def W_enc_of(p: dict[str, Tensor]) -> Tensor:
+    """The encoder, or the decoder where both are one."""
+    return p.get("W_enc", p["W_dec"])
 
 
 def _activate(
@@ -104,7 +121,7 @@ def _activate(
         acts = (pre > 0) * magnitude.relu()
         return acts, config.l1_coefficient * pre.relu().sum(1).mean()
     # The parameter is in units of the square root of d_model.
-    threshold = p["threshold"] * p["b_dec"].shape[0] ** 0.5
+    threshold = p["threshold"] * W_enc_of(p).shape[1] ** 0.5
     width, weight = config.bandwidth, config.l0_coefficient
     acts = _Jump.apply(pre, threshold, width, config.penalty == "tanh")
     if config.penalty == "tanh":

@@ -233,6 +233,19 @@ def part(block: nn.Module, path: str | None) -> nn.Module | None:
     return None if found is None or isinstance(found, nn.Identity) else found
 
 
+def mlp_reader(block: nn.Module, family: Family) -> nn.Module | None:
+    """The module whose input the whole MLP of this block reads, or None without an MLP.
+
+    That of the up projection; where a gate or a router reads the same, the module that holds both.
+    """
+    if part(block, family.up) is not None:
+        alone = family.fused or part(block, family.gate) is None
+        return part(block, family.up if alone else family.up.rpartition(".")[0])
+    if family.moe is not None and part(block, family.moe.router) is not None:
+        return part(block, family.moe.router.rpartition(".")[0])
+    return None
+
+
 def blocks_of(root: nn.Module, family: Family) -> list[nn.Module]:
     """The blocks of a stack, in order."""
     return list(submodule(root, family.blocks).children())

@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from lensbench.models.base import Shape
-from lensbench.models.families import Architecture, Family, blocks_of, part
+from lensbench.models.families import Architecture, Family, blocks_of, mlp_reader, part
 from lensbench.models.session import ATTENTION_KEYS, CROSS_KEYS
 from lensbench.sites import Site
 
@@ -45,6 +45,8 @@ def _names(block: nn.Module, family: Family, *, opened: bool) -> Iterator[str]:
 
 def _inside_the_mlp(block: nn.Module, family: Family) -> Iterator[str]:
     up = part(block, family.up)
+    if mlp_reader(block, family) is not None:
+        yield "mlp.in"
     if up is not None:
         yield "mlp.up"
     if part(block, family.gate) is not None or (family.fused and up is not None):
@@ -67,7 +69,7 @@ def width_of(site: Site, shape: Shape, d_embed: int) -> int:
         return 1
     if site.name.startswith(("attn.", "xattn.")):
         return shape.d_head_v if part_name in ("v", "z") else shape.d_head
-    if site.name.startswith(("mlp.", "ssm.")):
+    if site.name.startswith(("mlp.", "ssm.")) and site.name != "mlp.in":
         return shape.d_ssm_params if part_name == "params" else shape.d_mlp
     own = {
         "embed": d_embed,

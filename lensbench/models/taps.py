@@ -9,7 +9,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from lensbench.models import hooks
-from lensbench.models.families import Architecture, Cross, Family, StateSpace, blocks_of, part
+from lensbench.models.families import (
+    Architecture,
+    Cross,
+    Family,
+    StateSpace,
+    blocks_of,
+    mlp_reader,
+    part,
+)
 from lensbench.models.hooks import session_of
 from lensbench.models.mixture import hook_experts
 from lensbench.models.session import Key, Place
@@ -84,7 +92,13 @@ class Taps:
             reader.register_forward_pre_hook(seen(self, mid, keep=False))
 
     def _tap_mlp(self, family: Family, layer: int, stack: str, block: nn.Module) -> None:
-        up, gate = part(block, family.up), part(block, family.gate)
+        up, gate, reader = (
+            part(block, family.up),
+            part(block, family.gate),
+            mlp_reader(block, family),
+        )
+        if reader is not None:
+            reader.register_forward_pre_hook(hooks.entry(self, ("mlp.in", layer, stack)))
         if up is not None and family.fused:
             keys: tuple[Key, Key] = (("mlp.gate", layer, stack), ("mlp.up", layer, stack))
             up.register_forward_hook(hooks.halves(self, *keys))

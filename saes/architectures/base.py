@@ -1,9 +1,9 @@
 """What every architecture has: width, learning rate, seed, site, losses of dead latents."""
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lensbench.config import Config
 
@@ -13,6 +13,9 @@ REFERENCE_WIDTH = 2**14
 class DictionaryConfig(Config):
     """What every architecture has."""
 
+    roles: ClassVar[tuple[str, ...]] = ("sae", "transcoder", "crosscoder")
+    """What it can be trained as."""
+
     d_sae: int = Field(ge=1)
     """Number of latents."""
     lr: float | None = Field(None, gt=0)
@@ -20,7 +23,16 @@ class DictionaryConfig(Config):
     seed: int = Field(0, ge=0, lt=2**63)
     """Decides the initial decoder; runs of one seed do not depend on their neighbours."""
     site: str | None = None
-    """Site to train on; may be left out where the source has one."""
+    """Site to read; may be left out where the source has one."""
+    target: str | None = None
+    """Site to reconstruct from ``site``, which makes a transcoder; left out: ``site`` itself."""
+    skip_connection: bool = False
+    """Whether a transcoder may also write a linear map of what it reads."""
+    sites: tuple[str, ...] | None = Field(None, min_length=2)
+    """Sites that are read and reconstructed together, which makes a crosscoder."""
+    unequal_widths: bool = False
+    """Whether the sites of a crosscoder may differ in width; the loss then weighs each by its
+    own."""
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$")
     """Folder name; left out: made of what tells the dictionary apart."""
     clip: float | None = Field(1.0, gt=0)
@@ -33,6 +45,28 @@ class DictionaryConfig(Config):
     aux_k: int | None = Field(None, ge=1)
     """Dead latents used by the auxiliary loss per token; left out: d_model / 2."""
 
+    @model_validator(mode="after")
+    def _ends_fit(self) -> "DictionaryConfig":
+        if self.sites is not None and (self.site or self.target):
+            raise ValueError("give sites (a crosscoder) or site and target, not both")
+        if self.sites is not None and len(set(self.sites)) < len(self.sites):
+            raise ValueError(f"sites lists one twice: {list(self.sites)}")
+        if self.target is not None and self.target == self.site:
+            raise ValueError(f"target is the site itself ({self.site}); leave it out for an SAE")
+        if self.skip_connection and self.target is None:
+            raise ValueError("skip_connection needs a target: it belongs to transcoders")
+        if self.role not in self.roles:
+            allowed = f"it can be: {', '.join(self.roles)}"
+            raise ValueError(f"{self.kind()} cannot be a {self.role}; {allowed}")
+        return self
+
+    @property
+    def role(self) -> str:
+        """``sae``, ``transcoder`` or ``crosscoder``."""
+        if self.sites is not None:
+            return "crosscoder"
+        return "sae" if self.target is None else "transcoder"
+
     @property
     def learning_rate(self) -> float:
         """Peak learning rate in use."""
@@ -41,7 +75,8 @@ class DictionaryConfig(Config):
     def label(self) -> str:
         """Readable name, not yet unique."""
         lr = f"{self.learning_rate:.2g}".replace("e-0", "e-")
-        return f"{self.kind()}-{self.d_sae}-{self.sparsity()}-lr{lr}-s{self.seed}"
+        role = "" if self.role == "sae" else f"{'skip-' * self.skip_connection}{self.role}-"
+        return f"{role}{self.kind()}-{self.d_sae}-{self.sparsity()}-lr{lr}-s{self.seed}"
 
     def kind(self) -> str:
         """Name of the architecture."""
@@ -52,5 +87,5 @@ class DictionaryConfig(Config):
         return ""
 
     def form(self) -> tuple[Any, ...]:
-        """What dictionaries that are stepped together must share, beside site and width."""
+        """What dictionaries that are stepped together must share, beside sites and width."""
         return (self.kind(),)

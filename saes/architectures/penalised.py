@@ -1,6 +1,6 @@
 """Architectures that pay for firing: ReLU (free, tied, annealed), JumpReLU, Gated."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -74,7 +74,9 @@ class L1Penalised(Penalised):
 class ReLUConfig(L1Penalised):
     """ReLU latents with an L1 penalty (Bricken et al. 2023; Anthropic, April 2024 update).
 
-    Sparsity: ``l1_coefficient * sum(acts)``.
+    Sparsity: ``l1_coefficient * sum(acts)``; of a crosscoder, with ``W_dec^m`` the part of the
+    decoder that writes site m, ``l1_coefficient * sum(acts * sum_m |W_dec^m|)`` (Lindsey et al.
+    2024, "Sparse crosscoders").
     """
 
     architecture: Literal["relu"] = "relu"
@@ -87,6 +89,7 @@ class TiedConfig(L1Penalised):
     takes the sum: its alpha, on activations scaled like ours, is ``l1_coefficient / d_model``.
     """
 
+    roles: ClassVar[tuple[str, ...]] = ("sae",)
     architecture: Literal["tied"] = "tied"
 
 
@@ -99,6 +102,7 @@ class PAnnealConfig(L1Penalised):
     arXiv:2408.00113).
     """
 
+    roles: ClassVar[tuple[str, ...]] = ("sae", "transcoder")
     architecture: Literal["p_anneal"] = "p_anneal"
     p_end: float = Field(0.2, gt=0, le=1)
     """Exponent at the end."""
@@ -182,4 +186,5 @@ class GatedConfig(L1Penalised):
     ``|relu(gate) @ W_dec + b_dec - x|^2`` is added, with ``W_dec`` and that ``b_dec`` held fixed.
     """
 
+    roles: ClassVar[tuple[str, ...]] = ("sae", "transcoder")
     architecture: Literal["gated"] = "gated"

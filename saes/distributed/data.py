@@ -7,7 +7,6 @@ same batch, up to the order in which numbers are added.
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lensbench.errors import ConfigError
 from lensbench.saes.architectures import DictionaryConfig, FromBatch
@@ -15,7 +14,7 @@ from lensbench.saes.configs import TrainConfig
 from lensbench.saes.distributed import stepper
 from lensbench.saes.distributed.job import Job
 from lensbench.saes.distributed.members import Several
-from lensbench.saes.distributed.ranks import Say
+from lensbench.saes.distributed.ranks import Batch, Say
 from lensbench.saes.distributed.share import ManyRanks, SharedBatch
 from lensbench.saes.runs import SAERun
 from lensbench.saes.step.encode import Workspace
@@ -37,9 +36,9 @@ class Together(Several):
         """Only the first rank has something to tell the sinks."""
         return train if self.speaks else train.model_copy(update={"sinks": ()})
 
-    def choose(self, group: Group, x: Tensor, space: Workspace) -> tuple[Engine, str]:
+    def choose(self, group: Group, batch: Batch, space: Workspace) -> tuple[Engine, str]:
         """By the slowest rank."""
-        return stepper.choose(self._job, self.whole, self._looped, group, self.share(x), space)
+        return stepper.choose(self.whole, self._looped, group, self.share(batch), space)
 
     def stepper(self, group: Group, engine: Engine, space: Workspace, say: Say) -> Stepper:
         """One that asks the other ranks."""
@@ -83,9 +82,9 @@ class Data(Together):
         self.whole = shared = SharedBatch(job, train.batch_size)
         self._part = shared.part
 
-    def share(self, batch: Tensor) -> Tensor:
+    def share(self, batch: Batch) -> Batch:
         """This rank's rows."""
-        return batch[self._part]
+        return {site: x[self._part] for site, x in batch.items()}
 
     def own(self, configs: list[DictionaryConfig], source: Any) -> list[DictionaryConfig]:
         """All of them.

@@ -80,9 +80,15 @@ class ShardLooped(Looped):
     job: Job = field(kw_only=True)
 
     def one(
-        self, group: Group, i: int, x: Float[Tensor, "tokens d_model"], now: Now
+        self,
+        group: Group,
+        i: int,
+        x: Float[Tensor, "tokens d_in"],
+        now: Now,
+        y: Float[Tensor, "tokens d_out"] | None = None,
     ) -> Gradients | None:
         """Gradients of this rank's latents and, the same everywhere, of ``b_dec``."""
+        assert y is None  # transcoders are refused
         config, own, rule = group.configs[i], group.own(i), group.rule
         centred = torch.sub(x, own["b_dec"], out=self.space.get("centred", tuple(x.shape), x))
         layout = self._layout(Batch(config, centred, own, self.space, self.screened), group)
@@ -140,7 +146,7 @@ class ShardLooped(Looped):
             return
         W_enc, W_dec = group.W_enc[i][dead], group.W_dec[i][dead]
         acts = addmm(group.b_enc[i][dead], x, W_enc.t())
-        width = aux_width(config, group.d_model)
+        width = aux_width(config, group.d_out)
         if n_dead > width:
             values, indices = top_k(acts, min(width, len(dead)))
             values = torch.where(largest_of_rows(job, values, width), values, 0.0)

@@ -20,6 +20,7 @@ from lensbench.saes.configs import TrainConfig
 from lensbench.saes.distributed.folder import RankFolder
 from lensbench.saes.distributed.job import Job
 from lensbench.saes.distributed.ranks import Ranks, prune
+from lensbench.saes.ends import Ends
 from lensbench.saes.runs import SAERun, open_runs
 from lensbench.saes.step.group import Group
 from lensbench.saes.training import checkpoint, contents
@@ -165,8 +166,10 @@ class Members(Several):
 
 def cost(config: DictionaryConfig, source: Any) -> float:
     """About what a step costs: latents times width, more where nothing is selected beforehand."""
-    known = isinstance(source, ActivationSource) and config.site in source.sites
-    width = source.width(str(config.site)) if known else 1
+    width = 1
+    if isinstance(source, ActivationSource):
+        sites = Ends.of(config, source.sites[0]).sites
+        width = sum(source.width(site) for site in sites if site in source.sites) or 1
     return config.d_sae * width * (1.0 if isinstance(config, FixedK) else DENSE_COST)
 
 

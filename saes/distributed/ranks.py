@@ -17,19 +17,21 @@ from lensbench.errors import ConfigError
 from lensbench.saes.architectures import DictionaryConfig
 from lensbench.saes.configs import TrainConfig
 from lensbench.saes.distributed.environment import place
+from lensbench.saes.ends import Ends
 from lensbench.saes.runs import SAERun
 from lensbench.saes.step.encode import Workspace
 from lensbench.saes.step.engines import Engine, Stepper, choose
 from lensbench.saes.step.group import Group
-from lensbench.saes.step.start import new_group
 from lensbench.saes.step.whole import Whole
 from lensbench.saes.training import checkpoint
 from lensbench.saes.training.checkpoint import RunState
 from lensbench.saes.training.folder import RunFolder
+from lensbench.saes.training.groups import started
 from lensbench.saes.training.reporting import Reporter
 from lensbench.saes.training.stream import Stream
 
 Say = Callable[[str], None]
+Batch = dict[str, Tensor]
 
 
 class Ranks:
@@ -79,7 +81,7 @@ class Ranks:
 
     # --- start
 
-    def share(self, batch: Tensor) -> Tensor:
+    def share(self, batch: Batch) -> Batch:
         """Rows of a batch that are trained on here."""
         return batch
 
@@ -88,14 +90,14 @@ class Ranks:
         return own
 
     def group(
-        self, configs: list[DictionaryConfig], site: str, first: Tensor, scale: float
+        self, configs: list[DictionaryConfig], ends: Ends, first: Batch, scales: dict[str, float]
     ) -> Group:
         """A group at its start."""
-        return new_group(configs, site, first, scale)
+        return started(configs, ends, first, scales)
 
-    def choose(self, group: Group, x: Tensor, space: Workspace) -> tuple[Engine, str]:
+    def choose(self, group: Group, batch: Batch, space: Workspace) -> tuple[Engine, str]:
         """The fastest engine for a group, and how that was found."""
-        return choose(group, x, space)
+        return choose(group, group.ends.x(batch), space, group.ends.y(batch))
 
     def stepper(self, group: Group, engine: Engine, space: Workspace, say: Say) -> Stepper:
         """What steps it; ``say`` is told what it cannot do."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from lensbench.saes.distributed.job import Job
 from lensbench.saes.distributed.share import ManyRanks
 from lensbench.saes.step import update
 from lensbench.saes.step.encode import Workspace
@@ -33,52 +32,53 @@ class RankStepper(Stepper):
         """Prepare the loop over dictionaries."""
         self.loop = self.make(self.space, self.engine == "screened")
 
-    def step(self, x: Tensor, rates: list[float], now: Now) -> None:
+    def step(self, x: Tensor, rates: list[float], now: Now, y: Tensor | None = None) -> None:
         """One update of every dictionary that is alive."""
         group, whole = self.group, self.whole
         for i, config in enumerate(group.configs):
             group.rule.before(config, group.own(i), now)
         with products_in(self.space.precision):
-            for i, found in enumerate(self._gradients(x * group.scale, now)):
+            for i, found in enumerate(self._gradients(*group.seen(x, y), now)):
                 if found is not None:
                     found = whole.reduced(group.configs[i], found)
                     update.apply(group, i, found, rates[i], whole.tokens(len(x)), now, whole)
 
-    def probe(self, x: Tensor) -> float:
+    def probe(self, x: Tensor, y: Tensor | None = None) -> float:
         """Seconds for the gradients of one step; nothing is updated."""
-        best, x = float("inf"), x * self.group.scale
+        best, (x, y) = float("inf"), self.group.seen(x, y)
         for _ in range(REPEATS):
             start = time.perf_counter()
             with products_in(self.space.precision):
-                for _ in self._gradients(x, Now()):
+                for _ in self._gradients(x, y, Now()):
                     pass
             if x.device.type == "cuda":
                 torch.cuda.synchronize(x.device)
             best = min(best, time.perf_counter() - start)
         return best
 
-    def _gradients(self, x: Tensor, now: Now) -> Iterator[Gradients | None]:
+    def _gradients(self, x: Tensor, y: Tensor | None, now: Now) -> Iterator[Gradients | None]:
         """Of one dictionary after another (they share buffers); None for those left."""
         group = self.group
-        together = stacked_gradients(group, x, now) if self.engine == "stacked" else None
+        together = stacked_gradients(group, x, now, y=y) if self.engine == "stacked" else None
         for i in range(group.n):
             if not group.alive[i]:
                 yield None
             elif together is not None:
                 yield together[i]
             else:
-                found = self.loop.one(group, i, x, now)
-                yield stacked_gradients(group, x, now, i, i + 1)[0] if found is None else found
+                found = self.loop.one(group, i, x, now, y)
+                yield stacked_gradients(group, x, now, i, i + 1, y)[0] if found is None else found
 
 
 def choose(
-    job: Job, whole: ManyRanks, make: Make, group: Group, x: Tensor, space: Workspace
+    whole: ManyRanks, make: Make, group: Group, batch: dict[str, Tensor], space: Workspace
 ) -> tuple[Engine, str]:
     """The engine whose slowest rank is fastest; all ranks find the same one."""
+    x, y, job = group.ends.x(batch), group.ends.y(batch), whole.job
     allowed = whole.engines(group.configs[0])
     tried: list[Engine] = [e for e in candidates(group, len(x), space) if e in allowed] or ["dense"]
     steppers = {e: RankStepper(group, e, space, whole=whole, make=make) for e in tried}
-    seconds = torch.tensor([s.probe(x) for s in steppers.values()], dtype=torch.float64)
+    seconds = torch.tensor([s.probe(x, y) for s in steppers.values()], dtype=torch.float64)
     times = dict(zip(steppers, job.max_(seconds).tolist(), strict=True))
     best = min(tried, key=lambda engine: times[engine])
     told = ", ".join(f"{name} {t * 1e3:.1f} ms" for name, t in times.items())

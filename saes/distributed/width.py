@@ -20,8 +20,9 @@ from lensbench.saes.distributed import shards
 from lensbench.saes.distributed.data import Together
 from lensbench.saes.distributed.job import Job
 from lensbench.saes.distributed.latents import ShardLooped, SharedLatents, largest_of_rows
-from lensbench.saes.distributed.ranks import prune
+from lensbench.saes.distributed.ranks import Batch, prune
 from lensbench.saes.distributed.share import share
+from lensbench.saes.ends import Ends
 from lensbench.saes.runs import SAERun
 from lensbench.saes.step.encode import Workspace
 from lensbench.saes.step.group import Group
@@ -65,6 +66,11 @@ class Width(Together):
                     f"{config.name} is {config.kind()}; train.parallel: width divides "
                     f"{', '.join(DIVISIBLE)}. Train it with members or data"
                 )
+            if config.role != "sae":
+                raise ConfigError(
+                    f"{config.name} is a {config.role}; train.parallel: width divides SAEs. Train "
+                    "it with members or data"
+                )
             if config.d_sae < self._job.world:
                 raise ConfigError(
                     f"{config.name} has {config.d_sae} latents for {self._job.world} ranks; use "
@@ -77,10 +83,12 @@ class Width(Together):
         return self._job.sum_(own)
 
     def group(
-        self, configs: list[DictionaryConfig], site: str, first: Tensor, scale: float
+        self, configs: list[DictionaryConfig], ends: Ends, first: Batch, scales: dict[str, float]
     ) -> Group:
         """This rank's part of what ``new_group`` makes: no rank ever holds all of it."""
-        x = first * scale
+        (site,) = ends.reads
+        scale = scales[site]
+        x = first[site] * scale
         centre = geometric_median(x)
         few, span = x[:FACTOR_ROWS] - centre, self._span(configs[0].d_sae)
         decoders = [
@@ -96,7 +104,7 @@ class Width(Together):
             "b_dec": centre.repeat(len(configs), 1),
         }
         state = {name: torch.stack([o[name] for o in own]).to(x.device) for name in own[0]}
-        return Group(configs=configs, site=site, scale=scale, params=params, state=state)
+        return Group(configs, ends, scale, scale, (), params, state)
 
     def restore(self, folder: RunFolder, step: int, group: Group, i: int, name: str) -> None:
         """This rank's latents, however many ranks wrote them."""
@@ -161,8 +169,9 @@ class Width(Together):
             else found[f"state.{name}"]
             for name, value in group.state.items()
         }
+        scales = group.scale, group.out_scale
         config, alive = [group.configs[i]], [group.alive[i]]
-        return Group(config, group.site, group.scale, params, state, alive=alive)
+        return Group(config, group.ends, *scales, (), params, state, alive=alive)
 
     def _factor(self, config: DictionaryConfig, x: Tensor, decoder: Tensor) -> float:
         """``encoder_factor`` of the whole dictionary."""

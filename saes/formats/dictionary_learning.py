@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lensbench import io
 from lensbench.errors import DamagedDataError, MismatchError, UnknownNameError
+from lensbench.saes.coder import Activation, SparseCoder
 from lensbench.saes.formats.parts import (
     Tensors,
     belongs,
@@ -29,7 +30,7 @@ from lensbench.saes.formats.parts import (
     unit_decoder,
     whole,
 )
-from lensbench.saes.sae import SAE, Activation
+from lensbench.saes.sae import SAE
 from lensbench.sites import Site
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "ae.pt"
@@ -204,12 +205,17 @@ def _told(
     }
 
 
-def write(sae: SAE, folder: Path) -> None:
+def write(sae: SparseCoder, folder: Path) -> None:
     """Write ``ae.pt`` and ``config.json``; the owner's ``load_dictionary`` gives the same codes.
 
     ReLU becomes ``AutoEncoder`` if its decoder has unit norm (the owner rescales others on
     loading), else ``AutoEncoderNew``; a threshold becomes ``JumpReluAutoEncoder``.
+
+    Raises:
+        MismatchError: a transcoder or a crosscoder.
     """
+    if not isinstance(sae, SAE):
+        raise MismatchError(f"dictionary_learning has no {sae.role}s; write it as 'lensbench'")
     name, state = _state(sae)
     layer = _layer(sae.site)
     trainer = {

@@ -9,10 +9,12 @@ import torch
 
 from lensbench.devices import as_device
 from lensbench.errors import ConfigError, MissingDataError, UnknownNameError
+from lensbench.saes.coder import SparseCoder
 from lensbench.saes.formats import (
     dictionary_learning,
     gemma_scope,
     llamascopium,
+    native,
     openai,
     sae_lens,
     sparsify,
@@ -24,9 +26,15 @@ if TYPE_CHECKING:
     from lensbench.saes.wrapped import WrappedSAE
 
 FormatName = Literal[
-    "sae_lens", "dictionary_learning", "sparsify", "llamascopium", "gemma_scope", "openai"
+    "sae_lens",
+    "dictionary_learning",
+    "sparsify",
+    "llamascopium",
+    "gemma_scope",
+    "openai",
+    "lensbench",
 ]
-WrittenFormat = Literal["sae_lens", "dictionary_learning", "sparsify"]
+WrittenFormat = Literal["sae_lens", "dictionary_learning", "sparsify", "lensbench"]
 _SCHEME = "sae_lens:"
 
 
@@ -36,8 +44,8 @@ class Format:
 
     files: tuple[str, ...]
     """What a folder of it holds; empty where a dictionary is one file of any name."""
-    read: Callable[[Path], SAE]
-    write: Callable[[SAE, Path], None] | None = None
+    read: Callable[[Path], SparseCoder]
+    write: Callable[[Any, Path], None] | None = None
     suffix: str | None = None
     """Ending of a single file."""
 
@@ -60,6 +68,7 @@ FORMATS: dict[str, Format] = {
     "llamascopium": _folder_format(llamascopium),
     "gemma_scope": Format((gemma_scope.WEIGHTS_FILE,), gemma_scope.read, suffix=gemma_scope.SUFFIX),
     "openai": Format((), openai.read, suffix=openai.SUFFIX),
+    "lensbench": _folder_format(native),
 }
 """Every format, by the name that ``format=`` takes."""
 
@@ -86,13 +95,17 @@ def recognise(path: Path | str) -> list[str]:
 
 def load(
     path: Path | str, *, format: FormatName | None = None, device: torch.device | str = "cpu"
-) -> "SAE | WrappedSAE":
+) -> "SparseCoder | WrappedSAE":
     """Read a dictionary of any known format, as float32; ``format`` forces one.
 
+    It is an :class:`~lensbench.saes.sae.SAE`, a :class:`~lensbench.saes.transcoder.Transcoder` or a
+    :class:`~lensbench.saes.crosscoder.Crosscoder`.
+
     The format is recognised from the files: ``sae_lens`` (6.0 or later; what :func:`save` writes),
-    ``dictionary_learning``, ``sparsify``, ``llamascopium``, ``gemma_scope`` (``params.npz``) and
-    ``openai`` (a ``.pt`` file). No pickle is ever run. Scales, decoder norms and gates are folded
-    into the weights: see "Formats" in ``docs/methods.md``.
+    ``dictionary_learning``, ``sparsify``, ``llamascopium``, ``gemma_scope`` (``params.npz``),
+    ``openai`` (a ``.pt`` file) and ``lensbench`` (crosscoders and TopK transcoders too). No pickle
+    is ever run. Scales, decoder norms and gates are folded into the weights: see "Formats" in
+    ``docs/methods.md``.
 
     ``hf://owner/name[/path][@revision]`` comes from the hub or its local cache
     (:func:`lensbench.saes.hub.pull_from_hub`).
@@ -107,7 +120,8 @@ def load(
             with more than tensors in it.
         NonFiniteError: weights that are NaN or infinite.
         UnknownNameError: no such format; an architecture that cannot be read here.
-        MismatchError: a transcoder, or a normalisation that weights cannot express.
+        MismatchError: a transcoder of a format whose transcoders are not read, or a normalisation
+            that weights cannot express.
     """
     if not isinstance(path, (str, Path)) or not str(path).strip():  # pyright: ignore[reportUnnecessaryIsInstance] - users
         raise ConfigError(
@@ -170,23 +184,26 @@ def _only(found: list[str], place: Path) -> str:
     )
 
 
-def save(sae: SAE, path: Path | str, *, format: WrittenFormat = "sae_lens") -> Path:
-    """Write ``sae`` into the folder ``path``; return the folder.
+def save(sae: SparseCoder, path: Path | str, *, format: WrittenFormat | None = None) -> Path:
+    """Write a dictionary into the folder ``path``; return the folder.
 
-    ``sae_lens`` and ``dictionary_learning`` have every activation, ``sparsify`` only TopK; each is
-    read by its owner with the same codes. Site, config and metadata are kept in all three.
+    ``sae_lens`` (of an SAE the default) has every activation, and transcoders but for TopK;
+    ``dictionary_learning`` has SAEs; ``sparsify`` TopK alone, transcoders too; each is read by its
+    owner with the same codes. ``lensbench`` has everything, and is the default of transcoders and
+    crosscoders. Site, config and metadata are kept in all four.
 
     Raises:
-        ConfigError: no :class:`~lensbench.saes.sae.SAE`.
+        ConfigError: no dictionary.
         UnknownNameError: no such format, or one that is only read.
         MismatchError: the format has no such architecture.
         DataError: the folder cannot be written.
     """
-    _check_name(format, get_args(WrittenFormat))
-    if not isinstance(sae, SAE):  # pyright: ignore[reportUnnecessaryIsInstance] - users
+    if not isinstance(sae, SparseCoder):  # pyright: ignore[reportUnnecessaryIsInstance] - users
         kind = type(sae).__name__
-        raise ConfigError(f"save takes an SAE (of a run: run.sae), got a {kind}")
-    folder, write = Path(path), FORMATS[format].write
+        raise ConfigError(f"save takes a dictionary (of a run: run.coder), got a {kind}")
+    name = format or ("sae_lens" if isinstance(sae, SAE) else "lensbench")
+    _check_name(name, get_args(WrittenFormat))
+    folder, write = Path(path), FORMATS[name].write
     assert write is not None  # those of WrittenFormat
     write(sae, folder)
     return folder

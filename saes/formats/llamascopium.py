@@ -17,6 +17,7 @@ import torch
 
 from lensbench import io
 from lensbench.errors import DamagedDataError, MismatchError, UnknownNameError
+from lensbench.saes.coder import Activation
 from lensbench.saes.formats.parts import (
     Tensors,
     bias_of_centred,
@@ -26,7 +27,7 @@ from lensbench.saes.formats.parts import (
     unit_decoder,
     whole,
 )
-from lensbench.saes.sae import SAE, Activation
+from lensbench.saes.sae import SAE
 from lensbench.sites import canonical_name
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "sae_weights.safetensors"

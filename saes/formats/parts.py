@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lensbench import io
 from lensbench.errors import DamagedDataError, MissingDataError, NonFiniteError
-from lensbench.saes.sae import SAE
+from lensbench.saes.coder import SparseCoder
 from lensbench.sites import canonical_name
 
 Tensors = dict[str, Tensor]
@@ -33,6 +33,7 @@ _UNREADABLE = (
 )
 """What ``torch.load`` raises for cut or foreign files."""
 _BLOCK = re.compile(r"(?:(?:model|transformer|gpt_neox)\.)?(?:layers|h)\.(\d+)")
+_MLP = re.compile(_BLOCK.pattern + r"\.mlp")
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -181,16 +182,13 @@ def unit_decoder(tensors: Tensors) -> None:
     tensors["W_dec"] = tensors["W_dec"] / norm.where(norm > 0, 1.0)[:, None]
 
 
-def check_finite(sae: SAE, path: Path) -> SAE:
+def check_finite(sae: SparseCoder, path: Path) -> SparseCoder:
     """``sae``, if all its weights are numbers; a threshold may be infinite (it never fires).
 
     Raises:
         NonFiniteError: names the tensor and how much of it is bad.
     """
-    for name in ("W_enc", "b_enc", "W_dec", "b_dec", "threshold"):
-        tensor = getattr(sae, name)
-        if tensor is None:
-            continue
+    for name, tensor in sae.tensors().items():
         bad = tensor.isnan() if name == "threshold" else ~tensor.isfinite()
         if count := int(bad.sum()):
             raise NonFiniteError(
@@ -206,7 +204,15 @@ def site_of_module(name: str) -> str:
     return f"blocks.{block[1]}.resid_post" if block else canonical_name(name)
 
 
-def belongs(sae: SAE) -> dict[str, Any]:
+def ends_of_module(name: str) -> tuple[str, str]:
+    """Our names for the input and the output of a module of transformers, if they are known."""
+    mlp = _MLP.fullmatch(name)
+    if mlp is None:
+        return f"{name}.input", f"{name}.output"
+    return f"blocks.{mlp[1]}.mlp.in", f"blocks.{mlp[1]}.mlp_out"
+
+
+def belongs(sae: SparseCoder) -> dict[str, Any]:
     """Site, config and metadata, for the block that our writers add to a peer's config."""
     return {"site": sae.site, "config": sae.config, "metadata": sae.metadata}
 

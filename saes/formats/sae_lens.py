@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from lensbench import io
 from lensbench.errors import ConfigError, MismatchError, UnknownNameError
+from lensbench.saes.coder import Activation, SparseCoder
+from lensbench.saes.formats import sae_lens_transcoders as transcoders
 from lensbench.saes.formats.parts import (
     Tensors,
     bias_of_centred,
@@ -21,7 +23,8 @@ from lensbench.saes.formats.parts import (
     unit_decoder,
     whole,
 )
-from lensbench.saes.sae import SAE, Activation
+from lensbench.saes.sae import SAE
+from lensbench.saes.transcoder import Transcoder
 from lensbench.sites import HEAD_AXES, Site, canonical_name
 
 CONFIG_FILE, WEIGHTS_FILE = "cfg.json", "sae_weights.safetensors"
@@ -41,8 +44,19 @@ _TO_SAELENS: dict[Activation, str] = {
 _FROM_SAELENS: dict[str, Activation] = {name: ours for ours, name in _TO_SAELENS.items()}
 
 
-def write(sae: SAE, folder: Path) -> None:
-    """Write ``cfg.json`` and ``sae_weights.safetensors``."""
+def write(sae: SparseCoder, folder: Path) -> None:
+    """Write ``cfg.json`` and ``sae_weights.safetensors``.
+
+    Raises:
+        MismatchError: a crosscoder, or a TopK transcoder: SAELens has neither.
+    """
+    if isinstance(sae, Transcoder):
+        config = transcoders.config_of(sae, FORMAT_VERSION)
+        io.write_arrays(folder / WEIGHTS_FILE, transcoders.arrays(sae))
+        io.write_json(folder / CONFIG_FILE, config)
+        return
+    if not isinstance(sae, SAE):
+        raise MismatchError(f"SAELens has no {sae.role}s; write it as 'lensbench'")
     arrays = {n: to_numpy(getattr(sae, n)) for n in ("W_enc", "b_enc", "W_dec", "b_dec")}
     if sae.threshold is not None:
         arrays["threshold"] = to_numpy(sae.threshold)
@@ -50,8 +64,8 @@ def write(sae: SAE, folder: Path) -> None:
     io.write_json(folder / CONFIG_FILE, _saelens_config(sae))
 
 
-def read(folder: Path) -> SAE:
-    """The dictionary in ``folder``.
+def read(folder: Path) -> SparseCoder:
+    """The SAE or transcoder in ``folder``.
 
     ``rescale_acts_by_decoder_norm`` and ``apply_b_dec_to_input`` are folded into the weights, so
     that the codes are the same.
@@ -63,8 +77,11 @@ def read(folder: Path) -> SAE:
         MismatchError: activations are normalised in a way the weights cannot express.
     """
     config = read_config(folder / CONFIG_FILE)
-    activation = _activation(config)
     path = folder / WEIGHTS_FILE
+    _refuse_scaling(config)
+    if str(config.get("architecture")) in transcoders.ARCHITECTURES:
+        return transcoders.read(config, path)
+    activation = _activation(config)
     layout = _LAYOUT | ({"threshold": ("d_sae",)} if activation == "threshold" else {})
     found = io.read_tensors(path)
     tensors = take(found, layout, path, ignored=found)
@@ -112,15 +129,18 @@ def _activation(config: dict[str, Any]) -> Activation:
         raise UnknownNameError(
             "readable architecture",
             architecture,
-            known=tuple(_FROM_SAELENS),
+            known=(*_FROM_SAELENS, *transcoders.ARCHITECTURES),
             hint="SAELens itself reads more: load('sae_lens:' + the folder).",
         )
+    return _FROM_SAELENS[architecture]
+
+
+def _refuse_scaling(config: dict[str, Any]) -> None:
     if (scaling := config.get("normalize_activations", "none")) not in ("none", None):
         raise MismatchError(
             f"this dictionary expects activations scaled by {scaling!r}; fold the scale into the "
             "weights with SAELens (fold_activation_norm_scaling_factor) and save it again"
         )
-    return _FROM_SAELENS[architecture]
 
 
 def _fold(tensors: Tensors, config: dict[str, Any]) -> None:

@@ -21,15 +21,15 @@ from lensbench.saes.step.selection import top_k
 class AuxGradients:
     """What the auxiliary loss adds: for the dead latents only, or for all with zeros."""
 
-    W_enc: Float[Tensor, "*n latents d_model"]
+    W_enc: Float[Tensor, "*n latents d_in"]
     b_enc: Float[Tensor, "*n latents"]
-    W_dec: Float[Tensor, "*n latents d_model"]
+    W_dec: Float[Tensor, "*n latents d_out"]
     along: Float[Tensor, "*n latents"]
     loss: Float[Tensor, "*n"]
 
 
 def aux_gradients(
-    group: Group, i: int, x: Float[Tensor, "tokens d_model"], error: Tensor, dead: Tensor
+    group: Group, i: int, x: Float[Tensor, "tokens d_in"], error: Tensor, dead: Tensor
 ) -> AuxGradients:
     """Gradients of ``c * mean |aux_hat + error|^2`` with ``error`` detached; ``x`` is centred.
 
@@ -38,7 +38,7 @@ def aux_gradients(
     config = group.configs[i]
     W_enc, W_dec = group.W_enc[i][dead], group.W_dec[i][dead]
     acts = addmm(group.b_enc[i][dead], x, W_enc.t())
-    width = aux_width(config, group.d_model)
+    width = aux_width(config, group.d_out)
     if len(dead) > width:
         values, indices = top_k(acts, width)
         acts = torch.zeros_like(acts).scatter_(1, indices, values)
@@ -65,7 +65,7 @@ def stacked_aux_gradients(
     used = torch.tensor([c.aux_coefficient > 0 for c in configs], device=x.device)
     mask = (group.dead[span] & used[:, None])[:, None]
     masked = torch.where(mask, pre, 0.0).relu_()
-    acts = largest(masked, [aux_width(c, group.d_model) for c in configs])
+    acts = largest(masked, [aux_width(c, group.d_out) for c in configs])
     coefficient = torch.tensor([c.aux_coefficient for c in configs], device=x.device)
     coefficient = coefficient * mask.any(2)[:, 0] / x.shape[1]
     residual = addmm(error, acts, W_dec)
@@ -82,7 +82,7 @@ def stacked_aux_gradients(
 
 
 def pre_act_gradients(
-    group: Group, i: int, x: Float[Tensor, "tokens d_model"], dead: Tensor
+    group: Group, i: int, x: Float[Tensor, "tokens d_in"], dead: Tensor
 ) -> tuple[AuxGradients, Tensor]:
     """Gradients of JumpReLU's pre-activation loss, and that of the thresholds.
 
@@ -91,7 +91,7 @@ def pre_act_gradients(
     """
     config = group.configs[i]
     assert isinstance(config, JumpReLUConfig)
-    unit = group.d_model**0.5  # of the parameter: see the rule
+    unit = group.d_in**0.5  # of the parameter: see the rule
     threshold = group.params["threshold"][i][dead] * unit
     pre = addmm(group.b_enc[i][dead], x, group.W_enc[i][dead].t())
     short = (threshold - pre).relu_()

@@ -55,27 +55,30 @@ class Stepper:
         if waits_for_nothing(self.group) and self.group.device.type == "cuda":
             self.graphs = Graphs(self.say, CudaRecorder())
 
-    def step(self, x: Tensor, rates: list[float], now: Now) -> None:
-        """One update of every dictionary that is alive; ``x`` in the units of the source."""
+    def step(self, x: Tensor, rates: list[float], now: Now, y: Tensor | None = None) -> None:
+        """One update of every dictionary that is alive, in the units of the source."""
         group = self.group
         with products_in(self.space.precision):
             for i, config in enumerate(group.configs):
                 group.rule.before(config, group.own(i), now)
+            if self.graphs is not None and y is None and self.engine != "stacked":
+                self._replayed(self.graphs, x, rates, now)
+                return
+            x, y = group.seen(x, y)
             if self.engine == "stacked":
-                for i, gradients in enumerate(stacked_gradients(group, x * group.scale, now)):
+                for i, gradients in enumerate(stacked_gradients(group, x, now, y=y)):
                     if group.alive[i]:
                         update.apply(group, i, gradients, rates[i], len(x), now)
-            elif self.graphs is None:
-                x = x * group.scale
-                for i in filter(group.alive.__getitem__, range(group.n)):
-                    self._one(i, x, rates[i], now)
             else:
-                self._replayed(self.graphs, x, rates, now)
+                for i in filter(group.alive.__getitem__, range(group.n)):
+                    self._one(i, x, rates[i], now, y)
 
-    def _one(self, i: int, x: Tensor, lr: float | Tensor, now: Now) -> None:
-        found = self._looped.one(self.group, i, x, now)
+    def _one(
+        self, i: int, x: Tensor, lr: float | Tensor, now: Now, y: Tensor | None = None
+    ) -> None:
+        found = self._looped.one(self.group, i, x, now, y)
         if found is None:
-            found = stacked_gradients(self.group, x, now, i, i + 1)[0]
+            found = stacked_gradients(self.group, x, now, i, i + 1, y)[0]
         update.apply(self.group, i, found, lr, len(x), now)
 
     def _replayed(self, graphs: Graphs, x: Tensor, rates: list[float], now: Now) -> None:
@@ -91,20 +94,20 @@ class Stepper:
             # ``now`` of the recording stays: no rule of fixed k looks at it.
             graphs.run(i, depends, lambda i=i: self._one(i, held, speeds[i], now))
 
-    def probe(self, x: Tensor) -> float:
+    def probe(self, x: Tensor, y: Tensor | None = None) -> float:
         """Seconds for the gradients of one step; nothing is updated."""
         group, now = self.group, Now()
-        x, best = x * group.scale, float("inf")
+        best, (x, y) = float("inf"), group.seen(x, y)
         with products_in(self.space.precision):
             for _ in range(REPEATS):
                 _wait(x)
                 start = time.perf_counter()
                 if self.engine == "stacked":
-                    stacked_gradients(group, x, now)
+                    stacked_gradients(group, x, now, y=y)
                 else:
                     for i in range(group.n):
-                        if self._looped.one(group, i, x, now) is None:
-                            stacked_gradients(group, x, now, i, i + 1)
+                        if self._looped.one(group, i, x, now, y) is None:
+                            stacked_gradients(group, x, now, i, i + 1, y)
                 _wait(x)
                 best = min(best, time.perf_counter() - start)
         return best
@@ -122,20 +125,22 @@ def candidates(group: Group, tokens: int, space: Workspace) -> list[Engine]:
     """Engines worth trying on this device."""
     if group.device.type != "cpu":
         return ["stacked", "dense"] if waits_for_nothing(group) else ["stacked"]
-    work = 20.0 * group.n * tokens * group.d_model * group.d_sae
+    work = 10.0 * group.n * tokens * (group.d_in + group.d_out) * group.d_sae
     exact = isinstance(group.configs[0], FixedK) and space.precision == "float32"
     found: list[Engine] = ["dense", "screened"] if exact else ["dense"]
     return [*found, "stacked"] if work < STACKED_LIMIT else found
 
 
-def choose(group: Group, x: Tensor, space: Workspace) -> tuple[Engine, str]:
+def choose(
+    group: Group, x: Tensor, space: Workspace, y: Tensor | None = None
+) -> tuple[Engine, str]:
     """The fastest engine for a group and a line that says how that was found.
 
     Raises:
         ConfigError: no step fits the memory of the GPU.
     """
     times: dict[Engine, float] = {
-        e: _time(Stepper(group, e, space), x) for e in candidates(group, len(x), space)
+        e: _time(Stepper(group, e, space), x, y) for e in candidates(group, len(x), space)
     }
     best: Engine = min(times, key=lambda engine: times[engine])
     if times[best] == float("inf"):
@@ -151,10 +156,10 @@ def choose(group: Group, x: Tensor, space: Workspace) -> tuple[Engine, str]:
     return best, how
 
 
-def _time(stepper: Stepper, x: Tensor) -> float:
+def _time(stepper: Stepper, x: Tensor, y: Tensor | None) -> float:
     """Seconds of a step; infinity where it does not fit in memory."""
     try:
-        return stepper.probe(x)
+        return stepper.probe(x, y)
     except torch.OutOfMemoryError:
         torch.cuda.empty_cache()
         return float("inf")

@@ -1,20 +1,19 @@
 """Dictionaries of one shape on one site, stacked: parameters, moments and state ``[n, ...]``.
 
-Stored by latent: ``W_enc[i]`` is ``[d_sae, d_model]``, the transpose of what :class:`SAE` shows,
+Stored by latent: ``W_enc[i]`` is ``[d_sae, d_in]``, the transpose of what :class:`SAE` shows,
 because both sparse weight gradients come out by latent. Everything here is in scaled units (see
-:mod:`lensbench.saes.step.start`); :meth:`Group.export` folds the scale in.
+:mod:`lensbench.saes.step.start`); :func:`lensbench.saes.step.export.export` folds the scale in.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lensbench.saes.architectures import DictionaryConfig, JumpReLUConfig
-from lensbench.saes.sae import SAE
+from lensbench.saes.ends import Ends
 from lensbench.saes.step.rules import rule_of
 from lensbench.saes.step.rules.base import Rule
 
@@ -28,14 +27,19 @@ class Group:
     """``n`` dictionaries that step together: same site, form and shape."""
 
     configs: list[DictionaryConfig]
-    site: str
-    scale: float
-    """Activations are multiplied by this before they are used."""
+    ends: Ends
+    scale: float | Tensor
+    """What is read is multiplied by this before it is used: a number, or one per dimension."""
+    out_scale: float | Tensor
+    """The same of what is written."""
+    widths: tuple[int, ...]
+    """Of the sites that are written, where they are several."""
     params: dict[str, Tensor]
     """What is learnt, ``[n, ...]``, in the order of ``Rule.parameters``."""
     state: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     """What is kept from step to step, ``[n, ...]``: what the rule needs, and
 
+    - ``centre``: of a transcoder, what is taken from the activations that it reads (fixed);
     - ``steps``: updates made (a dictionary that diverges stops counting);
     - ``since_fired``: tokens since each latent fired;
     - ``dead``: latents that the auxiliary loss uses; refreshed every few steps, not every step;
@@ -84,9 +88,19 @@ class Group:
         return self.W_dec.shape[1]
 
     @property
-    def d_model(self) -> int:
-        """Width of the activations."""
+    def d_in(self) -> int:
+        """Width of what is read."""
+        return self.W_enc.shape[2]
+
+    @property
+    def d_out(self) -> int:
+        """Width of what is written."""
         return self.b_dec.shape[1]
+
+    @property
+    def centred(self) -> bool:
+        """Whether ``b_dec`` is taken from the activations before they are encoded."""
+        return self.ends.same
 
     @property
     def device(self) -> torch.device:
@@ -94,12 +108,12 @@ class Group:
         return self.W_dec.device
 
     @property
-    def W_dec(self) -> Float[Tensor, "n d_sae d_model"]:
+    def W_dec(self) -> Float[Tensor, "n d_sae d_out"]:
         """Decoder rows, of unit length."""
         return self.params["W_dec"]
 
     @property
-    def W_enc(self) -> Float[Tensor, "n d_sae d_model"]:
+    def W_enc(self) -> Float[Tensor, "n d_sae d_in"]:
         """Encoder rows; the decoder's where the two are tied."""
         return self.params.get("W_enc", self.W_dec)
 
@@ -109,8 +123,8 @@ class Group:
         return self.params["b_enc"]
 
     @property
-    def b_dec(self) -> Float[Tensor, "n d_model"]:
-        """Decoder bias, taken from the activations before they are encoded."""
+    def b_dec(self) -> Float[Tensor, "n d_out"]:
+        """Decoder bias."""
         return self.params["b_dec"]
 
     @property
@@ -163,24 +177,31 @@ class Group:
         for name, view in self.tensors(i).items():
             view.copy_(state[name].reshape(view.shape))
 
-    def export(self, i: int, metadata: dict[str, Any]) -> SAE:
-        """Dictionary ``i`` as a value on the CPU, in the units of the activations."""
-        config = self.configs[i]
-        own = {n: v.detach().to("cpu", copy=True) for n, v in self.own(i).items()}
-        found: dict[str, Any] = {n: own[n] for n in ("W_enc", "b_enc", "W_dec", "b_dec")}
-        found |= self.rule.export(config, own)
-        for name in ("b_enc", "b_dec", "threshold"):
-            if name in found:
-                found[name] = found[name] / self.scale
-        found["W_enc"] = found["W_enc"].t().contiguous()
-        facts = {"site": self.site, "training_architecture": config.kind()}
-        return SAE(**found, config=config.to_dict(), metadata=facts | metadata)
+    def seen(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Activations in units of the source as the step takes them."""
+        return x * self.scale, None if y is None else y * self.out_scale
+
+    def problem(
+        self, own: Mapping[str, Tensor], x: Tensor, y: Tensor | None, out: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What is encoded, and what ``acts @ W_dec`` is held against; ``own`` of one or several.
+
+        ``out`` is a buffer that the first may be written to.
+        """
+        if y is None:
+            centred = torch.sub(x, own["b_dec"].unsqueeze(-2), out=out)
+            return centred, centred
+        x = x - own["centre"].unsqueeze(-2)
+        target = y - own["b_dec"].unsqueeze(-2)
+        if "W_skip" in own:
+            target = target - x @ own["W_skip"].transpose(-2, -1)
+        return x, target
 
 
-def group_key(site: str, config: DictionaryConfig) -> str:
-    """What dictionaries that are stepped together share, in words; begins with the site."""
+def group_key(ends: Ends, config: DictionaryConfig) -> str:
+    """What dictionaries that are stepped together share, in words."""
     form = " ".join(str(part) for part in config.form())
-    return f"{site} {form} {config.d_sae}"
+    return f"{ends.key} {'skip ' * config.skip_connection}{form} {config.d_sae}"
 
 
 def uses_dead(config: DictionaryConfig) -> bool:
@@ -195,9 +216,9 @@ def uses_pre_act(config: DictionaryConfig) -> bool:
     return config.penalty == "tanh" and config.pre_act_coefficient > 0
 
 
-def aux_width(config: DictionaryConfig, d_model: int) -> int:
+def aux_width(config: DictionaryConfig, d_out: int) -> int:
     """Dead latents used per token."""
-    return min(config.d_sae, config.aux_k or max(1, d_model // 2))
+    return min(config.d_sae, config.aux_k or max(1, d_out // 2))
 
 
 def dead_limit(config: DictionaryConfig, tokens: int) -> int:

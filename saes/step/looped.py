@@ -5,7 +5,6 @@ The encoder forward is the only dense product; all others cost ``2 * entries * d
 
 from dataclasses import dataclass, field
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -23,18 +22,25 @@ class Looped:
     space: Workspace = field(default_factory=Workspace)
 
     def one(
-        self, group: Group, i: int, x: Float[Tensor, "tokens d_model"], now: Now
+        self,
+        group: Group,
+        i: int,
+        x: Float[Tensor, "tokens d_in"],
+        now: Now,
+        y: Float[Tensor, "tokens d_out"] | None = None,
     ) -> Gradients | None:
         """Gradients of dictionary ``i``; None where dense products would be cheaper."""
         config, own, rule = group.configs[i], group.own(i), group.rule
-        centred = torch.sub(x, own["b_dec"], out=self.space.get("centred", tuple(x.shape), x))
-        layout = rule.listed(Batch(config, centred, own, self.space, self.screened))
+        x, target = group.problem(own, x, y, self.space.get("centred", tuple(x.shape), x))
+        layout = rule.listed(Batch(config, x, own, self.space, self.screened))
         if layout is None:
             return None
-        found = gradients(rule, Step(config, layout, centred, centred, own, now))
+        found = gradients(
+            rule, Step(config, layout, x, target, own, now, group.centred, group.widths)
+        )
         flow = found.flow
         one = Gradients(found.of, found.along, found.fired, flow.loss, flow.sse, flow.state)
-        add_dead(group, i, centred, flow.error, one)
+        add_dead(group, i, x, flow.error, one)
         return one
 
 
@@ -60,6 +66,7 @@ def _add(group: Group, i: int, one: Gradients, more: AuxGradients) -> None:
     else:
         of["W_enc"][dead] += more.W_enc
     of["b_enc"][dead] += more.b_enc
-    of["b_dec"] -= more.b_enc @ group.W_enc[i][dead]  # it is taken from what is encoded
+    if group.centred:
+        of["b_dec"] -= more.b_enc @ group.W_enc[i][dead]
     one.along[dead] += more.along
     one.loss = one.loss + more.loss

@@ -17,29 +17,33 @@ from lensbench.saes.step.rules.base import Found, Gradients, Now, Step, gradient
 
 def stacked_gradients(
     group: Group,
-    x: Float[Tensor, "tokens d_model"],
+    x: Float[Tensor, "tokens d_in"],
     now: Now,
     start: int = 0,
     stop: int | None = None,
+    y: Float[Tensor, "tokens d_out"] | None = None,
 ) -> list[Gradients]:
     """Gradients of dictionaries ``start .. stop - 1`` of ``group``."""
     span = slice(start, group.n if stop is None else stop)
     configs, own = group.configs[span], group.own(span)
-    centred = x - own["b_dec"][:, None]
-    pre = addmm(own["b_enc"][:, None], centred, own["W_enc"].transpose(1, 2))
+    x, target = group.problem(own, x, y)
+    pre = addmm(own["b_enc"][:, None], x, own["W_enc"].transpose(1, 2))
     layout = group.rule.dense(configs, pre)
-    found = gradients(group.rule, Step(configs[0], layout, centred, centred, own, now))
+    found = gradients(
+        group.rule, Step(configs[0], layout, x, target, own, now, group.centred, group.widths)
+    )
     apart = group.rule.tied or any(map(uses_pre_act, configs))
     if not apart and any(len(dead) for dead in group.dead_lists[span]):
-        more = stacked_aux_gradients(group, span, centred, pre, found.flow.error)
+        more = stacked_aux_gradients(group, span, x, pre, found.flow.error)
         for name in ("W_enc", "W_dec", "b_enc"):
             found.of[name] = found.of[name] + getattr(more, name)
-        found.of["b_dec"] = found.of["b_dec"] - torch.bmm(more.b_enc[:, None], own["W_enc"])[:, 0]
+        if group.centred:
+            found.of["b_dec"] -= torch.bmm(more.b_enc[:, None], own["W_enc"])[:, 0]
         found.along, found.flow.loss = found.along + more.along, found.flow.loss + more.loss
     each = [_at(found, i) for i in range(len(configs))]
     if apart:
         for i, one in enumerate(each):
-            add_dead(group, start + i, centred[i], found.flow.error[i], one)
+            add_dead(group, start + i, x[i], found.flow.error[i], one)
     return each
 
 

@@ -33,6 +33,8 @@ class RunState:
     """Engine of every group, by its key: a resumed run must not measure anew."""
     scales: dict[str, float]
     """Scale of the activations, by site."""
+    widths: dict[str, int]
+    """Numbers per activation, by site."""
     variance: dict[str, Any]
     """Summed variance and steps since the last log line, by site."""
     seconds: float
@@ -124,7 +126,7 @@ def read_states(folders: list[Path], step: int) -> RunState:
     """The state of several dictionaries; they may have been trained by different processes."""
     found = [read_state(folder, step) for folder in folders]
     together = found[0]
-    for name in ("engines", "scales", "variance", "guesses"):
+    for name in ("engines", "scales", "widths", "variance", "guesses"):
         merged = {
             key: value for one in reversed(found) for key, value in getattr(one, name).items()
         }
@@ -143,11 +145,6 @@ def read_state(folder: Path, step: int) -> RunState:
         return RunState(**{k: v for k, v in body.items() if k not in ("alive", "sha256", "shards")})
     except TypeError as error:
         raise DataError(f"{folder} holds a checkpoint of another version: {error}") from error
-
-
-def width(folder: Path, step: int) -> int:
-    """d_model of a checkpoint."""
-    return int(shards.read(place(folder, step), slice(0, 0))["b_dec"].shape[0])
 
 
 def read(folder: Path, step: int, group: Group, i: int, span: slice | None = None) -> None:

@@ -1,5 +1,6 @@
 """What a sweep will cost before it runs: parameters, memory, disk, and time from a short probe."""
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -9,12 +10,13 @@ import torch
 from lensbench.devices import as_device
 from lensbench.saes.architectures import DictionaryConfig
 from lensbench.saes.configs import SweepConfig
+from lensbench.saes.ends import Ends
 from lensbench.saes.step.encode import Workspace
 from lensbench.saes.step.engines import Stepper, choose
-from lensbench.saes.step.group import group_key
 from lensbench.saes.step.rules import rule_of
 from lensbench.saes.step.rules.base import Now
-from lensbench.saes.step.start import new_group, scale_of
+from lensbench.saes.step.start import scale_of
+from lensbench.saes.training.groups import started, together
 from lensbench.saes.training.stream import Stream, open_source
 
 PROBE_STEPS = 2
@@ -72,17 +74,23 @@ class Forecast:
         ]
 
 
-def plan_memory(sweep: SweepConfig, d_model: int | dict[str, int]) -> MemoryPlan:
-    """Bytes of a sweep on sites of width ``d_model`` (one number, or one per site)."""
+def plan_memory(sweep: SweepConfig, d_model: int | dict[str, int], default: str = "") -> MemoryPlan:
+    """Bytes of a sweep on sites of width ``d_model`` (one number, or one per site).
+
+    ``default`` is the site of dictionaries that name none.
+    """
     configs, batch = sweep.expand(), sweep.train.batch_size
-    sizes = [
-        (c.d_sae, d_model if isinstance(d_model, int) else d_model[str(c.site)]) for c in configs
-    ]
+    ends = [Ends.of(c, default) for c in configs]
+    sizes = [(_width(e.reads, d_model), _width(e.writes, d_model)) for e in ends]
     counts = [
-        rule_of(c).count(f, d) for c, (f, d) in zip(configs, sizes, strict=True)
-    ]  # fmt: skip
-    counters = sum(9 * f for f, _ in sizes)
-    work = max(4 * (2 * f * d + batch * (2 * f + 4 * d)) for f, d in sizes)
+        rule_of(c).count(c.d_sae, *wide) + c.skip_connection * math.prod(wide)
+        for c, wide in zip(configs, sizes, strict=True)
+    ]
+    counters = sum(9 * c.d_sae for c in configs)
+    work = max(
+        4 * (c.d_sae * sum(wide) + batch * (2 * c.d_sae + 2 * sum(wide)))
+        for c, wide in zip(configs, sizes, strict=True)
+    )
     state = 12 * sum(counts) + counters
     disk = sweep.train.keep * state + 8 * sum(counts)
     return MemoryPlan(len(configs), sum(counts), state, work, state, disk)
@@ -99,29 +107,31 @@ def dry_run(
         sweep = SweepConfig.parse(sweep)
     configs: list[DictionaryConfig] = list(sweep.expand())
     where = as_device(device)
-    source, sites = open_source(source, configs)
-    stream = Stream(source, list(dict.fromkeys(sites)), sweep.train.batch_size, where)
+    source, ends = open_source(source, configs)
+    sites = list(dict.fromkeys(site for one in ends for site in one.sites))
+    stream = Stream(source, sites, sweep.train.batch_size, where)
     began = time.perf_counter()
     batch = stream.next()
     for _ in range(PROBE_STEPS):
         batch = stream.next()
     seconds = (time.perf_counter() - began) / (PROBE_STEPS + 1)
-    together: dict[str, list[DictionaryConfig]] = {}
-    for config, site in zip(configs, sites, strict=True):
-        together.setdefault(group_key(site, config), []).append(config)
+    scales = {site: scale_of(x) for site, x in batch.items()}
     space, engines = Workspace(precision=sweep.train.precision), dict[str, str]()
-    for key, members in together.items():
-        x = batch[key.split(" ")[0]]
-        group = new_group(members, key.split(" ")[0], x, scale_of(x))
-        engine, engines[key] = choose(group, x, space)
+    for key, own, members in together(configs, ends):
+        group = started(members, own, batch, scales)
+        x, y = own.x(batch), own.y(batch)
+        engine, engines[key] = choose(group, x, space, y)
         stepper = Stepper(group, engine, space)
         start = time.perf_counter()
         for _ in range(PROBE_STEPS):
-            stepper.step(x, [1e-6] * group.n, Now())
+            stepper.step(x, [1e-6] * group.n, Now(), y)
         seconds += (time.perf_counter() - start) / PROBE_STEPS
     widths = {site: x.shape[1] for site, x in batch.items()}
-    per_site = {str(c.site): widths[s] for c, s in zip(configs, sites, strict=True)}
-    return Forecast(plan_memory(sweep, per_site), sweep.train.steps, seconds, engines)
+    return Forecast(plan_memory(sweep, widths, sites[0]), sweep.train.steps, seconds, engines)
+
+
+def _width(sites: tuple[str, ...], d_model: int | dict[str, int]) -> int:
+    return sum(d_model if isinstance(d_model, int) else d_model[site] for site in sites)
 
 
 def size(count: int) -> str:

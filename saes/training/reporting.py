@@ -14,6 +14,7 @@ from lensbench.errors import StoppedError
 from lensbench.results import Controls
 from lensbench.saes.configs import TrainConfig
 from lensbench.saes.runs import RESULT_FOLDER, WAIT, SAERun, arrays, last_window
+from lensbench.saes.step.export import export
 from lensbench.saes.step.group import METRICS, Group
 from lensbench.saes.training.folder import RunFolder
 from lensbench.saes.training.sinks import Sinks
@@ -173,9 +174,9 @@ class Reporter:
             metadata |= {"model": card, "model_name": card.get("name", "")}
         kept = "" if self._folder.path is None else str(self._folder.of(name))
         run = SAERun.of(
-            group.export(i, metadata),
+            export(group, i, metadata),
             name=name,
-            site=group.site,
+            site=group.ends.key,
             status="finished" if group.alive[i] else "diverged",
             folder=kept,
             history=arrays(self._history.get(name, [])),

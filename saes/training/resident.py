@@ -36,8 +36,8 @@ def planned(source: Any, sweep: SweepConfig, device: torch.device) -> str:
         return ""
     if wanted is False or (wanted == "auto" and device.type != "cuda"):
         return ""
-    widths = {str(c.site): source.width(c.site or source.sites[0]) for c in sweep.expand()}
-    sweeps = plan_memory(sweep, widths).memory_bytes
+    widths = {site: source.width(site) for site in source.sites}
+    sweeps = plan_memory(sweep, widths, source.sites[0]).memory_bytes
     free = free_bytes(device)
     if free is None or source.nbytes + sweeps > _SPARE * free:
         if wanted is True:

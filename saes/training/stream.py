@@ -1,12 +1,13 @@
 """One view of every kind of source: named sites, batches of one size, a position to come back to.
 
 An :class:`~lensbench.protocols.ActivationSource` (store, live capture) brings sites and a position.
-An activation store is asked for its source. Anything else that yields tensors ``[batch, d]`` is one
-nameless site; it can be resumed only if it has ``state_dict`` and ``load_state_dict``.
+An activation store is asked for its source. A list of batches ``{site: tensor}`` names its sites.
+Anything else that yields tensors ``[batch, d]`` is one nameless site; it can be resumed only if it
+has ``state_dict`` and ``load_state_dict``.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from lensbench.errors import ConfigError, DataError, MismatchError, UnknownSiteE
 from lensbench.protocols import ActivationSource
 from lensbench.saes.architectures import DictionaryConfig
 from lensbench.saes.configs import TrainConfig
+from lensbench.saes.ends import Ends
 from lensbench.saes.training import contents
 from lensbench.saes.training.ahead import Batch, ReadAhead, Ready, Transfer
 from lensbench.saes.training.waits import Waits
@@ -68,6 +70,11 @@ class Stream:
         """Tokens in one pass over the source; 0 where it cannot say (a live capture)."""
         return int(getattr(self._source, "n_rows", 0)) if self._named else 0
 
+    @property
+    def widths(self) -> dict[str, int]:
+        """Numbers per activation, by site, as far as they are known."""
+        return dict(self._widths)
+
     def expect(self, widths: dict[str, int]) -> None:
         """Refuse batches of other widths from now on.
 
@@ -117,7 +124,7 @@ class Stream:
         if not _holds(self._source) or run is None:
             return self._source.state_dict() if self._position is None else self._position
         with self._thread.paused() if self._thread else nullcontext([]) as ready:
-            waiting = [*(r.batch for r in ready), *self._kept]
+            waiting = [*(r.landed() for r in ready), *self._kept]
             held = {f"held.{n}": t for n, t in self._source.state_tensors().items()}
             for i, batch in enumerate(waiting):
                 held |= {f"batch.{i}.{site}": x for site, x in batch.items()}
@@ -171,7 +178,9 @@ class Stream:
                 "train.tokens, or use a source that starts over (loop=True)"
             )
         self._batches += 1
-        batch = found if isinstance(found, dict) else {self._sites[0]: found}
+        batch = found if isinstance(found, Mapping) else {self._sites[0]: found}
+        if absent := [site for site in self._sites if site not in batch]:
+            raise MismatchError(f"a batch of the source lacks {', '.join(absent)}")
         return {site: self._checked(site, batch[site]) for site in self._sites}
 
     def _open(self) -> Iterator[Any]:
@@ -229,43 +238,52 @@ def _holds(source: Any) -> bool:
     return callable(getattr(source, "state_tensors", None))
 
 
-def open_source(source: Any, configs: list[DictionaryConfig]) -> tuple[Any, list[str]]:
-    """A source that can be streamed, and the site of every dictionary.
+def open_source(source: Any, configs: list[DictionaryConfig]) -> tuple[Any, list[Ends]]:
+    """A source that can be streamed, and what every dictionary reads and writes of it.
 
     Raises:
         ConfigError: a source that yields nothing, or a dictionary that must name its site.
         UnknownSiteError: a site that the source has not.
     """
+    named = [site for c in configs for site in (c.site, c.target, *(c.sites or ())) if site]
     if not isinstance(source, ActivationSource) and callable(getattr(source, "source", None)):
-        named = [c.site for c in configs if c.site is not None]
         chosen = sorted({str(Site.parse(s)) for s in named}) or list(source.sites)
         # In the type on disk: halves are widened on the device, after half the way.
         kind = getattr(source, "dtype", None)
         source = source.source(chosen, **({"dtype": kind} if isinstance(kind, str) else {}))
     if isinstance(source, ActivationSource):
-        return source, [_site(config, source.sites) for config in configs]
+        return source, [_ends(config, source.sites) for config in configs]
+    if isinstance(source, Sequence) and source and isinstance(source[0], Mapping):
+        return source, [_ends(config, tuple(source[0])) for config in configs]
     if not isinstance(source, Iterable):
         raise ConfigError(
             f"cannot read activations from a {type(source).__name__}; pass a store, a live "
-            "capture or an iterable of tensors [batch, d]"
+            "capture, an iterable of tensors [batch, d], or a list of {site: tensor}"
         )
-    names = {config.site or NAMELESS for config in configs}
-    if len(names) > 1:
+    if len(set(named)) > 1:
         raise ConfigError(
-            f"an iterable of tensors is one site, but the sweep names {sorted(names)}; use a "
+            f"an iterable of tensors is one site, but the sweep names {sorted(set(named))}; use a "
             "store for several"
         )
-    return source, [names.pop()] * len(configs)
+    return source, [Ends.of(config, NAMELESS) for config in configs]
 
 
-def _site(config: DictionaryConfig, known: tuple[str, ...]) -> str:
-    if config.site is None:
-        if len(known) != 1:
-            raise ConfigError(
-                f"{config.name} names no site and the source has {len(known)}: {', '.join(known)}"
-            )
-        return known[0]
-    name = config.site if config.site in known else str(Site.parse(config.site))
+def _ends(config: DictionaryConfig, known: tuple[str, ...]) -> Ends:
+    if config.site is None and config.sites is None and len(known) != 1:
+        raise ConfigError(
+            f"{config.name} names no site and the source has {len(known)}: {', '.join(known)}"
+        )
+    ends = Ends.of(config, known[0])
+    reads, writes = (
+        tuple(_known(site, known) for site in side) for side in (ends.reads, ends.writes)
+    )
+    if not ends.same and reads == writes:
+        raise ConfigError(f"site and target of {config.name} are one: {reads[0]}")
+    return Ends(reads, writes)
+
+
+def _known(site: str, known: tuple[str, ...]) -> str:
+    name = site if site in known else str(Site.parse(site))
     if name not in known:
-        raise UnknownSiteError(config.site, known=known, hint="Capture it, or train on another.")
+        raise UnknownSiteError(site, known=known, hint="Capture it, or train on another.")
     return name

@@ -19,16 +19,18 @@ from lensbench.errors import ConfigError, NonFiniteError, StoppedError
 from lensbench.saes.architectures import DictionaryConfig
 from lensbench.saes.configs import SweepConfig
 from lensbench.saes.distributed.ranks import Ranks, join
+from lensbench.saes.ends import Ends
 from lensbench.saes.runs import SAERun, open_runs
 from lensbench.saes.step.encode import Workspace
 from lensbench.saes.step.engines import Stepper, deterministic
-from lensbench.saes.step.group import Group, dead_limit, group_key
+from lensbench.saes.step.group import Group, dead_limit
 from lensbench.saes.step.rules.base import Now
 from lensbench.saes.step.schedule import rate
 from lensbench.saes.step.start import scale_of
 from lensbench.saes.training import checkpoint, resident
 from lensbench.saes.training.checkpoint import RunState
 from lensbench.saes.training.folder import RunFolder
+from lensbench.saes.training.groups import together
 from lensbench.saes.training.reporting import Reporter, Totals
 from lensbench.saes.training.stream import card_of, open_source, open_stream
 from lensbench.stopping import stop_requested
@@ -81,7 +83,7 @@ def train(
             return open_runs(path)
         card = card_of(source) if model_card is None else model_card
         own = ranks.own(configs, open_source(source, configs)[0])
-        source, sites = open_source(source, own or configs)
+        source, ends = open_source(source, own or configs)
         held = resident.planned(source, sweep, where)  # may refuse, before anything is written
         folder.open(sweep, configs, card, resume=resume)
         if not own:
@@ -89,7 +91,7 @@ def train(
         if held:
             source.hold(where)
             folder.log(held)
-        run = _Training(sweep, own, sites, source, folder, where, progress, card, ranks)
+        run = _Training(sweep, own, ends, source, folder, where, progress, card, ranks)
         return run.run(resume=resume)
 
 
@@ -100,7 +102,7 @@ class _Training:
         self,
         sweep: SweepConfig,
         configs: list[DictionaryConfig],
-        sites: list[str],
+        ends: list[Ends],
         source: Any,
         folder: RunFolder,
         device: torch.device,
@@ -109,9 +111,9 @@ class _Training:
         ranks: Ranks,
     ) -> None:
         self._train, self._folder, self._card = sweep.train, folder, card
-        self._configs, self._sites, self._ranks = configs, sites, ranks
+        self._configs, self._ends, self._ranks = configs, ends, ranks
         self._names = [str(c.name) for c in configs]
-        unique = list(dict.fromkeys(sites))
+        unique = list(dict.fromkeys(site for one in ends for site in one.sites))
         self._stream = open_stream(source, unique, self._train, device)
         said, told = progress and ranks.speaks, ranks.told(self._train)
         self._report = Reporter(folder, told, self._stream.waits, progress=said, total=ranks.total)
@@ -151,11 +153,11 @@ class _Training:
         self._step, self._seconds, self._scales = step, state.seconds, state.scales
         self._saved = step
         self._totals.restore(state.variance)
-        widths = {s: checkpoint.width(f, step) for s, f in zip(self._sites, folders, strict=True)}
-        self._stream.expect(widths)
+        self._stream.expect(state.widths)
         self._space.guesses.update(state.guesses)
         device = self._stream.device
-        self._make({s: torch.zeros(1, w, device=device) for s, w in widths.items()}, state.engines)
+        zeros = {s: torch.zeros(1, w, device=device) for s, w in state.widths.items()}
+        self._make(zeros, state.engines)
         for group in self._groups():
             for i, name in group.names():
                 self._ranks.restore(self._folder, step, group, i, name)
@@ -196,12 +198,14 @@ class _Training:
         for site, x in batch.items():
             if not self._totals.add(site, x, self._scales[site]) and x.device.type == "cpu":
                 self._bad_activations(site)
+        batch = self._ranks.share(batch)
         for stepper in self._steppers.values():
             group = stepper.group
             if step % DEAD_REFRESH == 0:
                 group.refresh_dead([dead_limit(c, self._train.tokens) for c in group.configs])
             rates = [factor * c.learning_rate for c in group.configs]
-            stepper.step(self._ranks.share(batch[group.site]), rates, Now(step, steps))
+            ends = group.ends
+            stepper.step(ends.x(batch), rates, Now(step, steps), ends.y(batch))
         self._step += 1
         self._report.tick(self._step, self._states("running"))
 
@@ -213,9 +217,8 @@ class _Training:
                 self._bad_activations(site)
         for group in self._groups():
             limits = [dead_limit(c, self._train.tokens) for c in group.configs]
-            self._report.lines(
-                group, variance[group.site], count, self._step, limits, factor, self._seconds
-            )
+            total = sum(variance[site] for site in group.ends.writes)
+            self._report.lines(group, total, count, self._step, limits, factor, self._seconds)
         self._report.speak(self._step, self._seconds)
         if not (self._ranks.apart or any(any(group.alive) for group in self._groups())):
             raise NonFiniteError(
@@ -245,6 +248,7 @@ class _Training:
             source=self._ranks.position(self._stream, self._folder, self._step),
             engines={key: s.engine for key, s in self._steppers.items()},
             scales=self._scales,
+            widths=self._stream.widths,
             variance=self._totals.peek(),
             seconds=self._seconds,
             guesses=dict(self._space.guesses),
@@ -284,17 +288,13 @@ class _Training:
         return scale_of(x) if self._train.normalize else 1.0
 
     def _make(self, first: dict[str, Tensor], engines: dict[str, str]) -> None:
-        together: dict[str, list[DictionaryConfig]] = {}
-        for config, site in zip(self._configs, self._sites, strict=True):
-            together.setdefault(group_key(site, config), []).append(config)
-        for key, configs in together.items():
-            site = key.split(" ")[0]
-            group = self._ranks.group(configs, site, first[site], self._scales[site])
+        for key, ends, configs in together(self._configs, self._ends):
+            group = self._ranks.group(configs, ends, first, self._scales)
             if key in engines:
                 engine: Any = engines[key]
             elif self._train.engine != "auto":
                 engine = self._train.engine
             else:
-                engine, how = self._ranks.choose(group, first[site], self._space)
+                engine, how = self._ranks.choose(group, first, self._space)
                 self._report.say(f"{key}: {how}")
             self._steppers[key] = self._ranks.stepper(group, engine, self._space, self._report.say)

@@ -19,7 +19,7 @@ ABSENT = {
     "gpt_neox": {"attn.q", "attn.k"},
     "gpt_neox_serial": {"attn.q", "attn.k"},
     "phi3": {"attn.q", "attn.k"},
-    "opt": {"attn.q", "attn.scores"},
+    "opt": {"attn.q", "attn.scores", "mlp.in"},
 }
 
 

@@ -134,6 +134,11 @@ def test_every_architecture_divides_by_rows(tmp_path: Path) -> None:
         {"architecture": "p_anneal", "d_sae": 48, "target_l0": 4, "p_end": 0.9} | site,
         {"architecture": "tied", "d_sae": 48, "target_l0": 4} | site,
     ]
+    entries += [
+        {"architecture": "topk", "d_sae": 48, "k": 4, "target": SITES[1], "skip_connection": True}
+        | site,
+        {"architecture": "batchtopk", "d_sae": 48, "k": 4, "sites": list(SITES)},
+    ]
     config = sweep(entries=entries, parallel="data")
     assert run(2, trained, config, tmp_path, (), {}) == ["", ""]
     alone = train(Source(), config)
@@ -160,15 +165,15 @@ def test_ties_across_ranks_keep_exactly_k(tmp_path: Path) -> None:
 
 def test_ranks_start_from_the_decoder_of_one_process() -> None:
     from lensbench.saes.distributed import width
-    from lensbench.saes.step.start import _decoder
+    from lensbench.saes.step.start import _unit_rows
 
     for d_sae, d_model in ((9000, 3), (4097, 5), (64, 12), (8195, 7)):
-        whole = _decoder(3, d_sae, d_model)
+        whole = _unit_rows(3, d_sae, d_model)
         cuts = [0, d_sae // 3, d_sae - 2, d_sae]
         spans = [slice(a, b) for a, b in pairwise(cuts)]
         parts = [width.decoder_rows(3, d_sae, d_model, span) for span in spans]
         assert (torch.cat(parts) == whole).all()
-    assert not (width.decoder_rows(4, 64, 12, slice(0, 64)) == _decoder(3, 64, 12)).all()
+    assert not (width.decoder_rows(4, 64, 12, slice(0, 64)) == _unit_rows(3, 64, 12)).all()
 
 
 def test_work_is_spread_by_cost() -> None:
@@ -279,6 +284,9 @@ def test_what_cannot_be_divided_is_refused(tmp_path: Path) -> None:
     gated = {"architecture": "gated", "d_sae": 48, "target_l0": 4, "site": SITES[0]}
     said = run(2, trained, sweep(entries=[gated], parallel="width"), tmp_path / "a", (), {})
     assert "is gated; train.parallel: width divides topk, batchtopk, relu" in said[0]
+    coder = {"architecture": "topk", "d_sae": 48, "k": 4, "site": SITES[0], "target": SITES[1]}
+    said = run(2, trained, sweep(entries=[coder], parallel="width"), tmp_path / "a", (), {})
+    assert "is a transcoder; train.parallel: width divides SAEs" in said[0]
     said = run(2, trained, sweep(parallel="data", engine="stacked"), tmp_path / "b", (), {})
     assert "stacked selects within one process" in said[0]
     assert not (tmp_path / "a").exists()

@@ -41,6 +41,7 @@ def plain_hooks(module, family, ids):
             keep(at + "attn.z", of_input=True)
         )
         up = block.get_submodule(family.up)
+        up.register_forward_pre_hook(keep(at + "mlp.in", of_input=True))
         up.register_forward_hook(keep(at + "mlp.up", part=1 if family.fused else None))
         if family.fused:
             up.register_forward_hook(keep(at + "mlp.gate", part=0))

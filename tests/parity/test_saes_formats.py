@@ -207,7 +207,7 @@ def test_sparsify_dictionaries_give_their_owners_codes(num_latents: int, tmp_pat
 
 
 @pytest.mark.usefixtures("peers")
-@pytest.mark.parametrize("kind", ["transcode", "skip_connection", "groupmax"])
+@pytest.mark.parametrize("kind", ["skip_connection", "groupmax"])
 def test_what_sparsify_writes_and_we_cannot_express_is_refused(kind: str, tmp_path: Path) -> None:
     from sparsify import SparseCoder, SparseCoderConfig
 
@@ -471,7 +471,7 @@ def test_an_architecture_that_a_format_lacks_is_refused_before_anything_is_writt
     for name in ("openai", "sparsifi"):
         with pytest.raises(UnknownNameError, match="known: sae_lens, dictionary_learning, spars"):
             saes.save(_ours("topk"), tmp_path / "it", format=name)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="save takes an SAE"):
+    with pytest.raises(ConfigError, match="save takes a dictionary"):
         saes.save("a name", tmp_path / "it")  # type: ignore[arg-type]
     assert not (tmp_path / "it").exists()
 
@@ -717,8 +717,7 @@ def test_widths_of_sparsify_are_held_against_its_config(tmp_path: Path) -> None:
         ({"k": 0}, "k .* must be a positive whole number"),
         ({"k": F + 1}, "of at most 96"),
         ({"signed": True}, "both signs"),
-        ({"transcode": True}, "transcoder"),
-        ({"skip_connection": True}, "transcoder"),
+        ({"skip_connection": True}, "skip_connection"),
         ({"activation": "groupmax"}, "groupmax"),
     ):
         path.write_text(json.dumps(good | wrong))

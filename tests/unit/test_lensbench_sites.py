@@ -114,7 +114,7 @@ def test_parse_undoes_the_transformer_lens_name(site: Site) -> None:
 
 def test_spelling_is_canonical_where_the_name_is_known() -> None:
     assert canonical_name("blocks.3.hook_resid_post") == "blocks.3.resid_post"
-    assert canonical_name("blocks.3.mlp.hook_in") == "blocks.3.mlp.hook_in"
+    assert canonical_name("blocks.3.mlp.hook_on") == "blocks.3.mlp.hook_on"
     assert canonical_name("anything") == "anything"
 
 

@@ -107,7 +107,7 @@ def test_activations_go_to_the_device_of_the_dictionary() -> None:
 
 
 def test_two_axes_are_read_without_a_copy() -> None:
-    from lensbench.saes.sae import flattened
+    from lensbench.saes.shapes import flattened
 
     x = acts_of((4,))
     assert flattened(x, D, "activations", made("relu").W_dec) is x

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lensbench.models.families import Architecture, Cross, Family, blocks_of, part
+from lensbench.models.families import Architecture, Cross, Family, blocks_of, mlp_reader, part
 from lensbench.models.nnsight import visits
 from lensbench.models.nnsight.attention import ATTRIBUTE, PARTS
 from lensbench.models.nnsight.visits import Reach, Side
@@ -111,6 +111,9 @@ class Atlas:
     def _mlp(self, family: Family, block: nn.Module, layer: int, stack: str) -> Iterator[Reach]:
         key = partial(_key, layer, stack)
         up, gate, down = (part(block, p) for p in (family.up, family.gate, family.down))
+        reader = mlp_reader(block, family)
+        if reader is not None:
+            yield self._whole(reader, key("mlp.in"), side="input")
         if up is not None and family.fused:
             pair = (key("mlp.gate"), key("mlp.up"))
             yield self._out(up, pair, visits.halves(*pair))

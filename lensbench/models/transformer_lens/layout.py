@@ -246,6 +246,11 @@ def _candidates(
                                  "ln_final.hook_normalized")  # fmt: skip
     for layer in range(n_layers):
         start = f"blocks.{layer}."
+        entry = next((h for h in ("mlp.hook_in", "mlp.in.hook_in") if f"{start}{h}" in hooks), None)
+        if entry is not None:
+            yield Site("mlp.in", layer), f"{start}{entry}"
+        elif folded and f"{start}ln2.hook_normalized" in hooks:
+            yield Site("mlp.in", layer), f"{start}ln2.hook_normalized"
         for name, (spelled,) in _LAYERED.items():
             if f"{start}{spelled}" in hooks:
                 yield Site(name, layer), f"{start}{spelled}"

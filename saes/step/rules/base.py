@@ -3,8 +3,9 @@
 A rule says which entries may fire (:meth:`Rule.listed`, :meth:`Rule.dense`), turns them into
 activations and gradients (:meth:`Rule.flow`), and keeps whatever it needs from step to step.
 :func:`gradients` adds what all architectures share. With ``e = x_hat - x`` on ``B`` tokens the
-reconstruction loss is ``mean |e|^2``; ``b_dec`` enters through ``x - b_dec``, so its gradient is
-``sum(grad of x_hat) - W_enc @ (sum of the gradients of x @ W_enc)``, one matrix-vector product.
+reconstruction loss is ``mean |e|^2``. Of an SAE ``b_dec`` enters through ``x - b_dec`` too, so its
+gradient is ``sum(grad of x_hat) - W_enc @ (sum of the gradients of x @ W_enc)``, one matrix-vector
+product. A transcoder holds ``acts @ W_dec`` against ``y - b_dec - W_skip @ x`` instead.
 """
 
 from collections.abc import Mapping
@@ -32,12 +33,16 @@ class Step:
     """Of the first dictionary; what differs between those of a group is in ``own``."""
     layout: Layout
     x: Tensor
-    """Centred activations ``[.., tokens, d_model]``."""
+    """Centred activations ``[.., tokens, d_in]``."""
     target: Tensor
-    """What ``acts @ W_dec`` is held against."""
+    """What ``acts @ W_dec`` is held against, ``[.., tokens, d_out]``."""
     own: Mapping[str, Tensor]
     """Parameters and state by name, each ``[.., ...]``."""
     now: "Now"
+    centred: bool = True
+    """Whether ``b_dec`` was taken from what is encoded."""
+    widths: tuple[int, ...] = ()
+    """Widths of the sites that are written, where they are several."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,8 @@ class Flow:
     """Gradient with respect to ``x @ W_enc``."""
     W_dec: Tensor
     """Gradient of the decoder."""
+    along: Tensor | None = None
+    """What a penalty adds to the component of that along each decoder row, ``[.., d_sae]``."""
     per_latent: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     """Gradients of parameters with a number per latent, at the entries, to be summed; ``b_enc``
     where it is not that of ``inner``."""
@@ -132,9 +139,9 @@ class Rule:
 
     # --- start and end
 
-    def count(self, d_sae: int, d_model: int) -> int:
+    def count(self, d_sae: int, d_in: int, d_out: int) -> int:
         """Numbers that are learnt; a parameter beside the usual four has one per latent."""
-        usual = {"W_enc": d_sae * d_model, "W_dec": d_sae * d_model, "b_dec": d_model}
+        usual = {"W_enc": d_sae * d_in, "W_dec": d_sae * d_out, "b_dec": d_out}
         return sum(usual.get(name, d_sae) for name in self.parameters)
 
     def start(self, config: DictionaryConfig, d_model: int) -> dict[str, Tensor]:
@@ -235,14 +242,19 @@ def gradients(rule: Rule, s: Step) -> Found:
     total, along, fired, *rest = layout.sums(
         flow.inner, flow.into * flow.acts, active, *flow.per_latent.values()
     )
+    if flow.along is not None:
+        along = along + flow.along
     of = dict(zip(flow.per_latent, rest, strict=True))
     of.setdefault("b_enc", total)
-    through = (total.unsqueeze(-2) @ s.own["W_enc"]).squeeze(-2)
     of |= {
         "W_enc": layout.outer(flow.inner, s.x, "W_enc"),
         "W_dec": flow.W_dec,
-        "b_dec": flow.out.sum(-2) - through,
+        "b_dec": flow.out.sum(-2),
     }
+    if s.centred:
+        of["b_dec"] -= (total.unsqueeze(-2) @ s.own["W_enc"]).squeeze(-2)
+    if "W_skip" in s.own:
+        of["W_skip"] = flow.out.transpose(-2, -1) @ s.x
     if rule.tied:
         encoder = of.pop("W_enc")
         of["W_dec"] = of["W_dec"] + encoder

@@ -122,4 +122,4 @@ def first_threshold(config: JumpReLUConfig, pre: Tensor) -> float:
 
 
 def _unit(own: Mapping[str, Tensor]) -> float:
-    return own["b_dec"].shape[-1] ** 0.5
+    return own["W_enc"].shape[-1] ** 0.5

@@ -128,6 +128,8 @@ class ReLU(WithPenalty):
         acts = s.layout.pre.relu()
         active = acts > 0
         paid = s.own["paid"] / s.layout.n_tokens
+        if s.widths:
+            return _paid_by_site(s, acts, paid)
         slope, cost = self.penalty(s, acts)
         at = s.layout.scalar(paid)
         return plain(s, acts, lambda into: ((into + at * slope) * active, {}), paid * cost)
@@ -135,6 +137,26 @@ class ReLU(WithPenalty):
     def penalty(self, s: Step, acts: Tensor) -> tuple[Tensor | float, Tensor]:
         """Derivative of the penalty of an entry, and its sum ``[..]``."""
         return 1.0, s.layout.total(acts)
+
+
+def _paid_by_site(s: Step, acts: Tensor, paid: Tensor) -> Flow:
+    """ReLU's step for several sites: ``paid * sum(acts * c)``, ``c = sum_m |W_dec^m|``.
+
+    Rows have unit length over all sites, so c is 1 for a latent of one site and ``sqrt(sites)`` for
+    one that writes the same to each: the penalty draws latents to sites of their own.
+    """
+    parts = s.own["W_dec"].split(s.widths, dim=-1)
+    norms = [part.norm(dim=-1, keepdim=True) for part in parts]
+    price = torch.cat(norms, dim=-1).sum(-1)
+    (summed,) = s.layout.sums(acts)
+    slope = s.layout.scalar(paid) * s.layout.each(price)
+    flow = plain(s, acts, lambda into: ((into + slope) * (acts > 0), {}))
+    flow.loss = flow.loss + paid * (summed * price).sum(-1)
+    weight = paid.unsqueeze(-1) * summed
+    units = [part / norm.clamp(min=1e-12) for part, norm in zip(parts, norms, strict=True)]
+    flow.W_dec = flow.W_dec + weight.unsqueeze(-1) * torch.cat(units, dim=-1)
+    flow.along = weight * price
+    return flow
 
 
 class Tied(ReLU):
