@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from lensbench.saes.crosscoder import Crosscoder as Crosscoder
     from lensbench.saes.evaluation.absorption import absorption as absorption
     from lensbench.saes.evaluation.absorption_result import Absorption as Absorption
+    from lensbench.saes.evaluation.against_sae_lens import PeerComparison as PeerComparison
+    from lensbench.saes.evaluation.against_sae_lens import against_sae_lens as against_sae_lens
     from lensbench.saes.evaluation.attributes import AttributePrompts as AttributePrompts
     from lensbench.saes.evaluation.attributes import atlas_attributes as atlas_attributes
     from lensbench.saes.evaluation.coverage import LabelCoverage as LabelCoverage
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
     from lensbench.saes.evaluation.seeds import NearestLatents as NearestLatents
     from lensbench.saes.evaluation.seeds import match_dictionaries as match_dictionaries
     from lensbench.saes.evaluation.seeds import nearest_latents as nearest_latents
+    from lensbench.saes.evaluation.splitting import FeatureSplitting as FeatureSplitting
+    from lensbench.saes.evaluation.splitting import feature_splitting as feature_splitting
     from lensbench.saes.evaluation.tpp import TargetedPerturbation as TargetedPerturbation
     from lensbench.saes.evaluation.tpp import tpp as tpp
     from lensbench.saes.explanations.asked import EndpointExplainer as EndpointExplainer
@@ -114,6 +118,10 @@ _HOME = {
     "AttributePrompts": "evaluation.attributes",
     "atlas_attributes": "evaluation.attributes",
     "attribute_isolation": "evaluation.isolation",
+    "FeatureSplitting": "evaluation.splitting",
+    "feature_splitting": "evaluation.splitting",
+    "PeerComparison": "evaluation.against_sae_lens",
+    "against_sae_lens": "evaluation.against_sae_lens",
     "LabelCoverage": "evaluation.coverage",
     "coverage": "evaluation.coverage",
     "SpuriousRemoval": "evaluation.scr",

@@ -1,7 +1,7 @@
 """``lensbench eval``: measure trained dictionaries against a store and the live model."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -26,6 +26,23 @@ def sae(
     store: Annotated[Path, typer.Option("--store", help="Store to evaluate on.")],
     model: ModelOption,
     revision: RevisionOption = None,
+    suite: Annotated[
+        str,
+        typer.Option(
+            "--suite",
+            help="Measures, separated by commas: core, labels, sparse_probing, tpp, scr, "
+            "absorption, splitting, coverage, meta, seeds, implants; or all.",
+        ),
+    ] = "core,labels",
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels",
+            metavar="FILE.json",
+            help="Your own labels: by name a list of true and false, one for each stored row or "
+            "for each document; instead of those that come with the text.",
+        ),
+    ] = None,
     ce_sequences: Annotated[
         int,
         typer.Option(
@@ -42,24 +59,57 @@ def sae(
             "weights (captures the text again).",
         ),
     ] = False,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against",
+            help="sae_lens: the same dictionaries, model and tokens through SAELens' own "
+            "evaluation, beside ours; nothing else is measured or saved.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of splits and bootstraps.")] = 0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the evaluation that is there.")
     ] = False,
 ) -> Answer:
-    """Reconstruction, sparsity, CE recovered and labels, with controls; saved in RUN/evaluation."""
-    from lensbench.app.workflows.evaluation import evaluate_run
+    """The quality of dictionaries, each number beside its controls; saved in RUN/evaluation."""
+    from lensbench.app.workflows.evaluation import compare_run, evaluate_run
 
     progress = Progress("evaluate")
+    if against is not None:
+        facts = compare_run(run, store, model, against, revision=revision, sequences=ce_sequences)
+        return Answer(facts, _compared(facts))
     facts = evaluate_run(
-        run, store, model, revision=revision, ce_sequences=ce_sequences, twin=twin, seed=seed,
-        overwrite=overwrite, progress=progress,
+        run, store, model, revision=revision, suite=suite, labels=labels,
+        ce_sequences=ce_sequences, twin=twin, seed=seed, overwrite=overwrite, progress=progress,
     )  # fmt: skip
     progress.end()
-    lines = [
-        table(facts["dictionaries"]),
-        f"controls: {facts['controls']}",
-        facts["scored"],
-        f"rows: {facts['disclosure']}",
-    ]
-    return Answer(facts, "\n".join([*lines, f"saved in {facts['saved']}"]))
+    return Answer(facts, _evaluated(facts))
+
+
+def _evaluated(facts: dict[str, Any]) -> str:
+    """The core table, then a table for each further measure with its controls."""
+    lines = [table(facts["dictionaries"]), *_controls_of_core(facts)]
+    for measure in facts["measures"]:
+        lines += ["", f"{measure['measure']}: {measure['asks']}"]
+        lines += [f"{measure['metric']} [{measure['unit']}], n {measure['of']}"]
+        lines.append(table(measure["rows"]))
+        if measure["more"]:
+            lines.append(f"also measured: {', '.join(measure['more'])} (--json)")
+    for measure, why in facts["left_out"].items():
+        lines += ["", f"left out: {measure}: {why}"]
+    lines += ["", f"controls: {facts['controls']}", facts["scored"], f"rows: {facts['disclosure']}"]
+    return "\n".join([*lines, f"saved in {facts['saved']}"])
+
+
+def _controls_of_core(facts: dict[str, Any]) -> list[str]:
+    if not facts["core_controls"]:
+        return []
+    return ["", "the same of the controls", table(facts["core_controls"])]
+
+
+def _compared(facts: dict[str, Any]) -> str:
+    lines = [f"ours beside SAELens {facts['version']}, {facts['on']}"]
+    for one in facts["dictionaries"]:
+        lines += ["", one["name"], table(one["rows"])]
+    return "\n".join([*lines, "", f"largest relative difference: {facts['largest']:.2g}"])

@@ -5,7 +5,7 @@
 is shown, so that a report needs neither model nor store.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +14,19 @@ import numpy as np
 from lensbench import io
 from lensbench.app.workflows.latents import chosen_latents, records
 from lensbench.app.workflows.models import open_model
+from lensbench.app.workflows.quality import core_controls, measures_of, read_labels
 from lensbench.app.workflows.runs import EVALUATION, TWIN, all_runs, evaluation_of, parts_of
 from lensbench.app.workflows.twins import trained_twin
 from lensbench.config import load_yaml
-from lensbench.errors import ConfigError, MissingDataError
+from lensbench.errors import ConfigError, MissingDataError, UnknownNameError
 from lensbench.probes.lenses.grid import LensGrid, lens_grid
 from lensbench.probes.lenses.logit import LensTrajectory, logit_lens, stored_layers
 from lensbench.saes import evaluate
-from lensbench.saes.evaluation.data import corpus_of
+from lensbench.saes.evaluation.against_sae_lens import against_sae_lens
 from lensbench.saes.evaluation.evaluate import EvaluationConfig
 from lensbench.saes.evaluation.passes import as_dictionary, check_trained_on
 from lensbench.saes.evaluation.result import SAEEvaluation
+from lensbench.saes.evaluation.settings import chosen
 from lensbench.saes.latents.dashboard import DashboardConfig, dashboards
 from lensbench.saes.latents.result import LatentDashboard
 from lensbench.saes.runs import SWEEP_FILE, SAERun
@@ -52,6 +54,8 @@ def evaluate_run(
     model: str,
     *,
     revision: str | None = None,
+    suite: str = "core,labels",
+    labels: Path | None = None,
     ce_sequences: int = 256,
     twin: bool = False,
     seed: int = 0,
@@ -68,21 +72,51 @@ def evaluate_run(
         MissingDataError, MismatchError, DamagedDataError: run, store and model do not fit or are
             not there.
     """
-    config = EvaluationConfig.parse({"ce_sequences": ce_sequences, "seed": seed})
+    names = chosen([name.strip() for name in suite.split(",") if name.strip()])
+    config = EvaluationConfig.parse({"suite": names, "ce_sequences": ce_sequences, "seed": seed})
+    own = None if labels is None else read_labels(labels)
     runs, opened = all_runs(run), open_store(store)
     for one in runs:
         opened.require(one.site)
         check_trained_on(as_dictionary(one), opened)
-    if twin and corpus_of(opened) is None:
-        raise ConfigError(
-            f"--twin sets labels beside labels, and the text of {store} has none (only atlas:N has)"
-        )
     network = open_model(model, revision)
     opened.check_model(network.card)
     if not overwrite:
         _refuse_to_replace(run)
     control = _twin(run, runs[0], opened, network, seed, progress) if twin else None
-    return evaluate_all(run, runs, opened, network, config, twin=control, progress=progress)
+    return evaluate_all(
+        run, runs, opened, network, config, labels=own, twin=control, progress=progress
+    )
+
+
+def compare_run(
+    run: Path,
+    store: Path,
+    model: str,
+    against: str,
+    *,
+    revision: str | None = None,
+    sequences: int = 256,
+) -> dict[str, Any]:
+    """Every dictionary of ``run`` through a peer's own evaluation, beside ours.
+
+    Raises:
+        UnknownNameError: no such peer.
+        BackendUnavailableError: the peer is not installed.
+    """
+    if against not in ("sae_lens",):
+        raise UnknownNameError("peer to evaluate against", against, known=("sae_lens",))
+    runs, opened = all_runs(run), open_store(store)
+    network = open_model(model, revision)
+    opened.check_model(network.card)
+    found = [against_sae_lens(one, opened, network, sequences=sequences) for one in runs]
+    return {
+        "against": against,
+        "version": found[0].version,
+        "on": found[0].on,
+        "largest": max(one.largest for one in found),
+        "dictionaries": [{"name": f.name, "rows": records(f.to_frame())} for f in found],
+    }
 
 
 def _refuse_to_replace(run: Path) -> None:
@@ -119,14 +153,17 @@ def evaluate_all(
     model: "Model",
     config: EvaluationConfig,
     *,
+    labels: Mapping[str, Any] | None = None,
     twin: "tuple[SAERun, ActivationStore] | None" = None,
     lens_tokens: int = 10_000,
     progress: Say | None = None,
 ) -> dict[str, Any]:
-    """The same on opened things; ``twin`` is one more control of the label table."""
+    """The same on opened things; ``twin`` is one more control of every measure."""
     say = progress or _silent
     say(f"{len(runs)} dictionaries on {store.n_tokens:,} stored tokens")
-    result = evaluate(runs, store, model, twin=twin, config=config)
+    result = evaluate(
+        runs, store, model, labels=labels, twin=twin, config=config, progress=progress
+    )
     result.save(run / EVALUATION)
     say("latents")
     boards = _dashboards(run, runs, store, model, result, config.seed)
@@ -159,6 +196,9 @@ def summarise(result: SAEEvaluation) -> dict[str, Any]:
         "disclosure": result.disclosure,
         "scored": _scored(result),
         "controls": f"{result.controls}{'' if result.labels else f' ({result.split})'}",
+        "core_controls": core_controls(result),
+        "measures": measures_of(result),
+        "left_out": dict(result.left_out),
     }
 
 

@@ -39,6 +39,8 @@ class Sequences:
     tokens: Tokens
     docs: Int[np.ndarray, "batch pos"]
     kept: Bool[Tensor, "batch pos"]
+    scored: Bool[Tensor, "batch pos"] | None = None
+    """Positions whose prediction may be scored; left out: all."""
 
 
 @dataclass
@@ -214,6 +216,8 @@ class _Scorer:
         if not score_first:
             scored &= batch.tokens.positions() > 0
         scored = scored.cpu()
+        if batch.scored is not None:
+            scored &= batch.scored.cpu()
         self._targets = torch.cat([ids[:, 1:], ids[:, -1:]], 1).cpu()
         self._scored, self._docs, self._sums = scored, batch.docs, sums
 

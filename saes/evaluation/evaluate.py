@@ -13,7 +13,7 @@ left out, and the result says why.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,6 +64,7 @@ def evaluate(
     atoms: Any = None,
     corpus: "LabelledCorpus | None" = None,
     config: EvaluationConfig | Mapping[str, Any] | None = None,
+    progress: Callable[..., None] | None = None,
 ) -> SAEEvaluation:
     """Evaluate the dictionaries of a sweep together; see the module for the steps.
 
@@ -84,6 +85,7 @@ def evaluate(
         atoms: directions that the activations are known to be made of, ``[atoms, d_model]``.
         corpus: labels of the store's text, where its manifest does not name them.
         config: how much to look at, as a config or a dictionary of its keys.
+        progress: called with a line of text now and then.
 
     Raises:
         ConfigError: no runs, two of one name, something that is no dictionary, settings with a
@@ -108,7 +110,7 @@ def evaluate(
         raise MismatchError("a twin is compared on one store; leave out heldout= or twin=")
     twins = read_twins(twin, rows, config.batch_size, keeps(config, known))
     tokenizer = getattr(model, "tokenizer", None)
-    work = Work(store, rows, config, known, scored_by, tokenizer, implants, twins)
+    work = Work(store, rows, config, known, scored_by, tokenizer, implants, twins, progress)
     for site in dict.fromkeys(d.site for d in dictionaries):
         work.site(site, [d for d in dictionaries if d.site == site])
     found = work.suite.found

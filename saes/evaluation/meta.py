@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -124,10 +125,8 @@ def meta_sae(
     if whole_number("k", k, least=1) > size:
         raise ConfigError(f"k must be at most the width of {size} meta-latents, got {k}")
     entry = {"architecture": "batchtopk", "d_sae": size, "k": k, "lr": lr, "seed": seed}
-    rng = np.random.default_rng(own_seed(seed, "random directions"))
-    noise = unit_rows(rng.normal(size=units[known].shape))
-    by_chance = _fit(noise, entry, steps)
-    explained_random = float(1 - by_chance[1].sum() / _spread(noise).sum())
+    n, d_model = units[known].shape
+    explained_random = _by_chance(n, d_model, size, k, lr, seed, steps)
     W_dec, error, codes = _fit(units[known], entry, steps)
     order = np.argsort(-codes, 1, kind="stable")[:, : min(size, 2 * k)]
     value = np.take_along_axis(codes, order, 1)
@@ -160,6 +159,15 @@ def _fit(rows: Float[np.ndarray, "n d"], entry: dict[str, Any], steps: int) -> t
     codes = sae.encode(x)
     error = (x - sae.decode(codes)).pow(2).sum(1)
     return tuple(t.detach().cpu().double().numpy() for t in (sae.W_dec, error, codes))
+
+
+@lru_cache(maxsize=32)
+def _by_chance(n: int, d_model: int, size: int, k: int, lr: float, seed: int, steps: int) -> float:
+    """Variance explained of random directions: of the shape alone, so once for all of a shape."""
+    rng = np.random.default_rng(own_seed(seed, "random directions"))
+    noise = unit_rows(rng.normal(size=(n, d_model)))
+    entry = {"architecture": "batchtopk", "d_sae": size, "k": k, "lr": lr, "seed": seed}
+    return float(1 - _fit(noise, entry, steps)[1].sum() / _spread(noise).sum())
 
 
 def _spread(rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:

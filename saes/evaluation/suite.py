@@ -79,6 +79,7 @@ class Suite:
     letters: SuiteRows
     parts: "list[tuple[ActivationStore, EvaluationRows]]"
     twins: Twins | None
+    progress: Callable[..., None] | None = None
     found: Found = field(default_factory=Found)
     _x: dict[Any, Float[np.ndarray, "rows d_model"]] = field(default_factory=dict[Any, Any])
     _probes: dict[Any, LinearProbes] = field(default_factory=dict[Any, LinearProbes])
@@ -93,6 +94,8 @@ class Suite:
                 self._try(measure, dictionary, lambda: self._meta(dictionary))
 
     def _try(self, measure: str, dictionary: Dictionary, work: Callable[[], Scored]) -> None:
+        if self.progress is not None:
+            self.progress(f"{measure} of {dictionary.name}")
         try:
             detail, scores = work()
         except LensbenchError as error:

@@ -17,7 +17,6 @@ from lensbench.saes.evaluation.ablations import (
     even,
     strongest,
     thresholds_of,
-    weighted_accuracy,
 )
 from lensbench.saes.evaluation.inputs import rows_of
 from lensbench.saes.evaluation.labels import LabelledRows
@@ -151,12 +150,12 @@ def tpp(
     by_chance, taken = drop.copy(), np.zeros((n, many), np.int64)
     reads = data.W_dec @ np.nan_to_num(probes.weights).T  # what each probe reads of each latent
     logits, held = probes.logits(data.x_held), data.held.tocsc()
-    weights = {i: even(truth[:, i]) for i in usable}
+    share = np.stack([even(truth[:, i]) for i in usable], 1)
+    share, at_all = share / share.sum(0), truth[:, usable]
 
     def accuracies(without: Int[np.ndarray, " n"]) -> Float[np.ndarray, " labels"]:
         left, out = logits - held[:, without] @ reads[without], np.full(n, np.nan)
-        for i, weight in weights.items():
-            out[i] = weighted_accuracy(left[:, i], truth[:, i], weight)
+        out[usable] = (((left[:, usable] > 0) == at_all) * share).sum(0)
         return out
 
     accuracy = accuracies(np.zeros(0, np.int64))
@@ -165,6 +164,9 @@ def tpp(
         for at, size in enumerate(sizes):
             chosen = strongest(effect, size)
             taken[c, at] = len(chosen)
+            if at and taken[c, at] == taken[c, at - 1]:  # no more have an effect
+                drop[c, at], by_chance[c, at] = drop[c, at - 1], by_chance[c, at - 1]
+                continue
             drop[c, at] = accuracy - accuracies(chosen)
             draws = [accuracies(some) for some in data.random(len(chosen), seed, c)]
             by_chance[c, at] = accuracy - np.mean(draws, 0)

@@ -1,6 +1,6 @@
 """The work of an evaluation by site: one pass over the rows, one over the model, the suite."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -52,6 +52,7 @@ class Work:
     tokenizer: Any
     implants: Float[Tensor, "directions d_model"] | None
     twins: Twins | None = None
+    progress: Callable[..., None] | None = None
     metrics: dict[str, core.Metrics] = field(default_factory=dict[str, core.Metrics])
     density: dict[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
     losses: list[LossSums] = field(default_factory=list[LossSums])
@@ -75,7 +76,7 @@ class Work:
         if config.asks(*ON_WORDS) and config.letters:
             tokens = np.concatenate([rows.tokens for _, rows in self.known.parts])
             letters = letter_rows(tokens, self.tokenizer, config.suite_tokens, config.seed)
-        return Suite(config, some, letters, self.known.parts, self.twins)
+        return Suite(config, some, letters, self.known.parts, self.twins, self.progress)
 
     def site(self, site: str, here: Sequence[Dictionary]) -> None:
         """Everything about the dictionaries of one site."""

@@ -83,7 +83,9 @@ def test_the_drop_equals_probes_on_rebuilt_activations() -> None:
     found = tpp(acts, rows, x, W_dec, thresholds=(5,))
     fit, held, y = ~rows.held, rows.held, rows.values
     probes = [
-        LogisticRegression(max_iter=1000, class_weight="balanced").fit(x[fit], y[fit, c])
+        LogisticRegression(max_iter=1000, class_weight="balanced", solver="newton-cholesky").fit(
+            x[fit], y[fit, c]
+        )
         for c in range(LABELS)
     ]
     for c in range(LABELS):

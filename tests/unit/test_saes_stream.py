@@ -364,3 +364,20 @@ def test_a_pinned_buffer_is_written_again_only_after_its_copy(
     assert [len(slot) for slot in transfer._buffers] == [1, 1]
     ahead.Ready(batch, None, copies).landed()
     assert cuda.calls[-1] == "host waits for 3"
+
+
+def test_the_command_line_trains_from_a_model_through_a_mixing_buffer(tmp_path: Path) -> None:
+    import safetensors.numpy
+
+    from lensbench.app.cli import main
+
+    line = ["train", "sae", "--model", "atlas-dense", "--text", "atlas:240:all", "--sites",
+            "blocks.3.resid_post", "--d-sae", "64", "--k", "4", "--tokens", "1024", "--set",
+            "train.batch=128", "--set", "train.checkpoint_every=3", "--set", "source.mixing=200",
+            "--out", str(tmp_path)]  # fmt: skip
+    assert main(line) == 0
+    held = safetensors.numpy.load_file(tmp_path / "source/step_6.safetensors")
+    rows = [array for name, array in held.items() if name.startswith("held.rows.")]
+    assert [array.shape[1] for array in rows] == [next(iter(rows)).shape[1]]
+    assert 100 <= len(rows[0]) <= 200
+    assert main([*line, "--sinks", "mlflow"]) == 2
