@@ -52,6 +52,24 @@ CLICKS = {
         "document.querySelector('[data-testid=stNumberInputStepUp]').click()",
         "document.body.textContent.includes('of latent {next}')",
     ),
+    "Latent, star": Click(
+        "latent?run={run}&dictionary={name}&latent={i}",
+        "document.querySelector('[class*=\"st-key-note-\"][class*=starred] input').click()",
+        "document.body.textContent.includes('Saved in')",
+    ),
+    "Directions, geometry": _tab(
+        "Geometry", "Most alike", "directions?run={run}&dictionary={name}"
+    ),
+    "Directions, open a latent": Click(
+        "directions?run={run}&dictionary={name}&open={i}",
+        "document.querySelector('[data-testid=stNumberInputStepUp]').click()",
+        "document.body.textContent.includes('of latent {next}')",
+    ),
+    "Directions, next latent": Click(
+        "directions?run={run}&dictionary={name}&show=Nearest+latents&latent={i}",
+        "document.querySelector('.st-key-latent [data-testid=stNumberInputStepUp]').click()",
+        "document.body.textContent.includes('nearest to latent {next}')",
+    ),
     "Lens, other measure": _tab("Entropy", "Entropy, ", "lens?store={store}&row={row}"),
     "Attention, other score": _tab(
         "Duplicate token",
@@ -108,6 +126,9 @@ PAGES = {
     "Sweep": "sweep?run={run}",
     "Latent, table": "latent?run={run}&dictionary={name}",
     "Latent, dashboard": "latent?run={run}&dictionary={name}&latent=3",
+    "Directions, map": "directions?run={run}&dictionary={name}",
+    "Directions, nearest": ("directions?run={run}&dictionary={name}&show=Nearest+latents&latent=3"),
+    "Directions, geometry": "directions?run={run}&dictionary={name}&show=Geometry",
     "Lens": "lens?store={store}&row=17",
     "Attention": "attention?from=Repeated+random+tokens&model={model}",
     "Token": "token?store={store}&row=17",

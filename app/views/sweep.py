@@ -8,19 +8,16 @@ from lensbench.app.cache import evaluated
 from lensbench.app.state import inside, root, run_names
 from lensbench.app.widgets.choose import choose
 from lensbench.app.widgets.figures import show_figure, take_away
+from lensbench.app.widgets.fronts import two_fronts
 from lensbench.app.widgets.states import command_line, nothing_yet
-from lensbench.app.workflows.fronts import (
-    FRONTS,
-    front_code,
-    front_figure,
-    front_frame,
-    label_figure,
-    note_of,
-    score_groups,
-    score_table,
+from lensbench.app.widgets.suite_board import suite_board
+from lensbench.app.workflows.densities import (
+    density_caption,
+    density_curves,
+    density_curves_figure,
 )
+from lensbench.app.workflows.fronts import label_figure, note_of, score_groups, score_table
 from lensbench.app.workflows.overview import is_evaluated
-from lensbench.app.workflows.sections import interval_note
 
 
 def show() -> None:
@@ -43,23 +40,17 @@ def show() -> None:
 def _sweep(run: Path, name: str) -> None:
     result = evaluated(run)
     st.info(f"{result.disclosure[:1].upper()}{result.disclosure[1:]}.")
-    columns = st.columns(2)
-    for column, metric in zip(columns, [m for m in FRONTS if m in result.metrics], strict=False):
-        frame = front_frame(result, metric)
-        with column:
-            show_figure(
-                front_figure(frame, metric),
-                key=f"front-{metric}",
-                alt=f"{metric} against L0 of {len(frame) - 1} dictionaries of {name}",
-                caption=f"{FRONTS[metric][1]} Dashed: the mean activation in place of every one "
-                f"(L0 = 0). n = {frame['n'].max():,} documents. Bars: {interval_note(frame)}.",
-                frame=frame,
-                code=front_code(run, metric),
-            )
+    two_fronts(result, run, name)
     scores = label_figure(result)
     if scores is not None:
         show_figure(scores[0], key="labels", alt="label F1 of each dictionary beside its controls",
                     caption=scores[1], frame=scores[2])  # fmt: skip
+    densities = density_curves(result)
+    if len(densities):
+        show_figure(density_curves_figure(densities), key="densities", frame=densities,
+                    alt="share of latents by firing frequency, one line per dictionary",
+                    caption=density_caption(result, densities))  # fmt: skip
+    suite_board(result)
     st.subheader("Every metric")
     table = score_table(result)
     for title, part in score_groups(table).items():

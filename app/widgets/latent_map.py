@@ -7,9 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from lensbench.app.cache import decoder_geometry, decoder_map, facts_of, tokens_written
-from lensbench.app.state import root
 from lensbench.app.widgets.figures import show_figure, take_away
-from lensbench.app.widgets.links import go_to
 from lensbench.app.widgets.states import plain
 from lensbench.app.widgets.toggle import one_of, pick_of
 from lensbench.app.workflows import geometry as pictures
@@ -17,9 +15,12 @@ from lensbench.app.workflows import geometry as pictures
 LAYOUTS = {"pca": "PCA", "umap": "UMAP"}
 
 
-def open_latent(run: Path, name: str, latent: int) -> None:
-    """Go to the page of a latent."""
-    go_to("latent", run=run.relative_to(root()).as_posix(), dictionary=name, latent=str(latent))
+def open_latent(latent: int, *, key: str, picked: object) -> None:
+    """Open a latent below, if it was clicked just now; a selection stays when a page is redrawn."""
+    if st.session_state.get(f"seen-{key}") != picked:
+        st.session_state[f"seen-{key}"] = picked
+        st.session_state["to-open"] = latent
+        st.rerun()
 
 
 def latent_map(run: Path, name: str) -> None:
@@ -53,7 +54,7 @@ def latent_map(run: Path, name: str) -> None:
     if color in ("my label", "starred") and len(set(facts[color])) == 1:
         st.info("Nothing is said of these latents yet; label and star them on the page Latent.")
     if clicked:
-        open_latent(run, name, int(clicked[-1]))
+        open_latent(int(clicked[-1]), key="map", picked=(str(run), name, clicked[-1]))
 
 
 def _believe(places: Any) -> str:
@@ -114,7 +115,8 @@ def clickable_rows(run: Path, name: str, frame: pd.DataFrame, *, key: str, alt: 
                          column_config={"density": st.column_config.NumberColumn(format="%.5f")},
                          )  # fmt: skip
     if picked := state["selection"]["rows"]:
-        open_latent(run, name, int(frame["latent"].iloc[picked[0]]))
+        latent = int(frame["latent"].iloc[picked[0]])
+        open_latent(latent, key=key, picked=(str(run), name, latent))
 
 
 def _number(value: float) -> str:

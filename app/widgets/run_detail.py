@@ -6,6 +6,7 @@ import streamlit as st
 
 from lensbench.app.widgets.figures import show_figure
 from lensbench.app.widgets.states import command_line, guarded
+from lensbench.app.widgets.toggle import pick_of
 from lensbench.app.workflows import curves, launching
 from lensbench.app.workflows.runs import LIVE, run_row
 
@@ -59,10 +60,12 @@ def _curves(run: Path) -> None:
     if frame.empty:
         st.info("Nothing is logged yet; curves appear after the first logged steps.")
         return
-    left, right = st.columns(2)
-    for column, metric in ((left, "fvu"), (right, "l0")):
-        drawn, data = curves.curve_figure(frame, metric)
+    known = curves.logged(frame)
+    firsts = [m for m in ("fvu", "l0") if m in known] or list(known)[:2]
+    for column, first, key in zip(st.columns(2), firsts, ("curve", "curve2"), strict=False):
         with column:
+            metric = pick_of("Curve", list(known), first, key=key, shown=known)
+            drawn, data = curves.curve_figure(frame, metric)
             show_figure(drawn, key=f"curve-{metric}", frame=data, caption=curves.caption(frame),
                         alt=f"{metric} over training tokens, one line per dictionary",
                         code=curves.curve_code(run, metric))  # fmt: skip

@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 MOST = 300
 """Points drawn per dictionary; of longer histories every n-th line is drawn, and the last one."""
 CURVES = ("fvu", "l0", "dead_fraction", "loss", "lr", "grad_norm")
+TITLES = {
+    **LABELS,
+    "dead_fraction": "Dead fraction",
+    "loss": "Loss",
+    "lr": "Learning rate",
+    "grad_norm": "Gradient norm",
+}
+LINEAR = ("dead_fraction", "lr")
+"""Drawn with their zeros; the others have a logarithmic axis, where zero has no place."""
 
 
 def curves_of(run: Path) -> pd.DataFrame:
@@ -42,16 +51,23 @@ def curves_of(run: Path) -> pd.DataFrame:
     return frame
 
 
+def logged(frame: pd.DataFrame) -> dict[str, str]:
+    """Curves that were logged, and their names."""
+    return {m: TITLES[m] for m in CURVES if len(frame[m].dropna())}
+
+
 def curve_figure(frame: pd.DataFrame, metric: str) -> "tuple[go.Figure, pd.DataFrame]":
     """One line per dictionary over training tokens, and exactly the rows that are drawn."""
     short = short_names(list(dict.fromkeys(frame["name"])))
-    drawn = frame.loc[frame[metric] > 0, ["name", "tokens", metric]].copy()
+    linear = metric in LINEAR
+    kept = frame[metric].notna() if linear else frame[metric] > 0
+    drawn = frame.loc[kept, ["name", "tokens", metric]].copy()
     drawn["name"] = drawn["name"].replace(short)
     drawn.attrs["units"] = {metric: UNITS[metric], "tokens": ""}
     figure = plots.lines(
-        drawn, x="tokens", y=metric, color="name", log_y=True, markers=False, height=420,
-        labels={**LABELS, "tokens": "training tokens"},
-        title=f"{LABELS.get(metric, metric)} while training",
+        drawn, x="tokens", y=metric, color="name", log_y=not linear, markers=False, height=420,
+        labels={**TITLES, "tokens": "training tokens"},
+        title=f"{TITLES.get(metric, metric)} while training",
     )  # fmt: skip
     figure.update_layout(
         legend={"orientation": "h", "y": -0.22, "title": {"text": ""}}, uirevision=metric

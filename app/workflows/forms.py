@@ -78,9 +78,12 @@ def _given(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _fields(config: Any) -> list[Field]:
     schema = config.model_json_schema(by_alias=False)
-    # Lists (the prefixes of a Matryoshka) are set in a sweep file; a form leaves them as they are.
-    left = {*_OWN, *LISTS}
-    return [_field(n, told) for n, told in schema["properties"].items() if n not in left]
+    # Lists (the prefixes of a Matryoshka, the sinks of a log) are set in a sweep file; a form
+    # leaves them as they are.
+    known: Mapping[str, Mapping[str, Any]] = schema["properties"]
+    lists = {n for n, told in known.items() if told.get("type") == "array"}
+    left = {*_OWN, *LISTS, *lists}
+    return [_field(n, told) for n, told in known.items() if n not in left]
 
 
 def _field(name: str, told: Mapping[str, Any]) -> Field:

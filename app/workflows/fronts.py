@@ -10,7 +10,7 @@ from lensbench import plots
 from lensbench.app.workflows.runs import evaluation_of
 from lensbench.app.workflows.sections import LABELS, interval_note, label_scores, short_names
 from lensbench.errors import MissingDataError, UnknownNameError
-from lensbench.saes.evaluation.front import front
+from lensbench.saes.evaluation.front import LABEL_F1, NAMES, front, label_front_frame
 from lensbench.saes.evaluation.result import SAEEvaluation
 
 if TYPE_CHECKING:
@@ -22,9 +22,13 @@ FRONTS = {
                           " model with the reconstruction in place. Higher is better."),
     "fvu": ("min", "FVU: share of the variance of the activations that is not reconstructed. Lower"
             " is better."),
+    LABEL_F1: ("max", "Best-latent F1: for every label the F1 of the one latent that says it best,"
+               " chosen on other tokens than it is scored on; the mean over labels. Higher is"
+               " better."),
 }  # fmt: skip
 """Metrics that are drawn: which end is best, and what they mean."""
 MEAN = "control: the mean activation"
+STRONGEST = "control: the strongest of each label"
 
 
 def evaluated(run: Path) -> SAEEvaluation:
@@ -41,25 +45,58 @@ def evaluated(run: Path) -> SAEEvaluation:
     return found
 
 
+def drawable(result: SAEEvaluation) -> dict[str, str]:
+    """Metrics of :data:`FRONTS` that were measured, and their names."""
+    there = [m for m in FRONTS if m in result.metrics or (m == LABEL_F1 and result.labels)]
+    return {m: NAMES[m] for m in there}
+
+
 def front_frame(result: SAEEvaluation, metric: str) -> pd.DataFrame:
     """One row per dictionary: L0, ``metric`` with its 95 % interval, n; then the control's row.
 
-    The control puts the mean activation in place of every one: a dictionary of L0 0.
+    The control puts the mean activation in place of every one: a dictionary of L0 0. That of label
+    F1 is the mean over labels of the strongest control of each, the largest of all dictionaries.
 
     Raises:
         UnknownNameError: a metric that was not measured.
     """
-    if metric not in FRONTS or metric not in result.metrics:
-        known = [m for m in FRONTS if m in result.metrics]
-        raise UnknownNameError("metric", metric, known=known)
-    frame = result.front_frame(metric)
-    units = {**frame.attrs["units"], "n": "documents"}
+    if metric not in drawable(result):
+        raise UnknownNameError("metric", metric, known=list(drawable(result)))
+    if metric == LABEL_F1:
+        frame = label_front_frame(result)
+        level, name = float(np.nanmax(frame.pop("control").to_numpy(float))), STRONGEST
+    else:
+        frame, level, name = result.front_frame(metric), mean_control(result, metric), MEAN
+    units = {"n": "documents", **frame.attrs["units"]}
     n = int(np.asarray(frame["n"]).max())
-    control = {"name": MEAN, "architecture": "control", "d_sae": 0, "l0": 0.0, "n": n,
-               metric: mean_control(result, metric)}  # fmt: skip
+    control = {"name": name, "architecture": "control", "d_sae": 0, "l0": 0.0, "n": n,
+               metric: level}  # fmt: skip
     frame = pd.concat([frame, pd.DataFrame([control])], ignore_index=True)
     frame.attrs["units"] = units
     return frame
+
+
+def bars_note(frame: pd.DataFrame) -> str:
+    """What the bars of a :func:`front_frame` are, or why there are none."""
+    if frame.attrs["units"].get("n") == "labels":
+        return f"no interval: {int(np.asarray(frame['n']).max())} labels share documents"
+    return f"bars: {interval_note(frame)}"
+
+
+def front_caption(frame: pd.DataFrame, metric: str) -> str:
+    """What a front shows: the metric, the control, n and the bars."""
+    units = frame.attrs["units"]["n"]
+    control = (
+        "Dashed: the mean over labels of the strongest control of each."
+        if metric == LABEL_F1
+        else "Dashed: the mean activation in place of every one (L0 = 0)."
+    )
+    note = bars_note(frame)
+    return (
+        f"{FRONTS[metric][1]} {control} Dotted: the Pareto front (of each architecture, and wide "
+        f"in grey of all, where there are several). n = {int(np.asarray(frame['n']).max()):,} "
+        f"{units}. {note[:1].upper()}{note[1:]}."
+    )
 
 
 def mean_control(result: SAEEvaluation, metric: str) -> float:
@@ -78,9 +115,10 @@ def front_figure(frame: pd.DataFrame, metric: str) -> "go.Figure":
     own.attrs.update(frame.attrs)
     drawn = front(
         own, metric, best="max" if FRONTS[metric][0] == "max" else "min",
-        title=f"{LABELS[metric]} against L0", subtitle=f"bars: {interval_note(own)}",
+        title=f"{NAMES[metric]} against L0", subtitle=bars_note(own),
     )  # fmt: skip
-    level = float(np.asarray(frame.loc[frame["architecture"] == "control", metric])[0])
+    control: Any = frame.loc[frame["architecture"] == "control"].iloc[0]
+    level, name = float(control[metric]), str(control["name"])
     ends = [float(np.asarray(own["l0"]).min()), float(np.asarray(own["l0"]).max())]
     spread = own[[metric, "low", "high"]].to_numpy(np.float64)
     low, high = float(np.nanmin(spread)), float(np.nanmax(spread))
@@ -89,10 +127,10 @@ def front_figure(frame: pd.DataFrame, metric: str) -> "go.Figure":
     # control lies.
     drawn.update_yaxes(range=[low - margin, high + margin])
     seen = low - margin <= level <= high + margin
-    told = f"{MEAN}, {level:.3g}{'' if seen else ' (off this axis)'}"
+    told = f"{name}, {level:.3g}{'' if seen else ' (off this axis)'}"
     drawn.add_scatter(
         x=ends, y=[level, level], mode="lines", name=told, customdata=[level, level],
-        hovertemplate=f"{MEAN}: %{{y:.4g}}<extra></extra>",
+        hovertemplate=f"{name}: %{{y:.4g}}<extra></extra>",
         line={"color": "#8C8C8C", "dash": "dash", "width": 1.5},
     )  # fmt: skip
     drawn.update_layout(
@@ -129,6 +167,10 @@ GROUPS = {
 """Metrics in tables narrow enough to be read whole."""
 
 
+WIDEST = 6
+"""Metrics side by side, at most."""
+
+
 def score_table(result: SAEEvaluation) -> pd.DataFrame:
     """Every metric of every dictionary, and its mean label F1 where there are labels."""
     frame: Any = result.wide_frame()
@@ -153,6 +195,12 @@ def score_groups(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
             part = pd.DataFrame(table[kept])
             part.insert(0, "dictionary", names)
             out[title] = part
+    rest = [c for c in table if c not in {m for g in GROUPS.values() for m in g}]
+    rest = [str(c) for c in rest if c not in ("name", "site", "architecture")]
+    for start in range(0, len(rest), WIDEST):
+        part = pd.DataFrame(table[rest[start : start + WIDEST]])
+        part.insert(0, "dictionary", names)
+        out["Others" if not start else f"Others, {start // WIDEST + 1}"] = part
     return out
 
 

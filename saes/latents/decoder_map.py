@@ -153,7 +153,8 @@ def decoder_map(
 
 def has_umap() -> bool:
     """Whether the optional package is installed."""
-    return find_spec("umap") is not None
+    found = find_spec("umap")
+    return found is not None and found.origin is not None  # no folder that happens to be so called
 
 
 def principal(

@@ -33,6 +33,12 @@ class Ready:
     position: Any = None
     copies: list[Any] = field(default_factory=list[Any])
 
+    def landed(self) -> Batch:
+        """The batch, once the host has waited for its copies."""
+        for event in self.copies:
+            event.synchronize()
+        return self.batch
+
 
 class ReadAhead:
     """Calls ``make`` in a thread, at most ``depth`` batches ahead of :meth:`next`.

@@ -124,7 +124,7 @@ class Stream:
         if not _holds(self._source) or run is None:
             return self._source.state_dict() if self._position is None else self._position
         with self._thread.paused() if self._thread else nullcontext([]) as ready:
-            waiting = [*(r.batch for r in ready), *self._kept]
+            waiting = [*(r.landed() for r in ready), *self._kept]
             held = {f"held.{n}": t for n, t in self._source.state_tensors().items()}
             for i, batch in enumerate(waiting):
                 held |= {f"batch.{i}.{site}": x for site, x in batch.items()}

@@ -146,3 +146,17 @@ def test_two_runs_are_compared_by_what_they_reach(monkeypatch, small_root, tmp_p
     assert bare["CE recovered"].isna().all()
     assert set(bare["measured by"]) == {"last steps of training"}
     assert [spelled(v) for v in (None, True, [8, 16], 1e-3)] == ["not set", "yes", "8, 16", "0.001"]
+
+
+def test_the_reader_chooses_the_curve_and_zeros_are_drawn(monkeypatch, small_root: Path) -> None:
+    from lensbench.app.workflows.curves import curve_figure, curves_of, logged
+
+    page = open_page(monkeypatch, small_root, "runs", run="runs/small", curve="Dead fraction")
+    assert not page.exception
+    frame = curves_of(small_root / "runs" / "small")
+    figure, drawn = curve_figure(frame, "dead_fraction")
+    assert len(drawn) == len(frame)
+    assert figure.layout.yaxis.type != "log"
+    assert list(logged(frame))[:3] == ["fvu", "l0", "dead_fraction"]
+    shown = json.loads(page.get("plotly_chart")[0].proto.spec)
+    assert "Dead fraction" in shown["layout"]["yaxis"]["title"]["text"]

@@ -139,3 +139,104 @@ def test_the_library_draws_the_same_picture(small_root: Path) -> None:
     assert own.layout.yaxis.title.text.startswith("CE recovered [")
     for mine, theirs in zip(own.data[:2], page.data[:2], strict=True):
         assert mine.to_plotly_json()["x"].tolist() == theirs.to_plotly_json()["x"].tolist()
+
+
+def test_the_reader_chooses_what_stands_against_l0(monkeypatch, small_root: Path) -> None:
+    import numpy as np
+
+    from lensbench.app.workflows.fronts import STRONGEST, evaluated
+
+    result = evaluated(small_root / "runs" / "small")
+    page = open_page(monkeypatch, small_root, "sweep", run="runs/small", y2="Best-latent F1")
+    assert not page.exception
+    drawn = figures(page)[1]
+    topk = next(t for t in drawn["data"] if t["name"] == "topk")
+    labels = result.labels_frame()
+    means = labels.groupby("name")["f1"].mean()
+    shown = [float(cell[2]) for cell in topk["customdata"]]
+    assert shown == pytest.approx([means[name] for name in result.names], rel=1e-3)
+    controls = [c for c in labels if c.startswith("f1_")
+                and c not in ("f1_low", "f1_high", "f1_selected")]  # fmt: skip
+    scored = labels.loc[np.isfinite(labels["f1"])]
+    strongest = scored[controls].max(axis=1).groupby(scored["name"]).mean().max()
+    level = next(t for t in drawn["data"] if t["name"].startswith(STRONGEST))["customdata"][0]
+    assert level == pytest.approx(strongest)
+    assert "no interval" in drawn["layout"]["title"]["subtitle"]["text"]
+    assert f"n = {int(np.isfinite(labels['f1']).sum() / 2)} labels" in words(page)
+    page.selectbox(key="y").set_value("fvu").run()
+    assert "FVU" in figures(page)[0]["layout"]["yaxis"]["title"]["text"]
+
+
+def test_every_architecture_has_a_front_of_its_own() -> None:
+    import pandas as pd
+
+    from lensbench.saes.evaluation.front import front
+
+    frame = pd.DataFrame({
+        "name": list("abcdef"), "architecture": ["relu"] * 3 + ["topk"] * 3, "d_sae": [64] * 6,
+        "l0": [8.0, 16, 32, 8, 16, 32], "fvu": [0.5, 0.4, 0.45, 0.3, 0.35, 0.2],
+        "low": [0.1] * 6, "high": [0.6] * 6, "n": [9] * 6,
+    })  # fmt: skip
+    frame.attrs["units"] = {"l0": "latents per token", "fvu": "share of variance"}
+    traces = {t.name: t for t in front(frame, "fvu", best="min", title="").data}
+    assert list(traces["front of relu"].x) == [8, 16]
+    assert list(traces["front of topk"].x) == [8, 32]
+    assert list(traces["Pareto front"].y) == [0.3, 0.2]
+    assert traces["front of relu"].line.color == traces["relu"].marker.color
+    alone = frame.loc[frame["architecture"] == "relu"]
+    alone.attrs.update(frame.attrs)
+    assert not [t for t in front(alone, "fvu", best="min", title="").data
+                if str(t.name).startswith("front of")]  # fmt: skip
+
+
+def test_the_densities_of_all_dictionaries_add_up(monkeypatch, small_root: Path) -> None:
+    from lensbench.app.workflows.densities import density_curves
+    from lensbench.app.workflows.fronts import evaluated
+
+    result = evaluated(small_root / "runs" / "small")
+    frame = density_curves(result)
+    whole = frame.groupby("dictionary")
+    assert whole["latents"].sum().tolist() == [len(d) for d in result.density.values()]
+    assert whole["share"].sum().tolist() == pytest.approx([1.0] * len(result.names))
+    page = open_page(monkeypatch, small_root, "sweep", run="runs/small")
+    assert "Latents that never fired" in words(page)
+    assert any("How often latents fire" in str(f["layout"]["title"]) for f in figures(page))
+
+
+def test_tables_of_the_suite_are_shown_where_an_evaluation_holds_them(small_root: Path) -> None:
+    from types import SimpleNamespace
+
+    import numpy as np
+
+    from lensbench import saes
+    from lensbench.app.workflows.fronts import evaluated
+    from lensbench.app.workflows.suite_tables import measures_of, missing_of, note_on, table_of
+
+    plain = SimpleNamespace(names=("a",))
+    assert measures_of(plain) == missing_of(plain) == {}
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(800, 8))
+    truth = {"first": x[:, 0] > 0.5, "second": x[:, 1] > 0.5}
+    found = saes.absorption(np.maximum(x, 0), saes.label_rows(truth), x, np.eye(8))
+    held = SimpleNamespace(suite={"other": {"a": found}, "absorption": {"a": found, "b": found}},
+                           left_out={"scr": "no pairs"})  # fmt: skip
+    assert list(measures_of(held)) == ["absorption", "other"]
+    table = table_of(held, "absorption")
+    assert table["of dictionary"].tolist() == ["a", "a", "b", "b"]
+    np.testing.assert_allclose(table["probe_f1"][:2], found.to_frame()["probe_f1"])
+    assert "Controls" in note_on(held, "absorption")
+    assert missing_of(held) == {"scr": "no pairs"}
+    assert measures_of(evaluated(small_root / "runs" / "small")) is not None
+
+
+def test_no_metric_is_hidden_by_the_groups() -> None:
+    import pandas as pd
+
+    from lensbench.app.workflows.fronts import score_groups
+
+    names = ["l0", "fvu", *(f"new_{i}" for i in range(8))]
+    table = pd.DataFrame([["a-lr1-s0", "s", "topk", *range(10)]],
+                         columns=["name", "site", "architecture", *names])  # fmt: skip
+    groups = score_groups(table)
+    assert {c for part in groups.values() for c in part} == {"dictionary", *names}
+    assert all(len(part.columns) <= 7 for part in groups.values())

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -71,8 +72,6 @@ def test_encoder_and_decoder_of_one_latent_are_told_from_those_of_two(
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_encoder_cosine_is_that_of_saelens(random_rows: np.ndarray) -> None:
-    from types import SimpleNamespace
-
     from sae_lens.evals import get_featurewise_weight_based_metrics
 
     from lensbench import saes
@@ -140,9 +139,11 @@ def test_umap_that_is_absent_says_how_to_install_it(
     from lensbench.errors import BackendUnavailableError
     from lensbench.saes.latents import decoder_map as module
 
-    monkeypatch.setattr(module, "find_spec", lambda _: None)
-    with pytest.raises(BackendUnavailableError, match="pip install"):
-        saes.decoder_map(make(random_rows), method="umap")
+    folder = SimpleNamespace(origin=None)  # a folder called umap where the command was started
+    for found in (None, folder):
+        monkeypatch.setattr(module, "find_spec", lambda _, found=found: found)
+        with pytest.raises(BackendUnavailableError, match="pip install"):
+            saes.decoder_map(make(random_rows), method="umap")
 
 
 @pytest.mark.slow  # its own compilation takes half a minute

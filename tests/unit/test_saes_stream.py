@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -291,3 +292,92 @@ def test_what_a_buffer_held_is_checked_and_pruned(
     whole = _train(_live(model), _live_sweep())
     resumed = _train(_live(model), sweep, out=tmp_path, resume=True)
     assert all(_same(a, b) for a, b in zip(whole, resumed, strict=True))
+
+
+class _Cuda:
+    """What the transfer asks of ``torch.cuda``, in the order it asks; copies are done at once."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self._current, self._made = ["default"], 0
+
+    def Stream(self, _device: Any) -> str:
+        return "side"
+
+    def Event(self, *, enable_timing: bool) -> "_Event":
+        assert enable_timing
+        return _Event(self, "timer")
+
+    @contextmanager
+    def stream(self, name: str) -> Iterator[None]:
+        self._current.append(name)
+        yield
+        self._current.pop()
+
+    @contextmanager
+    def device(self, _device: Any) -> Iterator[None]:
+        yield
+
+    def current_stream(self, _device: Any = None) -> "_Cuda":
+        return self
+
+    def record_event(self, event: "_Event | None" = None) -> "_Event":
+        self._made += event is None
+        self.calls.append(f"record {event.name if event else self._made} on {self._current[-1]}")
+        return event or _Event(self, str(self._made))
+
+    def wait_event(self, event: "_Event") -> None:
+        self.calls.append(f"wait for {event.name} on {self._current[-1]}")
+
+
+class _Event:
+    def __init__(self, cuda: _Cuda, name: str) -> None:
+        self._cuda, self.name = cuda, name
+
+    def synchronize(self) -> None:
+        self._cuda.calls.append(f"host waits for {self.name}")
+
+
+def test_a_pinned_buffer_is_written_again_only_after_its_copy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The order of what is asked of a GPU; what it does with it is in ``tests/gpu``."""
+    from lensbench.saes.training import ahead
+
+    transfer, cuda = ahead.Transfer(torch.device("cpu")), _Cuda()
+    real = torch.empty_like
+    monkeypatch.setattr(ahead.torch, "empty_like", lambda x, **_: real(x))
+    monkeypatch.setattr(ahead.torch, "cuda", cuda)
+    monkeypatch.setattr(Tensor, "record_stream", lambda *_: cuda.calls.append("keep"))
+    transfer._cuda, transfer._side = True, "side"
+    for i in range(3):
+        batch, copies = transfer.send({"a": torch.full((2,), float(i), dtype=torch.float16)})
+        assert batch["a"].dtype is torch.float32
+        assert batch["a"].tolist() == [i, i]
+        transfer.receive(ahead.Ready(batch, None, copies))
+    used = ["record timer on default", "wait for {} on default", "keep", "record timer on default"]
+    assert cuda.calls == [
+        "record 1 on side", *(c.format(1) for c in used),
+        "record 2 on side", *(c.format(2) for c in used),
+        "host waits for 1", "record 3 on side", *(c.format(3) for c in used),
+    ]  # fmt: skip
+    assert [len(slot) for slot in transfer._buffers] == [1, 1]
+    ahead.Ready(batch, None, copies).landed()
+    assert cuda.calls[-1] == "host waits for 3"
+
+
+def test_the_command_line_trains_from_a_model_through_a_mixing_buffer(tmp_path: Path) -> None:
+    import safetensors.numpy
+
+    from lensbench.app.cli import main
+
+    line = ["train", "sae", "--model", "atlas-dense", "--text", "atlas:240:all", "--sites",
+            "blocks.3.resid_post", "--d-sae", "64", "--k", "4", "--tokens", "1024", "--set",
+            "train.batch=128", "--set", "train.checkpoint_every=3", "--set", "source.mixing=200",
+            "--out", str(tmp_path)]  # fmt: skip
+    assert main(line) == 0
+    held = safetensors.numpy.load_file(tmp_path / "source/step_6.safetensors")
+    rows = [array for name, array in held.items() if name.startswith("held.rows.")]
+    assert [array.shape[1] for array in rows] == [next(iter(rows)).shape[1]]
+    assert 100 <= len(rows[0]) <= 200
+    assert main([*line, "--sinks", "mlflow"]) == 2

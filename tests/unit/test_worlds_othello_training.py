@@ -12,13 +12,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 from lensbench.errors import ConfigError, MismatchError
-from lensbench.worlds.batches import IGNORE
 from lensbench.worlds.optimiser import MuonAdam
 from lensbench.worlds.othello import games as g
 from lensbench.worlds.othello.recipe import OthelloTrainConfig
 from lensbench.worlds.othello.scoring import chance_levels, legal_tokens, legality
 from lensbench.worlds.othello.task import OthelloTask
-from lensbench.worlds.othello.vocabulary import EOS, PAD, transcripts
+from lensbench.worlds.othello.vocabulary import EOS, PAD, playable, transcripts
 from lensbench.worlds.recipe import WorldTrainConfig
 from lensbench.worlds.task import parse_recipe
 from lensbench.worlds.training import train_world
@@ -79,38 +78,52 @@ def test_the_files_are_in_the_hubs_format_with_a_series_and_a_card(tmp_path: Pat
 
 def test_batches_are_functions_of_seed_and_step_and_never_corpora(tmp_path: Path) -> None:
     task = OthelloTask(tiny(tmp_path, size=6, rows=64))
-    batches = [task.batch_at(step) for step in (0, 0, 1)]
+    batches = [transcripts(task.games_at(step)) for step in (0, 0, 1)]
     assert np.array_equal(batches[0], batches[1])
     assert not np.array_equal(batches[0], batches[2])
     corpus = transcripts(g.random_games(64, seed=0, split="train"))
     assert not {tuple(row) for row in batches[0]} & {tuple(row) for row in corpus}
-    assert not g.is_held_out(played(batches[0])).any()
+    assert not g.is_held_out(task.games_at(0)).any()
     assert g.is_held_out(g.random_games(500, seed=0)).any()  # control: the deal is not empty
 
 
-def played(tokens: np.ndarray) -> g.Games:
-    from lensbench.worlds.othello.vocabulary import playable
-
-    squares = np.array([-1, -1, -1, -1, *playable(6)])
-    return g.replay(squares[tokens[:, 1:-1]])
-
-
-def test_only_real_tokens_are_targets(tmp_path: Path) -> None:
-    """The loss equals cross entropy over moves and EOS, written out; padding moves nothing."""
-    task = OthelloTask(tiny(tmp_path, rows=64))
+def test_the_loss_is_that_of_the_played_moves_and_then_its_expectation(tmp_path: Path) -> None:
+    """Both written out token by token; padding moves nothing."""
+    task = OthelloTask(tiny(tmp_path, rows=64, expected_from=1))
     model = task.new_model()
     with torch.no_grad():
-        model.transformer.wte.weight[PAD].normal_()  # padding as a target would cost otherwise
-    tokens = torch.from_numpy(task.batch_at(0))
-    assert (tokens == PAD).any()
-    with torch.autocast("cpu", torch.bfloat16):
-        logits = model(tokens[:, :-1]).logits.float()
+        model.transformer.wte.weight.normal_()  # so that every token costs otherwise
+    for step in (0, 1):
+        games = task.games_at(step)
+        tokens = torch.from_numpy(transcripts(games))
+        assert (tokens == PAD).any()
+        with torch.autocast("cpu", torch.bfloat16):
+            logp = model(tokens[:, :-1]).logits.float().log_softmax(-1)
+        costs = []
+        for i in range(64):
+            for t in range(int(games.lengths[i]) + 1):
+                ids = task_ids(int(games.legal[i, t])) or [EOS]
+                costs.append(-logp[i, t, ids].mean() if step else -logp[i, t, tokens[i, t + 1]])
+        torch.testing.assert_close(task.loss(model, step), torch.stack(costs).mean())
     kept = tokens[:, 1:] != PAD
-    expected = nn.functional.cross_entropy(logits[kept], tokens[:, 1:][kept])
-    torch.testing.assert_close(task.loss(model, 0), expected)
-    wrong = nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
-    assert abs(wrong - expected) > 1e-3  # control: with padding as a target it is another number
-    assert PAD != IGNORE
+    played = nn.functional.cross_entropy(model(tokens[:, :-1]).logits[kept], tokens[:, 1:][kept])
+    assert abs(played - task.loss(model, 1)) > 1e-3  # control: at this step it is not that
+
+
+def task_ids(legal: int) -> list[int]:
+    """Token ids of the legal squares of a 4x4 board."""
+    return [4 + i for i, s in enumerate(playable(4)) if legal >> s & 1]
+
+
+def test_the_expected_target_is_the_mean_of_the_played_ones(tmp_path: Path) -> None:
+    """The first reply of many games: frequencies of what was played approach the target."""
+    task = OthelloTask(tiny(tmp_path, size=6, rows=4000, expected_from=1))
+    games = task.games_at(0)
+    played, expected = (task.targets(games, step)[:, :2].mean(0) for step in (0, 1))
+    np.testing.assert_allclose(played, expected, atol=0.03)
+    assert np.abs(played - expected).max() > 0
+    assert expected[0].max() == pytest.approx(0.25)
+    assert np.abs(played[0] - expected[1]).max() > 0.1  # control: of another move number
 
 
 def test_muon_takes_the_matrices_of_gpt2s_blocks_and_keeps_their_gain() -> None:

@@ -86,13 +86,28 @@ def _about(found: dict[str, Any], recipe: dict[str, Any]) -> str:
         f"A GPT-2 of {recipe['n_layers']} layers, d_model {recipe['d_model']}, "
         f"{recipe['n_heads']} heads, {found['parameters']:,} parameters, trained from random "
         f"weights (seed {recipe['seed']}) on {games:,} transcripts of uniformly random legal games "
-        f"on a {size}x{size} board, none of them twice. It never saw a board, a rule or a list of "
-        "legal moves. One opening in sixteen (of six moves) never appeared in training: held-out "
+        f"on a {size}x{size} board, none of them twice. {_targets(recipe)} It never saw a board or "
+        "a rule. One opening in sixteen (of six moves) never appeared in training: held-out "
         "games are those that begin with one. A transcript is `[BOS]`, squares such as `c2`, "
         "`[EOS]`; a side without a move is passed over without a token. Weights are stored in fp16 "
         "and every figure was measured on them, run in fp32; they are in `evaluation.json` too, "
         "and a test measures them again. Licence: MIT."
     )
+
+
+def _targets(recipe: dict[str, Any]) -> str:
+    """What the loss compared predictions with."""
+    at, steps = recipe["expected_from"], recipe["steps"]
+    played = "the move that was played"
+    expected = (
+        "the generator's own distribution, uniform over legal moves (the same mean loss without "
+        "the noise of the draw, so lists of legal moves were seen as targets)"
+    )
+    if at >= steps:
+        return f"The target was {played}; it never saw a list of legal moves."
+    if at == 0:
+        return f"The target was {expected}."
+    return f"The target was {played} in the first {at:,} of {steps:,} steps, then {expected}."
 
 
 def _legal_table(found: dict[str, Any]) -> str:

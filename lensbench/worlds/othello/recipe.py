@@ -16,12 +16,17 @@ class OthelloTrainConfig(TrainConfig):
     model: Literal["othello"] = "othello"  # pyright: ignore[reportIncompatibleVariableOverride] - frozen
     size: Literal[4, 6, 8] = 6
     """Squares along one side of the board."""
-    steps: int = Field(default=10_000, ge=1)
+    steps: int = Field(default=4_000, ge=1)
     out: Path = Path("runs/othello")
     d_mlp: int = Field(default=512, ge=8)
     rows: int = Field(default=96, ge=1)
     """Games per step; no game is generated twice."""
     decay_steps: int = Field(default=4_000, ge=1)
+    expected_from: int = Field(default=2_000, ge=0)
+    """From this step on the target is the generator's own distribution, uniform over the legal
+    moves, where before it was the move that was played: the same mean loss without the noise of
+    the draw. Legal moves are then seen as targets, the board never. ``steps``: played moves alone.
+    """
 
     @model_validator(mode="after")
     def _heads_fit(self) -> OthelloTrainConfig:
