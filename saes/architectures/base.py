@@ -91,7 +91,8 @@ class DictionaryConfig(Config):
         """Readable name, not yet unique."""
         lr = f"{self.learning_rate:.2g}".replace("e-0", "e-")
         role = "" if self.role == "sae" else f"{'skip-' * self.skip_connection}{self.role}-"
-        e2e = "" if self.objective == "reconstruction" else f"{self.objective}-"
+        off = f"+{self.downstream_coefficient:g}" if self.downstream_coefficient else ""
+        e2e = "" if self.objective == "reconstruction" else f"{self.objective}{off}-"
         return f"{role}{e2e}{self.kind()}-{self.d_sae}-{self.sparsity()}-lr{lr}-s{self.seed}"
 
     def kind(self) -> str:
