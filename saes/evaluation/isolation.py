@@ -118,6 +118,7 @@ def attribute_isolation(
         selected=np.stack([f.selected() for f in scored], 1),
         chosen=_padded([f.latents[: sizes[-1]] for f in scored]),
         score=np.zeros((len(names), 3)),
+        means=np.zeros((len(names), len(sizes), 3)),
         n_pairs=np.array([f.counts for f in scored]),
         known=np.array([_share(world.known[prompts.attribute == a]) for a in range(len(found))]),
         n_entities=(int((~held).sum()), int(held.sum())),
@@ -191,15 +192,16 @@ def _finished(
 ) -> AttributeIsolation:
     """Step 5: the chosen k, scored."""
     best = result.best_k
-    score = np.array(
-        [
-            _interval([f.held[0][m][int(best[m, a])] for a, f in enumerate(scored)], seed)
-            for m in range(len(result.methods))
-        ]
-    )
+    methods, ks = range(len(result.methods)), range(len(result.ks))
+
+    def mean(m: int, places: Sequence[int]) -> tuple[float, float, float]:
+        return _interval([f.held[0][m][j] for f, j in zip(scored, places, strict=True)], seed)
+
+    score = np.array([mean(m, best[m].tolist()) for m in methods])
+    means = np.array([[mean(m, [j] * len(scored)) for j in ks] for m in methods])
     controls = {m: float(score[i, 0]) for i, m in enumerate(result.methods) if m != "latents"}
     note = "mean disentangle score over attributes, k chosen on other entities"
-    return replace(result, score=score, controls=Controls(controls, note))
+    return replace(result, score=score, means=means, controls=Controls(controls, note))
 
 
 def _interval(parts: list[Sums], seed: int) -> tuple[float, float, float]:

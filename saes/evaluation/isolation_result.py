@@ -39,6 +39,8 @@ class AttributeIsolation(Result):
     """Latents in their order; -1 where there are no more."""
     score: Float[np.ndarray, "methods 3"]
     """Mean over attributes at the chosen k, with its bootstrap over base entities."""
+    means: Float[np.ndarray, "methods ks 3"]
+    """Mean over attributes at every k, with its bootstrap."""
     n_pairs: Int[np.ndarray, "attributes 2"]
     """Held-out pairs behind cause and isolation."""
     known: Float[np.ndarray, " beside"]
@@ -104,16 +106,15 @@ class AttributeIsolation(Result):
 
         from lensbench.plots import lines
 
-        means = np.nanmean(self.disentangle, 1) if self.attributes else np.zeros((0, 0))
         rows = [
-            {"method": method.replace("_", " "), "k": k, "disentangle": means[m, j],
-             "n": int(self.n_pairs.sum())}
+            {"method": method.replace("_", " "), "k": k, "disentangle": self.means[m, j, 0],
+             "low": self.means[m, j, 1], "high": self.means[m, j, 2], "n": self.n_entities[1]}
             for m, method in enumerate(self.methods)
             for j, k in enumerate(self.ks)
         ]  # fmt: skip
         return lines(
-            pd.DataFrame(rows), x="k", y="disentangle", color="method", log_x=True,
-            title=f"Attributes isolated at {self.site}",
+            pd.DataFrame(rows), x="k", y="disentangle", color="method", low="low", high="high",
+            log_x=True, title=f"Attributes isolated at {self.site}",
             subtitle=f"mean over {', '.join(self.attributes)}; {self.n_entities[1]} held-out "
             "entities; 0.5: all moves, or nothing",
         )  # fmt: skip

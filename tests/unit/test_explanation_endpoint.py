@@ -34,6 +34,10 @@ class Server:
                 self.end_headers()
                 self.wfile.write(raw)
 
+            def do_GET(self) -> None:
+                outer.seen.append((self.path, dict(self.headers), {}))
+                self.send_error(405)
+
             def log_message(self, *_: Any) -> None: ...
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -128,6 +132,18 @@ def test_a_refusal_is_told_once_and_never_repeats_the_key(
         endpoint(server, key_env="SOME_KEY").ask("a", "b")
     assert len(server.seen) == 1
     assert "s3cret" not in str(told.value)
+
+
+def test_a_redirect_hands_the_key_to_nobody(url: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lensbench.errors import ConfigError
+
+    monkeypatch.setenv("SOME_KEY", "s3cret")
+    elsewhere = url(says("thanks for the key"))
+    for status in (301, 302, 303):
+        server = url((status, {"Location": f"{elsewhere.url}/chat/completions"}, b""))
+        with pytest.raises(ConfigError, match="redirects"):
+            endpoint(server, key_env="SOME_KEY").ask("a", "b")
+    assert elsewhere.seen == []
 
 
 def test_a_missing_key_and_a_silent_address_are_clear(
