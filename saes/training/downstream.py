@@ -51,7 +51,7 @@ class Downstream:
         self._ids = torch.empty(0)
         self._clean: dict[str, _Clean] = {}
 
-    def take(self, batch: Mapping[str, Tensor]) -> Batch:
+    def take(self, batch: Batch) -> Batch:
         """Keep the tokens of a batch; what is left are activations."""
         self._ids, self._clean = batch[TOKENS], {}
         return {site: x for site, x in batch.items() if site != TOKENS}
@@ -115,6 +115,11 @@ class Downstream:
                 f"nothing to train {config.name} on end to end; use objective: reconstruction"
             )
         return float(lost)
+
+
+def taken(downstream: Downstream | None, batch: Batch) -> Batch:
+    """The activations of a batch; its tokens, if it has any, are kept for the objectives."""
+    return batch if downstream is None else downstream.take(batch)
 
 
 def objectives(

@@ -20,7 +20,7 @@ from lensbench.errors import ConfigError, NonFiniteError, StoppedError
 from lensbench.harvest.sequences import TOKENS
 from lensbench.saes.architectures import DictionaryConfig
 from lensbench.saes.configs import SweepConfig
-from lensbench.saes.ends import Ends
+from lensbench.saes.ends import Ends, all_sites
 from lensbench.saes.runs import SAERun, open_runs
 from lensbench.saes.step.encode import Workspace
 from lensbench.saes.step.engines import Stepper, choose, deterministic
@@ -30,7 +30,7 @@ from lensbench.saes.step.schedule import rate
 from lensbench.saes.step.start import scale_of
 from lensbench.saes.training import checkpoint, resident
 from lensbench.saes.training.checkpoint import RunState
-from lensbench.saes.training.downstream import downstream_of, objectives
+from lensbench.saes.training.downstream import downstream_of, objectives, taken
 from lensbench.saes.training.folder import RunFolder
 from lensbench.saes.training.groups import started, together
 from lensbench.saes.training.reporting import Reporter, Totals
@@ -110,8 +110,7 @@ class _Training:
     ) -> None:
         self._train, self._folder, self._card = sweep.train, folder, card
         self._configs, self._ends = configs, ends
-        unique = list(dict.fromkeys(site for one in ends for site in one.sites))
-        self._downstream = downstream_of(source, configs)
+        unique, self._downstream = all_sites(ends), downstream_of(source, configs)
         read = unique + [TOKENS] * (self._downstream is not None)
         self._stream = open_stream(source, read, self._train, device)
         self._report = Reporter(folder, self._train, self._stream.waits, progress=progress)
@@ -193,8 +192,7 @@ class _Training:
     def _advance(self, batch: dict[str, Tensor]) -> None:
         step, steps = self._step, self._train.steps
         factor = rate(step, steps, self._train.warmup, self._train.decay)
-        if self._downstream is not None:
-            batch = self._downstream.take(batch)
+        batch = taken(self._downstream, batch)
         for site, x in batch.items():
             if not self._totals.add(site, x, self._scales[site]) and x.device.type == "cpu":
                 self._bad_activations(site)
