@@ -17,9 +17,10 @@ from torch import Tensor
 
 from lensbench.devices import as_device
 from lensbench.errors import ConfigError, NonFiniteError, StoppedError
+from lensbench.harvest.sequences import TOKENS
 from lensbench.saes.architectures import DictionaryConfig
 from lensbench.saes.configs import SweepConfig
-from lensbench.saes.ends import Ends
+from lensbench.saes.ends import Ends, all_sites
 from lensbench.saes.runs import SAERun, open_runs
 from lensbench.saes.step.encode import Workspace
 from lensbench.saes.step.engines import Stepper, choose, deterministic
@@ -29,6 +30,7 @@ from lensbench.saes.step.schedule import rate
 from lensbench.saes.step.start import scale_of
 from lensbench.saes.training import checkpoint, resident
 from lensbench.saes.training.checkpoint import RunState
+from lensbench.saes.training.downstream import downstream_of, objectives, taken
 from lensbench.saes.training.folder import RunFolder
 from lensbench.saes.training.groups import started, together
 from lensbench.saes.training.reporting import Reporter, Totals
@@ -108,8 +110,9 @@ class _Training:
     ) -> None:
         self._train, self._folder, self._card = sweep.train, folder, card
         self._configs, self._ends = configs, ends
-        unique = list(dict.fromkeys(site for one in ends for site in one.sites))
-        self._stream = open_stream(source, unique, self._train, device)
+        unique, self._downstream = all_sites(ends), downstream_of(source, configs)
+        read = unique + [TOKENS] * (self._downstream is not None)
+        self._stream = open_stream(source, read, self._train, device)
         self._report = Reporter(folder, self._train, self._stream.waits, progress=progress)
         self._totals = Totals(unique, device)
         self._space = Workspace(precision=self._train.precision)
@@ -138,7 +141,7 @@ class _Training:
                 self._report.say("no checkpoint of all dictionaries yet: starting at step 0")
             self._report.repeats(self._stream.stored)
             first = self._stream.next()
-            self._scales = {s: self._scale(s, x) for s, x in first.items()}
+            self._scales = {s: self._scale(s, x) for s, x in first.items() if s != TOKENS}
             self._make(first, {})
             self._pending = first
             return
@@ -189,6 +192,7 @@ class _Training:
     def _advance(self, batch: dict[str, Tensor]) -> None:
         step, steps = self._step, self._train.steps
         factor = rate(step, steps, self._train.warmup, self._train.decay)
+        batch = taken(self._downstream, batch)
         for site, x in batch.items():
             if not self._totals.add(site, x, self._scales[site]) and x.device.type == "cpu":
                 self._bad_activations(site)
@@ -197,8 +201,8 @@ class _Training:
             if step % DEAD_REFRESH == 0:
                 group.refresh_dead([dead_limit(c, self._train.tokens) for c in group.configs])
             rates = [factor * c.learning_rate for c in group.configs]
-            ends = group.ends
-            stepper.step(ends.x(batch), rates, Now(step, steps), ends.y(batch))
+            x, y = group.ends.x(batch), group.ends.y(batch)
+            stepper.step(x, rates, Now(step, steps), y, objectives(self._downstream, group, batch))
         self._step += 1
         self._report.tick(self._step, self._states("running"))
 
