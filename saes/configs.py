@@ -84,6 +84,8 @@ class SourceConfig(Config):
 
     store: str | None = None
     """Folder or URL of an activation store."""
+    stores: dict[str, str] | None = None
+    """Stores of several models over one text, by name; their sites are ``name:site``."""
     model: str | None = None
     """Model for a live capture; needs ``text``."""
     text: str | None = None

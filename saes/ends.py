@@ -62,5 +62,10 @@ class Ends:
         return torch.cat([torch.full((widths[s],), scales[s]) for s in sites])
 
 
+def all_sites(ends: list[Ends]) -> list[str]:
+    """Every site that is read or written, once."""
+    return list(dict.fromkeys(site for one in ends for site in one.sites))
+
+
 def _joined(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)

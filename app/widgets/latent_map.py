@@ -45,7 +45,7 @@ def latent_map(run: Path, name: str) -> None:
         _believe(places),
         f"({why}.)" if why else "",
     ]
-    figure = pictures.map_figure(places, facts, color)
+    figure = pictures.map_figure(places, facts, color, ring=st.session_state.get("open"))
     frame = places.to_frame().merge(facts, on="latent")
     clicked = show_figure(figure, key=f"map-{method}-{color}", pick=True, frame=frame,
                           file=f"map-{method}", code=pictures.map_code(run, name, method),

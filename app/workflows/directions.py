@@ -127,7 +127,7 @@ def nearest_to(run: Path, name: str, ask: DirectionAsk) -> tuple[pd.DataFrame, f
 
 def beside(frame: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
     """The same with what is known of each latent, in a table without empty columns."""
-    out = frame.merge(in_table(facts), "left", on="latent")
+    out = in_table(frame.merge(facts, "left", on="latent"))
     out.attrs["units"] = {**frame.attrs["units"], "density": "share of tokens"}
     return out
 
@@ -137,7 +137,7 @@ def in_table(facts: pd.DataFrame) -> pd.DataFrame:
     out = facts.drop(columns="state", errors="ignore").replace(list(UNMARKED), "")
     if "starred" in out:
         out["starred"] = ["★" if said else "" for said in out["starred"]]
-    texts = [c for c in out if c not in ("latent", "density")]
+    texts = [c for c in ("label", "my label", "starred", "writes towards") if c in out]
     return out.drop(columns=[c for c in texts if not any(out[c])])
 
 

@@ -12,6 +12,7 @@ from lensbench.app.workflows.directions import in_table, model_of
 from lensbench.app.workflows.latent_page import dictionary_of, latent_table
 from lensbench.app.workflows.runs import evaluation_of
 from lensbench.errors import LensbenchError
+from lensbench.plots.theme import PALETTE
 from lensbench.saes import decoder_geometry, decoder_map
 from lensbench.saes.latents.dashboard import WRITES, logit_effects
 from lensbench.saes.latents.decoder_map import INSTALL, DecoderMap, Method, has_umap
@@ -113,13 +114,22 @@ def facts_of(run: Path, name: str, kept: "LatentNotes", written: list[str]) -> p
     return frame
 
 
-def map_figure(places: DecoderMap, facts: pd.DataFrame, color: str) -> "go.Figure":
-    """A map, coloured by a column of :func:`facts_of`."""
+def map_figure(
+    places: DecoderMap, facts: pd.DataFrame, color: str, ring: int | None = None
+) -> "go.Figure":
+    """A map, coloured by a column of :func:`facts_of`, with a ring around one latent."""
     columns: dict[str, Any] = {
         str(c): facts[c].to_numpy() if c == "density" else tuple(facts[c])
         for c in facts if c != "latent"
     }  # fmt: skip
-    return replace(places, facts=columns).plot(color)
+    figure = replace(places, facts=columns).plot(color)
+    if ring is not None and np.isfinite(places.places[ring]).all():
+        x, y = places.places[ring]
+        figure.add_scatter(
+            x=[x], y=[y], mode="markers", name=f"latent {ring}", hoverinfo="skip",
+            marker={"symbol": "circle-open", "size": 20, "color": PALETTE[1], "line": {"width": 3}},
+        )  # fmt: skip
+    return figure
 
 
 def alike(geometry: DecoderGeometry, facts: pd.DataFrame, n: int = 50) -> pd.DataFrame:

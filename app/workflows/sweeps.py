@@ -98,7 +98,8 @@ def with_sites(sweep: SweepConfig, sites: Sequence[str]) -> SweepConfig:
     """The sweep with ``sites`` for the entries that name none (several sites make a grid)."""
     chosen: Any = list(sites) if len(sites) > 1 else sites[0]
     entries = [
-        e if e.get("site") or sweep.source.site else {**e, "site": chosen} for e in sweep.sweep
+        e if e.get("site") or e.get("sites") or sweep.source.site else {**e, "site": chosen}
+        for e in sweep.sweep
     ]
     return with_entries(sweep, entries)
 

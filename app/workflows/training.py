@@ -1,8 +1,9 @@
 """Training a sweep by names: source, folder, parts, resuming, and what it would cost."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from fnmatch import fnmatchcase
+from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,10 @@ from lensbench.app.workflows.sweeps import (
 from lensbench.app.workflows.texts import find_text
 from lensbench.errors import ConfigError, MissingDataError, StoppedError, UnknownSiteError
 from lensbench.saes.configs import SweepConfig
+from lensbench.saes.ends import Ends
 from lensbench.saes.runs import SWEEP_FILE, SAERun, note_on_means
-from lensbench.sites import Site
-from lensbench.store import open_store
+from lensbench.sites import canonical_name
+from lensbench.store import open_store, pair_stores
 
 if TYPE_CHECKING:
     from lensbench.models import Model
@@ -75,7 +77,7 @@ def facts_of(runs: list[SAERun], out: Path) -> dict[str, Any]:
             "name": run.name,
             "site": run.site,
             "status": run.status,
-            "d_sae": run.sae.d_sae,
+            "d_sae": run.coder.d_sae,
             **{k: round(v, 6) for k, v in run.summary().items()},
         }
         for run in runs
@@ -125,6 +127,9 @@ def _source(
     if where.store is not None:
         store = open_store(where.store)
         return (lambda _: store), store.model, store.sites
+    if where.stores is not None:
+        paired = pair_stores({name: open_store(url) for name, url in where.stores.items()})
+        return (lambda _: paired), paired.model, paired.sites
     if where.model is None or where.text is None:
         raise ConfigError(
             "say where the activations come from: --store DIR, or --model M --text F --sites S"
@@ -135,30 +140,48 @@ def _source(
 
 
 def _live(model: "Model", text: Any, sweep: SweepConfig) -> Any:
-    from lensbench.harvest.live import live_source
+    from lensbench.harvest import live_source, sequence_source
 
-    sites = list(dict.fromkeys(str(c.site) for c in sweep.expand()))
+    configs = sweep.expand()
+    sites = list(dict.fromkeys(site for c in configs for site in Ends.of(c).sites))
     context, mixing = min(128, model.card.n_ctx or 128), sweep.source.mixing or None
+    if any(c.objective != "reconstruction" for c in configs):
+        return sequence_source(model, text, sites, context=gcd(context, sweep.train.batch_size))
     return live_source(model, text, sites, context=context, mixing=mixing)
 
 
 def _with_known_sites(sweep: SweepConfig, offered: tuple[str, ...]) -> SweepConfig:
     """Sites as the source spells them: ``*`` expanded, an only one filled in, others refused."""
-    if any(not c.site for c in sweep.expand()):
+    if any(not (c.site or c.sites) for c in sweep.expand()):
         sweep = with_sites(sweep, [_only(offered)])
-    entries: list[dict[str, Any]] = []
-    for entry in sweep.sweep:
-        named: Any = entry.get("site") or sweep.source.site
-        names = named if isinstance(named, list) else [named]
-        entries.append({**entry, "site": [s for name in names for s in _matching(name, offered)]})
-    return with_entries(sweep, entries)
+    return with_entries(sweep, [_spelled(entry, sweep, offered) for entry in sweep.sweep])
+
+
+def _spelled(
+    entry: Mapping[str, Any], sweep: SweepConfig, offered: tuple[str, ...]
+) -> dict[str, Any]:
+    """An entry with its sites as the source spells them."""
+    found = dict(entry)
+    named = [] if entry.get("sites") else _as_list(entry.get("site") or sweep.source.site)
+    if named:
+        found["site"] = [s for name in named for s in _matching(name, offered)]
+    if entry.get("target"):
+        found["target"] = [s for n in _as_list(entry["target"]) for s in _matching(n, offered)]
+    if entry.get("sites"):
+        several = entry["sites"] if isinstance(entry["sites"][0], list) else [entry["sites"]]
+        found["sites"] = [[s for n in one for s in _matching(n, offered)] for one in several]
+    return found
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _matching(name: str, offered: tuple[str, ...]) -> list[str]:
     if "*" in name:
         found = [site for site in offered if fnmatchcase(site, name)]
     else:
-        found = [str(Site.parse(name))] if str(Site.parse(name)) in offered else []
+        found = [known for known in (name, canonical_name(name)) if known in offered][:1]
     if not found:
         raise UnknownSiteError(name, known=offered, hint="The source does not have it.")
     return found

@@ -1,13 +1,14 @@
 """What every architecture has: width, learning rate, seed, site, losses of dead latents."""
 
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from lensbench.config import Config
 
 REFERENCE_WIDTH = 2**14
+_ONE = "must be reconstruction"
 
 
 class DictionaryConfig(Config):
@@ -15,6 +16,8 @@ class DictionaryConfig(Config):
 
     roles: ClassVar[tuple[str, ...]] = ("sae", "transcoder", "crosscoder")
     """What it can be trained as."""
+    end_to_end: ClassVar[bool] = True
+    """Whether ``objective`` may be another than the reconstruction."""
 
     d_sae: int = Field(ge=1)
     """Number of latents."""
@@ -35,6 +38,11 @@ class DictionaryConfig(Config):
     own."""
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$")
     """Folder name; left out: made of what tells the dictionary apart."""
+    objective: Literal["reconstruction", "kl", "ce"] = "reconstruction"
+    """What is minimised: the error of the activations, or end to end what the model loses when they
+    are replaced, as KL of its predictions or as cross-entropy (see ``training.downstream``)."""
+    downstream_coefficient: float = Field(0.0, ge=0)
+    """End to end: weight of the error at the end of later blocks."""
     clip: float | None = Field(1.0, gt=0)
     """Largest gradient norm of this dictionary (not of the sweep); null: no clipping."""
     dead_after: int | None = Field(None, ge=1)
@@ -55,6 +63,13 @@ class DictionaryConfig(Config):
             raise ValueError(f"target is the site itself ({self.site}); leave it out for an SAE")
         if self.skip_connection and self.target is None:
             raise ValueError("skip_connection needs a target: it belongs to transcoders")
+        if self.downstream_coefficient and self.objective == "reconstruction":
+            raise ValueError("downstream_coefficient belongs to objective: kl or ce")
+        if self.objective != "reconstruction":
+            if not self.end_to_end:
+                raise ValueError(f"{self.kind()} has several reconstructions; objective {_ONE}")
+            if self.sites is not None:
+                raise ValueError(f"a crosscoder writes several sites; objective {_ONE}")
         if self.role not in self.roles:
             allowed = f"it can be: {', '.join(self.roles)}"
             raise ValueError(f"{self.kind()} cannot be a {self.role}; {allowed}")
@@ -76,7 +91,9 @@ class DictionaryConfig(Config):
         """Readable name, not yet unique."""
         lr = f"{self.learning_rate:.2g}".replace("e-0", "e-")
         role = "" if self.role == "sae" else f"{'skip-' * self.skip_connection}{self.role}-"
-        return f"{role}{self.kind()}-{self.d_sae}-{self.sparsity()}-lr{lr}-s{self.seed}"
+        off = f"+{self.downstream_coefficient:g}" if self.downstream_coefficient else ""
+        e2e = "" if self.objective == "reconstruction" else f"{self.objective}{off}-"
+        return f"{role}{e2e}{self.kind()}-{self.d_sae}-{self.sparsity()}-lr{lr}-s{self.seed}"
 
     def kind(self) -> str:
         """Name of the architecture."""

@@ -1,6 +1,6 @@
 """Architectures whose L0 is set: the largest of a token, of a batch, of a batch with prefixes."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -54,6 +54,7 @@ class MatryoshkaConfig(FromBatch):
     arXiv:2503.17547).
     """
 
+    end_to_end: ClassVar[bool] = False
     architecture: Literal["matryoshka"] = "matryoshka"
     prefixes: tuple[float, ...] = Field((1 / 16, 1 / 8, 1 / 4, 1 / 2), min_length=1)
     """Shares of d_sae, below 1 and rising; the whole dictionary is added as the last."""

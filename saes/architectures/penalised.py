@@ -187,4 +187,5 @@ class GatedConfig(L1Penalised):
     """
 
     roles: ClassVar[tuple[str, ...]] = ("sae", "transcoder")
+    end_to_end: ClassVar[bool] = False
     architecture: Literal["gated"] = "gated"

@@ -32,6 +32,21 @@ class Together(Several):
 
     whole: ManyRanks
 
+    def own(self, configs: list[DictionaryConfig], source: Any) -> list[DictionaryConfig]:
+        """All of them.
+
+        Raises:
+            ConfigError: a dictionary that is trained end to end.
+        """
+        del source
+        for config in configs:
+            if config.objective != "reconstruction":
+                raise ConfigError(
+                    f"{config.name} is trained end to end ({config.objective}), which needs whole "
+                    "sequences and dictionaries in one process; use train.parallel: members"
+                )
+        return configs
+
     def told(self, train: TrainConfig) -> TrainConfig:
         """Only the first rank has something to tell the sinks."""
         return train if self.speaks else train.model_copy(update={"sinks": ()})
@@ -92,13 +107,12 @@ class Data(Together):
         Raises:
             ConfigError: an engine that selects within its own share only.
         """
-        del source
         if self._train.engine == "stacked" and any(isinstance(c, FromBatch) for c in configs):
             raise ConfigError(
                 "train.engine: stacked selects within one process, and BatchTopK and Matryoshka "
                 "select from the whole batch; with train.parallel: data use auto or dense"
             )
-        return configs
+        return super().own(configs, source)
 
     def save(
         self, folder: RunFolder, groups: list[Group], state: RunState, keep: int, *, stopped: bool

@@ -21,7 +21,7 @@ from lensbench.saes.step.kernels import Codes
 from lensbench.saes.step.layouts import Dense, Listed
 from lensbench.saes.step.looped import Looped
 from lensbench.saes.step.precision import addmm, mm
-from lensbench.saes.step.rules.base import Batch, Found, Gradients, Now, Step, gradients
+from lensbench.saes.step.rules.base import Batch, Found, Gradients, Now, Objective, Step, gradients
 from lensbench.saes.step.selection import top_k
 
 
@@ -86,9 +86,11 @@ class ShardLooped(Looped):
         x: Float[Tensor, "tokens d_in"],
         now: Now,
         y: Float[Tensor, "tokens d_out"] | None = None,
+        objective: Objective | None = None,
     ) -> Gradients | None:
         """Gradients of this rank's latents and, the same everywhere, of ``b_dec``."""
         assert y is None  # transcoders are refused
+        assert objective is None
         config, own, rule = group.configs[i], group.own(i), group.rule
         centred = torch.sub(x, own["b_dec"], out=self.space.get("centred", tuple(x.shape), x))
         layout = self._layout(Batch(config, centred, own, self.space, self.screened), group)

@@ -154,11 +154,10 @@ class Ranks:
         facts: tuple[dict[str, Any], int, float],
         states: dict[str, str],
     ) -> list[SAERun]:
-        """Every dictionary as a result, in the order of the groups; ``facts``: card, step, time."""
-        del folder
+        """Every dictionary as a result, in the order of the sweep; ``facts``: card, step, time."""
         found = [report.result(group, i, *facts) for group in groups for i, _ in group.names()]
         report.done(facts[1], states)
-        return found
+        return sorted(found, key=lambda run: folder.names.index(run.name))
 
 
 def prune(folder: RunFolder, groups: list[Group], keep: int) -> None:

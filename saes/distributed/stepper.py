@@ -14,7 +14,7 @@ from lensbench.saes.step.engines import Engine, Stepper, candidates
 from lensbench.saes.step.group import Group
 from lensbench.saes.step.looped import Looped
 from lensbench.saes.step.precision import products_in
-from lensbench.saes.step.rules.base import Gradients, Now
+from lensbench.saes.step.rules.base import Gradients, Now, Objective
 from lensbench.saes.step.stacked import stacked_gradients
 
 Make = Callable[[Workspace, bool], Looped]
@@ -32,8 +32,16 @@ class RankStepper(Stepper):
         """Prepare the loop over dictionaries."""
         self.loop = self.make(self.space, self.engine == "screened")
 
-    def step(self, x: Tensor, rates: list[float], now: Now, y: Tensor | None = None) -> None:
+    def step(
+        self,
+        x: Tensor,
+        rates: list[float],
+        now: Now,
+        y: Tensor | None = None,
+        objective: Callable[[int], Objective] | None = None,
+    ) -> None:
         """One update of every dictionary that is alive."""
+        assert objective is None  # end to end is refused
         group, whole = self.group, self.whole
         for i, config in enumerate(group.configs):
             group.rule.before(config, group.own(i), now)

@@ -54,7 +54,6 @@ class Width(Together):
         Raises:
             ConfigError: a dictionary that cannot be divided.
         """
-        del source
         if self._train.engine == "stacked":
             raise ConfigError(
                 "train.engine: stacked works on whole dictionaries; with train.parallel: width use "
@@ -76,7 +75,7 @@ class Width(Together):
                     f"{config.name} has {config.d_sae} latents for {self._job.world} ranks; use "
                     "fewer ranks, or train.parallel: members"
                 )
-        return configs
+        return super().own(configs, source)
 
     def total(self, own: Tensor) -> Tensor:
         """Added up."""

@@ -62,8 +62,8 @@ class TokenRule:
         return out
 
     def to_json(self) -> list[dict[str, Any]]:
-        """One mapping per clause."""
-        return [dict(vars(c)) for c in self.clauses]
+        """One mapping per clause; the key of a position is its number."""
+        return [{**vars(c), "tokens": list(c.tokens)} for c in self.clauses]
 
     def words(self, name: Callable[[int], str], most: int = 12) -> str:
         """The rule as a sentence; ``name`` gives the text of a token id."""

@@ -24,7 +24,7 @@ from lensbench.saes.step.gpu.graphs import CudaRecorder, Graphs
 from lensbench.saes.step.group import Group
 from lensbench.saes.step.looped import Looped
 from lensbench.saes.step.precision import products_in
-from lensbench.saes.step.rules.base import Now
+from lensbench.saes.step.rules.base import Now, Objective
 from lensbench.saes.step.stacked import stacked_gradients
 
 Engine = Literal["dense", "screened", "stacked"]
@@ -55,30 +55,47 @@ class Stepper:
         if waits_for_nothing(self.group) and self.group.device.type == "cuda":
             self.graphs = Graphs(self.say, CudaRecorder())
 
-    def step(self, x: Tensor, rates: list[float], now: Now, y: Tensor | None = None) -> None:
-        """One update of every dictionary that is alive, in the units of the source."""
+    def step(
+        self,
+        x: Tensor,
+        rates: list[float],
+        now: Now,
+        y: Tensor | None = None,
+        objective: Callable[[int], Objective] | None = None,
+    ) -> None:
+        """One update of every dictionary that is alive, in the units of the source.
+
+        ``objective`` gives that of each dictionary, where it is not the reconstruction.
+        """
         group = self.group
         with products_in(self.space.precision):
             for i, config in enumerate(group.configs):
                 group.rule.before(config, group.own(i), now)
-            if self.graphs is not None and y is None and self.engine != "stacked":
+            alone = y is not None or objective is not None
+            if self.graphs is not None and not alone and self.engine != "stacked":
                 self._replayed(self.graphs, x, rates, now)
                 return
             x, y = group.seen(x, y)
-            if self.engine == "stacked":
+            if self.engine == "stacked" and objective is None:
                 for i, gradients in enumerate(stacked_gradients(group, x, now, y=y)):
                     if group.alive[i]:
                         update.apply(group, i, gradients, rates[i], len(x), now)
             else:
                 for i in filter(group.alive.__getitem__, range(group.n)):
-                    self._one(i, x, rates[i], now, y)
+                    self._one(i, x, rates[i], now, y, objective and objective(i))
 
     def _one(
-        self, i: int, x: Tensor, lr: float | Tensor, now: Now, y: Tensor | None = None
+        self,
+        i: int,
+        x: Tensor,
+        lr: float | Tensor,
+        now: Now,
+        y: Tensor | None = None,
+        objective: Objective | None = None,
     ) -> None:
-        found = self._looped.one(self.group, i, x, now, y)
+        found = self._looped.one(self.group, i, x, now, y, objective)
         if found is None:
-            found = stacked_gradients(self.group, x, now, i, i + 1, y)[0]
+            found = stacked_gradients(self.group, x, now, i, i + 1, y, objective)[0]
         update.apply(self.group, i, found, lr, len(x), now)
 
     def _replayed(self, graphs: Graphs, x: Tensor, rates: list[float], now: Now) -> None:
@@ -139,6 +156,8 @@ def choose(
     Raises:
         ConfigError: no step fits the memory of the GPU.
     """
+    if group.configs[0].objective != "reconstruction":
+        return "dense", "dense (end to end: the model takes most of the time)"
     times: dict[Engine, float] = {
         e: _time(Stepper(group, e, space), x, y) for e in candidates(group, len(x), space)
     }

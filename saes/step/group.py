@@ -40,6 +40,7 @@ class Group:
     """What is kept from step to step, ``[n, ...]``: what the rule needs, and
 
     - ``centre``: of a transcoder, what is taken from the activations that it reads (fixed);
+    - ``unit``: of end-to-end objectives, what is lost with the site at its mean;
     - ``steps``: updates made (a dictionary that diverges stops counting);
     - ``since_fired``: tokens since each latent fired;
     - ``dead``: latents that the auxiliary loss uses; refreshed every few steps, not every step;
@@ -201,7 +202,12 @@ class Group:
 def group_key(ends: Ends, config: DictionaryConfig) -> str:
     """What dictionaries that are stepped together share, in words."""
     form = " ".join(str(part) for part in config.form())
-    return f"{ends.key} {'skip ' * config.skip_connection}{form} {config.d_sae}"
+    more = f"{'skip ' * config.skip_connection}{_told(config)}"
+    return f"{ends.key} {more}{form} {config.d_sae}"
+
+
+def _told(config: DictionaryConfig) -> str:
+    return "" if config.objective == "reconstruction" else f"{config.objective} "
 
 
 def uses_dead(config: DictionaryConfig) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 from lensbench.saes.step.aux_loss import AuxGradients, aux_gradients, pre_act_gradients
 from lensbench.saes.step.encode import Workspace
 from lensbench.saes.step.group import Group, uses_pre_act
-from lensbench.saes.step.rules.base import Batch, Gradients, Now, Step, gradients
+from lensbench.saes.step.rules.base import Batch, Gradients, Now, Objective, Step, gradients
 
 
 @dataclass
@@ -28,6 +28,7 @@ class Looped:
         x: Float[Tensor, "tokens d_in"],
         now: Now,
         y: Float[Tensor, "tokens d_out"] | None = None,
+        objective: Objective | None = None,
     ) -> Gradients | None:
         """Gradients of dictionary ``i``; None where dense products would be cheaper."""
         config, own, rule = group.configs[i], group.own(i), group.rule
@@ -35,9 +36,8 @@ class Looped:
         layout = rule.listed(Batch(config, x, own, self.space, self.screened))
         if layout is None:
             return None
-        found = gradients(
-            rule, Step(config, layout, x, target, own, now, group.centred, group.widths)
-        )
+        step = Step(config, layout, x, target, own, now, group.centred, group.widths, objective)
+        found = gradients(rule, step)
         flow = found.flow
         one = Gradients(found.of, found.along, found.fired, flow.loss, flow.sse, flow.state)
         add_dead(group, i, x, flow.error, one)

@@ -12,7 +12,7 @@ from lensbench.saes.step.aux_loss import stacked_aux_gradients
 from lensbench.saes.step.group import Group, uses_pre_act
 from lensbench.saes.step.looped import add_dead
 from lensbench.saes.step.precision import addmm
-from lensbench.saes.step.rules.base import Found, Gradients, Now, Step, gradients
+from lensbench.saes.step.rules.base import Found, Gradients, Now, Objective, Step, gradients
 
 
 def stacked_gradients(
@@ -22,16 +22,16 @@ def stacked_gradients(
     start: int = 0,
     stop: int | None = None,
     y: Float[Tensor, "tokens d_out"] | None = None,
+    objective: Objective | None = None,
 ) -> list[Gradients]:
-    """Gradients of dictionaries ``start .. stop - 1`` of ``group``."""
+    """Gradients of dictionaries ``start .. stop - 1`` of ``group``; of one with an objective."""
     span = slice(start, group.n if stop is None else stop)
     configs, own = group.configs[span], group.own(span)
     x, target = group.problem(own, x, y)
     pre = addmm(own["b_enc"][:, None], x, own["W_enc"].transpose(1, 2))
     layout = group.rule.dense(configs, pre)
-    found = gradients(
-        group.rule, Step(configs[0], layout, x, target, own, now, group.centred, group.widths)
-    )
+    sides = (group.centred, group.widths, objective)
+    found = gradients(group.rule, Step(configs[0], layout, x, target, own, now, *sides))
     apart = group.rule.tied or any(map(uses_pre_act, configs))
     if not apart and any(len(dead) for dead in group.dead_lists[span]):
         more = stacked_aux_gradients(group, span, x, pre, found.flow.error)

@@ -96,6 +96,8 @@ def new_group(
     state = {name: value for name, value in more.items() if name not in params}
     if y is not None:
         state["centre"] = read_centre.repeat(len(configs), 1)
+    if configs[0].objective != "reconstruction":
+        state["unit"] = x.new_zeros(len(configs))  # measured on the first batch
     if configs[0].skip_connection:
         params["W_skip"] = x.new_zeros(len(configs), target.shape[1], x.shape[1])
     group = Group(

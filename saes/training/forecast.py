@@ -10,7 +10,7 @@ import torch
 from lensbench.devices import as_device
 from lensbench.saes.architectures import DictionaryConfig
 from lensbench.saes.configs import SweepConfig
-from lensbench.saes.ends import Ends
+from lensbench.saes.ends import Ends, all_sites
 from lensbench.saes.step.encode import Workspace
 from lensbench.saes.step.engines import Stepper, choose
 from lensbench.saes.step.rules import rule_of
@@ -108,7 +108,7 @@ def dry_run(
     configs: list[DictionaryConfig] = list(sweep.expand())
     where = as_device(device)
     source, ends = open_source(source, configs)
-    sites = list(dict.fromkeys(site for one in ends for site in one.sites))
+    sites = all_sites(ends)
     stream = Stream(source, sites, sweep.train.batch_size, where)
     began = time.perf_counter()
     batch = stream.next()

@@ -247,7 +247,7 @@ def open_source(source: Any, configs: list[DictionaryConfig]) -> tuple[Any, list
     """
     named = [site for c in configs for site in (c.site, c.target, *(c.sites or ())) if site]
     if not isinstance(source, ActivationSource) and callable(getattr(source, "source", None)):
-        chosen = sorted({str(Site.parse(s)) for s in named}) or list(source.sites)
+        chosen = sorted({_known(s, tuple(source.sites)) for s in named}) or list(source.sites)
         # In the type on disk: halves are widened on the device, after half the way.
         kind = getattr(source, "dtype", None)
         source = source.source(chosen, **({"dtype": kind} if isinstance(kind, str) else {}))

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from lensbench.errors import ConfigError, NonFiniteError, StoppedError
+from lensbench.harvest.sequences import TOKENS
 from lensbench.saes.architectures import DictionaryConfig
 from lensbench.saes.configs import SweepConfig
 from lensbench.saes.distributed.ranks import Ranks, join
-from lensbench.saes.ends import Ends
+from lensbench.saes.ends import Ends, all_sites
 from lensbench.saes.runs import SAERun, open_runs
 from lensbench.saes.step.encode import Workspace
 from lensbench.saes.step.engines import Stepper, deterministic
@@ -29,6 +30,7 @@ from lensbench.saes.step.schedule import rate
 from lensbench.saes.step.start import scale_of
 from lensbench.saes.training import checkpoint, resident
 from lensbench.saes.training.checkpoint import RunState
+from lensbench.saes.training.downstream import downstream_of, objectives, taken
 from lensbench.saes.training.folder import RunFolder
 from lensbench.saes.training.groups import together
 from lensbench.saes.training.reporting import Reporter, Totals
@@ -113,8 +115,9 @@ class _Training:
         self._train, self._folder, self._card = sweep.train, folder, card
         self._configs, self._ends, self._ranks = configs, ends, ranks
         self._names = [str(c.name) for c in configs]
-        unique = list(dict.fromkeys(site for one in ends for site in one.sites))
-        self._stream = open_stream(source, unique, self._train, device)
+        unique, self._downstream = all_sites(ends), downstream_of(source, configs)
+        read = unique + [TOKENS] * (self._downstream is not None)
+        self._stream = open_stream(source, read, self._train, device)
         said, told = progress and ranks.speaks, ranks.told(self._train)
         self._report = Reporter(folder, told, self._stream.waits, progress=said, total=ranks.total)
         self._totals = Totals(unique, device)
@@ -143,7 +146,7 @@ class _Training:
                 self._report.say("no checkpoint of all dictionaries yet: starting at step 0")
             self._report.repeats(self._stream.stored)
             first = self._stream.next()
-            self._scales = {s: self._scale(s, x) for s, x in first.items()}
+            self._scales = {s: self._scale(s, x) for s, x in first.items() if s != TOKENS}
             self._make(first, {})
             self._pending = first
             return
@@ -195,6 +198,7 @@ class _Training:
     def _advance(self, batch: dict[str, Tensor]) -> None:
         step, steps = self._step, self._train.steps
         factor = rate(step, steps, self._train.warmup, self._train.decay)
+        batch = taken(self._downstream, batch)
         for site, x in batch.items():
             if not self._totals.add(site, x, self._scales[site]) and x.device.type == "cpu":
                 self._bad_activations(site)
@@ -204,8 +208,8 @@ class _Training:
             if step % DEAD_REFRESH == 0:
                 group.refresh_dead([dead_limit(c, self._train.tokens) for c in group.configs])
             rates = [factor * c.learning_rate for c in group.configs]
-            ends = group.ends
-            stepper.step(ends.x(batch), rates, Now(step, steps), ends.y(batch))
+            x, y = group.ends.x(batch), group.ends.y(batch)
+            stepper.step(x, rates, Now(step, steps), y, objectives(self._downstream, group, batch))
         self._step += 1
         self._report.tick(self._step, self._states("running"))
 
@@ -267,10 +271,7 @@ class _Training:
     def _finish(self) -> list[SAERun]:
         facts = (self._card, self._step, self._seconds)
         states = self._states("finished")
-        found = self._ranks.results(self._report, self._folder, self._groups(), facts, states)
-        place = {name: i for i, name in enumerate(self._names)}
-        # Where other ranks trained some, all stand in the order of the sweep already.
-        return found if self._ranks.apart else sorted(found, key=lambda run: place[run.name])
+        return self._ranks.results(self._report, self._folder, self._groups(), facts, states)
 
     def _states(self, state: str) -> dict[str, str]:
         return {

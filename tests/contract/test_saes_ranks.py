@@ -287,6 +287,9 @@ def test_what_cannot_be_divided_is_refused(tmp_path: Path) -> None:
     coder = {"architecture": "topk", "d_sae": 48, "k": 4, "site": SITES[0], "target": SITES[1]}
     said = run(2, trained, sweep(entries=[coder], parallel="width"), tmp_path / "a", (), {})
     assert "is a transcoder; train.parallel: width divides SAEs" in said[0]
+    whole = {"architecture": "topk", "d_sae": 48, "k": 4, "site": SITES[0], "objective": "kl"}
+    said = run(2, trained, sweep(entries=[whole], parallel="data"), tmp_path / "a", (), {})
+    assert "is trained end to end (kl)" in said[0]
     said = run(2, trained, sweep(parallel="data", engine="stacked"), tmp_path / "b", (), {})
     assert "stacked selects within one process" in said[0]
     assert not (tmp_path / "a").exists()

@@ -366,6 +366,7 @@ def test_a_pinned_buffer_is_written_again_only_after_its_copy(
     assert cuda.calls[-1] == "host waits for 3"
 
 
+@pytest.mark.slow
 def test_the_command_line_trains_from_a_model_through_a_mixing_buffer(tmp_path: Path) -> None:
     import safetensors.numpy
 

@@ -8,9 +8,9 @@ gradient is ``sum(grad of x_hat) - W_enc @ (sum of the gradients of x @ W_enc)``
 product. A transcoder holds ``acts @ W_dec`` against ``y - b_dec - W_skip @ x`` instead.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -20,6 +20,9 @@ from lensbench.saes.architectures import DictionaryConfig
 from lensbench.saes.step.encode import Workspace
 from lensbench.saes.step.layouts import Dense, Layout, Listed
 
+Objective: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Loss of an error ``x_hat - x`` ``[tokens, d_out]`` (scaled), and its gradient, if that is not the
+mean square."""
 MAIN = ("W_enc", "b_enc", "W_dec", "b_dec")
 SPARSE_BELOW = 1 / 16
 """Share of entries that may fire above which dense products are cheaper."""
@@ -43,6 +46,8 @@ class Step:
     """Whether ``b_dec`` was taken from what is encoded."""
     widths: tuple[int, ...] = ()
     """Widths of the sites that are written, where they are several."""
+    objective: Objective | None = None
+    """Of one dictionary; None: the mean square."""
 
 
 @dataclass(frozen=True)
@@ -207,8 +212,11 @@ def plain(
     weight = s.own["W_dec"]
     error = s.layout.decode(acts, weight).sub_(s.target)
     sse = squares(error)
-    loss = sse / s.layout.n_tokens
-    grad = error * (2 / s.layout.n_tokens)
+    if s.objective is None:
+        loss, grad = sse / s.layout.n_tokens, error * (2 / s.layout.n_tokens)
+    else:
+        loss, grad = s.objective(error.reshape(-1, error.shape[-1]))
+        loss, grad = loss.view(sse.shape), grad.view(error.shape)
     into = s.layout.against(grad, weight)
     d_inner, per_latent = inner(into)
     return Flow(
