@@ -1,9 +1,9 @@
 """Tensors of a checkpoint: one file, or one for each rank that held some of the latents.
 
 Why not ``torch.distributed.checkpoint``: its metadata is a pickle, and its safetensors writer
-leaves neither checksums nor a mark that all ranks were done. Here ``state.json``, written last, lists the
-shards with the latents and the sha256 of each, so that any number of ranks, one included, can go
-on from them.
+leaves neither checksums nor a mark that all ranks were done. Here ``state.json``, written last,
+lists the shards with the latents and the sha256 of each, so that any number of ranks, one
+included, can go on from them.
 """
 
 from pathlib import Path

@@ -150,8 +150,7 @@ class _Training:
             self._make(first, {})
             self._pending = first
             return
-        folders = [self._folder.of(name) for name in self._names]
-        state = checkpoint.read_states(folders, step)
+        state = checkpoint.read_states([self._folder.of(n) for n in self._names], step)
         self._stream.restore(state.source, self._folder.path)
         self._step, self._seconds, self._scales = step, state.seconds, state.scales
         self._saved = step
