@@ -28,7 +28,7 @@ from lensbench.saes.step.group import Group, dead_limit
 from lensbench.saes.step.rules.base import Now
 from lensbench.saes.step.schedule import rate
 from lensbench.saes.step.start import scale_of
-from lensbench.saes.training import checkpoint, resident
+from lensbench.saes.training import checkpoint, room
 from lensbench.saes.training.checkpoint import RunState
 from lensbench.saes.training.downstream import downstream_of, objectives, taken
 from lensbench.saes.training.folder import RunFolder
@@ -62,12 +62,12 @@ def train(
             on a GPU with ``train.deterministic``); starts afresh if there is none.
         device: default: a GPU if there is one.
         progress: a bar on a terminal, otherwise lines.
-        model_card: the model that the activations come from, kept with every dictionary; default:
-            what the source says.
+        model_card: model of the activations, kept with every dictionary; default: the source's.
 
     Raises:
         ConfigError: a setting that cannot be used, or a source that cannot be resumed.
         MismatchError: ``out`` holds another sweep, or the source another site or width.
+        BudgetError: more than the memory of the device, or the disk, can hold.
         BackendUnavailableError: a sink whose package is not installed.
         NonFiniteError: NaN or infinity in the activations, or every dictionary diverged.
         StoppedError: interrupted; a checkpoint was written if there is a folder.
@@ -84,7 +84,7 @@ def train(
     card = card_of(source) if model_card is None else model_card
     source, ends = open_source(source, configs)
     where = as_device(device)
-    held = resident.planned(source, sweep, where)  # may refuse, before anything is written
+    held = room.required(sweep, source, ends, where, folder.path)  # before anything is written
     folder.open(sweep, configs, card, resume=resume)
     if held:
         source.hold(where)
@@ -280,7 +280,7 @@ class _Training:
         }
 
     def _groups(self) -> list[Group]:
-        return [stepper.group for stepper in self._steppers.values()]
+        return [s.group for s in self._steppers.values()]
 
     def _scale(self, site: str, x: Tensor) -> float:
         if not bool(torch.isfinite(x).all()):
