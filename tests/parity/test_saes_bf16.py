@@ -126,8 +126,8 @@ def test_the_choice_of_engines_says_why_and_what_does_not_fit(
 
     group, fits = written._group("topk"), {"stacked": 0.25, "dense": 0.002, "screened": 1.0}
 
-    def probe(stepper: Any, x: Tensor) -> float:
-        del x
+    def probe(stepper: Any, *data: Tensor | None) -> float:
+        del data
         if stepper.engine not in fits:
             raise torch.OutOfMemoryError
         return fits[stepper.engine]
