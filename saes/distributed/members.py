@@ -16,7 +16,7 @@ from lensbench.devices import as_device
 from lensbench.errors import NonFiniteError
 from lensbench.protocols import ActivationSource
 from lensbench.saes.architectures import DictionaryConfig, FixedK
-from lensbench.saes.configs import TrainConfig
+from lensbench.saes.configs import SweepConfig, TrainConfig
 from lensbench.saes.distributed.folder import RankFolder
 from lensbench.saes.distributed.job import Job
 from lensbench.saes.distributed.ranks import Ranks, prune
@@ -94,6 +94,11 @@ class Members(Several):
         chosen = [configs[i] for i in spread(costs, self._job.world)[self._job.rank]]
         self._folder.own = [str(config.name) for config in chosen]
         return chosen
+
+    def part(self, sweep: SweepConfig, own: list[DictionaryConfig]) -> SweepConfig:
+        """Its own dictionaries."""
+        entries = tuple(config.model_dump(mode="json") for config in own)
+        return sweep.model_copy(update={"sweep": entries})
 
     def idle(self, folder: RunFolder) -> list[SAERun]:
         """There are more ranks than dictionaries."""

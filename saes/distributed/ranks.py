@@ -15,7 +15,7 @@ from torch import Tensor
 from lensbench.devices import as_device
 from lensbench.errors import ConfigError
 from lensbench.saes.architectures import DictionaryConfig
-from lensbench.saes.configs import TrainConfig
+from lensbench.saes.configs import SweepConfig, TrainConfig
 from lensbench.saes.distributed.environment import place
 from lensbench.saes.ends import Ends
 from lensbench.saes.runs import SAERun
@@ -39,6 +39,8 @@ class Ranks:
 
     speaks = True
     """Whether this process writes to the terminal."""
+    portion = 1.0
+    """Share of each dictionary that is held here."""
     apart = False
     """Whether other processes have dictionaries that this one does not see."""
 
@@ -69,6 +71,11 @@ class Ranks:
         """Dictionaries that this process trains."""
         del source
         return configs
+
+    def part(self, sweep: SweepConfig, own: list[DictionaryConfig]) -> SweepConfig:
+        """The sweep of this process alone."""
+        del own
+        return sweep
 
     def idle(self, folder: RunFolder) -> list[SAERun]:
         """Wait for the others, with no dictionary to train here."""

@@ -47,6 +47,7 @@ class Width(Together):
     def __init__(self, job: Job, train: TrainConfig) -> None:
         super().__init__(job, train)
         self.whole = SharedLatents(job)
+        self.portion = 1 / job.world
 
     def own(self, configs: list[DictionaryConfig], source: Any) -> list[DictionaryConfig]:
         """All of them.

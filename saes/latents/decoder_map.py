@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Method = Literal["pca", "umap"]
 METHODS: tuple[Method, ...] = ("pca", "umap")
 NEIGHBOURS = 10
-SAMPLE = 1000
+SAMPLE = 400
 """Latents whose neighbours are compared, at most."""
 UNMARKED = ("no label", "not starred", "fires", "False")
 """Values of a column that are drawn in grey, below the others."""
@@ -106,7 +106,7 @@ def decoder_map(
 ) -> DecoderMap:
     """Lay the decoder rows of a dictionary out in two dimensions; see the module for the steps.
 
-    neighbours kept = mean over latents of |N_cos(i) & N_map(i)| / 10, 0 to 1, over at most 1000
+    neighbours kept = mean over latents of |N_cos(i) & N_map(i)| / 10, 0 to 1, over at most 400
     latents; a map of random places keeps about 10 / (n - 1), which is measured beside it.
     Source: Bricken et al. 2023 (UMAP of decoder directions); McInnes et al. 2018, arXiv:1802.03426.
 
@@ -180,6 +180,7 @@ def neighbours_kept(
 ) -> float:
     """Share of the nearest unit rows by cosine that are also the nearest on the map."""
     k = min(NEIGHBOURS, len(rows) - 1)
+    rows, places = rows.astype(np.float32), places.astype(np.float32)
     chosen = rng.permutation(len(rows))[:SAMPLE]
     cosine = rows[chosen] @ rows.T
     square = (places**2).sum(1)

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from lensbench.devices import as_device
-from lensbench.saes.architectures import DictionaryConfig
+from lensbench.harvest.sequences import TOKENS
+from lensbench.saes.architectures import DictionaryConfig, FixedK, Penalised
 from lensbench.saes.configs import SweepConfig
 from lensbench.saes.ends import Ends, all_sites
 from lensbench.saes.step.encode import Workspace
@@ -16,6 +17,7 @@ from lensbench.saes.step.engines import Stepper, choose
 from lensbench.saes.step.rules import rule_of
 from lensbench.saes.step.rules.base import Now
 from lensbench.saes.step.start import scale_of
+from lensbench.saes.training.downstream import downstream_of, objectives, taken
 from lensbench.saes.training.groups import started, together
 from lensbench.saes.training.stream import Stream, open_source
 
@@ -37,6 +39,9 @@ class MemoryPlan:
     """One checkpoint of all dictionaries."""
     disk_bytes: int
     """All checkpoints kept, and the results (weights twice: result and SAELens' format)."""
+    flops_per_token: int
+    """Floating-point operations of the dictionaries: one dense product with the encoder, and what
+    follows on the latents that are to fire. The model is not counted."""
 
     @property
     def memory_bytes(self) -> int:
@@ -67,6 +72,7 @@ class Forecast:
             f"parameters       {memory.parameters:,}",
             f"memory           {size(memory.memory_bytes)}",
             f"disk             {size(memory.disk_bytes)}",
+            f"work             {memory.flops_per_token:.3g} FLOP per token",
             f"steps            {self.steps:,}",
             f"time             {_duration(self.seconds)} "
             f"({self.seconds_per_step * 1e3:.1f} ms per step, probed)",
@@ -93,7 +99,17 @@ def plan_memory(sweep: SweepConfig, d_model: int | dict[str, int], default: str 
     )
     state = 12 * sum(counts) + counters
     disk = sweep.train.keep * state + 8 * sum(counts)
-    return MemoryPlan(len(configs), sum(counts), state, work, state, disk)
+    flops = sum(_flops(c, *wide) for c, wide in zip(configs, sizes, strict=True))
+    return MemoryPlan(len(configs), sum(counts), state, work, state, disk, flops)
+
+
+def _flops(config: DictionaryConfig, d_in: int, d_out: int) -> int:
+    """Encoder; then decode, gradient of the codes, gradients of decoder and encoder."""
+    fire = config.k if isinstance(config, FixedK) else 0
+    if isinstance(config, Penalised):
+        fire = config.aim
+    skip = 4 * d_in * d_out * config.skip_connection
+    return round(2 * config.d_sae * d_in + fire * (6 * d_out + 2 * d_in) + skip)
 
 
 def dry_run(
@@ -108,13 +124,15 @@ def dry_run(
     configs: list[DictionaryConfig] = list(sweep.expand())
     where = as_device(device)
     source, ends = open_source(source, configs)
-    sites = all_sites(ends)
-    stream = Stream(source, sites, sweep.train.batch_size, where)
+    sites, downstream = all_sites(ends), downstream_of(source, configs)
+    read = sites + [TOKENS] * (downstream is not None)
+    stream = Stream(source, read, sweep.train.batch_size, where)
     began = time.perf_counter()
     batch = stream.next()
     for _ in range(PROBE_STEPS):
         batch = stream.next()
     seconds = (time.perf_counter() - began) / (PROBE_STEPS + 1)
+    batch = taken(downstream, batch)
     scales = {site: scale_of(x) for site, x in batch.items()}
     space, engines = Workspace(precision=sweep.train.precision), dict[str, str]()
     for key, own, members in together(configs, ends):
@@ -124,7 +142,7 @@ def dry_run(
         stepper = Stepper(group, engine, space)
         start = time.perf_counter()
         for _ in range(PROBE_STEPS):
-            stepper.step(x, [1e-6] * group.n, Now(), y)
+            stepper.step(x, [1e-6] * group.n, Now(), y, objectives(downstream, group, batch))
         seconds += (time.perf_counter() - start) / PROBE_STEPS
     widths = {site: x.shape[1] for site, x in batch.items()}
     return Forecast(plan_memory(sweep, widths, sites[0]), sweep.train.steps, seconds, engines)

@@ -34,14 +34,20 @@ def started(
         MismatchError: a crosscoder of sites of different widths that does not allow them.
     """
     widths = {site: batch[site].shape[1] for site in ends.sites}
-    if len(set(widths.values())) > 1 and ends.same and not all(c.unequal_widths for c in configs):
-        told = ", ".join(f"{site} ({width})" for site, width in widths.items())
-        raise MismatchError(
-            f"the sites of the crosscoder {configs[0].name} differ in width: {told}. Each would "
-            "weigh by its width in the loss; say unequal_widths: true if that is wanted"
-        )
+    check_widths(configs, ends, widths)
     factors = [ends.scale(scales, widths, out=out) for out in (False, True)]
     device = batch[ends.reads[0]].device
     scale, out_scale = (f.to(device) if isinstance(f, Tensor) else f for f in factors)
     several = tuple(widths[site] for site in ends.writes) if len(ends.writes) > 1 else ()
     return new_group(configs, ends, ends.x(batch), scale, ends.y(batch), out_scale, several)
+
+
+def check_widths(configs: list[DictionaryConfig], ends: Ends, widths: Mapping[str, int]) -> None:
+    """Raise MismatchError for a crosscoder of different widths that does not allow them."""
+    own = {site: widths[site] for site in ends.sites}
+    if len(set(own.values())) > 1 and ends.same and not all(c.unequal_widths for c in configs):
+        told = ", ".join(f"{site} ({width})" for site, width in own.items())
+        raise MismatchError(
+            f"the sites of the crosscoder {configs[0].name} differ in width: {told}. Each would "
+            "weigh by its width in the loss; say unequal_widths: true if that is wanted"
+        )

@@ -28,7 +28,7 @@ from lensbench.saes.step.group import Group, dead_limit
 from lensbench.saes.step.rules.base import Now
 from lensbench.saes.step.schedule import rate
 from lensbench.saes.step.start import scale_of
-from lensbench.saes.training import checkpoint, resident
+from lensbench.saes.training import checkpoint, room
 from lensbench.saes.training.checkpoint import RunState
 from lensbench.saes.training.downstream import downstream_of, objectives, taken
 from lensbench.saes.training.folder import RunFolder
@@ -62,12 +62,12 @@ def train(
             on a GPU with ``train.deterministic``); starts afresh if there is none.
         device: default: a GPU if there is one.
         progress: a bar on a terminal, otherwise lines.
-        model_card: the model that the activations come from, kept with every dictionary; default:
-            what the source says.
+        model_card: model of the activations, kept with every dictionary; default: the source's.
 
     Raises:
         ConfigError: a setting that cannot be used, or a source that cannot be resumed.
         MismatchError: ``out`` holds another sweep, or the source another site or width.
+        BudgetError: more than the memory of the device, or the disk, can hold.
         BackendUnavailableError: a sink whose package is not installed.
         NonFiniteError: NaN or infinity in the activations, or every dictionary diverged.
         StoppedError: interrupted; a checkpoint was written if there is a folder.
@@ -86,7 +86,8 @@ def train(
         card = card_of(source) if model_card is None else model_card
         own = ranks.own(configs, open_source(source, configs)[0])
         source, ends = open_source(source, own or configs)
-        held = resident.planned(source, sweep, where)  # may refuse, before anything is written
+        here = (ranks.part(sweep, own), source, ends, where, folder.path)
+        held = room.required(*here, ranks.portion) if own else ""  # before anything is written
         folder.open(sweep, configs, card, resume=resume)
         if not own:
             return ranks.idle(folder)
@@ -118,8 +119,8 @@ class _Training:
         unique, self._downstream = all_sites(ends), downstream_of(source, configs)
         read = unique + [TOKENS] * (self._downstream is not None)
         self._stream = open_stream(source, read, self._train, device)
-        said, told = progress and ranks.speaks, ranks.told(self._train)
-        self._report = Reporter(folder, told, self._stream.waits, progress=said, total=ranks.total)
+        told, waits, said = ranks.told(self._train), self._stream.waits, progress and ranks.speaks
+        self._report = Reporter(folder, told, waits, progress=said, total=ranks.total)
         self._totals = Totals(unique, device)
         self._space = Workspace(precision=self._train.precision, whole=ranks.whole)
         self._steppers: dict[str, Stepper] = {}
@@ -152,14 +153,13 @@ class _Training:
             return
         state = checkpoint.read_states([self._folder.of(n) for n in self._names], step)
         self._stream.restore(state.source, self._folder.path)
-        self._step, self._seconds, self._scales = step, state.seconds, state.scales
-        self._saved = step
+        self._step = self._saved = step
+        self._seconds, self._scales = state.seconds, state.scales
         self._totals.restore(state.variance)
         self._stream.expect(state.widths)
         self._space.guesses.update(state.guesses)
-        device = self._stream.device
-        zeros = {s: torch.zeros(1, w, device=device) for s, w in state.widths.items()}
-        self._make(zeros, state.engines)
+        none = {s: torch.zeros(1, w, device=self._stream.device) for s, w in state.widths.items()}
+        self._make(none, state.engines)
         for group in self._groups():
             for i, name in group.names():
                 self._ranks.restore(self._folder, step, group, i, name)
@@ -239,8 +239,8 @@ class _Training:
     def _last(self) -> str:
         if not self._saved:
             return "no checkpoint yet"
-        first = self._folder.of(self._names[0])
-        return f"the last good checkpoint is {checkpoint.place(first, self._saved)}"
+        where = checkpoint.place(self._folder.of(self._names[0]), self._saved)
+        return f"the last good checkpoint is {where}"
 
     def _checkpoint(self, *, stopped: bool = False) -> None:
         if self._folder.path is None:
@@ -280,7 +280,7 @@ class _Training:
         }
 
     def _groups(self) -> list[Group]:
-        return [stepper.group for stepper in self._steppers.values()]
+        return [s.group for s in self._steppers.values()]
 
     def _scale(self, site: str, x: Tensor) -> float:
         if not bool(torch.isfinite(x).all()):
