@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -165,6 +166,13 @@ def harmed(config: dict[str, Any], out: Path, rank: int, number: int, what: int)
 
     io.write_arrays = counted
     train(Source(), config, out=out)
+
+
+def told_to_end(out: Path) -> None:
+    """Rank 1 is killed; rank 0, which then waits for it, is asked to end, as torchrun does."""
+    if os.environ["RANK"] == "0":
+        threading.Timer(3.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    train(Source(1, 26, signal.SIGKILL), sweep(rank_timeout=300.0), out=out)
 
 
 def one_that_never_comes(out: Path) -> None:

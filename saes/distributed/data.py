@@ -4,6 +4,7 @@ Gradients are added up before the clip and the update, so the update is that of 
 same batch, up to the order in which numbers are added.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -67,9 +68,9 @@ class Together(Several):
     def _looped(self, space: Workspace, screened: bool) -> Looped:
         return Looped(screened=screened, space=space)
 
-    def stopping(self, asked: bool) -> bool:
+    def stopping(self, asked: Callable[[], bool]) -> bool:
         """All stop after the same step, as soon as one was asked to."""
-        return bool(self._job.max_(torch.tensor(float(asked))) > 0)
+        return bool(self._job.max_(torch.tensor(float(asked()))) > 0)
 
     def latest(self, folder: RunFolder, names: list[str]) -> int | None:
         """All have looked before the first one removes what is newer."""

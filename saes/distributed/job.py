@@ -55,8 +55,19 @@ class Job:
         self._met[tag] = count = self._met.get(tag, 0) + 1
         self.reach(tag, count, ranks)
 
-    def reach(self, what: str, number: int, ranks: int | None = None, *, wait: bool = True) -> None:
+    def reach(
+        self,
+        what: str,
+        number: int,
+        ranks: int | None = None,
+        *,
+        wait: bool = True,
+        hurry: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Say how far this rank is, and wait until the first ``ranks`` are as far.
+
+        Told to ``hurry`` (``torchrun`` ends a job of which one rank is lost, and kills what has not
+        ended in time), it listens for no longer than it must.
 
         Raises:
             RankError: as :meth:`meet`.
@@ -66,7 +77,7 @@ class Job:
             heard: dict[int, tuple[str, float]] = {}
             others = range(self.world if ranks is None else ranks)
             while wait and any(int(self._get(what, r) or -1) < number for r in others):
-                silent = self._silent(heard, self.timeout)
+                silent = self._silent(heard, LISTEN if hurry() else self.timeout)
                 if silent or self._failures():
                     raise self.lost(f"while waiting for all ranks ({what})", silent)
                 time.sleep(PAUSE)

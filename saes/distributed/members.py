@@ -5,6 +5,7 @@ engine is the same. Ranks wait for one another only once they have written a che
 have one in common, whatever happens.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -86,6 +87,7 @@ class Members(Several):
     def __init__(self, job: Job, train: TrainConfig) -> None:
         super().__init__(job, train)
         self._common = 0
+        self._asked: Callable[[], bool] = lambda: False
 
     def own(self, configs: list[DictionaryConfig], source: Any) -> list[DictionaryConfig]:
         """Balanced by cost; in the order of the sweep."""
@@ -118,6 +120,11 @@ class Members(Several):
         self._job.meet("chosen", self._busy)
         return step
 
+    def stopping(self, asked: Callable[[], bool]) -> bool:
+        """By itself; at a checkpoint it waits for others, and may be asked then."""
+        self._asked = asked
+        return asked()
+
     def save(
         self, folder: RunFolder, groups: list[Group], state: RunState, keep: int, *, stopped: bool
     ) -> None:
@@ -127,7 +134,7 @@ class Members(Several):
             for i, name in group.names():
                 checkpoint.write(folder.of(name), group, i, state)
         if not stopped:
-            self._job.reach(CHECKPOINT, state.step, self._busy)
+            self._job.reach(CHECKPOINT, state.step, self._busy, hurry=self._asked)
             self._common = state.step
             prune(folder, groups, keep)
             own = folder.of(next(groups[0].names())[1])

@@ -126,9 +126,9 @@ class Ranks:
 
     # --- on the way
 
-    def stopping(self, asked: bool) -> bool:
-        """Whether to stop after this step, given whether this process was asked to."""
-        return asked
+    def stopping(self, asked: Callable[[], bool]) -> bool:
+        """Whether to stop after this step; ``asked`` tells whether this process was asked to."""
+        return asked()
 
     def position(self, stream: Stream, folder: RunFolder, step: int) -> dict[str, Any] | None:
         """Where the stream stands; what its source holds is written under the run."""

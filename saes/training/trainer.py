@@ -188,7 +188,7 @@ class _Training:
                 self._seconds = time.perf_counter() - began
                 if self._step % self._train.log_every == 0 or self._step == steps:
                     self._log()
-                if self._ranks.stopping(stop()):
+                if self._ranks.stopping(stop):
                     self._stop()
                 if self._step % self._train.checkpoint_every == 0 and self._step < steps:
                     self._checkpoint()

@@ -30,6 +30,7 @@ from tests.ranks_jobs import (
     one_that_never_comes,
     run,
     sweep,
+    told_to_end,
     train,
     trained,
 )
@@ -278,6 +279,12 @@ def test_what_ends_one_rank_is_told_by_the_others(rank: int, tmp_path: Path) -> 
 
 
 # --- refusals
+
+
+def test_a_rank_that_waits_for_a_lost_one_ends_when_it_is_asked_to(tmp_path: Path) -> None:
+    said = run(2, told_to_end, tmp_path, seconds=30)
+    assert said[1] == "SIGKILL"
+    assert "rank 1 no longer answers" in said[0]
 
 
 def test_what_cannot_be_divided_is_refused(tmp_path: Path) -> None:
