@@ -17,9 +17,10 @@ from jaxtyping import Float, Int
 from lensbench.models import load_model
 from lensbench.sites import Site
 from lensbench.stats import Interval, bootstrap_mean
+from lensbench.tokens import Tokens
 from lensbench.worlds.othello.bitboards import as_squares
 from lensbench.worlds.othello.games import Games
-from lensbench.worlds.othello.vocabulary import transcripts
+from lensbench.worlds.othello.vocabulary import PAD, transcripts
 
 CLASSES = ("mine", "yours", "empty")
 
@@ -64,9 +65,9 @@ def board_classes(games: Games) -> Int[np.ndarray, "games states squares"]:
 
 
 def _read(model: Any, games: Games, sites: list[Site]) -> dict[Site, np.ndarray]:
-    tokens = torch.from_numpy(transcripts(games)[:, :-1])
+    ids = torch.from_numpy(transcripts(games)[:, :-1])
     with torch.no_grad():
-        out = model.run(tokens, capture=sites)
+        out = model.run(Tokens(ids, ids != PAD), capture=sites)
     return {site: out.acts[site].float().cpu().numpy() for site in sites}
 
 
