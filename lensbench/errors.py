@@ -78,6 +78,12 @@ class StoppedError(LensbenchError):
     exit_code = 130
 
 
+class RankError(LensbenchError):
+    """Another process of the same job failed or no longer answers; the last checkpoint is kept."""
+
+    exit_code = 3
+
+
 class BackendUnavailableError(LensbenchError, ImportError):
     """A back end that is not installed, not reachable, or that needs a key nobody gave."""
 

@@ -58,6 +58,10 @@ class TrainConfig(Config):
     """Keep the whole store on the device; auto: on a GPU, where it fits beside the sweep."""
     sinks: tuple[Literal["wandb", "tensorboard"], ...] = ()
     """Where metrics go beside the run folder; their failures never stop a run."""
+    parallel: Literal["members", "data", "width"] = "members"
+    """What several ranks (``torchrun``) divide: the sweep, each batch, or each dictionary."""
+    rank_timeout: float = Field(180.0, gt=0)
+    """Seconds without a sign of life after which a rank counts as lost and the job ends."""
 
     @model_validator(mode="after")
     def _fits(self) -> "TrainConfig":

@@ -95,7 +95,7 @@ def _evaluated(facts: dict[str, Any]) -> str:
         lines += [f"{measure['metric']} [{measure['unit']}], n {measure['of']}"]
         lines.append(table(measure["rows"]))
         if measure["more"]:
-            lines.append(f"also measured: {', '.join(measure['more'])} (--json)")
+            lines.append(f"also measured (RUN/evaluation): {'; '.join(measure['more'])}")
     for measure, why in facts["left_out"].items():
         lines += ["", f"left out: {measure}: {why}"]
     lines += ["", f"controls: {facts['controls']}", facts["scored"], f"rows: {facts['disclosure']}"]

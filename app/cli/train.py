@@ -73,16 +73,25 @@ def sae(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print parameters, memory, disk and time; train none.")
     ] = False,
-) -> Answer:
-    """Train a sweep; comma lists and grids expand, RUN holds one sub-folder per dictionary."""
-    from lensbench.app.workflows.training import TrainRequest, train_sweep
+) -> Answer | None:
+    """Train a sweep; comma lists and grids expand, RUN holds one sub-folder per dictionary.
 
+    Under torchrun the processes share the work (train.parallel); the first one speaks for all.
+    """
+    from lensbench.app.workflows.training import TrainRequest, train_sweep
+    from lensbench.saes.distributed.environment import place
+
+    first = place().rank == 0
+    if dry_run and not first:
+        return None
     request = TrainRequest(
         config=config, store=store, model=model, text=text, sites=_split(sites),
         architecture=architecture, d_sae=d_sae, k=k, tokens=tokens, assign=tuple(assign or ()),
         out=out, resume=resume, array=array, dry_run=dry_run, sinks=_split(sinks),
     )  # fmt: skip
-    facts = train_sweep(request, say=Progress().say)
+    facts = train_sweep(request, say=Progress().say if first else None)
+    if not first:
+        return None
     if dry_run:
         return Answer(facts, "\n".join(facts["lines"]))
     head = {k: v for k, v in facts.items() if not isinstance(v, (dict, list))}

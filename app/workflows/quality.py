@@ -9,16 +9,10 @@ from lensbench import io
 from lensbench.app.workflows.latents import records
 from lensbench.errors import ConfigError
 from lensbench.saes.evaluation.result import SAEEvaluation
-from lensbench.saes.evaluation.scores import headline
+from lensbench.saes.evaluation.scores import COUNTED, headline
 from lensbench.saes.evaluation.settings import MEASURES
 
 CORE = ("l0", "fvu", "cosine", "ce_recovered_zero", "dead_fraction")
-UNITS_OF_N = {
-    "labels": "labels", "sparse_probing": "labels", "tpp": "labels", "scr": "rows",
-    "absorption": "labels", "splitting": "labels", "coverage": "rows or labels",
-    "meta": "latents", "seeds": "latents", "implants": "directions",
-}  # fmt: skip
-"""What a measure's n counts."""
 
 
 def read_labels(path: Path) -> dict[str, Any]:
@@ -62,12 +56,19 @@ def measures_of(result: SAEEvaluation) -> list[dict[str, Any]]:
         out.append(
             {
                 "measure": measure,
-                "asks": MEASURES[measure],
+                "asks": MEASURES[measure] + _pair(result, measure),
                 "metric": metric,
                 "unit": str(table.attrs["units"][metric]),
-                "of": UNITS_OF_N[measure],
+                "of": COUNTED[measure],
                 "rows": records(table),
                 "more": [m for m in there if m != metric],
             }
         )
     return out
+
+
+def _pair(result: SAEEvaluation, measure: str) -> str:
+    """Which two labels SCR is about."""
+    found = result.suite.get(measure, {}) if measure == "scr" else {}
+    pairs = sorted({" and ".join(getattr(one, "labels", ())) for one in found.values()})
+    return f" ({', '.join(pairs)})" if pairs else ""

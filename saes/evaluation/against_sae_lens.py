@@ -4,8 +4,7 @@
 2. The first sequences of the store of one length, the most frequent, are the tokens of both sides.
 3. ``sae_lens.evals.run_evals`` measures on its side, the functions of an evaluation on ours.
 
-Use it to check numbers, not to compare dictionaries: it looks at few tokens. SAELens is imported
-here alone, and only on use.
+Use it to check numbers, not to compare dictionaries: it looks at few tokens.
 """
 
 import time
@@ -78,10 +77,7 @@ class PeerComparison(Result):
 
     @property
     def largest(self) -> float:
-        """Largest relative difference of what both define.
-
-        CE recovered is NaN on our side where the ablation costs nothing.
-        """
+        """Largest relative difference of what both define (not: CE recovered of no loss)."""
         known = self.relative[np.isfinite(self.relative)]
         return float(known.max()) if known.size else float("nan")
 
@@ -208,8 +204,7 @@ class _Tokens:
     def get_batch_tokens(self, n: int) -> Int[Tensor, "n pos"]:
         return self._ids[:n]
 
-    def reset_input_dataset(self) -> None:
-        return
+    def reset_input_dataset(self) -> None: ...
 
 
 def _theirs(

@@ -170,6 +170,14 @@ def _controls(
 ) -> Controls:
     means = table.means(label_columns)
     values = {f"label F1 of {name.replace('_', ' ')}": f1 for name, f1 in means.items()}
+    for source in ("random_dictionary", "reinitialised_twin"):
+        fvu = [
+            score.value
+            for measure, _, score in work.suite.found.rows
+            if (measure, score.metric, score.source) == ("core", "fvu", source)
+        ]
+        if fvu:
+            values[f"FVU of {source.replace('_', ' ')}"] = float(np.mean(fvu))
     if work.implants is not None:
         seed = work.config.seed
         chance = [implants_recovered(d.codec, work.implants, seed)[1] for d in dictionaries]

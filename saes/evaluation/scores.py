@@ -42,6 +42,14 @@ HEADLINES = {
 """The metric of each measure that is shown first (the first that was measured)."""
 
 
+COUNTED = {
+    "core": "documents", "labels": "labels", "sparse_probing": "labels", "tpp": "labels",
+    "scr": "rows", "absorption": "labels", "splitting": "labels", "coverage": "rows or labels",
+    "meta": "latents", "seeds": "latents", "implants": "directions",
+}  # fmt: skip
+"""What the n of a measure counts."""
+
+
 @dataclass(frozen=True)
 class Score:
     """One number of one source."""
@@ -141,10 +149,11 @@ def picture(frame: "pd.DataFrame", measure: str, metric: str = "", note: str = "
     part.attrs["units"] = {"value": next(iter(part["unit"]), "")}
     n = int(np.asarray(part["n"]).max())
     labels = {"value": metric[:1].upper() + metric[1:], "name": "dictionary", "source": "scored"}
+    title = measure.upper() if measure in ("tpp", "scr") else measure.replace("_", " ").capitalize()
+    told = note or f"n = {n:,} {COUNTED.get(measure, '')}; bars: 95 % intervals"
     drawn = scatter(
         part, x="name", y="value", color="source", low="low", high="high", labels=labels,
-        title=measure.replace("_", " ").capitalize() if measure not in ("tpp", "scr") else
-        measure.upper(), subtitle=note or f"n = {n}; bars: 95 % intervals", hover_columns=["n"],
+        title=title, subtitle=told, hover_columns=["n"],
     )  # fmt: skip
     _place(drawn, len(set(part["name"])))
     return drawn
@@ -152,15 +161,22 @@ def picture(frame: "pd.DataFrame", measure: str, metric: str = "", note: str = "
 
 def _place(figure: "go.Figure", n: int) -> None:
     """Controls side by side with what they control, hollow, so that none hides another."""
+    from lensbench.plots.theme import SYMBOLS, colour
+
     traces: Any = figure.data
     shifts = np.linspace(-0.3, 0.3, len(traces)) if len(traces) > 1 else [0.0]
     names = list(dict.fromkeys(x for trace in traces for x in trace.x))
     for trace, shift in zip(traces, shifts, strict=True):
+        # A source looks the same in every figure.
+        place = SOURCES.index(str(trace.name).replace(" ", "_"))
+        trace.marker.color, trace.marker.symbol = colour(place), SYMBOLS[place % len(SYMBOLS)]
+        trace.error_y.color = colour(place)
         trace.x = [names.index(x) + float(shift) for x in trace.x]
         if trace.name != ITSELF:
             trace.marker.symbol = f"{trace.marker.symbol}-open"
             trace.marker.line = {"width": 2}
-    figure.update_xaxes(tickvals=list(range(n)), ticktext=names, range=[-0.6, n - 0.4])
+    figure.update_xaxes(tickvals=list(range(n)), ticktext=names, range=[-0.6, n - 0.4],
+                        showgrid=False)  # fmt: skip
     for at in np.arange(n - 1) + 0.5:
         figure.add_vline(x=float(at), line={"width": 1, "color": "rgba(140,140,140,0.25)"})
 

@@ -18,6 +18,7 @@ from lensbench.saes.step import gpu, kernels
 from lensbench.saes.step.kernels import Codes
 from lensbench.saes.step.precision import Precision, in_bf16
 from lensbench.saes.step.selection import GROUP, above, group_maxima, top_k
+from lensbench.saes.step.whole import Whole
 
 PAD = 32
 """Extra columns of the screening product; the first carries the bias."""
@@ -37,6 +38,8 @@ class Workspace:
     guesses: dict[str, float] = field(default_factory=dict[str, float])
     precision: Precision = "float32"
     """In which dense products of the steps are taken."""
+    whole: Whole = field(default_factory=Whole)
+    """What lies in other processes."""
 
     def get(
         self, name: str, shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = None
@@ -98,8 +101,9 @@ def batch_top_k_codes(
     to be long enough. The same latents are kept whatever the guess, but where it is too low for the
     screen they are computed by the dense product, which may differ in the last bit.
     """
-    wanted = k * len(x)
-    if gpu.runs_triton(x.device):
+    whole = space.whole
+    wanted = k * whole.tokens(len(x))
+    if gpu.runs_triton(x.device) and not whole.shared:
         from lensbench.saes.step.gpu import select
 
         values, columns, rows, starts = select.batch_top_k(_product(x, weight, bias, space), wanted)
@@ -109,7 +113,8 @@ def batch_top_k_codes(
     if key not in space.guesses:
         few = x[:FIRST_GUESS_ROWS]
         sample = torch.addmm(bias, few, weight.t()).relu_().view(-1)
-        space.guesses[key] = float(torch.topk(sample, k * len(few), sorted=False)[0].min())
+        some = min(k * len(few), len(sample))
+        space.guesses[key] = whole.guess(float(torch.topk(sample, some, sorted=False)[0].min()))
     guess = _finite(space.guesses[key])
     while True:
         if screen is None:
@@ -124,12 +129,10 @@ def batch_top_k_codes(
             rows, columns = screen.above(torch.full((len(x),), guess))
             listed = Codes.listed(x.new_zeros(len(rows)), rows, columns, len(x), len(weight))
             found, values = (rows, columns), _exact(listed, x, weight, bias)
-        if int((values >= guess).sum()) >= wanted or guess <= 0:
+        if whole.count(int((values >= guess).sum())) >= wanted or guess <= 0:
             break
         guess = guess / 2 if guess > 1e-20 else 0.0
-    cut = values.new_tensor(0.0)
-    if len(values) > wanted:
-        cut = torch.topk(values, wanted, sorted=False)[0].min()
+    cut = whole.cut(values, wanted)
     space.guesses[key] = _finite(float(cut)) * GUESS_BELOW
     kept = (values >= cut) & (values > 0)
     return Codes.listed(values[kept], found[0][kept], found[1][kept], len(x), len(weight))

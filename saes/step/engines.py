@@ -191,9 +191,11 @@ def _told(seconds: float) -> str:
 @contextmanager
 def deterministic(on: bool) -> Generator[None, None, None]:
     """Only deterministic kernels inside, if ``on``; the setting of before afterwards."""
+    if not on:
+        yield  # setting it, even to what it was, imports torch's compiler
+        return
     before = torch.are_deterministic_algorithms_enabled()
-    if on:
-        torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:

@@ -21,7 +21,7 @@ def top_k(
     Equivalent to ``torch.topk(x, k, sorted=False)`` up to the choice among equal entries.
     """
     n = x.shape[1]
-    if n % GROUP or n // GROUP < 2 * k or x.device.type != "cpu" or not len(x):
+    if n % GROUP or n // GROUP < 2 * k or x.device.type != "cpu" or not len(x) or not k:
         values, indices = torch.topk(x, k, dim=1, sorted=False)
         return values, indices
     return _pruned(x, k)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lensbench.saes.step.group import Group
 from lensbench.saes.step.rules.base import Done, Gradients, Now
+from lensbench.saes.step.whole import ALONE, Whole
 
 BETAS = (0.9, 0.999)
 EPS = 6.25e-10
@@ -25,14 +26,21 @@ EPS = 6.25e-10
 
 
 def apply(
-    group: Group, i: int, gradients: Gradients, lr: float | Tensor, n_tokens: int, now: Now
+    group: Group,
+    i: int,
+    gradients: Gradients,
+    lr: float | Tensor,
+    n_tokens: int,
+    now: Now,
+    whole: Whole = ALONE,
 ) -> None:
     """Update dictionary ``i`` of ``group``; waits for nothing."""
     config, own = group.configs[i], group.own(i)
     W_dec = own["W_dec"]
     gradients.of["W_dec"].addcmul_(W_dec, gradients.along[:, None], value=-1)
     tensors = [gradients.of[name] for name in group.params]
-    norm = torch.stack([torch.dot(g.reshape(-1), g.reshape(-1)) for g in tensors]).sum().sqrt()
+    flat = {name: gradients.of[name].reshape(-1) for name in group.params}
+    norm = whole.norm({name: torch.dot(g, g) for name, g in flat.items()})
     # Kept on the device: the host learns of it at the next log line, and leaves the dictionary.
     diverged = own["diverged"].logical_or_(~torch.isfinite(norm + gradients.loss))
     bad = diverged.to(norm.dtype)
@@ -59,6 +67,6 @@ def apply(
     W_dec.div_(W_dec.norm(dim=1, keepdim=True).masked_fill_(diverged, 1.0))
     fired = gradients.fired
     own["since_fired"].add_(n_tokens).masked_fill_(fired > 0, 0)
-    l0 = fired.sum() / n_tokens
+    l0 = whole.firings(fired.sum()) / n_tokens
     group.rule.after(Done(config, own, gradients, now, l0, ~diverged))
     own["sums"] += torch.stack([gradients.loss, gradients.sse, l0, norm])

@@ -5,7 +5,7 @@ written last, ``state.json`` (position of the source, engine, scale, checksum). 
 random numbers after the start, so the position of the source is the only generator state.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from lensbench import io
-from lensbench.errors import DamagedDataError, DataError, MissingDataError
+from lensbench.errors import DamagedDataError, DataError
+from lensbench.saes.distributed import shards
 from lensbench.saes.step.group import Group
 from lensbench.saes.training import contents
 
@@ -55,16 +56,15 @@ def place(folder: Path, step: int) -> Path:
 def write(folder: Path, group: Group, i: int, state: RunState) -> None:
     """Write dictionary ``i`` under its own ``folder``."""
     into = place(folder, state.step)
-    arrays = {
-        name: tensor.detach().to("cpu").reshape(tensor.shape or (1,)).numpy()
-        for name, tensor in group.tensors(i).items()
-    }
-    io.write_arrays(into / "state.safetensors", arrays)
-    body = state.to_json() | {
-        "alive": group.alive[i],
-        "sha256": io.sha256_file(into / "state.safetensors"),
-    }
-    io.write_json(into / "state.json", body)
+    io.write_arrays(into / shards.WHOLE, shards.arrays(group, i))
+    digest = io.sha256_file(into / shards.WHOLE)
+    finish(folder, group, i, state, {"sha256": digest})
+
+
+def finish(folder: Path, group: Group, i: int, state: RunState, more: dict[str, Any]) -> None:
+    """Write ``state.json``, last: from now on this is a checkpoint."""
+    body = state.to_json() | {"alive": group.alive[i]} | more
+    io.write_json(place(folder, state.step) / "state.json", body)
 
 
 def prune(folder: Path, keep: int) -> None:
@@ -116,11 +116,22 @@ def latest(folders: list[Path]) -> int | None:
 
 
 def _never_complete(found: dict[Path, list[int]]) -> bool:
-    """Whether the run was killed before or while it wrote its first checkpoint."""
-    missing = not all(found.values())
-    return missing and all(
+    """Whether the run was killed before all of it had a first checkpoint."""
+    return all(
         read_state(folder, step).before == 0 for folder, done in found.items() for step in done
     )
+
+
+def read_states(folders: list[Path], step: int) -> RunState:
+    """The state of several dictionaries; they may have been trained by different processes."""
+    found = [read_state(folder, step) for folder in folders]
+    together = found[0]
+    for name in ("engines", "scales", "widths", "variance", "guesses"):
+        merged = {
+            key: value for one in reversed(found) for key, value in getattr(one, name).items()
+        }
+        together = replace(together, **{name: merged})
+    return together
 
 
 def read_state(folder: Path, step: int) -> RunState:
@@ -131,26 +142,18 @@ def read_state(folder: Path, step: int) -> RunState:
     """
     body = io.read_json(place(folder, step) / "state.json")
     try:
-        return RunState(**{k: v for k, v in body.items() if k not in ("alive", "sha256")})
+        return RunState(**{k: v for k, v in body.items() if k not in ("alive", "sha256", "shards")})
     except TypeError as error:
         raise DataError(f"{folder} holds a checkpoint of another version: {error}") from error
 
 
-def read(folder: Path, step: int, group: Group, i: int) -> None:
-    """Put dictionary ``i`` of ``group`` back as it was.
+def read(folder: Path, step: int, group: Group, i: int, span: slice | None = None) -> None:
+    """Put dictionary ``i`` of ``group`` back as it was; ``span`` where it is a part of the latents.
 
     Raises:
         DamagedDataError: the tensors are not those that were written.
     """
     where = place(folder, step)
-    body = io.read_json(where / "state.json")
-    path = where / "state.safetensors"
-    if not path.is_file():
-        raise MissingDataError(f"no file {path}; remove {where} to resume from an older step")
-    if io.sha256_file(path) != body["sha256"]:
-        raise DamagedDataError(
-            f"{path} is damaged (sha256 differs); remove {where} to resume from an older step"
-        )
-    arrays = io.read_arrays(path)
+    arrays = shards.read(where, span)
     group.restore(i, {name: torch.from_numpy(array) for name, array in arrays.items()})
-    group.alive[i] = bool(body["alive"])
+    group.alive[i] = bool(io.read_json(where / "state.json")["alive"])

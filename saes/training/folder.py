@@ -25,7 +25,10 @@ from lensbench.saes.training.sinks import require
 
 HEARTBEAT = 5.0
 """Seconds between two heartbeats."""
-FREE = ("log_every", "keep", "checkpoint_every", "read_ahead", "in_memory", "sinks")
+FREE = (
+    *("log_every", "keep", "checkpoint_every", "read_ahead", "in_memory", "sinks"),
+    *("parallel", "rank_timeout"),
+)
 """Settings of ``train`` that a resumed run may change."""
 
 
@@ -33,7 +36,7 @@ class RunFolder:
     """The folder of one run; without a path nothing is written."""
 
     def __init__(self, path: Path | None, names: list[str]) -> None:
-        self.path, self._names = path, names
+        self.path, self.names = path, names
         self._status: dict[str, Any] = {}
         self._beaten = 0.0
 
@@ -44,11 +47,11 @@ class RunFolder:
 
     def all(self) -> list[Path]:
         """Folders of all dictionaries, in order."""
-        return [self.of(name) for name in self._names]
+        return [self.of(name) for name in self.names]
 
     def settings(self) -> dict[str, dict[str, Any]]:
         """What :meth:`open` wrote of every dictionary."""
-        return {name: io.read_json(self.of(name) / CONFIG_FILE) for name in self._names}
+        return {name: io.read_json(self.of(name) / CONFIG_FILE) for name in self.names}
 
     def open(
         self,
@@ -112,9 +115,13 @@ class RunFolder:
             "pid": os.getpid(),
             "message": note,
             WAIT: wait,
-            "dictionaries": {n: states.get(n, state) for n in self._names},
+            "dictionaries": {n: states.get(n, state) for n in self.names},
         }
         io.write_json(self.path / STATUS_FILE, self._status)
+        self.beaten()
+
+    def beaten(self) -> None:
+        """A heartbeat was written now."""
         self._beaten = time.monotonic()
 
     def due(self) -> bool:

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -54,7 +54,8 @@ class Totals:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Put back what :meth:`peek` gave."""
-        for site, (value, steps) in state.items():
+        for site in self._sums:  # another rank may have had more
+            value, steps = state[site]
             self._sums[site].fill_(value)
             self._steps[site] = int(steps)
 
@@ -63,8 +64,15 @@ class Reporter:
     """Speaks on stderr, writes the run folder, and keeps the history."""
 
     def __init__(
-        self, folder: RunFolder, train: TrainConfig, waits: Waits, *, progress: bool
+        self,
+        folder: RunFolder,
+        train: TrainConfig,
+        waits: Waits,
+        *,
+        progress: bool,
+        total: Callable[[Tensor], Tensor] = lambda own: own,
     ) -> None:
+        self._total = total
         self._folder, self._train, self._waits, self._progress = folder, train, waits, progress
         self._history: dict[str, list[dict[str, float]]] = {}
         self._bar: Any = None
@@ -126,7 +134,8 @@ class Reporter:
         """Log every living dictionary of a group; one that is not finite is reported and left."""
         batch, self._waited = self._train.batch_size, self._waits.window(step)
         dead = group.state["since_fired"] >= torch.tensor(limits, device=group.device)[:, None]
-        dead_fractions = dead.float().mean(1).tolist()
+        width = group.configs[0].d_sae  # a rank may hold some of the latents only
+        dead_fractions = (self._total(dead.sum(1).float()) / width).tolist()
         sums, diverged = group.sums.tolist(), group.diverged.tolist()
         group.sums.zero_()
         for i, name in group.names():

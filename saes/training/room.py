@@ -15,10 +15,16 @@ from lensbench.saes.training.resident import free_bytes, planned
 
 
 def required(
-    sweep: SweepConfig, source: Any, ends: list[Ends], device: torch.device, out: Path | None
+    sweep: SweepConfig,
+    source: Any,
+    ends: list[Ends],
+    device: torch.device,
+    out: Path | None,
+    portion: float = 1.0,
 ) -> str:
     """Refuse a sweep that the device or the disk cannot hold; else what :func:`planned` says.
 
+    ``portion`` is that of each dictionary which this process holds.
     A source that does not say its widths is not judged.
 
     Raises:
@@ -35,11 +41,12 @@ def required(
         check_widths([config], one, widths)
     plan = plan_memory(sweep, widths, sites[0])
     free = free_bytes(device)
-    if free is not None and plan.memory_bytes > free:
+    needed = int(portion * plan.memory_bytes)
+    if free is not None and needed > free:
         raise BudgetError(
-            f"{_told(plan)} need {size(plan.memory_bytes)} of memory, and {device} has "
+            f"{_told(plan)} need {size(needed)} of memory, and {device} has "
             f"{size(free)} free; train fewer at a time (--array i/n), lower d_sae or train.batch, "
-            "or use a larger device"
+            "divide them over devices (torchrun, train.parallel), or use a larger device"
         )
     if out is None:
         return held

@@ -173,5 +173,6 @@ def _ids(run: Path, kind: str, names: Mapping[str, Any]) -> dict[str, str]:
     path = run / KEPT
     kept: dict[str, dict[str, str]] = io.read_json(path) if path.is_file() else {}
     ids = {name: kept.get(kind, {}).get(name) or secrets.token_hex(4) for name in names}
-    io.write_json(path, kept | {kind: ids})
+    # Other ranks of a job have dictionaries of their own.
+    io.write_json(path, kept | {kind: kept.get(kind, {}) | ids})
     return ids

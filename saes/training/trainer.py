@@ -15,15 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lensbench.devices import as_device
 from lensbench.errors import ConfigError, NonFiniteError, StoppedError
 from lensbench.harvest.sequences import TOKENS
 from lensbench.saes.architectures import DictionaryConfig
 from lensbench.saes.configs import SweepConfig
+from lensbench.saes.distributed.ranks import Ranks, join
 from lensbench.saes.ends import Ends, all_sites
 from lensbench.saes.runs import SAERun, open_runs
 from lensbench.saes.step.encode import Workspace
-from lensbench.saes.step.engines import Stepper, choose, deterministic
+from lensbench.saes.step.engines import Stepper, deterministic
 from lensbench.saes.step.group import Group, dead_limit
 from lensbench.saes.step.rules.base import Now
 from lensbench.saes.step.schedule import rate
@@ -32,7 +32,7 @@ from lensbench.saes.training import checkpoint, room
 from lensbench.saes.training.checkpoint import RunState
 from lensbench.saes.training.downstream import downstream_of, objectives, taken
 from lensbench.saes.training.folder import RunFolder
-from lensbench.saes.training.groups import started, together
+from lensbench.saes.training.groups import together
 from lensbench.saes.training.reporting import Reporter, Totals
 from lensbench.saes.training.stream import card_of, open_source, open_stream
 from lensbench.stopping import stop_requested
@@ -77,20 +77,24 @@ def train(
     if resume and out is None:
         raise ConfigError("resume=True needs the folder of the run (out=...)")
     configs: list[DictionaryConfig] = list(sweep.expand())
-    folder = RunFolder(None if out is None else Path(out), [str(c.name) for c in configs])
-    if resume and folder.finished() and out is not None:
-        folder.check(sweep)
-        return open_runs(out)
-    card = card_of(source) if model_card is None else model_card
-    source, ends = open_source(source, configs)
-    where = as_device(device)
-    held = room.required(sweep, source, ends, where, folder.path)  # before anything is written
-    folder.open(sweep, configs, card, resume=resume)
-    if held:
-        source.hold(where)
-        folder.log(held)
-    with deterministic(sweep.train.deterministic):
-        run = _Training(sweep, configs, ends, source, folder, where, progress, card)
+    path = None if out is None else Path(out)
+    with join(sweep.train, path) as ranks, deterministic(sweep.train.deterministic):
+        folder, where = ranks.folder(path, [str(c.name) for c in configs]), ranks.device(device)
+        if resume and folder.finished() and path is not None:
+            folder.check(sweep)
+            return open_runs(path)
+        card = card_of(source) if model_card is None else model_card
+        own = ranks.own(configs, open_source(source, configs)[0])
+        source, ends = open_source(source, own or configs)
+        here = (ranks.part(sweep, own), source, ends, where, folder.path)
+        held = room.required(*here, ranks.portion) if own else ""  # before anything is written
+        folder.open(sweep, configs, card, resume=resume)
+        if not own:
+            return ranks.idle(folder)
+        if held:
+            source.hold(where)
+            folder.log(held)
+        run = _Training(sweep, own, ends, source, folder, where, progress, card, ranks)
         return run.run(resume=resume)
 
 
@@ -107,15 +111,18 @@ class _Training:
         device: torch.device,
         progress: bool,
         card: dict[str, Any],
+        ranks: Ranks,
     ) -> None:
         self._train, self._folder, self._card = sweep.train, folder, card
-        self._configs, self._ends = configs, ends
+        self._configs, self._ends, self._ranks = configs, ends, ranks
+        self._names = [str(c.name) for c in configs]
         unique, self._downstream = all_sites(ends), downstream_of(source, configs)
         read = unique + [TOKENS] * (self._downstream is not None)
         self._stream = open_stream(source, read, self._train, device)
-        self._report = Reporter(folder, self._train, self._stream.waits, progress=progress)
+        told, waits, said = ranks.told(self._train), self._stream.waits, progress and ranks.speaks
+        self._report = Reporter(folder, told, waits, progress=said, total=ranks.total)
         self._totals = Totals(unique, device)
-        self._space = Workspace(precision=self._train.precision)
+        self._space = Workspace(precision=self._train.precision, whole=ranks.whole)
         self._steppers: dict[str, Stepper] = {}
         self._scales: dict[str, float] = {}
         self._step, self._seconds, self._saved = 0, 0.0, 0
@@ -133,8 +140,7 @@ class _Training:
             self._stream.close()
 
     def _start(self, *, resume: bool) -> None:
-        names = [str(c.name) for c in self._configs]
-        step = checkpoint.latest(self._folder.all()) if resume else None
+        step = self._ranks.latest(self._folder, self._names) if resume else None
         if step is None:
             if resume:
                 self._rewind(0)
@@ -145,19 +151,18 @@ class _Training:
             self._make(first, {})
             self._pending = first
             return
-        state = checkpoint.read_state(self._folder.of(names[0]), step)
+        state = checkpoint.read_states([self._folder.of(n) for n in self._names], step)
         self._stream.restore(state.source, self._folder.path)
-        self._step, self._seconds, self._scales = step, state.seconds, state.scales
-        self._saved = step
+        self._step = self._saved = step
+        self._seconds, self._scales = state.seconds, state.scales
         self._totals.restore(state.variance)
         self._stream.expect(state.widths)
         self._space.guesses.update(state.guesses)
-        device = self._stream.device
-        zeros = {s: torch.zeros(1, w, device=device) for s, w in state.widths.items()}
-        self._make(zeros, state.engines)
+        none = {s: torch.zeros(1, w, device=self._stream.device) for s, w in state.widths.items()}
+        self._make(none, state.engines)
         for group in self._groups():
             for i, name in group.names():
-                checkpoint.read(self._folder.of(name), step, group, i)
+                self._ranks.restore(self._folder, step, group, i, name)
             group.refresh_lists()
         self._rewind(step)
         if state.threads != torch.get_num_threads():
@@ -169,9 +174,9 @@ class _Training:
 
     def _rewind(self, step: int) -> None:
         """Forget what was written after ``step``: all of it will be written again."""
-        for config in self._configs:
-            checkpoint.rewind(self._folder.of(str(config.name)), step)
-            self._report.rewind(str(config.name), step)
+        self._ranks.rewind(self._folder, self._names, step)
+        for name in self._names:
+            self._report.rewind(name, step)
 
     def _loop(self) -> list[SAERun]:
         steps, began = self._train.steps, time.perf_counter() - self._seconds
@@ -183,7 +188,7 @@ class _Training:
                 self._seconds = time.perf_counter() - began
                 if self._step % self._train.log_every == 0 or self._step == steps:
                     self._log()
-                if stop():
+                if self._ranks.stopping(stop()):
                     self._stop()
                 if self._step % self._train.checkpoint_every == 0 and self._step < steps:
                     self._checkpoint()
@@ -196,6 +201,7 @@ class _Training:
         for site, x in batch.items():
             if not self._totals.add(site, x, self._scales[site]) and x.device.type == "cpu":
                 self._bad_activations(site)
+        batch = self._ranks.share(batch)
         for stepper in self._steppers.values():
             group = stepper.group
             if step % DEAD_REFRESH == 0:
@@ -217,7 +223,7 @@ class _Training:
             total = sum(variance[site] for site in group.ends.writes)
             self._report.lines(group, total, count, self._step, limits, factor, self._seconds)
         self._report.speak(self._step, self._seconds)
-        if not any(any(group.alive) for group in self._groups()):
+        if not (self._ranks.apart or any(any(group.alive) for group in self._groups())):
             raise NonFiniteError(
                 f"every dictionary diverged by step {self._step} (loss not finite); {self._last()}."
                 " Lower the learning rate"
@@ -233,16 +239,16 @@ class _Training:
     def _last(self) -> str:
         if not self._saved:
             return "no checkpoint yet"
-        first = self._folder.of(str(self._configs[0].name))
-        return f"the last good checkpoint is {checkpoint.place(first, self._saved)}"
+        where = checkpoint.place(self._folder.of(self._names[0]), self._saved)
+        return f"the last good checkpoint is {where}"
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self, *, stopped: bool = False) -> None:
         if self._folder.path is None:
             return
         state = RunState(
             step=self._step,
             before=self._saved,
-            source=self._stream.save(self._folder.path, self._step),
+            source=self._ranks.position(self._stream, self._folder, self._step),
             engines={key: s.engine for key, s in self._steppers.items()},
             scales=self._scales,
             widths=self._stream.widths,
@@ -251,26 +257,20 @@ class _Training:
             guesses=dict(self._space.guesses),
             threads=torch.get_num_threads(),
         )
-        for group in self._groups():
-            for i, name in group.names():
-                checkpoint.write(self._folder.of(name), group, i, state)
+        self._ranks.save(self._folder, self._groups(), state, self._train.keep, stopped=stopped)
         self._saved = self._step
-        # Only now: a kill in between must leave the step before whole, for every dictionary.
-        checkpoint.prune_run(self._folder.all(), self._train.keep)
 
     def _stop(self) -> None:
-        self._checkpoint()
+        self._checkpoint(stopped=True)
         kept = f"step {self._step} is in {self._folder.path}; resume=True goes on"
         lost = "nothing was kept, because no folder was given (out=...)"
-        raise StoppedError(f"stopped: {kept if self._folder.path else lost}")
+        why = f" ({found})" if (found := self._ranks.why()) else ""
+        raise StoppedError(f"stopped{why}: {kept if self._folder.path else lost}")
 
     def _finish(self) -> list[SAERun]:
-        runs: dict[str, SAERun] = {}
-        for group in self._groups():
-            for i, name in group.names():
-                runs[name] = self._report.result(group, i, self._card, self._step, self._seconds)
-        self._report.done(self._step, self._states("finished"))
-        return [runs[str(c.name)] for c in self._configs]
+        facts = (self._card, self._step, self._seconds)
+        states = self._states("finished")
+        return self._ranks.results(self._report, self._folder, self._groups(), facts, states)
 
     def _states(self, state: str) -> dict[str, str]:
         return {
@@ -289,12 +289,12 @@ class _Training:
 
     def _make(self, first: dict[str, Tensor], engines: dict[str, str]) -> None:
         for key, ends, configs in together(self._configs, self._ends):
-            group = started(configs, ends, first, self._scales)
+            group = self._ranks.group(configs, ends, first, self._scales)
             if key in engines:
                 engine: Any = engines[key]
             elif self._train.engine != "auto":
                 engine = self._train.engine
             else:
-                engine, how = choose(group, ends.x(first), self._space, ends.y(first))
+                engine, how = self._ranks.choose(group, first, self._space)
                 self._report.say(f"{key}: {how}")
-            self._steppers[key] = Stepper(group, engine, self._space, self._report.say)
+            self._steppers[key] = self._ranks.stepper(group, engine, self._space, self._report.say)

@@ -381,7 +381,8 @@ def test_a_small_store_is_evaluated_and_reported_without_labels(
     facts = answer(capsys, *line)
     assert all(row["fvu"] >= 0 for row in facts["dictionaries"])
     assert "label_f1" not in facts["dictionaries"][0]
-    assert f"uncontrolled (no labels: {says} too few to split" in facts["controls"]
+    assert f"(no labels: {says} too few to split" in facts["controls"]
+    assert "FVU of random dictionary" in facts["controls"]
     assert run(*line, "--overwrite") == 0
     assert "no labels: " in capsys.readouterr().out
     html = Path(answer(capsys, "report", copy)["report"]).read_text()
