@@ -23,7 +23,7 @@ from lensbench.errors import ConfigError, UnknownNameError
 from lensbench.saes.architectures import ARCHITECTURES, DictionaryConfig
 from lensbench.saes.ends import Ends
 
-LISTS = ("prefixes", "sites")
+LISTS = ("prefixes", "sites", "resample_at")
 """Settings that are lists; a list of lists is a choice of them."""
 
 

@@ -6,6 +6,9 @@ from pydantic import Field, model_validator
 
 from lensbench.saes.architectures.base import DictionaryConfig
 
+MULTI = 4
+"""How many times k the other loss of Multi-TopK keeps."""
+
 
 class FixedK(DictionaryConfig):
     """Architectures whose L0 is set, not found."""
@@ -28,6 +31,22 @@ class TopKConfig(FixedK):
     """Keep the k largest pre-activations of every token (Gao et al. 2024, arXiv:2406.04093)."""
 
     architecture: Literal["topk"] = "topk"
+    multi_topk: float = Field(0.0, ge=0)
+    """Weight of the same loss with four times as many latents (ibid., "Multi-TopK": 1/8), so that
+    other numbers of latents than k reconstruct too; off by default."""
+
+    @property
+    def widest(self) -> int:
+        """Latents per token that are learnt from."""
+        return min(self.d_sae, MULTI * self.k) if self.multi_topk else self.k
+
+    def sparsity(self) -> str:
+        """The sparsity setting in a few characters."""
+        return f"{super().sparsity()}{f'+{MULTI * self.k}' if self.multi_topk else ''}"
+
+    def form(self) -> tuple[Any, ...]:
+        """What dictionaries that are stepped together must share, beside sites and width."""
+        return (self.kind(), self.k, self.multi_topk) if self.multi_topk else (self.kind(),)
 
 
 class FromBatch(FixedK):

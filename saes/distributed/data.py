@@ -37,10 +37,16 @@ class Together(Several):
         """All of them.
 
         Raises:
-            ConfigError: a dictionary that is trained end to end.
+            ConfigError: a dictionary that is trained end to end, or resamples.
         """
         del source
         for config in configs:
+            if config.resample_at:
+                raise ConfigError(
+                    f"{config.name} resamples dead latents (resample_at), which is done in one "
+                    "process; use train.parallel: members, or leave it out (the auxiliary loss "
+                    "revives dead latents everywhere)"
+                )
             if config.objective != "reconstruction":
                 raise ConfigError(
                     f"{config.name} is trained end to end ({config.objective}), which needs whole "

@@ -66,6 +66,11 @@ class Width(Together):
                     f"{config.name} is {config.kind()}; train.parallel: width divides "
                     f"{', '.join(DIVISIBLE)}. Train it with members or data"
                 )
+            if getattr(config, "multi_topk", 0):
+                raise ConfigError(
+                    f"{config.name} has multi_topk, which train.parallel: width cannot divide; "
+                    "train it with members or data"
+                )
             if config.role != "sae":
                 raise ConfigError(
                     f"{config.name} is a {config.role}; train.parallel: width divides SAEs. Train "

@@ -24,6 +24,7 @@ from lensbench.saes.step.gpu.graphs import CudaRecorder, Graphs
 from lensbench.saes.step.group import Group
 from lensbench.saes.step.looped import Looped
 from lensbench.saes.step.precision import products_in
+from lensbench.saes.step.resample import resample, resample_steps
 from lensbench.saes.step.rules.base import Now, Objective
 from lensbench.saes.step.stacked import stacked_gradients
 
@@ -71,6 +72,8 @@ class Stepper:
         with products_in(self.space.precision):
             for i, config in enumerate(group.configs):
                 group.rule.before(config, group.own(i), now)
+                if group.alive[i] and now.step in resample_steps(config, now.steps):
+                    resample(group, i, *group.seen(x, y), now)
             alone = y is not None or objective is not None
             if self.graphs is not None and not alone and self.engine != "stacked":
                 self._replayed(self.graphs, x, rates, now)

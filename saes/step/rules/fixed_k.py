@@ -9,7 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lensbench.saes.architectures import DictionaryConfig, FixedK, FromBatch, MatryoshkaConfig
+from lensbench.saes.architectures import (
+    DictionaryConfig,
+    FixedK,
+    FromBatch,
+    MatryoshkaConfig,
+    TopKConfig,
+)
 from lensbench.saes.step.encode import batch_top_k_codes, top_k_codes
 from lensbench.saes.step.layouts import Dense, Layout, Listed
 from lensbench.saes.step.rules.base import Batch, Done, Flow, Rule, Step, plain, squares
@@ -33,18 +39,51 @@ class TopK(Rule):
 
     def listed(self, b: Batch) -> Listed | None:
         """The k largest of every token."""
-        weights, k = (b.own["W_enc"], b.own["b_enc"]), _k(b.config)
+        weights, k = (b.own["W_enc"], b.own["b_enc"]), _widest(b.config)
         return Listed(top_k_codes(b.x, *weights, k, b.space, screened=b.screened), b.space)
 
     def dense(self, configs: list[DictionaryConfig], pre: Tensor) -> Dense:
         """All others are zero; the largest k of the group sets the width of the search."""
-        return Dense(largest(pre, [_k(c) for c in configs]).relu_())
+        return Dense(largest(pre, [_widest(c) for c in configs]).relu_())
 
     def flow(self, s: Step) -> Flow:
-        """One reconstruction from what was selected."""
+        """One reconstruction from what was selected; of Multi-TopK, two."""
+        if isinstance(s.config, TopKConfig) and s.config.multi_topk:
+            return _two(s, s.config)
         acts = s.layout.pre
         active = acts > 0
         return plain(s, acts, lambda into: (into * active, {}))
+
+
+def _two(s: Step, config: TopKConfig) -> Flow:
+    """Multi-TopK: the loss with k latents, and a share of that with all that are listed."""
+    layout, W_dec, n = s.layout, s.own["W_dec"], s.layout.n_tokens
+    every = layout.pre
+    main = every * first_of_each(layout, config.k)
+    error = layout.decode(main, W_dec).sub_(s.target)
+    wide = layout.decode(every, W_dec, "wide").sub_(s.target)
+    grads = error * (2 / n), wide * (2 * config.multi_topk / n)
+    into, more = (layout.against(g, W_dec) for g in grads)
+    sse = squares(error)
+    return Flow(
+        acts=main,
+        error=error,
+        sse=sse,
+        loss=(sse + config.multi_topk * squares(wide)) / n,
+        out=grads[0] + grads[1],
+        into=into,
+        inner=into * (main > 0) + more * (every > 0),
+        W_dec=layout.outer(main, grads[0], "W_dec") + layout.outer(every, grads[1], "W_dec.wide"),
+        along=layout.sums(more * every)[0],
+    )
+
+
+def first_of_each(layout: Layout, k: int) -> Tensor:
+    """1 at the k largest entries of every token, 0 at the others; equal ones by their place."""
+    values = layout.pre
+    rows = values if isinstance(layout, Dense) else values.view(layout.n_tokens, -1)
+    top = torch.topk(rows, k, dim=-1).indices
+    return torch.zeros_like(rows).scatter_(-1, top, 1.0).view(values.shape)
 
 
 class BatchTopK(TopK):
@@ -147,6 +186,10 @@ def largest(x: Tensor, ks: list[int]) -> Tensor:
         limit = torch.tensor(ks, device=x.device)
         values = values * (rank < limit[:, None, None])
     return torch.zeros_like(x).scatter_(2, indices, values)
+
+
+def _widest(config: DictionaryConfig) -> int:
+    return config.widest if isinstance(config, TopKConfig) else _k(config)
 
 
 def _k(config: DictionaryConfig) -> int:
