@@ -16,6 +16,7 @@ from lensbench.errors import (
     BackendUnavailableError,
     ConfigError,
     DataError,
+    MismatchError,
     MissingDataError,
     UnknownNameError,
 )
@@ -133,7 +134,7 @@ def push_to_hub(
     Raises:
         ConfigError: no dictionary, names used twice, a name that is no hub id, files that are there
             without ``overwrite``, or a public repository where a private one was asked for.
-        MismatchError: the format has no such architecture.
+        MismatchError: the format has no such architecture; a transcoder or crosscoder.
         BackendUnavailableError: not logged in, no right to write there, or no hub in reach.
         DataError: the hub refused the upload for another reason.
     """
@@ -195,9 +196,15 @@ def _named(runs: Any) -> dict[str, SAERun | SAE]:
     """Dictionaries by the folder they go into: the top for a single one."""
     if isinstance(runs, (str, Path)):
         runs = open_runs(runs)
+    found = list(runs) if isinstance(runs, Sequence) else [runs]
+    roles = [str(getattr(run, "role", SAE.role)) for run in found]
+    if others := sorted(set(roles) - {SAE.role}):
+        raise MismatchError(
+            f"a {' and a '.join(others)} cannot be put on the hub from here, which takes sparse "
+            "autoencoders; write it with saes.save(run.coder, folder) and upload that folder"
+        )
     if isinstance(runs, (SAERun, SAE)):
         return {"": runs}
-    found = list(runs) if isinstance(runs, Sequence) else []
     if not found or not all(isinstance(run, SAERun) for run in found):
         raise ConfigError("pass an SAERun, several of them, an SAE, or the folder of a run")
     if len(found) == 1:

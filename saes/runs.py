@@ -95,8 +95,8 @@ class SAERun(Result):
         coder = self.coder
         if not isinstance(coder, SAE):
             raise MismatchError(
-                f"{self.name} is a {self.role} ({self.site}), which does not reconstruct what it "
-                "reads; its value is run.coder"
+                f"{self.name} is a {self.role} ({self.site}); this takes autoencoders, which "
+                "reconstruct the one site that they read. In Python its value is run.coder"
             )
         return coder
 

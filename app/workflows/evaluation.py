@@ -75,7 +75,7 @@ def evaluate_run(
     names = chosen([name.strip() for name in suite.split(",") if name.strip()])
     config = EvaluationConfig.parse({"suite": names, "ce_sequences": ce_sequences, "seed": seed})
     own = None if labels is None else read_labels(labels)
-    runs, opened = all_runs(run), open_store(store)
+    runs, opened = _reconstructing(run, progress), open_store(store)
     for one in runs:
         opened.require(one.site)
         check_trained_on(as_dictionary(one), opened)
@@ -106,7 +106,7 @@ def compare_run(
     """
     if against not in ("sae_lens",):
         raise UnknownNameError("peer to evaluate against", against, known=("sae_lens",))
-    runs, opened = all_runs(run), open_store(store)
+    runs, opened = _reconstructing(run, None), open_store(store)
     network = open_model(model, revision)
     opened.check_model(network.card)
     found = [against_sae_lens(one, opened, network, sequences=sequences) for one in runs]
@@ -117,6 +117,22 @@ def compare_run(
         "largest": max(one.largest for one in found),
         "dictionaries": [{"name": f.name, "rows": records(f.to_frame())} for f in found],
     }
+
+
+def _reconstructing(run: Path, progress: Say | None) -> list[SAERun]:
+    """The autoencoders of a run; what else it holds is named and left out.
+
+    Raises:
+        MismatchError: it holds none.
+    """
+    runs = all_runs(run)
+    kept = [one for one in runs if one.role == "sae"]
+    if not kept:
+        as_dictionary(runs[0])  # says what to do instead
+    for one in runs:
+        if one.role != "sae":
+            (progress or _silent)(f"left out, because it is a {one.role}: {one.name}")
+    return kept
 
 
 def _refuse_to_replace(run: Path) -> None:

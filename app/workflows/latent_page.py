@@ -57,7 +57,7 @@ def store_of(run: Path, name: str, root: Path) -> Path:
     Raises:
         MissingDataError: none is here.
     """
-    dictionary = as_dictionary(dictionary_of(run, name))
+    dictionary = as_dictionary(dictionary_of(run, name), encoded=True)
     for folder in find_stores(root):
         try:
             store = hold_store(str(folder))
@@ -79,7 +79,7 @@ def latent_table(run: Path, name: str) -> pd.DataFrame:
     Labels and densities are those of the run's evaluation; without one the table holds numbers of
     the weights alone.
     """
-    sae: Any = dictionary_of(run, name).sae
+    sae: Any = dictionary_of(run, name).coder
     frame = pd.DataFrame({"latent": np.arange(sae.d_sae)})
     frame["decoder_norm"] = sae.W_dec.float().norm(dim=1).cpu().numpy()
     frame["encoder_bias"] = sae.b_enc.float().cpu().numpy()

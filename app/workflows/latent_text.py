@@ -59,7 +59,8 @@ def latents_of_text(run: Path, name: str, store: Path, text: str) -> TextLatents
     """
     if not text.strip() or len(text) > LONGEST:
         raise ConfigError(f"give a text of 1 to {LONGEST:,} characters; this one has {len(text):,}")
-    dictionary, held = as_dictionary(dictionary_of(run, name)), hold_store(str(store))
+    dictionary = as_dictionary(dictionary_of(run, name), encoded=True)
+    held = hold_store(str(store))
     with running(*model_name(held)) as model:
         held.check_model(model.card)
         tokens = model.tokens(text)

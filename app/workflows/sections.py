@@ -36,7 +36,7 @@ def headline(data: RunData, prefix: str = "") -> Section:
         return Section(title, (Table(pd.DataFrame(rows), note), _not_evaluated(data)))
     wide = result.wide_frame()
     frame = wide.loc[:, ["name", "site", *[m for m in HEADLINE if m in wide.columns]]].copy()
-    widths = {r.name: r.sae.d_sae for r in data.runs}
+    widths = {r.name: r.coder.d_sae for r in data.runs}
     frame.insert(2, "d_sae", [widths.get(str(n), 0) for n in frame["name"]])
     if frame["site"].nunique() == 1:  # the line under the title names it
         frame = frame.drop(columns="site")

@@ -78,7 +78,12 @@ def read_splices(model: Model, saes: Any, error: str) -> list[Splice]:
 
 
 def _read(model: Model, x: Any, asked: Site | None, error: ErrorMode) -> Splice:
-    codec = getattr(x, "codec", None) or getattr(x, "sae", None) or x
+    codec = getattr(x, "codec", None) or getattr(x, "coder", None) or getattr(x, "sae", None) or x
+    if (role := getattr(codec, "role", "sae")) != "sae":
+        raise MismatchError(
+            f"got a {role}, which does not write the one site that it reads; with_saes splices "
+            "sparse autoencoders. What it writes goes in by a plan: edit(site, Replace(values))"
+        )
     if not isinstance(codec, Codec):
         raise ConfigError(
             f"got a {type(x).__name__} where a dictionary belongs; it needs encode, decode, d_sae"

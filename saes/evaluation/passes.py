@@ -12,11 +12,13 @@ from scipy import sparse
 from torch import Tensor
 
 from lensbench import belonging
-from lensbench.errors import ConfigError
+from lensbench.errors import ConfigError, MismatchError
 from lensbench.protocols import Codec
+from lensbench.saes.crosscoder import Crosscoder
 from lensbench.saes.evaluation.data import EvaluationRows
 from lensbench.saes.evaluation.labels import Latents
 from lensbench.saes.evaluation.sums import Moments, ReconstructionSums
+from lensbench.saes.sae import SAE
 from lensbench.sites import canonical_name
 
 if TYPE_CHECKING:
@@ -54,24 +56,29 @@ _NO_DICTIONARY = (
 )
 
 
-def as_dictionary(run: Any) -> Dictionary:
+def as_dictionary(run: Any, *, encoded: bool = False) -> Dictionary:
     """A training run, or an :class:`~lensbench.saes.sae.SAE` that knows its site, to evaluate.
 
-    A site in TransformerLens' spelling is the same site as ours.
+    A site in TransformerLens' spelling is the same site as ours. Where it is only ``encoded``, a
+    transcoder will do: its latents are those of the site that it reads.
 
     Raises:
         ConfigError: no dictionary, or one that does not say which site it belongs to.
+        MismatchError: a transcoder or a crosscoder where it cannot be one.
     """
     if isinstance(run, Dictionary):
+        _check_role(run.name, run.codec, encoded)
         return replace(run, site=canonical_name(run.site))
-    sae = getattr(run, "sae", run)
+    sae = getattr(run, "coder", None) or getattr(run, "sae", run)
     if not hasattr(sae, "config") or not hasattr(sae, "metadata"):
         is_path = isinstance(run, (str, PathLike))
         what = f"the path {str(run)!r}" if is_path else f"what was given (got a {_kind(run)})"
         raise ConfigError(_NO_DICTIONARY.format(what=what, path=str(run) if is_path else "RUN"))
     own = sae.config.get("name") or sae.metadata.get("name")
     name = getattr(run, "name", None) or own or "sae"
-    site = getattr(run, "site", None) or sae.site
+    _check_role(str(name), sae, encoded)
+    whole = getattr(sae, "role", SAE.role) == SAE.role  # else a run names both sites as one
+    site = (getattr(run, "site", None) if whole else None) or sae.site
     if not site:
         raise ConfigError(
             f"{name!r} does not say which site it reads; wrap it as Dictionary(name, site, sae)"
@@ -80,6 +87,21 @@ def as_dictionary(run: Any) -> Dictionary:
     trained_on = (sae.metadata.get("model") or {}).get("fingerprint", "")
     told = (architecture, str(trained_on or ""), sae.metadata)
     return Dictionary(str(name), canonical_name(str(site)), sae, *told)
+
+
+def _check_role(name: str, codec: Any, encoded: bool) -> None:
+    """Refuse what does not write the one site that it reads."""
+    role = getattr(codec, "role", SAE.role)
+    if role == Crosscoder.role:
+        raise MismatchError(
+            f"{name} is a crosscoder, which has no one site; saes.compare_sites says what its "
+            "sites share, and run.coder.join, .encode and .split take activations by site"
+        )
+    if role != SAE.role and not encoded:
+        raise MismatchError(
+            f"{name} is a {role} of {codec.site}, which does not reconstruct what it reads; "
+            f"compare what it writes, run.coder(x), with activations of {codec.target}"
+        )
 
 
 def _kind(value: Any) -> str:

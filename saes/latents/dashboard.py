@@ -86,7 +86,7 @@ def dashboards(
         MismatchError: a model that does not belong to the store.
     """
     began, config = time.perf_counter(), config or DashboardConfig()
-    dictionary = as_dictionary(run)
+    dictionary = as_dictionary(run, encoded=True)
     chosen = _checked(latents, dictionary.codec.d_sae)
     check_trained_on(dictionary, store)
     if model is not None:
@@ -131,7 +131,7 @@ def encode_store_rows(
 
     None where more than ``max_active`` latents are non-zero in all.
     """
-    config, dictionary = config or DashboardConfig(), as_dictionary(run)
+    config, dictionary = config or DashboardConfig(), as_dictionary(run, encoded=True)
     check_trained_on(dictionary, store)
     return encode_rows(
         store, dictionary, config.max_tokens, config.sequence_batch, max_active=max_active

@@ -13,6 +13,7 @@ from scipy import sparse
 from lensbench.errors import ConfigError, MismatchError, NonFiniteError, StoppedError
 from lensbench.models.splice import fingerprint_of
 from lensbench.protocols import Codec
+from lensbench.saes.coder import SparseCoder
 from lensbench.saes.evaluation.passes import (
     Dictionary,
     as_dictionary,
@@ -32,7 +33,6 @@ from lensbench.saes.latents.manifest import (
     source_of,
 )
 from lensbench.saes.latents.store import LatentStore
-from lensbench.saes.sae import SAE
 from lensbench.stopping import stop_requested
 from lensbench.store import shard as files
 from lensbench.store.folder import Folder, open_folder
@@ -64,7 +64,7 @@ def encode_store(
     are written again: every file that is kept is compared with its checksum.
 
     Args:
-        sae: a run, an ``SAE`` that knows its site, or a ``Dictionary``.
+        sae: a run, an ``SAE`` (or transcoder) that knows its site, or a ``Dictionary``.
         store: activations of the dictionary's site, of the model it was trained on.
         out: folder or fsspec URL; default: ``<store>.latents/<name of the dictionary>``.
         dtype: of the values on disk, ``float32`` or ``float16``.
@@ -78,7 +78,7 @@ def encode_store(
         NonFiniteError: a latent too large for ``dtype``.
         StoppedError: interrupted; finished shards are on disk.
     """
-    dictionary = as_dictionary(sae)
+    dictionary = as_dictionary(sae, encoded=True)
     if dtype not in _DTYPES:
         raise ConfigError(f"dtype must be float32 or float16, got {dtype!r}")
     store.require(dictionary.site)
@@ -255,7 +255,7 @@ def _latents(
 
 def _sparse(codec: Codec, x: torch.Tensor) -> Any:
     """The latents that fire; those that a TopK dictionary chose, without the dense ones."""
-    if not isinstance(codec, SAE):
+    if not isinstance(codec, SparseCoder):
         return to_csr(encode(codec, x))
     values, indices = (t.cpu() for t in codec.encode_sparse(x.to(codec.device)))
     fires = values != 0
@@ -265,7 +265,8 @@ def _sparse(codec: Codec, x: torch.Tensor) -> Any:
 
 
 def _check_width(dictionary: Dictionary, store: "ActivationStore") -> None:
-    reads, has = getattr(dictionary.codec, "d_model", None), store.width(dictionary.site)
+    codec, has = dictionary.codec, store.width(dictionary.site)
+    reads = getattr(codec, "d_in", getattr(codec, "d_model", None))
     if reads is not None and int(reads) != has:
         raise MismatchError(
             f"{dictionary.name} reads vectors of {reads}, but {dictionary.site} in {store.url} has "

@@ -214,7 +214,7 @@ def notes(dictionary: Any, folder: Path | str | None = None) -> LatentNotes:
     Raises:
         ConfigError: no dictionary, or no place to keep them.
     """
-    codec = getattr(dictionary, "sae", getattr(dictionary, "codec", dictionary))
+    codec = getattr(dictionary, "coder", getattr(dictionary, "codec", dictionary))
     if not hasattr(codec, "W_dec") or not hasattr(codec, "d_sae"):
         raise ConfigError(f"notes are kept on a dictionary, got a {type(dictionary).__name__}")
     kept = str(getattr(dictionary, "folder", "") or "")

@@ -90,8 +90,8 @@ def _about(found: dict[str, Any], recipe: dict[str, Any]) -> str:
         "saw a board or a rule. One opening in sixteen (of six moves) never appeared in training: "
         "held-out games are those that begin with one. A transcript is `[BOS]`, squares such as "
         "`c2`, `[EOS]`; a side without a move is passed over without a token. Weights are stored "
-        "in fp16 and every figure was measured on them, run in fp32; they are in `evaluation.json` too, "
-        "and a test measures them again. Licence: MIT."
+        "in fp16 and every figure was measured on them, run in fp32; they are in "
+        "`evaluation.json` too, and a test measures them again. Licence: MIT."
     )
 
 
