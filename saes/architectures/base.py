@@ -48,7 +48,7 @@ class DictionaryConfig(Config):
     dead_after: int | None = Field(None, ge=1)
     """Tokens without firing after which a latent counts as dead; left out: a tenth of the run,
     at most 10 million."""
-    resample_at: tuple[float, ...] = ()
+    resample_at: tuple[float, ...] | None = Field(None, min_length=1)
     """Shares of the run at which dead latents are put where the loss is largest (Bricken et al.
     2023); none by default. For latents that fire above zero: among the k largest new ones seldom
     are, which is what the auxiliary loss is for."""
@@ -67,10 +67,10 @@ class DictionaryConfig(Config):
             raise ValueError(f"target is the site itself ({self.site}); leave it out for an SAE")
         if self.skip_connection and self.target is None:
             raise ValueError("skip_connection needs a target: it belongs to transcoders")
-        if any(not 0 < share < 1 for share in self.resample_at):
+        if any(not 0 < share < 1 for share in self.resample_at or ()):
             raise ValueError(
                 f"resample_at must be shares of the run, above 0 and below 1; got "
-                f"{list(self.resample_at)}"
+                f"{list(self.resample_at or ())}"
             )
         if self.downstream_coefficient and self.objective == "reconstruction":
             raise ValueError("downstream_coefficient belongs to objective: kl or ce")

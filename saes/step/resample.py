@@ -22,7 +22,7 @@ SHORTER = 0.2
 
 def resample_steps(config: DictionaryConfig, steps: int) -> set[int]:
     """Steps before which dead latents are resampled."""
-    return {max(1, round(share * steps)) for share in config.resample_at}
+    return {max(1, round(share * steps)) for share in config.resample_at or ()}
 
 
 def resample(group: Group, i: int, x: Tensor, y: Tensor | None, now: Now) -> None:

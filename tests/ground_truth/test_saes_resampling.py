@@ -38,7 +38,7 @@ def test_latents_that_never_fired_come_to_find_what_is_there() -> None:
     data, atoms = _data()
     found: dict[bool, tuple[float, float]] = {}
     for again in (False, True):
-        shares = (0.1, 0.2, 0.3) if again else ()
+        shares = (0.1, 0.2, 0.3) if again else None
         own: Any = {"name": "x", "d_sae": 64, "aux_coefficient": 0.0, "resample_at": shares}
         group = new_group([ReLUConfig(l1_coefficient=1.0, **own)], "s", data[0], 1.0)
         group.b_enc[0, :48] = -100.0  # dead from the start; no gradient reaches them
