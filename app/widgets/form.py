@@ -37,6 +37,8 @@ def _one(field: Field, key: str, grid: bool) -> Any:
     if field.kind == "choice":
         at = field.choices.index(field.default) if field.default in field.choices else 0
         return st.selectbox(field.name, field.choices, index=at, key=key, help=told)
+    if field.kind == "text":
+        return st.text_input(field.name, "", key=key, help=told, placeholder="none").strip()
     if grid:
         shown = "" if field.default is None else f"{field.default:g}"
         empty = shown or "automatic"

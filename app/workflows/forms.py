@@ -9,7 +9,7 @@ from lensbench.errors import UnknownNameError
 from lensbench.saes.architectures import ARCHITECTURES
 from lensbench.saes.configs import LISTS, TrainConfig
 
-Kind = Literal["int", "float", "bool", "choice"]
+Kind = Literal["int", "float", "bool", "choice", "text"]
 _OWN = ("architecture", "site", "name")
 TOKENS, WIDTH = 200_000, 512
 """Training tokens and latents that a form begins with."""
@@ -90,7 +90,12 @@ def _field(name: str, told: Mapping[str, Any]) -> Field:
     options = told.get("anyOf", [told])
     kind = next(o for o in options if o.get("type") != "null")
     choices = tuple(kind.get("enum", [kind["const"]] if "const" in kind else []))
-    names: dict[str, Kind] = {"integer": "int", "number": "float", "boolean": "bool"}
+    names: dict[str, Kind] = {
+        "integer": "int",
+        "number": "float",
+        "boolean": "bool",
+        "string": "text",
+    }
     default = told.get("default", _BEGIN.get(name))
     return Field(
         name,

@@ -143,7 +143,7 @@ def test_gradients_equal_those_through_the_model_written_out(
 def _sweep(steps: int) -> dict[str, Any]:
     train = {"tokens": steps * ROWS * CONTEXT, "batch_size": ROWS * CONTEXT, "log_every": 5}
     entries = [_entry(o, lr=3e-3) for o in ("reconstruction", "kl", "ce")]
-    train |= {"checkpoint_every": 10}
+    train |= {"checkpoint_every": 10, "engine": "dense"}
     return {"train": train, "source": {"site": SITE}, "sweep": entries}
 
 

@@ -21,7 +21,12 @@ def _data(steps: int = STEPS) -> tuple[list[Tensor], Tensor]:
 
 
 def _sweep(**entry: Any) -> dict[str, Any]:
-    train = {"tokens": STEPS * BATCH, "batch_size": BATCH, "checkpoint_every": 40}
+    train = {
+        "tokens": STEPS * BATCH,
+        "batch_size": BATCH,
+        "checkpoint_every": 40,
+        "engine": "dense",
+    }
     own = {"d_sae": 64, "lr": 3e-3, "dead_after": 20 * BATCH, "aux_coefficient": 0.0}
     return {"train": train, "sweep": [own | entry]}
 
