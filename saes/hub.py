@@ -27,7 +27,15 @@ from lensbench.saes.runs import SAERun, open_runs
 from lensbench.saes.sae import SAE
 
 SCHEME = "hf://"
-HubFormat = Literal["lensbench", "sae_lens", "dictionary_learning", "sparsify"]
+HubFormat = Literal[
+    "lensbench",
+    "sae_lens",
+    "dictionary_learning",
+    "sparsify",
+    "llamascopium",
+    "gemma_scope",
+    "openai",
+]
 _SAFE = ("*.safetensors", "*.json", "*.npz")
 _REPO, _PART = re.compile(r"[\w.-]+/[\w.-]+"), re.compile(r"[^\\*?\[\]\x00-\x1f]+")
 _SUFFIXES = (".pt", ".npz", ".json", ".safetensors")

@@ -20,7 +20,7 @@ def card(named: Mapping[str, SAERun | SAE], repo: str, format: str) -> str:
     first = next(iter(named))
     name = f"hf://{repo}/{first}" if first else f"hf://{repo}"
     usage = f"from lensbench import saes\n\nsae = saes.load({name!r}"
-    usage += f", format={format!r})" if format == "dictionary_learning" else ")"
+    usage += f", format={format!r})" if format in ("dictionary_learning", "openai") else ")"
     lines = [
         _front([_model(one) for one in named.values()]),
         f"# {repo.split('/')[1]}",

@@ -47,7 +47,12 @@ def push(
         list[str] | None, typer.Option("--only", help="Only this dictionary. Repeatable.")
     ] = None,
     format: Annotated[
-        str, typer.Option("--format", help="lensbench, sae_lens, dictionary_learning, sparsify.")
+        str,
+        typer.Option(
+            "--format",
+            help="lensbench, sae_lens, dictionary_learning, sparsify, llamascopium, gemma_scope, "
+            "openai.",
+        ),
     ] = "lensbench",
     private: Annotated[
         bool | None, typer.Option("--private/--public", help="Of a repository that is made.")

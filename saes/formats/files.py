@@ -34,7 +34,15 @@ FormatName = Literal[
     "openai",
     "lensbench",
 ]
-WrittenFormat = Literal["sae_lens", "dictionary_learning", "sparsify", "lensbench"]
+WrittenFormat = Literal[
+    "sae_lens",
+    "dictionary_learning",
+    "sparsify",
+    "llamascopium",
+    "gemma_scope",
+    "openai",
+    "lensbench",
+]
 _SCHEME = "sae_lens:"
 
 
@@ -61,13 +69,18 @@ def _folder_format(module: Any) -> Format:
     return Format(files, module.read, getattr(module, "write", None))
 
 
+def _file_format(module: Any) -> Format:
+    """One file of any name with this suffix; under the name that we give it, a folder will do."""
+    return Format((module.WEIGHTS_FILE,), module.read, module.write, module.SUFFIX)
+
+
 FORMATS: dict[str, Format] = {
     "sae_lens": _folder_format(sae_lens),
     "dictionary_learning": _folder_format(dictionary_learning),
     "sparsify": _folder_format(sparsify),
     "llamascopium": _folder_format(llamascopium),
-    "gemma_scope": Format((gemma_scope.WEIGHTS_FILE,), gemma_scope.read, suffix=gemma_scope.SUFFIX),
-    "openai": Format((), openai.read, suffix=openai.SUFFIX),
+    "gemma_scope": _file_format(gemma_scope),
+    "openai": _file_format(openai),
     "lensbench": _folder_format(native),
 }
 """Every format, by the name that ``format=`` takes."""
@@ -120,8 +133,8 @@ def load(
             with more than tensors in it.
         NonFiniteError: weights that are NaN or infinite.
         UnknownNameError: no such format; an architecture that cannot be read here.
-        MismatchError: a transcoder of a format whose transcoders are not read, or a normalisation
-            that weights cannot express.
+        MismatchError: what a format has and no dictionary here, such as a normalisation that
+            weights cannot express.
     """
     if not isinstance(path, (str, Path)) or not str(path).strip():  # pyright: ignore[reportUnnecessaryIsInstance] - users
         raise ConfigError(
@@ -188,13 +201,16 @@ def save(sae: SparseCoder, path: Path | str, *, format: WrittenFormat | None = N
     """Write a dictionary into the folder ``path``; return the folder.
 
     ``sae_lens`` (of an SAE the default) has every activation, and transcoders but for TopK;
-    ``dictionary_learning`` has SAEs; ``sparsify`` TopK alone, transcoders too; each is read by its
-    owner with the same codes. ``lensbench`` has everything, and is the default of transcoders and
-    crosscoders. Site, config and metadata are kept in all four.
+    ``dictionary_learning`` has SAEs; ``sparsify`` TopK alone, transcoders too; ``llamascopium``
+    every activation, transcoders without a skip connection too; ``gemma_scope`` (``params.npz``)
+    SAEs but for TopK; ``openai`` (``autoencoder.pt``) ReLU alone; each is read by its owner with
+    the same codes. Of the last two ``path`` may be the file, with its ending. ``lensbench`` has
+    everything, and is the default of transcoders and crosscoders. Site, config and metadata are
+    kept in all; Gemma Scope and OpenAI have no place for them, so they lie in a note beside it.
 
     Raises:
         ConfigError: no dictionary.
-        UnknownNameError: no such format, or one that is only read.
+        UnknownNameError: no such format.
         MismatchError: the format has no such architecture.
         DataError: the folder cannot be written.
     """

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from lensbench import io
-from lensbench.errors import DamagedDataError, MissingDataError, NonFiniteError
+from lensbench.errors import ConfigError, DamagedDataError, MissingDataError, NonFiniteError
 from lensbench.saes.coder import SparseCoder
-from lensbench.sites import canonical_name
+from lensbench.sites import Site, canonical_name
 
 Tensors = dict[str, Tensor]
 _UNREADABLE = (
@@ -210,6 +210,14 @@ def ends_of_module(name: str) -> tuple[str, str]:
     if mlp is None:
         return f"{name}.input", f"{name}.output"
     return f"blocks.{mlp[1]}.mlp.in", f"blocks.{mlp[1]}.mlp_out"
+
+
+def hook_name(site: str) -> str:
+    """A site as TransformerLens spells it, where it has a name for it; else as it is."""
+    try:
+        return Site.parse(site).transformer_lens or site
+    except ConfigError:  # a peer's own name
+        return site
 
 
 def belongs(sae: SparseCoder) -> dict[str, Any]:
