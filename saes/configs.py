@@ -2,7 +2,7 @@
 
 A sweep file has three keys. ``source`` names where activations come from, ``train`` holds what all
 dictionaries share, ``sweep`` is a list of dictionaries. Any scalar of an entry may be a list; the
-entry then stands for the product of its lists::
+entry then stands for the product of its lists; lists of ``site`` and of ``target`` are pairs::
 
     source: {store: runs/acts, site: blocks.3.resid_post}
     train: {tokens: 2_000_000, batch: 2048}
@@ -92,9 +92,16 @@ class SourceConfig(Config):
     """Text file for a live capture."""
     mixing: int = Field(default=32768, ge=0)
     """Tokens that a live capture holds and mixes, half of them new at a time; 0: no such buffer,
-    groups are shuffled and used up whole. It becomes part of every checkpoint."""
+    groups are shuffled and used up whole. It becomes part of every checkpoint. End-to-end training
+    has none: it reads whole sequences in the order of the text."""
     site: str | None = None
     """Site of the dictionaries that name none."""
+
+    @model_validator(mode="after")
+    def _is_one(self) -> "SourceConfig":
+        if self.store is not None and self.stores is not None:
+            raise ValueError("give store or stores, not both")
+        return self
 
 
 class SweepConfig(Config):
@@ -158,8 +165,25 @@ def _product(index: int, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
             raise ConfigError(
                 f"sweep[{index}].{key} is an empty list; give one value or more, or leave {key} out"
             )
-    choices = [_choices(key, value) for key, value in entry.items()]
-    return [dict(zip(entry, values, strict=True)) for values in product(*choices)]
+    choices = {key: [{key: v} for v in _choices(key, value)] for key, value in entry.items()}
+    _pair(index, choices)
+    return [
+        {key: value for part in parts for key, value in part.items()}
+        for parts in product(*choices.values())
+    ]
+
+
+def _pair(index: int, choices: dict[str, list[dict[str, Any]]]) -> None:
+    """Make one choice of sites and targets: the first of these with the first of those."""
+    sites, targets = choices.get("site", []), choices.get("target", [])
+    if min(len(sites), len(targets)) < 2:
+        return
+    if len(sites) != len(targets):
+        raise ConfigError(
+            f"sweep[{index}] lists {len(sites)} sites and {len(targets)} targets; they are taken "
+            "in pairs, so give as many of each (or one site, or one target)"
+        )
+    choices["site"] = [a | b for a, b in zip(sites, choices.pop("target"), strict=True)]
 
 
 def _choices(key: str, value: Any) -> Any:

@@ -36,7 +36,7 @@ HubFormat = Literal[
     "gemma_scope",
     "openai",
 ]
-_SAFE = ("*.safetensors", "*.json", "*.npz")
+_SAFE = ("*.safetensors", "*.json", "*.npz", "*.yaml")
 _REPO, _PART = re.compile(r"[\w.-]+/[\w.-]+"), re.compile(r"[^\\*?\[\]\x00-\x1f]+")
 _SUFFIXES = (".pt", ".npz", ".json", ".safetensors")
 T = TypeVar("T")

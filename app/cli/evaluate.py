@@ -43,6 +43,15 @@ def sae(
             "for each document; instead of those that come with the text.",
         ),
     ] = None,
+    scr_labels: Annotated[
+        str | None,
+        typer.Option(
+            "--scr-labels",
+            metavar="A,B",
+            help="The two labels of scr: properties of the same rows that do not depend on each "
+            "other (not needed where --labels gives two).",
+        ),
+    ] = None,
     ce_sequences: Annotated[
         int,
         typer.Option(
@@ -80,7 +89,7 @@ def sae(
         facts = compare_run(run, store, model, against, revision=revision, sequences=ce_sequences)
         return Answer(facts, _compared(facts))
     facts = evaluate_run(
-        run, store, model, revision=revision, suite=suite, labels=labels,
+        run, store, model, revision=revision, suite=suite, labels=labels, scr_labels=scr_labels,
         ce_sequences=ce_sequences, twin=twin, seed=seed, overwrite=overwrite, progress=progress,
     )  # fmt: skip
     progress.end()

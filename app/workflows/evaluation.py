@@ -14,7 +14,7 @@ import numpy as np
 from lensbench import io
 from lensbench.app.workflows.latents import chosen_latents, records
 from lensbench.app.workflows.models import open_model
-from lensbench.app.workflows.quality import core_controls, measures_of, read_labels
+from lensbench.app.workflows.quality import core_controls, measures_of, read_labels, two_labels
 from lensbench.app.workflows.runs import EVALUATION, TWIN, all_runs, evaluation_of, parts_of
 from lensbench.app.workflows.twins import trained_twin
 from lensbench.config import load_yaml
@@ -56,6 +56,7 @@ def evaluate_run(
     revision: str | None = None,
     suite: str = "core,labels",
     labels: Path | None = None,
+    scr_labels: str | None = None,
     ce_sequences: int = 256,
     twin: bool = False,
     seed: int = 0,
@@ -64,16 +65,21 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluate every dictionary of ``run`` by names, save the results in it, and sum them up.
 
-    ``twin`` trains the first one again on a re-initialised model (in ``run/twin``) and sets its
-    labels beside the others'. An evaluation that is there stays, unless ``overwrite``.
+    ``twin`` trains the first one again on a re-initialised model (in ``run/twin``), one more
+    control of every measure. ``scr_labels`` names two, a comma between them. An evaluation that is
+    there stays, unless ``overwrite``.
 
     Raises:
-        ConfigError: the run was evaluated already.
+        ConfigError: the run was evaluated already; or ``scr_labels`` are not two.
+        UnknownNameError: a measure, or a label of ``scr_labels``, that there is not.
         MissingDataError, MismatchError, DamagedDataError: run, store and model do not fit or are
             not there.
     """
     names = chosen([name.strip() for name in suite.split(",") if name.strip()])
-    config = EvaluationConfig.parse({"suite": names, "ce_sequences": ce_sequences, "seed": seed})
+    settings: dict[str, Any] = {"suite": names, "ce_sequences": ce_sequences, "seed": seed}
+    if scr_labels is not None:
+        settings["scr_labels"] = two_labels(scr_labels)
+    config = EvaluationConfig.parse(settings)
     own = None if labels is None else read_labels(labels)
     runs, opened = _reconstructing(run, progress), open_store(store)
     for one in runs:

@@ -10,6 +10,7 @@ from lensbench.app.workflows.latents import records
 from lensbench.errors import ConfigError
 from lensbench.saes.evaluation.result import SAEEvaluation
 from lensbench.saes.evaluation.scores import COUNTED, headline
+from lensbench.saes.evaluation.scr import SpuriousRemoval
 from lensbench.saes.evaluation.settings import MEASURES
 
 CORE = ("l0", "fvu", "cosine", "ce_recovered_zero", "dead_fraction")
@@ -29,6 +30,18 @@ def read_labels(path: Path) -> dict[str, Any]:
         if not isinstance(values, list) or not all(v in (True, False) for v in values):
             raise ConfigError(f"{path}: label {name!r} must be a list of true and false")
     return {str(name): np.array(values, bool) for name, values in found.items()}
+
+
+def two_labels(text: str) -> tuple[str, str]:
+    """``A,B`` as two names.
+
+    Raises:
+        ConfigError: not two.
+    """
+    names = [name.strip() for name in text.split(",")]
+    if len(names) != 2 or not all(names) or names[0] == names[1]:
+        raise ConfigError(f"--scr-labels names two different labels, such as A,B; got {text!r}")
+    return names[0], names[1]
 
 
 def core_controls(result: SAEEvaluation) -> list[dict[str, Any]]:
@@ -68,7 +81,12 @@ def measures_of(result: SAEEvaluation) -> list[dict[str, Any]]:
 
 
 def _pair(result: SAEEvaluation, measure: str) -> str:
-    """Which two labels SCR is about."""
+    """Which two labels SCR is about, and how much there is to regain."""
     found = result.suite.get(measure, {}) if measure == "scr" else {}
-    pairs = sorted({" and ".join(getattr(one, "labels", ())) for one in found.values()})
-    return f" ({', '.join(pairs)})" if pairs else ""
+    told: dict[str, None] = {}
+    for one in found.values():
+        if isinstance(one, SpuriousRemoval):
+            read, by = one.labels[one.direction], one.labels[1 - one.direction]
+            before, clean = one.biased[one.direction], one.clean[one.direction]
+            told[f"{read}, freed of {by}; accuracy {before:.2f} biased, {clean:.2f} clean"] = None
+    return f" ({'; '.join(told)})" if told else ""

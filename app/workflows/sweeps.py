@@ -120,9 +120,18 @@ def _from_file(path: Path | None) -> dict[str, Any]:
 
 def _absolute(source: Any) -> Any:
     """A store named from the folder one stands in is found again from any other."""
-    if not isinstance(source, Mapping) or not isinstance(store := source.get("store"), str):
+    if not isinstance(source, Mapping):
         return source
-    return {**source, "store": store if "://" in store else str(Path(store).resolve())}
+    found = dict(source)
+    if isinstance(store := source.get("store"), str):
+        found["store"] = _resolved(store)
+    if isinstance(stores := source.get("stores"), Mapping):
+        found["stores"] = {name: _resolved(url) for name, url in stores.items()}
+    return found
+
+
+def _resolved(url: Any) -> Any:
+    return url if not isinstance(url, str) or "://" in url else str(Path(url).resolve())
 
 
 def _entries(

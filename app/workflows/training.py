@@ -1,9 +1,9 @@
 """Training a sweep by names: source, folder, parts, resuming, and what it would cost."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from fnmatch import fnmatchcase
-from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,8 +146,25 @@ def _live(model: "Model", text: Any, sweep: SweepConfig) -> Any:
     sites = list(dict.fromkeys(site for c in configs for site in Ends.of(c).sites))
     context, mixing = min(128, model.card.n_ctx or 128), sweep.source.mixing or None
     if any(c.objective != "reconstruction" for c in configs):
-        return sequence_source(model, text, sites, context=gcd(context, sweep.train.batch_size))
+        return sequence_source(
+            model, text, sites, context=_context(context, sweep.train.batch_size)
+        )
     return live_source(model, text, sites, context=context, mixing=mixing)
+
+
+def _context(most: int, batch: int) -> int:
+    """Length of the sequences of an end-to-end batch: the largest that divides it.
+
+    Raises:
+        ConfigError: none between half of ``most`` and ``most`` does.
+    """
+    found = next((n for n in range(most, max(1, most // 2) - 1, -1) if batch % n == 0), None)
+    if found is None:
+        raise ConfigError(
+            f"end-to-end batches are whole sequences of up to {most} tokens, and a batch of "
+            f"{batch:,} cannot be cut into them; set train.batch to a multiple of {most}"
+        )
+    return found
 
 
 def _with_known_sites(sweep: SweepConfig, offered: tuple[str, ...]) -> SweepConfig:
@@ -163,14 +180,42 @@ def _spelled(
     """An entry with its sites as the source spells them."""
     found = dict(entry)
     named = [] if entry.get("sites") else _as_list(entry.get("site") or sweep.source.site)
-    if named:
+    if named and entry.get("target"):
+        pairs = _pairs(named, _as_list(entry["target"]), offered)
+        found |= {"site": [site for site, _ in pairs], "target": [to for _, to in pairs]}
+    elif named:
         found["site"] = [s for name in named for s in _matching(name, offered)]
-    if entry.get("target"):
-        found["target"] = [s for n in _as_list(entry["target"]) for s in _matching(n, offered)]
     if entry.get("sites"):
-        several = entry["sites"] if isinstance(entry["sites"][0], list) else [entry["sites"]]
+        nested = isinstance(entry["sites"][0], list | tuple)
+        several = entry["sites"] if nested else [entry["sites"]]
         found["sites"] = [[s for n in one for s in _matching(n, offered)] for one in several]
     return found
+
+
+def _pairs(sites: list[str], targets: list[str], offered: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Site and target of every transcoder; where both have a ``*``, it is the same in both."""
+    if len(sites) == len(targets):
+        given = list(zip(sites, targets, strict=True))
+    else:
+        given = [(site, target) for site in sites for target in targets]
+    pairs: list[tuple[str, str]] = []
+    for site, target in given:
+        if "*" not in site or "*" not in target:
+            found = [(s, t) for s in _matching(site, offered) for t in _matching(target, offered)]
+        elif site.count("*") != target.count("*"):
+            raise ConfigError(f"site {site} and target {target} need as many * as each other")
+        else:
+            found = [(s, _like(s, site, target, offered)) for s in _matching(site, offered)]
+        pairs += found
+    return pairs
+
+
+def _like(site: str, pattern: str, target: str, offered: tuple[str, ...]) -> str:
+    """``target`` with what each ``*`` of ``pattern`` stands for in ``site``."""
+    stars = re.fullmatch("(.*)".join(map(re.escape, pattern.split("*"))), site)
+    pieces = target.split("*")
+    filled = [a + b for a, b in zip(pieces, [*(stars.groups() if stars else ()), ""], strict=True)]
+    return _matching("".join(filled), offered)[0]
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -79,5 +79,8 @@ def _text_again(entry: Mapping[str, Any]) -> Any:
     rule = {name: entry[name] for name in ("separator", "field") if name in entry}
     text = read_text(entry["path"], **rule)
     if text.entry["fingerprint"] != entry["fingerprint"]:
-        raise MissingDataError(f"{entry['path']} has changed since the store was captured")
+        raise MissingDataError(
+            f"{entry['path']} has changed since the store was captured; a twin "
+            "needs the same text: put it back, or capture it again"
+        )
     return text

@@ -27,12 +27,12 @@ class DictionaryConfig(Config):
     """Decides the initial decoder; runs of one seed do not depend on their neighbours."""
     site: str | None = None
     """Site to read; may be left out where the source has one."""
-    target: str | None = None
+    target: str | None = Field(None, min_length=1)
     """Site to reconstruct from ``site``, which makes a transcoder; left out: ``site`` itself."""
     skip_connection: bool = False
     """Whether a transcoder may also write a linear map of what it reads."""
-    sites: tuple[str, ...] | None = Field(None, min_length=2)
-    """Sites that are read and reconstructed together, which makes a crosscoder."""
+    sites: tuple[str, ...] | None = None
+    """Sites that are read and reconstructed together, two or more, which makes a crosscoder."""
     unequal_widths: bool = False
     """Whether the sites of a crosscoder may differ in width; the loss then weighs each by its
     own."""
@@ -41,7 +41,7 @@ class DictionaryConfig(Config):
     objective: Literal["reconstruction", "kl", "ce"] = "reconstruction"
     """What is minimised: the error of the activations, or end to end what the model loses when they
     are replaced, as KL of its predictions or as cross-entropy (see ``training.downstream``)."""
-    downstream_coefficient: float = Field(0.0, ge=0)
+    downstream_coefficient: float = Field(0.0, ge=0, allow_inf_nan=False)
     """End to end: weight of the error at the end of later blocks."""
     clip: float | None = Field(1.0, gt=0)
     """Largest gradient norm of this dictionary (not of the sweep); null: no clipping."""
@@ -59,6 +59,8 @@ class DictionaryConfig(Config):
 
     @model_validator(mode="after")
     def _ends_fit(self) -> "DictionaryConfig":
+        if self.sites is not None and len(self.sites) < 2 and "*" not in "".join(self.sites):
+            raise ValueError("sites needs two or more; for one alone write site")
         if self.sites is not None and (self.site or self.target):
             raise ValueError("give sites (a crosscoder) or site and target, not both")
         if self.sites is not None and len(set(self.sites)) < len(self.sites):

@@ -52,9 +52,12 @@ class Probed:
         means = [np.asarray(self.fit.T @ side).ravel() / side.sum() for side in sides]
         return means[0] - means[1]
 
-    def logits(self, probe: Any, without: Int[np.ndarray, " n"]) -> Float[np.ndarray, " rows"]:
-        """The probe's logits on the scored half, these latents taken out."""
+    def logits(
+        self, probe: Any, without: Int[np.ndarray, " n"] | None = None
+    ) -> Float[np.ndarray, " rows"]:
+        """The probe's logits on the scored half, these latents (by default none) taken out."""
         w = probe.coef_[0]
+        without = np.zeros(0, np.int64) if without is None else without
         gone = self.held[:, without] @ (self.W_dec[without] @ w)
         return self.x_held @ w + probe.intercept_[0] - gone
 
@@ -69,15 +72,6 @@ def strongest(effect: Float[np.ndarray, " d_sae"], n: int) -> Int[np.ndarray, " 
     """The ``n`` latents of largest effect, fewer where fewer have one above 0."""
     order = np.argsort(-effect, kind="stable")[:n]
     return order[effect[order] > 0]
-
-
-def weighted_accuracy(
-    logits: Float[np.ndarray, " rows"],
-    truth: Bool[np.ndarray, " rows"],
-    weights: Float[np.ndarray, " rows"],
-) -> float:
-    """Share of the weight of rows on whose right side of 0 the logit lies."""
-    return float((((logits > 0) == truth) * weights).sum() / weights.sum())
 
 
 def even(*labels: Bool[np.ndarray, " rows"]) -> Float[np.ndarray, " rows"]:

@@ -24,7 +24,7 @@ from lensbench.saes.evaluation.ce import LossSums, Sequences, live_losses
 from lensbench.saes.evaluation.metrics import ce_recovered, kl_recovered
 from lensbench.saes.evaluation.passes import Dictionary, as_dictionary
 from lensbench.saes.evaluation.sums import Moments, ReconstructionSums
-from lensbench.saes.formats.sae_lens import _saelens_config as saelens_config
+from lensbench.saes.formats.sae_lens import saelens_config
 from lensbench.saes.sae import SAE
 from lensbench.sites import Site
 from lensbench.tokens import Tokens

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lensbench.errors import ConfigError, MismatchError
+from lensbench.errors import ConfigError, MismatchError, UnknownNameError
 from lensbench.saes.evaluation import data
 from lensbench.saes.evaluation.labels import LabelledRows
 from lensbench.saes.evaluation.settings import EvaluationConfig
@@ -39,7 +39,24 @@ def labelled(
     Raises:
         ConfigError: your own labels together with a second store.
         MismatchError: labels or a corpus of another text.
+        UnknownNameError: ``scr_labels`` names one that they have not.
     """
+    found = _found(store, heldout, corpus, own, rows, config)
+    if found.rows is not None and config.asks("scr"):
+        for name in config.scr_labels or ():
+            if name not in found.rows.names:
+                raise UnknownNameError("label", name, known=found.rows.names)
+    return found
+
+
+def _found(
+    store: "ActivationStore",
+    heldout: "ActivationStore | None",
+    corpus: "LabelledCorpus | None",
+    own: Any,
+    rows: data.EvaluationRows,
+    config: EvaluationConfig,
+) -> Labelled:
     here = [(store, rows)]
     if own is not None:
         if heldout is not None:

@@ -26,6 +26,8 @@ from lensbench.saes.evaluation.splitting import feature_splitting
 from lensbench.saes.evaluation.tpp import TargetedPerturbation, tpp
 from lensbench.stats import Interval, bootstrap_mean
 
+LEAST_CROSSED = 10
+"""Rows of the rarest combination of two labels that SCR could be asked about."""
 NOTHING = Interval(float("nan"), float("nan"), float("nan"), 0)
 Scored = tuple[Result, list[Score]]
 
@@ -87,23 +89,26 @@ def tpp_scores(subject: Subject, config: EvaluationConfig) -> Scored:
 
 
 def scr_scores(subject: Subject, config: EvaluationConfig) -> Scored:
-    """SCR at every number of latents, for one pair of labels."""
-    pair = config.scr_labels or crossed_pair(subject.rows)
+    """SCR at every number of latents, taken out or held at their mean, for one pair of labels."""
+    pair = config.scr_labels or only_pair(subject.rows)
     found = scr(subject.acts, subject.rows, subject.x, subject.W_dec, pair, seed=config.seed)
     noise = subject if subject.bare else _random(subject, config.seed)
     other = scr(noise.acts, noise.rows, noise.x, noise.W_dec, pair, seed=config.seed)
     scores: list[Score] = []
+    unit, documents = "share of the gap", found.n_documents
     for n in found.thresholds:
         values = {
-            ITSELF: found.score(n),
             "random_latents": found.score(n, random=True),
             "random_dictionary": other.score(n),
+            "always_on": found.one_sided,
             "chance": 0.0,
         }
-        scores += [
-            Score(f"SCR, {n} latents", source, value, n=found.n_scored, unit="share of the gap")
-            for source, value in values.items()
-        ]
+        out, held = f"SCR, {n} latents", f"SCR at the mean, {n} latents"
+        scores += [Score.of(out, ITSELF, found.interval(n), unit)]
+        scores += [Score(out, s, value, n=documents, unit=unit) for s, value in values.items()]
+        for source, of in ((ITSELF, found), ("random_dictionary", other)):
+            value = of.score(n, at_mean=True)
+            scores.append(Score(held, source, value, n=documents, unit=unit))
     return found, scores
 
 
@@ -201,27 +206,39 @@ def as_twin(scores: Sequence[Score]) -> list[Score]:
     return [replace(s, source="reinitialised_twin") for s in scores if s.source == ITSELF]
 
 
-def crossed_pair(rows: LabelledRows) -> tuple[str, str]:
-    """The two labels all of whose combinations occur in both halves, the rarest one most often.
+def only_pair(rows: LabelledRows) -> tuple[str, str]:
+    """The labels, where there are two; which of more do not depend on each other is for you to say.
 
     Raises:
-        NotEnoughDataError: no such pair.
+        NotEnoughDataError: more or fewer; names pairs that could be asked for.
     """
-    best, pair = 0, ("", "")
+    if len(rows.names) == 2:
+        return rows.names[0], rows.names[1]
+    could = [f"{a},{b}" for a, b in crossed_pairs(rows)[:3]]
+    here = "no two of these labels occur often enough in all four combinations"
+    if could:
+        here = f"of those in all four combinations, the least related here are {'; '.join(could)}"
+    raise NotEnoughDataError(
+        "SCR frees a probe of one property from another that does not depend on it (a person's job "
+        f"and gender), and which two of {len(rows.names)} labels are such it cannot tell: name "
+        f"them (--scr-labels A,B; in Python config={{'scr_labels': ('A', 'B')}}); {here}"
+    )
+
+
+def crossed_pairs(rows: LabelledRows) -> list[tuple[str, str]]:
+    """Pairs of labels of all whose combinations both halves hold ``LEAST_CROSSED`` rows or more.
+
+    The least correlated come first, |phi| over all rows.
+    """
+    found: list[tuple[float, str, str]] = []
     for i in range(len(rows.names)):
         for j in range(i + 1, len(rows.names)):
-            cell = 2 * rows.values[:, i] + rows.values[:, j]
-            rarest = min(
-                int(np.bincount(cell[half], minlength=4).min()) for half in (rows.held, ~rows.held)
-            )
-            if rarest > best:
-                best, pair = rarest, (rows.names[i], rows.names[j])
-    if not best:
-        raise NotEnoughDataError(
-            f"SCR needs two labels of which all four combinations occur in both halves, and none "
-            f"of the pairs of {list(rows.names)} is such; give other labels (labels=)"
-        )
-    return pair
+            one, two = rows.values[:, i], rows.values[:, j]
+            halves = [np.bincount((2 * one + two)[h], minlength=4) for h in (rows.held, ~rows.held)]
+            if min(int(half.min()) for half in halves) >= LEAST_CROSSED:
+                phi = float(np.corrcoef(one, two)[0, 1])
+                found.append((abs(phi), rows.names[i], rows.names[j]))
+    return [(a, b) for _, a, b in sorted(found)]
 
 
 def over_labels(values: Float[np.ndarray, " labels"]) -> Interval:

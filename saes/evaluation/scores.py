@@ -44,7 +44,7 @@ HEADLINES = {
 
 COUNTED = {
     "core": "documents", "labels": "labels", "sparse_probing": "labels", "tpp": "labels",
-    "scr": "rows", "absorption": "labels", "splitting": "labels", "coverage": "rows or labels",
+    "scr": "documents", "absorption": "labels", "splitting": "labels", "coverage": "rows or labels",
     "meta": "latents", "seeds": "latents", "implants": "directions",
 }  # fmt: skip
 """What the n of a measure counts."""

@@ -17,10 +17,11 @@ from lensbench.saes.evaluation.ablations import (
     even,
     strongest,
     thresholds_of,
-    weighted_accuracy,
 )
 from lensbench.saes.evaluation.labels import LabelledRows
 from lensbench.saes.evaluation.probing import fitted
+from lensbench.saes.evaluation.sums import interval_of_ratio
+from lensbench.stats import Interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,9 +47,15 @@ class SpuriousRemoval(Result):
     """Accuracy of the biased probe, the other label's latents taken out."""
     ablated_random: Float[np.ndarray, "2 thresholds"]
     """The same with as many random latents that fire, mean over draws."""
+    ablated_mean: Float[np.ndarray, "2 thresholds"]
+    """The same as ``ablated``, but the latents held at their mean instead of taken out."""
+    bounds: Float[np.ndarray, "2 thresholds 2"]
+    """Bootstrap interval of S over documents, the weights of the rows held."""
     n_ablated: Int[np.ndarray, "2 thresholds"]
     n_fit: int
     n_scored: int
+    n_documents: int
+    """Of the scored rows."""
     split: str = ""
 
     @property
@@ -56,28 +63,50 @@ class SpuriousRemoval(Result):
         """The direction whose label the biased probe reads worse: the one that is reported."""
         return int(self.biased.argmin())
 
-    def scores(self, *, random: bool = False) -> Float[np.ndarray, "2 thresholds"]:
+    @property
+    def one_sided(self) -> float:
+        """S of a probe that gives every row the same answer, in the reported direction.
+
+        A score near it tells that the logits were moved over the boundary as a whole.
+        """
+        return float(self._shares(np.full((2, 1), 0.5))[self.direction, 0])
+
+    def scores(
+        self, *, random: bool = False, at_mean: bool = False
+    ) -> Float[np.ndarray, "2 thresholds"]:
         """(ablated - biased) / (clean - biased); 0 where the gap is below 0.001."""
+        taken = self.ablated_mean if at_mean else self.ablated
+        return self._shares(self.ablated_random if random else taken)
+
+    def _shares(self, accuracy: Float[np.ndarray, "2 n"]) -> Float[np.ndarray, "2 n"]:
         gap = (self.clean - self.biased)[:, None]
-        gained = (self.ablated_random if random else self.ablated) - self.biased[:, None]
+        gained = accuracy - self.biased[:, None]
         return np.where(gap < LEAST_GAP, 0.0, gained / np.where(gap < LEAST_GAP, 1.0, gap))
 
-    def score(self, threshold: int, *, random: bool = False) -> float:
+    def score(self, threshold: int, *, random: bool = False, at_mean: bool = False) -> float:
         """SCR at one threshold, in the reported direction."""
         at = self.thresholds.index(threshold)
-        return float(self.scores(random=random)[self.direction, at])
+        return float(self.scores(random=random, at_mean=at_mean)[self.direction, at])
+
+    def interval(self, threshold: int) -> Interval:
+        """SCR at one threshold with its interval over documents, in the reported direction."""
+        low, high = self.bounds[self.direction, self.thresholds.index(threshold)]
+        return Interval(self.score(threshold), float(low), float(high), self.n_documents)
 
     def to_frame(self) -> "pd.DataFrame":
         """One row per direction, threshold and choice of latents."""
         import pandas as pd
 
+        kinds = {"chosen": (self.scores(), self.ablated),
+                 "at their mean": (self.scores(at_mean=True), self.ablated_mean),
+                 "random": (self.scores(random=True), self.ablated_random)}  # fmt: skip
         table = [
             {"label": self.labels[d], "taken out": self.labels[1 - d], "latents": latents,
-             "threshold": size, "scr": self.scores(random=latents == "random")[d, i],
+             "threshold": size, "scr": score[d, i], "accuracy": accuracy[d, i],
              "biased": self.biased[d], "clean": self.clean[d], "n": self.n_scored,
              "n_ablated": int(self.n_ablated[d, i]), "reported": d == self.direction}
             for d in (0, 1)
-            for latents in ("chosen", "random")
+            for latents, (score, accuracy) in kinds.items()
             for i, size in enumerate(self.thresholds)
         ]  # fmt: skip
         frame = pd.DataFrame(table)
@@ -121,8 +150,12 @@ def scr(
        below 0 worse; 0 where the gap is below 0.001.
 
     Both directions are computed. The reported one is that whose label the biased probe reads worse.
+    The labels should be properties of the same rows that do not depend on each other, as a person's
+    job and gender are. What is taken out also stood for something on average: without it all logits
+    move, and where they cross the boundary together every row gets one answer and S is
+    ``one_sided``. Latents held at their mean over the fitting rows (``at_mean``) move none.
     Source: Marks et al. 2024 (arXiv:2403.19647, SHIFT); Karvonen et al. 2024 (arXiv:2411.18895).
-    Control: as many random latents.
+    Controls: as many random latents; a probe that gives every row the same answer.
 
     Args:
         acts: latents ``[rows, d_sae]``.
@@ -148,36 +181,50 @@ def scr(
     # Weights that sum to the number of rows: the penalty then stands as without weights.
     probes = [fitted(data.x_fit, y, weights=all_fit * len(y))[0] for y in fit]
 
-    def accuracy(probe: Any, of: int, without: Int[np.ndarray, " n"]) -> float:
-        return weighted_accuracy(data.logits(probe, without), truth[of], all_held)
+    def right(logits: Float[np.ndarray, " rows"], of: int) -> Float[np.ndarray, " rows"]:
+        return ((logits > 0) == truth[of]) * all_held  # weights sum to 1: its sum is the accuracy
 
-    nothing = np.zeros(0, np.int64)
-    ablated, by_chance = np.zeros((2, len(sizes))), np.zeros((2, len(sizes)))
-    taken = np.zeros((2, len(sizes)), np.int64)
+    ablated, by_chance, at_mean = (np.zeros((2, len(sizes))) for _ in range(3))
+    taken, bounds = np.zeros((2, len(sizes)), np.int64), np.zeros((2, len(sizes), 2))
+    start = [right(data.logits(biased), d) for d in (0, 1)]
+    goal = [right(data.logits(probes[d]), d) for d in (0, 1)]
+    means = np.asarray(data.fit.T @ all_fit).ravel()
+    _, document = np.unique(rows.docs[rows.held], return_inverse=True)
     for d in (0, 1):
         other = 1 - d
         effect = np.abs(data.apart(fit[other], all_fit) * (data.W_dec @ probes[other].coef_[0]))
+        gap = np.bincount(document, goal[d] - start[d])
         for i, size in enumerate(sizes):
             chosen = strongest(effect, size)
             taken[d, i] = len(chosen)
-            ablated[d, i] = accuracy(biased, d, chosen)
+            left = data.logits(biased, chosen)
+            freed = right(left, d)
+            ablated[d, i] = freed.sum()
+            held_at = means[chosen] @ (data.W_dec[chosen] @ biased.coef_[0])
+            at_mean[d, i] = right(left + held_at, d).sum()
             draws = data.random(len(chosen), seed, d)
-            by_chance[d, i] = np.mean([accuracy(biased, d, some) for some in draws])
+            by_chance[d, i] = np.mean([right(data.logits(biased, some), d).sum() for some in draws])
+            between = interval_of_ratio(np.bincount(document, freed - start[d]), gap, seed=seed)
+            bounds[d, i] = between.low, between.high
     result = SpuriousRemoval(
         labels=(str(labels[0]), str(labels[1])),
         thresholds=sizes,
-        biased=np.array([accuracy(biased, d, nothing) for d in (0, 1)]),
-        clean=np.array([accuracy(probes[d], d, nothing) for d in (0, 1)]),
+        biased=np.array([each.sum() for each in start]),
+        clean=np.array([each.sum() for each in goal]),
         ablated=ablated,
         ablated_random=by_chance,
+        ablated_mean=at_mean,
+        bounds=bounds,
         n_ablated=taken,
         n_fit=len(fit[0]),
         n_scored=len(truth[0]),
+        n_documents=int(document.max()) + 1,
         split=rows.split,
         config={"thresholds": list(sizes), "seed": seed},
         provenance=record(seed=seed, seconds=time.perf_counter() - began),
     )
     beside = {f"random latents, {s}": result.score(s, random=True) for s in sizes}
+    beside["every row answered alike"] = result.one_sided
     return replace(result, controls=Controls(beside, "as many latents that fire"))
 
 

@@ -55,7 +55,8 @@ class EvaluationConfig(Config):
     ks: tuple[int, ...] = (1, 2, 5)
     """Numbers of latents of the sparse probes."""
     scr_labels: tuple[str, str] | None = None
-    """The two labels of scr; left out: the pair whose rarest combination has most rows."""
+    """The two labels of scr, properties of the same rows that do not depend on each other. Left
+    out: yours, where labels= gives two; else there is no scr."""
     letters: bool = True
     """Absorption and splitting on first letters of words; off: on the labels."""
     implant_tokens: int = Field(default=100_000, gt=0)

@@ -11,6 +11,7 @@ from lensbench.devices import as_device
 from lensbench.errors import ConfigError, MissingDataError, UnknownNameError
 from lensbench.saes.coder import SparseCoder
 from lensbench.saes.formats import (
+    circuit_tracer,
     dictionary_learning,
     gemma_scope,
     llamascopium,
@@ -32,6 +33,7 @@ FormatName = Literal[
     "llamascopium",
     "gemma_scope",
     "openai",
+    "circuit_tracer",
     "lensbench",
 ]
 WrittenFormat = Literal[
@@ -81,6 +83,7 @@ FORMATS: dict[str, Format] = {
     "llamascopium": _folder_format(llamascopium),
     "gemma_scope": _file_format(gemma_scope),
     "openai": _file_format(openai),
+    "circuit_tracer": Format((), circuit_tracer.read, suffix=circuit_tracer.SUFFIX),
     "lensbench": _folder_format(native),
 }
 """Every format, by the name that ``format=`` takes."""
@@ -116,8 +119,9 @@ def load(
 
     The format is recognised from the files: ``sae_lens`` (6.0 or later; what :func:`save` writes),
     ``dictionary_learning``, ``sparsify``, ``llamascopium``, ``gemma_scope`` (``params.npz``),
-    ``openai`` (a ``.pt`` file) and ``lensbench`` (crosscoders and TopK transcoders too). No pickle
-    is ever run. Scales, decoder norms and gates are folded into the weights: see "Formats" in
+    ``openai`` (a ``.pt`` file), ``circuit_tracer`` (any other ``.safetensors`` file) and
+    ``lensbench`` (crosscoders and TopK transcoders too). No pickle is ever run. Scales, decoder
+    norms and gates are folded into the weights: see "Formats" in
     ``docs/methods.md``.
 
     ``hf://owner/name[/path][@revision]`` comes from the hub or its local cache
@@ -210,7 +214,7 @@ def save(sae: SparseCoder, path: Path | str, *, format: WrittenFormat | None = N
 
     Raises:
         ConfigError: no dictionary.
-        UnknownNameError: no such format.
+        UnknownNameError: no such format, or one that is only read.
         MismatchError: the format has no such architecture.
         DataError: the folder cannot be written.
     """

@@ -61,7 +61,7 @@ def write(sae: SparseCoder, folder: Path) -> None:
     if sae.threshold is not None:
         arrays["threshold"] = to_numpy(sae.threshold)
     io.write_arrays(folder / WEIGHTS_FILE, arrays)
-    io.write_json(folder / CONFIG_FILE, _saelens_config(sae))
+    io.write_json(folder / CONFIG_FILE, saelens_config(sae))
 
 
 def read(folder: Path) -> SparseCoder:
@@ -152,7 +152,8 @@ def _fold(tensors: Tensors, config: dict[str, Any]) -> None:
         unit_decoder(tensors)
 
 
-def _saelens_config(sae: SAE) -> dict[str, Any]:
+def saelens_config(sae: SAE) -> dict[str, Any]:
+    """What SAELens writes as ``cfg.json`` beside such weights: its config of this dictionary."""
     hook, reshaped = _hook_of(sae)
     metadata = {
         "sae_lens_version": FORMAT_VERSION,

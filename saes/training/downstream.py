@@ -22,8 +22,10 @@ from torch import Tensor
 
 from lensbench.errors import ConfigError
 from lensbench.harvest.sequences import TOKENS, SequenceSource
+from lensbench.models.base import Model
 from lensbench.plan import Replace, edit
 from lensbench.saes.architectures import DictionaryConfig
+from lensbench.saes.ends import Ends
 from lensbench.saes.step.group import Group
 from lensbench.saes.step.rules.base import Objective
 from lensbench.sites import Site
@@ -78,8 +80,7 @@ class Downstream:
         if site in self._clean:
             return self._clean[site]
         tokens = Tokens(self._ids.long().view(-1, self._context))
-        place = Site.parse(site)
-        above = [s for s in self._model.sites() if s.name == "resid_post" and s > place]
+        place, above = Site.parse(site), states_above(self._model, site)
         with torch.no_grad():
             out = self._model.run(tokens, capture=[place, *above])
         assert out.logits is not None
@@ -131,11 +132,14 @@ def objectives(
     return lambda i: downstream.objective(group, i, batch)
 
 
-def downstream_of(source: Any, configs: list[DictionaryConfig]) -> Downstream | None:
+def downstream_of(
+    source: Any, configs: list[DictionaryConfig], ends: list[Ends]
+) -> Downstream | None:
     """What end-to-end dictionaries need; None where there are none.
 
     Raises:
-        ConfigError: a source without a model to run on.
+        ConfigError: a source without a model to run on, or a weight of later blocks at a site that
+            none follows.
     """
     wanted = [c for c in configs if c.objective != "reconstruction"]
     if not wanted:
@@ -147,7 +151,18 @@ def downstream_of(source: Any, configs: list[DictionaryConfig]) -> Downstream | 
             "lensbench.harvest.sequence_source(model, text, sites) (on the command line: --model "
             "and --text in place of --store)"
         )
+    for config, one in zip(configs, ends, strict=True):
+        if config.downstream_coefficient and not states_above(source.network, one.writes[0]):
+            raise ConfigError(
+                f"{config.name}: no block ends above {one.writes[0]}, so there is nothing for "
+                "downstream_coefficient to weigh; leave it out"
+            )
     return Downstream(source)
+
+
+def states_above(model: Model, site: str) -> list[Site]:
+    """The ends of the blocks that a change at ``site`` reaches."""
+    return [s for s in model.sites() if s.name == "resid_post" and s > Site.parse(site)]
 
 
 def _cross_entropy(logp: Float[Tensor, "sequences pos d_vocab"], tokens: Tokens) -> Tensor:

@@ -124,7 +124,7 @@ def dry_run(
     configs: list[DictionaryConfig] = list(sweep.expand())
     where = as_device(device)
     source, ends = open_source(source, configs)
-    sites, downstream = all_sites(ends), downstream_of(source, configs)
+    sites, downstream = all_sites(ends), downstream_of(source, configs, ends)
     read = sites + [TOKENS] * (downstream is not None)
     stream = Stream(source, read, sweep.train.batch_size, where)
     began = time.perf_counter()

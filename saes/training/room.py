@@ -9,6 +9,7 @@ import torch
 from lensbench.errors import BudgetError
 from lensbench.saes.configs import SweepConfig
 from lensbench.saes.ends import Ends, all_sites
+from lensbench.saes.training.downstream import downstream_of
 from lensbench.saes.training.forecast import MemoryPlan, plan_memory, size
 from lensbench.saes.training.groups import check_widths
 from lensbench.saes.training.resident import free_bytes, planned
@@ -30,8 +31,9 @@ def required(
     Raises:
         BudgetError: says what is needed, what there is, and what would lower it.
         MismatchError: a crosscoder of sites of different widths that does not allow them.
-        ConfigError: see :func:`planned`.
+        ConfigError: see :func:`planned` and :func:`downstream_of`.
     """
+    downstream_of(source, sweep.expand(), ends)
     held = planned(source, sweep, device)
     if not callable(getattr(source, "width", None)):
         return held

@@ -277,6 +277,8 @@ def _ends(config: DictionaryConfig, known: tuple[str, ...]) -> Ends:
     reads, writes = (
         tuple(_known(site, known) for site in side) for side in (ends.reads, ends.writes)
     )
+    if twice := [site for site in reads if reads.count(site) > 1]:
+        raise ConfigError(f"sites of {config.name} names {twice[0]} twice")
     if not ends.same and reads == writes:
         raise ConfigError(f"site and target of {config.name} are one: {reads[0]}")
     return Ends(reads, writes)

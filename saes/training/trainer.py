@@ -116,7 +116,7 @@ class _Training:
         self._train, self._folder, self._card = sweep.train, folder, card
         self._configs, self._ends, self._ranks = configs, ends, ranks
         self._names = [str(c.name) for c in configs]
-        unique, self._downstream = all_sites(ends), downstream_of(source, configs)
+        unique, self._downstream = all_sites(ends), downstream_of(source, configs, ends)
         read = unique + [TOKENS] * (self._downstream is not None)
         self._stream = open_stream(source, read, self._train, device)
         told, waits, said = ranks.told(self._train), self._stream.waits, progress and ranks.speaks

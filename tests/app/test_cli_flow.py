@@ -120,8 +120,10 @@ def test_a_twin_needs_text_that_can_be_read_again(
         with pytest.raises(MissingDataError, match=said):
             trained_twin(like, {"tokens": 512}, store, model, tmp_path / "twin")
     line = ("eval", "sae", trained, "--store", tmp_path / "file", "--model", "atlas-dense")
-    assert run(*line, "--twin") == 2  # without labels there is nothing to set a twin beside
-    assert "has none" in capsys.readouterr().err
+    assert run(*line, "--twin") == 3  # a twin is a control of every measure, labels or not
+    said = capsys.readouterr().err
+    assert "has changed" in said
+    assert "capture it again" in said
     assert not (trained / "twin").exists()
 
 

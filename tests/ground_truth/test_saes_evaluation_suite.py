@@ -103,7 +103,8 @@ def test_every_measure_finds_what_was_planted_and_its_controls_do_not(found) -> 
     assert abs(taken["random_latents"]) < 0.15
     assert taken["chance"] == 0
     freed = scores(made, "scr", "SCR, 2 latents")
-    assert set(freed) >= {"random_latents", "random_dictionary", "chance"}
+    assert set(freed) >= {"random_latents", "random_dictionary", "always_on", "chance"}
+    assert made.suite["scr"]["d"].labels == ("formal", "long")  # yours, as there are two
     split = scores(made, "splitting", "F1 of all latents")
     assert split["F1 of all latents"] > 0.95
     assert split["shuffled_labels"] < 0.8
@@ -182,6 +183,21 @@ def test_what_cannot_be_measured_is_left_out_with_the_reason(planted, tmp_path) 
     none = evaluate([one], small, suite=("labels", "tpp"), config=QUICK)
     assert "too few to split" in none.left_out["labels"]
     assert "too few to split" in none.left_out["tpp"]
+
+
+def test_scr_takes_two_labels_that_you_name_and_guesses_none(planted, corpus) -> None:
+    one, two = Dictionary("d", SITE, reader()), sentences(corpus)
+    three = two | {"odd": np.arange(corpus.n_docs) % 2 == 1}
+    quick = QUICK | {"suite_tokens": 600}
+    made = evaluate([one], planted, suite=("core", "scr"), labels=three, config=quick)
+    assert "--scr-labels A,B" in made.left_out["scr"]
+    assert "formal,long" in made.left_out["scr"]  # one of the pairs that it could be
+    named = quick | {"scr_labels": ("long", "odd")}
+    made = evaluate([one], planted, suite="scr", labels=three, config=named)
+    assert made.suite["scr"]["d"].labels == ("long", "odd")
+    slip = quick | {"scr_labels": ("formel", "odd")}
+    with pytest.raises(UnknownNameError, match="Did you mean 'formal'"):
+        evaluate([one], planted, suite="scr", labels=three, config=slip)
 
 
 def test_labels_of_another_length_are_refused(planted) -> None:

@@ -167,10 +167,50 @@ def test_the_freed_accuracy_equals_probes_on_rebuilt_activations() -> None:
             right = biased.predict(changed) == labels[d][held]
             expected = np.average(right, weights=weights(held))
             assert found.ablated[d, i] == pytest.approx(expected, abs=1e-9)
+            usual = np.average(acts[fit], axis=0, weights=w)[order[:size]]
+            level = biased.predict(changed + usual @ W_dec[order[:size]]) == labels[d][held]
+            kept = np.average(level, weights=weights(held))
+            assert found.ablated_mean[d, i] == pytest.approx(kept, abs=1e-9)
     gap = (found.clean - found.biased)[:, None]
     np.testing.assert_allclose(
         found.scores(), np.where(gap < 0.001, 0, (found.ablated - found.biased[:, None]) / gap)
     )
+
+
+def test_a_logit_that_moves_as_a_whole_is_told_from_bias_that_stays() -> None:
+    """The spurious latent is always on, and more so for one gender; both labels are as strong.
+
+    Written before the first run: taken out, every row falls on one side (S within 0.05 of
+    ``one_sided``, which is below -0.5); held at its mean, the probe is freed (S above 0.9).
+    """
+    from lensbench.saes import scr
+
+    acts, _, W_dec, rows = scr_world()
+    dense, (job, gender) = acts.toarray(), rows.values.T
+    dense[:, :4] = np.stack([job, ~job, 3 + 2**0.5 * gender, 0 * gender], 1)
+    x = dense @ W_dec + 0.15 * np.random.default_rng(4).normal(size=(ROWS, D))
+    found = scr(dense, rows, x, W_dec, ("job", "gender"), thresholds=(1,))
+    d = found.labels.index("job")
+    one_sided = (0.5 - found.biased[d]) / (found.clean[d] - found.biased[d])
+    assert one_sided < -0.5
+    assert found.scores()[d, 0] == pytest.approx(one_sided, abs=0.05)
+    assert found.scores(at_mean=True)[d, 0] > 0.9
+    reported = found.direction
+    gap = found.clean[reported] - found.biased[reported]
+    assert found.one_sided == pytest.approx((0.5 - found.biased[reported]) / gap)
+    assert found.controls.values["every row answered alike"] == found.one_sided
+
+
+def test_the_interval_of_scr_holds_the_score_and_is_over_documents() -> None:
+    from lensbench.saes import scr
+
+    acts, x, W_dec, rows = scr_world()
+    found = scr(acts, rows, x, W_dec, ("job", "gender"), thresholds=(2, 5))
+    for size in found.thresholds:
+        between = found.interval(size)
+        assert between.low <= between.mean <= between.high
+        assert between.high - between.low < 0.1
+        assert between.n == len(np.unique(rows.docs[rows.held]))
 
 
 def test_where_there_is_no_gap_the_score_is_zero() -> None:

@@ -189,3 +189,61 @@ def test_a_format_that_has_no_such_thing_says_which_has(
     with pytest.raises(MismatchError, match=r"lensbench|sae_lens"):
         saes.save(make(), tmp_path / "x", format=format)
     assert not (tmp_path / "x").exists()
+
+
+def _circuit_tracer(folder: Path, *, skip: bool, jumps: bool, **config: Any) -> dict[str, Tensor]:
+    from safetensors.torch import save_file
+
+    p = {"W_enc": _rand(F, D, seed=1), "b_enc": _rand(F, seed=2), "W_dec": _rand(F, OUT, seed=3)}
+    p["b_dec"] = _rand(OUT, seed=4)
+    if skip:
+        p["W_skip"] = _rand(OUT, D, seed=5)
+    if jumps:
+        p["activation_function.threshold"] = _rand(F, seed=6).abs()
+    folder.mkdir(exist_ok=True)
+    save_file(p, folder / "layer_7.safetensors")
+    hooks = {"feature_input_hook": "mlp.hook_in", "feature_output_hook": "hook_mlp_out"}
+    told = {"model_kind": "transcoder_set", "model_name": "Qwen/Qwen3-4B"} | hooks | config
+    text = "".join(f"{name}: {value}\n" for name, value in told.items())
+    (folder / "config.yaml").write_text(text)
+    return p
+
+
+@pytest.mark.parametrize(("jumps", "skip"), [(j, s) for j in (False, True) for s in (False, True)])
+def test_transcoders_of_circuit_tracer_give_the_codes_of_its_formula(
+    jumps: bool, skip: bool, tmp_path: Path
+) -> None:
+    from lensbench import saes
+
+    p = _circuit_tracer(tmp_path, skip=skip, jumps=jumps)
+    z = _x() @ p["W_enc"].T + p["b_enc"]
+    codes = z * (z > p["activation_function.threshold"]) if jumps else z.relu()
+    out = codes @ p["W_dec"] + p["b_dec"]
+    ours: Any = saes.load(tmp_path / "layer_7.safetensors")
+    assert (ours.site, ours.target) == ("blocks.7.mlp.in", "blocks.7.mlp_out")
+    assert ours.metadata["model_name"] == "Qwen/Qwen3-4B"
+    _same(ours, codes, out + _x() @ p["W_skip"].T if skip else out)
+
+
+def test_what_a_file_of_circuit_tracer_does_not_say_is_not_guessed(tmp_path: Path) -> None:
+    from lensbench import saes
+    from lensbench.errors import DamagedDataError, MismatchError, MissingDataError
+
+    path, told = tmp_path / "layer_7.safetensors", tmp_path / "config.yaml"
+    for config, why in (
+        ({"activation": "topk", "k": 4}, "keeps negative codes"),
+        ({"model_kind": "cross_layer_transcoder"}, "is a cross_layer_transcoder"),
+        ({"activation": "relu"}, "has thresholds"),
+    ):
+        _circuit_tracer(tmp_path, skip=False, jumps=True, **config)
+        with pytest.raises(MismatchError, match=why):
+            saes.load(path)
+    told.unlink()
+    assert saes.load(path).site is None  # a threshold says what it is, nothing says where
+    _circuit_tracer(tmp_path, skip=False, jumps=False)
+    told.unlink()
+    with pytest.raises(MissingDataError, match=r"no config\.yaml beside .* ReLU or TopK"):
+        saes.load(path)
+    told.write_text("- a\n")
+    with pytest.raises(DamagedDataError, match="must hold a mapping"):
+        saes.load(path)
