@@ -107,3 +107,61 @@ def test_training_on_a_store_of_several_sites_asks_which(
     assert run(*line, "--sites", SITE) == 0
     (step, *_) = next_steps(tmp_path, ["acts"], [])
     assert f"--sites {SITE}" in step.command
+
+
+def test_the_suite_reads_labels_of_your_own_and_sets_controls_beside_each_number(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    own = {name: (rng.random(150) < 0.5).tolist() for name in ("formal", "long")}
+    (here / "labels.json").write_text(json.dumps(own))
+    line = ("eval", "sae", here / "runs/small", "--store", here / "acts", *MODEL, "--overwrite",
+            "--ce-sequences", 0, "--labels", here / "labels.json")  # fmt: skip
+    capsys.readouterr()
+    assert run(*line, "--suite", "core,sparse_probing,scr,absorption") == 0
+    said = capsys.readouterr().out
+    assert "AUROC, k=1 [0 to 1], n labels" in said
+    assert "freed of" in said  # which of the two labels, and by how much it is biased
+    assert "shuffled_labels" in said
+    assert "always_on" in said
+    assert "left out: absorption:" in said
+    assert run(*line, "--suite", "core,scr", "--json") == 0
+    (measure,) = json.loads(capsys.readouterr().out)["measures"]
+    assert measure["metric"] == "SCR, 20 latents"
+    assert measure["unit"] == "share of the gap"
+    for row in measure["rows"]:
+        assert {"low", "high", "n", "random_latents", "random_dictionary"} <= set(row)
+    own["formal"][0] = "yes"
+    (here / "labels.json").write_text(json.dumps(own))
+    assert "'formal' must be a list of true and false" in refused(capsys, *line)
+
+
+def test_scr_asks_for_its_two_labels_and_a_slip_is_named(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ("eval", "sae", here / "runs/small", "--store", here / "acts", *MODEL, "--overwrite",
+            "--ce-sequences", 0, "--suite", "scr")  # fmt: skip
+    capsys.readouterr()
+    assert run(*line) == 0
+    assert "--scr-labels A,B" in capsys.readouterr().out
+    assert "two different labels" in refused(capsys, *line, "--scr-labels", "is_answer")
+    slip = refused(capsys, *line, "--scr-labels", "is_answer,seen_befor")
+    assert "Did you mean 'seen_before'" in slip
+
+
+def test_our_numbers_stand_beside_those_of_sae_lens(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("sae_lens")
+    before = (here / "runs/small/evaluation/result.json").read_bytes()
+    line = ("eval", "sae", here / "runs/small", "--store", here / "acts", *MODEL,
+            "--ce-sequences", 4)  # fmt: skip
+    assert "Did you mean 'sae_lens'" in refused(capsys, *line, "--against", "saelens")
+    capsys.readouterr()
+    assert run(*line, "--against", "sae_lens", "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["largest"] < 1e-3
+    assert [len(d["rows"]) for d in facts["dictionaries"]] == [14, 14]
+    assert (here / "runs/small/evaluation/result.json").read_bytes() == before  # saves nothing
