@@ -71,7 +71,7 @@ $(PEERS)/.ready: $(READY)
 	touch $@
 
 bench: $(PEERS)/.ready
-	for page in store memory capture sae_step sae_architectures sae_sweep sae_text sae_quality; do \
+	for page in store memory capture sae_step sae_architectures sae_sweep sae_text sae_quality sae_equal_l0; do \
 	  LENSBENCH_PEERS=$(PEERS) $(BIN)/python -W ignore -m benchmarks.$$page || exit 1; done
 
 clean:
