@@ -62,6 +62,19 @@ def test_stores_of_other_tokens_are_refused(tmp_path: Path, stores: dict[str, An
         _paired({"base": stores["base"], "short": short})
 
 
+@pytest.mark.parametrize("what", ["token_ids", "positions", "doc_ids"])
+def test_each_column_that_places_a_row_is_compared(tmp_path: Path, what: str) -> None:
+    from dataclasses import replace
+
+    from lensbench.store.pairs import _difference
+
+    index = build(tmp_path / "s", {SITE: _values(0, 4)}, [400]).index()
+    moved = getattr(index, what).copy()
+    moved[7] += 1
+    assert _difference(index, index) is None
+    assert _difference(index, replace(index, **{what: moved})) == f"{what} differ, first in row 7"
+
+
 def test_names_and_sites_are_checked(tmp_path: Path) -> None:
     from lensbench.errors import ConfigError, UnknownSiteError
 
