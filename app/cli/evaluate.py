@@ -101,7 +101,7 @@ def _evaluated(facts: dict[str, Any]) -> str:
     lines = [table(facts["dictionaries"]), *_controls_of_core(facts)]
     for measure in facts["measures"]:
         lines += ["", f"{measure['measure']}: {measure['asks']}"]
-        lines += [f"{measure['metric']} [{measure['unit']}], n {measure['of']}"]
+        lines += [f"{measure['metric']} [{measure['unit']}], 95 % interval; n: {measure['of']}"]
         lines.append(table(measure["rows"]))
         if measure["more"]:
             lines.append(f"also measured (RUN/evaluation): {'; '.join(measure['more'])}")

@@ -9,7 +9,7 @@ from lensbench import io
 from lensbench.app.workflows.latents import records
 from lensbench.errors import ConfigError
 from lensbench.saes.evaluation.result import SAEEvaluation
-from lensbench.saes.evaluation.scores import COUNTED, headline
+from lensbench.saes.evaluation.scores import counted, headline
 from lensbench.saes.evaluation.scr import SpuriousRemoval
 from lensbench.saes.evaluation.settings import MEASURES
 
@@ -72,7 +72,7 @@ def measures_of(result: SAEEvaluation) -> list[dict[str, Any]]:
                 "asks": MEASURES[measure] + _pair(result, measure),
                 "metric": metric,
                 "unit": str(table.attrs["units"][metric]),
-                "of": COUNTED[measure],
+                "of": counted(measure, metric),
                 "rows": records(table),
                 "more": [m for m in there if m != metric],
             }

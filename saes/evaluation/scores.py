@@ -44,10 +44,15 @@ HEADLINES = {
 
 COUNTED = {
     "core": "documents", "labels": "labels", "sparse_probing": "labels", "tpp": "labels",
-    "scr": "documents", "absorption": "labels", "splitting": "labels", "coverage": "rows or labels",
+    "scr": "documents", "absorption": "labels", "splitting": "labels", "coverage": "labels",
     "meta": "latents", "seeds": "latents", "implants": "directions",
 }  # fmt: skip
-"""What the n of a measure counts."""
+"""What the n of a measure counts (see :func:`counted`)."""
+
+
+def counted(measure: str, metric: str) -> str:
+    """What n counts: of coverage's reconstruction, which is a mean over rows, the documents."""
+    return "documents" if metric == "reconstruction" else COUNTED.get(measure, "")
 
 
 @dataclass(frozen=True)
@@ -150,7 +155,7 @@ def picture(frame: "pd.DataFrame", measure: str, metric: str = "", note: str = "
     n = int(np.asarray(part["n"]).max())
     labels = {"value": metric[:1].upper() + metric[1:], "name": "dictionary", "source": "scored"}
     title = measure.upper() if measure in ("tpp", "scr") else measure.replace("_", " ").capitalize()
-    told = note or f"n = {n:,} {COUNTED.get(measure, '')}; bars: 95 % intervals"
+    told = note or f"n = {n:,} {counted(measure, metric)}; bars: 95 % intervals"
     drawn = scatter(
         part, x="name", y="value", color="source", low="low", high="high", labels=labels,
         title=title, subtitle=told, hover_columns=["n"],

@@ -122,7 +122,7 @@ def test_the_suite_reads_labels_of_your_own_and_sets_controls_beside_each_number
     capsys.readouterr()
     assert run(*line, "--suite", "core,sparse_probing,scr,absorption") == 0
     said = capsys.readouterr().out
-    assert "AUROC, k=1 [0 to 1], n labels" in said
+    assert "AUROC, k=1 [0 to 1], 95 % interval; n: labels" in said
     assert "freed of" in said  # which of the two labels, and by how much it is biased
     assert "shuffled_labels" in said
     assert "always_on" in said
