@@ -146,7 +146,10 @@ def search(
 ) -> list[Run]:
     """Train until L0 is matched or ``cap`` runs are made; adds to ``runs``."""
     while len(runs) < cap and not any(is_close(r, l0) for r in runs):
-        runs.append(train(next_dial(runs, dial, l0)))
+        new = train(next_dial(runs, dial, l0))
+        if any(new["key"] == r["key"] for r in runs):
+            break  # L0 is not monotone here: the two sides would be asked for the same run again
+        runs.append(new)
     return runs
 
 
