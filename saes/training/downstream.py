@@ -40,6 +40,7 @@ class _Clean:
 
     tokens: Tokens
     shape: tuple[int, ...]
+    dtype: torch.dtype
     logp: Float[Tensor, "sequences pos d_vocab"]
     ce: float
     above: dict[str, Tensor]
@@ -86,9 +87,8 @@ class Downstream:
         assert out.logits is not None
         logp = out.logits.float().log_softmax(-1)
         kept = {str(s): out.acts[s] for s in above}
-        shape = tuple(out.acts[place].shape)
-        ce = float(_cross_entropy(logp, tokens))
-        self._clean[site] = _Clean(tokens, shape, logp, ce, kept)
+        acts, ce = out.acts[place], float(_cross_entropy(logp, tokens))
+        self._clean[site] = _Clean(tokens, tuple(acts.shape), acts.dtype, logp, ce, kept)
         return self._clean[site]
 
     def _lost(
@@ -96,8 +96,10 @@ class Downstream:
     ) -> tuple[Tensor, Tensor]:
         """KL or added cross-entropy, and the mean share of variance that is off above."""
         above = list(clean.above) if config.downstream_coefficient else []
-        plan = edit(site, Replace(values.view(clean.shape)))
-        out = self._model.run(clean.tokens, plan, capture=above, grad=values.requires_grad)
+        wanted = values.to(clean.logp.device, clean.dtype).view(clean.shape)
+        out = self._model.run(
+            clean.tokens, edit(site, Replace(wanted)), capture=above, grad=values.requires_grad
+        )
         assert out.logits is not None
         logp = out.logits.float().log_softmax(-1)
         if config.objective == "kl":
@@ -105,7 +107,8 @@ class Downstream:
         else:
             lost = _cross_entropy(logp, clean.tokens) - clean.ce
         shares = [_share_off(out.acts[name], clean.above[name]) for name in above]
-        return lost, torch.stack(shares).mean() if shares else lost.new_zeros(())
+        off = torch.stack(shares).mean() if shares else lost.new_zeros(())
+        return lost.to(values.device), off.to(values.device)
 
     def _ablated(self, config: DictionaryConfig, site: str, clean: _Clean, real: Tensor) -> float:
         with torch.no_grad():

@@ -140,6 +140,18 @@ def test_gradients_equal_those_through_the_model_written_out(
     assert float(torch.nn.functional.cosine_similarity(a, b, dim=0)) < 0.9
 
 
+def test_a_model_in_half_precision_trains_dictionaries_in_single() -> None:
+    import lensbench
+    from lensbench import saes
+
+    model = lensbench.load_model(tiny("llama", seed=3).bfloat16(), certify=False)
+    train = {"tokens": 6 * ROWS * CONTEXT, "batch_size": ROWS * CONTEXT, "log_every": 1}
+    sweep = {"train": train, "source": {"site": SITE}, "sweep": [_entry("kl", lr=3e-3)]}
+    (run,) = saes.train(_source(model, [SITE]), sweep, device="cpu", progress=False)
+    assert run.sae.W_dec.dtype == torch.float32
+    assert all(loss > 0 for loss in run.history["loss"])
+
+
 def _sweep(steps: int) -> dict[str, Any]:
     train = {"tokens": steps * ROWS * CONTEXT, "batch_size": ROWS * CONTEXT, "log_every": 5}
     entries = [_entry(o, lr=3e-3) for o in ("reconstruction", "kl", "ce")]
