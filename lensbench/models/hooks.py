@@ -55,7 +55,9 @@ def entry(owner: object, key: Key) -> Hook:
         session = session_of(owner)
         if session is None or key not in session.keys:
             return None
-        return (tap(session, key, args[0]), *args[1:])
+        # Parallel branches read one tensor; with gradients each needs one of its own.
+        x = args[0].view_as(args[0]) if session.grad else args[0]
+        return (tap(session, key, x), *args[1:])
 
     return hook
 

@@ -54,7 +54,9 @@ def whole(key: Key, *, copied: bool = False) -> Show:
 
     def show(session: Session, value: Any, envoy: Any, given: Any) -> Any:
         del envoy, given
-        x = tap(session, key, first(value))
+        x = first(value)
+        # Parallel branches read one tensor; with gradients each needs one of its own.
+        x = tap(session, key, x.view_as(x) if session.grad else x)
         return replace_first(value, x.clone() if copied else x)
 
     return show
