@@ -21,6 +21,7 @@ from torch import Tensor
 from lensbench.saes.architectures import TopKConfig
 from lensbench.saes.sae import SAE
 from lensbench.saes.step.engines import Stepper
+from lensbench.saes.step.export import export
 from lensbench.saes.step.group import dead_limit
 from lensbench.saes.step.rules.base import Now
 from lensbench.saes.step.schedule import rate
@@ -50,7 +51,7 @@ class Trainer:
     """``step(batch)`` trains; ``sae()`` gives the dictionary as it is now."""
 
     step: Callable[[Tensor], Any]
-    sae: Callable[[], SAE]
+    sae: Callable[[], Any]
 
 
 def load_peers() -> None:
@@ -76,7 +77,7 @@ def lensbench(job: Job, first: Tensor, engine: str = "screened", **changes: Any)
         stepper.step(x, [job.lr * factor], Now(state["step"], job.steps))
         state["step"] += 1
 
-    return Trainer(step, lambda: group.export(0, {}))
+    return Trainer(step, lambda: export(group, 0, {}))
 
 
 def sae_lens_sae(job: Job) -> Any:

@@ -124,6 +124,7 @@ def test_the_first_latents_of_a_matryoshka_reconstruct_alone() -> None:
 
 def test_a_gated_dictionary_is_exported_with_the_codes_it_was_trained_with() -> None:
     from lensbench.saes.architectures import GatedConfig
+    from lensbench.saes.step.export import export
     from lensbench.saes.step.start import new_group
 
     torch.manual_seed(0)
@@ -135,7 +136,7 @@ def test_a_gated_dictionary_is_exported_with_the_codes_it_was_trained_with() -> 
     own = group.own(0)
     u = (x * 1.7 - own["b_dec"]) @ own["W_enc"].t()
     acts = (u + own["b_enc"] > 0) * (own["r_mag"].exp() * u + own["b_mag"]).relu() / 1.7
-    found = group.export(0, {}).encode(x)
+    found = export(group, 0, {}).encode(x)
     assert float(((found > 0) != (acts > 0)).float().mean()) < 1e-4  # on the edge of a gate
     torch.testing.assert_close(found * (acts > 0), acts * (found > 0), rtol=1e-4, atol=1e-4)
 
