@@ -166,7 +166,11 @@ def test_sites_survive_both_ways_and_unknown_hooks_are_kept(tmp_path: Path) -> N
         "blocks.1.hook_resid_post": ("blocks.1.resid_post", "blocks.1.hook_resid_post"),
         "blocks.1.resid_post": ("blocks.1.resid_post", "blocks.1.hook_resid_post"),  # older files
         "blocks.1.attn.hook_rot_q": ("blocks.1.attn.q", "blocks.1.attn.hook_rot_q"),
-        "blocks.1.mlp.hook_in": ("blocks.1.mlp.hook_in", "blocks.1.mlp.hook_in"),
+        "blocks.1.mlp.hook_in": ("blocks.1.mlp.in", "blocks.1.mlp.hook_in"),
+        "blocks.1.ln2.hook_normalized": (
+            "blocks.1.ln2.hook_normalized",  # before the norm's gain, so not our mlp.in
+            "blocks.1.ln2.hook_normalized",
+        ),
     }
     for i, (hook, (site, again)) in enumerate(spelled.items()):
         folder = saes.save(_sae("relu"), tmp_path / str(i))
