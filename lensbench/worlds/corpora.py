@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +19,7 @@ FOLDS = 4
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledCorpus:
+class LabelledCorpus(ABC):
     """Documents in sampling order; token ``j`` of document ``i`` is row ``offsets[i] + j``.
 
     Documents share no context. ``labels`` hold one bool per token. ``spec`` alone gives the same
@@ -80,9 +81,9 @@ class LabelledCorpus:
         """One text per document; the tokenizer gives back ``document(i)`` without its EOS."""
         return [" ".join(self.words(i)[1:-1]) for i in range(self.n_docs)]
 
+    @abstractmethod
     def held(self, doc_ids: Int[np.ndarray, " docs"]) -> tuple[Bool[np.ndarray, " docs"], str]:
         """Which of some documents only score, and in words what separates the halves."""
-        raise NotImplementedError
 
 
 def corpus_from_spec(spec: Mapping[str, Any]) -> LabelledCorpus:
