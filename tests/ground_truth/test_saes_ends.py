@@ -91,6 +91,26 @@ def test_its_report_counts_them(crosscoder: Any) -> None:
     assert "shuffled" in str(report.controls)
 
 
+def test_the_second_site_is_the_end_at_one() -> None:
+    from lensbench import saes
+
+    W_dec = torch.zeros(3, 4)
+    W_dec[0, :2], W_dec[1, 2:], W_dec[2] = 1.0, 1.0, 1.0
+    coder = saes.Crosscoder(
+        W_enc=torch.zeros(4, 3),
+        b_enc=torch.zeros(3),
+        W_dec=W_dec,
+        b_dec=torch.zeros(4),
+        activation="relu",
+        sites=("a", "b"),
+        widths=(2, 2),
+        scales=(1.0, 3.0),
+    )
+    assert saes.compare_sites(coder).relative_norm.tolist() == pytest.approx([0, 1, 0.75])
+    assert saes.compare_sites(coder, "b", "a").relative_norm.tolist() == pytest.approx([1, 0, 0.25])
+    assert saes.compare_sites(coder).groups().tolist() == ["only a", "only b", "between"]
+
+
 # --- transcoders: y is a function of the features of x
 
 

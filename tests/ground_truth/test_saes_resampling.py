@@ -67,7 +67,7 @@ def test_a_dead_latent_takes_the_direction_of_a_token(kind: str, target: bool) -
     from lensbench.saes.architectures import ARCHITECTURES
     from lensbench.saes.ends import Ends
     from lensbench.saes.step.resample import resample
-    from lensbench.saes.step.rules.base import Now
+    from lensbench.saes.step.rules.base import Now, Step
     from lensbench.saes.training.groups import started
 
     if kind == "tied" and target:
@@ -76,7 +76,8 @@ def test_a_dead_latent_takes_the_direction_of_a_token(kind: str, target: bool) -
     batch = {"a": torch.randn(32, D, generator=rng), "b": torch.randn(32, 10, generator=rng)}
     ends = {"site": "a", "target": "b"} if target else {"site": "a"}
     sparsity = {"k": 4} if kind == "topk" else {"target_l0": 4}
-    config = ARCHITECTURES[kind](name="x", d_sae=48, **ends, **sparsity)
+    more = {"aux_coefficient": 0.1}  # a loss that reads the list of dead latents
+    config = ARCHITECTURES[kind](name="x", d_sae=48, **ends, **sparsity, **more)
     group = started([config], Ends.of(config), batch, {"a": 1.0, "b": 1.0})
     for moments in (group.first, group.second):
         for value in moments.values():
@@ -85,19 +86,31 @@ def test_a_dead_latent_takes_the_direction_of_a_token(kind: str, target: bool) -
     group.state["since_fired"].fill_(100)
     before = {name: value.clone() for name, value in group.params.items()}
     x, y = group.seen(group.ends.x(batch), group.ends.y(batch))
-    read, _ = group.problem(group.own(0), x, y)
+    group.refresh_lists()
+    read, goal = group.problem(group.own(0), x, y)
+    own = group.own(slice(0, 1))
+    pre = torch.baddbmm(own["b_enc"][:, None], read[None], own["W_enc"].transpose(1, 2))
+    layout = group.rule.dense([config], pre)
+    step = Step(config, layout, read[None], goal[None], own, Now(7, 100), group.centred)
+    missing = -group.rule.flow(step).error[0]
     resample(group, 0, x, y, Now(7, 100))
 
     rows = group.W_enc[0, :5]
-    cos = torch.nn.functional.cosine_similarity(rows[:, None], read[None], dim=2)
-    assert float(cos.max(1).values.min()) > 0.9999
+    cos = torch.nn.functional.cosine_similarity(rows[:, None], read[None], dim=2).max(1)
+    assert float(cos.values.min()) > 0.9999
+    assert len(set(cos.indices.tolist())) == 5  # no token twice
+    outward = missing[cos.indices] if target else read[cos.indices]
+    written = torch.nn.functional.cosine_similarity(group.W_dec[0, :5], outward, dim=1)
+    assert float(written.min()) > 0.9999
     torch.testing.assert_close(group.W_dec[0].norm(dim=1), torch.ones(48))
     for name, value in group.params.items():
         if name not in ("b_dec", "W_skip"):
             assert torch.equal(value[0, 5:], before[name][0, 5:])
             assert not group.first[name][0, :5].any()
+            assert not group.second[name][0, :5].any()
             assert bool((group.first[name][0, 5:] == 0.5).all())
     assert not group.dead.any()
+    assert not len(group.dead_lists[0])
     assert bool((group.state["since_fired"][0, :5] == 0).all())
     if kind != "tied":
         living = before["W_enc"][0, 5:].norm(dim=1).mean()
