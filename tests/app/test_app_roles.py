@@ -63,11 +63,12 @@ def test_an_evaluation_names_what_it_leaves_out(root: Path, monkeypatch: Any) ->
     from lensbench.errors import MismatchError
 
     said: list[str] = []
-    kept = evaluation._reconstructing(root / "run", said.append)
-    assert [run.name for run in kept] == ["plain"]
-    assert len(said) == 2
-    assert "transcoder: over" in said[0]
-    others = [run for run in evaluation.all_runs(root / "run") if run.name != "plain"]
+    kept = evaluation.scored(root / "run", said.append)
+    assert [run.name for run in kept] == ["over", "plain"]
+    assert said == ["left out, because it is a crosscoder: both"]
+    peers = evaluation.scored(root / "run", said.append, ("sae",))  # for SAELens' evaluation
+    assert [run.name for run in peers] == ["plain"]
+    others = [run for run in evaluation.all_runs(root / "run") if run.name == "both"]
     monkeypatch.setattr(evaluation, "all_runs", lambda _: others)
-    with pytest.raises(MismatchError, match="compare what it writes"):
-        evaluation._reconstructing(root / "run", said.append)
+    with pytest.raises(MismatchError, match="compare_sites"):
+        evaluation.scored(root / "run", said.append)
