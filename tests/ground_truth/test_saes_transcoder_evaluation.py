@@ -280,3 +280,16 @@ def test_what_cannot_be_scored_says_why(plain: Transcoder, store: Any) -> None:
     with pytest.raises(Exception, match=r"blocks\.0\.mlp_out") as caught:
         evaluate([absent], store)
     assert type(caught.value).__module__ == "lensbench.errors"
+
+
+def test_a_latent_moves_the_logits_from_where_it_is_written(
+    plain: Transcoder, store: Any, model: Any
+) -> None:
+    from lensbench.saes.latents.dashboard import dashboards, logit_effects
+
+    latent = int(plain.encode(torch.from_numpy(store.rows(READ, [3])))[0].argmax())
+    board = dashboards(plain, store, [latent], model)
+    wanted = logit_effects(model, plain.W_dec[[latent]])[0]
+    assert board.top_tokens[0, 0] == int(wanted.argmax())
+    other = replace(plain, metadata={**plain.metadata, "target": READ})  # control: no such path
+    assert dashboards(other, store, [latent], model).top_tokens.size == 0
