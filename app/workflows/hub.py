@@ -6,6 +6,7 @@ from typing import Any
 from lensbench import saes
 from lensbench.app.workflows.runs import all_runs
 from lensbench.errors import ConfigError
+from lensbench.saes.coder import SparseCoder
 
 
 def push(run: Path, repo: str, names: tuple[str, ...] = (), **options: Any) -> dict[str, Any]:
@@ -33,7 +34,9 @@ def pull(name: str, out: Path, format: str | None = None) -> dict[str, Any]:
         raise ConfigError(f"{out} is not empty; choose another folder")
     wanted: Any = format
     sae = saes.load(name if name.startswith("hf://") else f"hf://{name}", format=wanted)
-    if not isinstance(sae, saes.SAE):
+    if not isinstance(sae, SparseCoder):
         raise ConfigError(f"{name} cannot be written in our format; use it through saes.load")
     saes.save(sae, out)
-    return {"dictionary": str(out), "site": sae.site or "unknown", "d_sae": sae.d_sae}
+    target = getattr(sae, "target", None)
+    site = f"{sae.site or 'unknown'}{f'>{target}' if target else ''}"
+    return {"dictionary": str(out), "site": site, "d_sae": sae.d_sae}

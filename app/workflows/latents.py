@@ -62,15 +62,18 @@ def chosen_latents(evaluation: "SAEEvaluation", n: int = 8, seed: int = 0) -> di
 def best_dictionary(evaluation: "SAEEvaluation") -> str:
     """The highest CE recovered among the dictionaries with L0 up to 64 (else among all).
 
-    Explained variance stands in where no model was run.
+    Explained variance stands in where no model was run, or no CE recovered has a value.
     """
-    metric = "ce_recovered_zero" if "ce_recovered_zero" in evaluation.metrics else ""
-    column = evaluation.metrics.index(metric or "explained_variance")
-    scores = evaluation.values[:, column, 0].copy()
     sparse = evaluation.values[:, evaluation.metrics.index("l0"), 0] <= SPARSE
-    if sparse.any():
-        scores[~sparse] = -np.inf
-    return evaluation.names[int(np.nanargmax(scores))]
+    for metric in ("ce_recovered_zero", "explained_variance"):
+        if metric not in evaluation.metrics:
+            continue
+        scores = evaluation.values[:, evaluation.metrics.index(metric), 0].copy()
+        if sparse.any():
+            scores[~sparse] = np.nan
+        if np.isfinite(scores).any():
+            return evaluation.names[int(np.nanargmax(scores))]
+    return evaluation.names[0]
 
 
 def records(frame: pd.DataFrame) -> Sequence[dict[str, Any]]:

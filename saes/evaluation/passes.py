@@ -113,6 +113,8 @@ def as_dictionary(run: Any, *, encoded: bool = False) -> Dictionary:
             f"{name!r} does not say which site it reads; wrap it as Dictionary(name, site, sae)"
         )
     architecture = sae.config.get("architecture") or sae.activation
+    if isinstance(sae, Transcoder):  # on a front it is no SAE
+        architecture += " transcoder" if sae.W_skip is None else " skip transcoder"
     trained_on = (sae.metadata.get("model") or {}).get("fingerprint", "")
     told = (architecture, str(trained_on or ""), sae.metadata)
     return _with_target(Dictionary(str(name), canonical_name(str(site)), sae, *told), target)

@@ -216,6 +216,19 @@ def test_the_skip_alone_is_the_skip_with_the_bias_that_fits(
     assert alone["fvu"] == pytest.approx(float(fvu(y, expected)), rel=1e-4)
 
 
+def test_random_directions_are_written_in_the_units_of_the_target(
+    plain: Transcoder, spoken: Any, acts: Any, found: Any, tmp_path: Any
+) -> None:
+    """The same target in another unit leaves every share as it was."""
+    scaled = {READ: acts[READ], WRITE: 100 * acts[WRITE]}
+    store = write_store(tmp_path / "s", spoken, scaled, skip_first=True)
+    coder = replace(plain, W_dec=100 * plain.W_dec, b_dec=100 * plain.b_dec)
+    again = _beside(evaluate([coder], store), "plain", "random_dictionary")
+    before = _beside(found, "plain", "random_dictionary")
+    for metric in ("fvu", "l2_ratio", "cosine"):
+        assert again[metric] == pytest.approx(before[metric], rel=1e-4)
+
+
 def test_a_sweep_may_mix_transcoders_and_autoencoders(
     plain: Transcoder, store: Any, model: Any, tmp_path: Any
 ) -> None:
@@ -227,7 +240,7 @@ def test_a_sweep_may_mix_transcoders_and_autoencoders(
         Dictionary("mean", WRITE, constant(torch.zeros(D))),  # a name of an ablation
     ]
     found = evaluate(
-        mixed, store, model, suite=("core", "implants", "meta"), implants=torch.eye(D)[:3],
+        mixed, store, model, suite=("core", "implants"), implants=torch.eye(D)[:3],
         config={"ce_sequences": 4},
     )  # fmt: skip
     assert found.sites == (f"{READ}>{WRITE}", WRITE, READ, WRITE)

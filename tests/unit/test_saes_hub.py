@@ -282,3 +282,44 @@ def test_the_command_line_pushes_and_pulls(
     assert _equal(saes.load(out), runs[2].sae)
     assert run("pull", "hf://me/mine", "--out", str(out)) == 2
     assert run("pull", "hf://me/other", "--out", str(tmp_path / "no")) == 3
+
+
+@pytest.mark.parametrize(("format", "skip"), [("sparsify", True), ("sparsify", False),
+                                              ("sae_lens", True), ("lensbench", True)])  # fmt: skip
+def test_a_transcoder_of_the_hub_comes_down_with_both_its_sites(
+    format: Any, skip: bool, hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Laid out as its owner lays it out: a folder per module, named after it."""
+    from lensbench import saes
+    from lensbench.app.cli import main
+
+    gen = torch.Generator().manual_seed(0)
+    shapes = {"W_enc": (8, 24), "b_enc": (24,), "W_dec": (24, 8), "b_dec": (8,), "W_skip": (8, 8)}
+    tensors: dict[str, Any] = {
+        n: torch.randn(s, generator=gen) for n, s in shapes.items() if skip or n != "W_skip"
+    }
+    kind: dict[str, Any] = {"activation": "topk", "k": 4}
+    if format == "sae_lens":  # which has no TopK transcoders
+        kind = {"activation": "relu"}
+    ends = {"site": "blocks.3.mlp.in", "target": "blocks.3.mlp_out"}
+    coder = saes.Transcoder(**tensors, **kind, metadata=ends)
+    folder = saes.save(coder, tmp_path / "layers.3.mlp", format=format)
+    files = {f"layers.3.mlp/{p.name}": p.read_bytes() for p in folder.iterdir()}
+    if format == "sparsify":  # as its owner writes it, without our block
+        import json
+
+        told = json.loads(files["layers.3.mlp/cfg.json"])
+        told.pop("lensbench")
+        files["layers.3.mlp/cfg.json"] = json.dumps(told).encode()
+    hub.repos["them/it"], hub.private["them/it"] = {"main": files}, False
+    name, out = "hf://them/it/layers.3.mlp", tmp_path / "out"
+    found = saes.load(name)
+    assert isinstance(found, saes.Transcoder)
+    assert (found.site, found.target) == ("blocks.3.mlp.in", "blocks.3.mlp_out")
+    assert main(["runs", "pull", name, "--out", str(out)]) == 0
+    assert "blocks.3.mlp.in>blocks.3.mlp_out" in capsys.readouterr().out
+    x = torch.randn(20, 8, generator=gen)
+    for again in (found, saes.load(out)):
+        assert isinstance(again, saes.Transcoder)
+        torch.testing.assert_close(again(x), coder(x), rtol=0, atol=1e-5)
+        assert float((again(x) - coder(1.01 * x)).abs().max()) > 1e-3  # control
