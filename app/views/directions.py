@@ -14,6 +14,7 @@ from lensbench.app.widgets.nearest import nearest_board
 from lensbench.app.widgets.note_editor import note_editor
 from lensbench.app.widgets.states import guarded
 from lensbench.app.widgets.toggle import one_of
+from lensbench.app.workflows.directions import Rows
 
 MAP, NEAREST, GEOMETRY = "map", "nearest", "geometry"
 PARTS = {MAP: "Map", NEAREST: "Nearest latents", GEOMETRY: "Geometry"}
@@ -37,6 +38,8 @@ def show() -> None:
     )  # fmt: skip
     part = one_of("Show", PARTS, key="show")
     with guarded():
+        if told := Rows.of(run, name).told:
+            st.caption(told)
         BOARDS[part](run, name)
     if opened is not None:
         _open(run, name, int(opened))

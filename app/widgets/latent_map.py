@@ -97,7 +97,8 @@ def geometry_board(run: Path, name: str) -> None:
                         caption=f"n = {len(found.latents):,} latents. Control: the encoder column "
                         "of another latent.")  # fmt: skip
         else:
-            st.info("This dictionary has no encoder columns to compare.")
+            st.info("No encoder columns to compare with decoder rows: this dictionary has none, "
+                    "or it reads another site than it writes.")  # fmt: skip
     _alike(run, name, pictures.alike(found, facts))
 
 

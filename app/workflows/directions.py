@@ -19,6 +19,7 @@ from lensbench.saes import (
     read_direction,
     token_direction,
 )
+from lensbench.saes.evaluation.passes import to_score
 from lensbench.saes.latents.dashboard import WRITES
 from lensbench.saes.latents.decoder_map import UNMARKED
 from lensbench.sites import Site
@@ -57,6 +58,33 @@ class DirectionAsk:
     content: bytes = b""
 
 
+@dataclass(frozen=True)
+class Rows:
+    """The decoder rows of a dictionary, and the site in whose space they lie."""
+
+    W_dec: Any
+    site: str
+    reads: str
+
+    @classmethod
+    def of(cls, run: Path, name: str) -> "Rows":
+        """Those of an autoencoder lie where it reads, those of a transcoder in its target.
+
+        Raises:
+            MismatchError: a crosscoder, whose rows lie in several sites.
+        """
+        found = to_score(dictionary_of(run, name))
+        codec: Any = found.codec
+        return cls(codec.W_dec, found.writes, found.site)
+
+    @property
+    def told(self) -> str:
+        """In words, of a transcoder; else empty."""
+        if self.site == self.reads:
+            return ""
+        return f"A transcoder: it reads {self.reads}; its decoder rows lie in {self.site}."
+
+
 @contextmanager
 def model_of(run: Path, name: str) -> "Generator[Model]":
     """The model a dictionary was trained on, for the caller alone.
@@ -65,7 +93,7 @@ def model_of(run: Path, name: str) -> "Generator[Model]":
         MissingDataError: it is not known, or not to be found.
         MismatchError: what now has its name has other weights.
     """
-    known = belonging.trained_on(dictionary_of(run, name).sae.metadata)
+    known = belonging.trained_on(dictionary_of(run, name).coder.metadata)
     source = known.get("source") or known.get("name")
     if not source:
         raise MissingDataError(f"{name} does not say which model it was trained on")
@@ -82,14 +110,14 @@ def direction_of(run: Path, name: str, ask: DirectionAsk) -> Any:
         ConfigError: a token that is none, no text, no such latent, or a vector of another length.
         MissingDataError, MismatchError: as :func:`model_of`.
     """
-    one = dictionary_of(run, name)
+    one = Rows.of(run, name)
     if ask.kind == LATENT:
-        rows = dictionary_of(run, ask.of or name).sae.W_dec
+        rows = Rows.of(run, ask.of or name).W_dec
         if not 0 <= ask.latent < len(rows):
             raise ConfigError(f"latents run from 0 to {len(rows) - 1}; got {ask.latent}")
         return rows[ask.latent].float().cpu().numpy()
     if ask.kind == VECTOR:
-        return read_direction(ask.file, content=ask.content, d_model=one.sae.d_model)
+        return read_direction(ask.file, content=ask.content, d_model=one.W_dec.shape[1])
     if ask.kind not in KINDS:
         raise ConfigError(f"a direction is one of {', '.join(KINDS)}; got {ask.kind!r}")
     if ask.kind != TEXTS and Site.parse(one.site).name not in WRITES:
@@ -114,7 +142,7 @@ def nearest_to(run: Path, name: str, ask: DirectionAsk) -> tuple[pd.DataFrame, f
     Raises:
         ConfigError, MissingDataError, MismatchError: as :func:`direction_of`.
     """
-    rows = dictionary_of(run, name).sae.W_dec
+    rows = Rows.of(run, name).W_dec
     own = ask.kind == LATENT and (ask.of or name) == name
     n = min(SHOWN + own, int(rows.any(1).sum()))
     found = nearest_latents(direction_of(run, name, ask), rows, n=n)
@@ -171,26 +199,28 @@ def told_of(ask: DirectionAsk) -> str:
 
 def python_of(run: Path, name: str, ask: DirectionAsk) -> str:
     """Python that finds the same latents."""
+    form = "sae" if dictionary_of(run, name).role == "sae" else "coder"
+    of = "sae" if dictionary_of(run, ask.of or name).role == "sae" else "coder"
     lines = [
         "from lensbench import load_model, saes",
         "",
         f"runs = {{r.name: r for r in saes.open_runs({str(run)!r})}}",
-        f"sae = runs[{name!r}].sae",
+        f"{form} = runs[{name!r}].{form}",
     ]
     if ask.kind == LATENT:
-        lines.append(f"direction = runs[{(ask.of or name)!r}].sae.W_dec[{ask.latent}]")
+        lines.append(f"direction = runs[{(ask.of or name)!r}].{of}.W_dec[{ask.latent}]")
     elif ask.kind == VECTOR:
         lines.append(f"direction = saes.read_direction({ask.file!r})")
     else:
-        known = belonging.trained_on(dictionary_of(run, name).sae.metadata)
+        known = belonging.trained_on(dictionary_of(run, name).coder.metadata)
         lines.append(f"model = load_model({str(known.get('source') or known.get('name'))!r})")
         if ask.kind == TEXTS:
-            site = dictionary_of(run, name).site
+            site = Rows.of(run, name).site
             call = f"saes.difference_direction(model, {site!r}, {ask.one!r}, {ask.other!r})"
         else:
             call = f"saes.token_direction(model, {_token(ask.token)!r}, kind={ask.kind!r})"
         lines.append(f"direction = {call}")
-    return "\n".join([*lines, f"saes.nearest_latents(direction, sae, n={SHOWN}).to_frame()", ""])
+    return "\n".join([*lines, f"saes.nearest_latents(direction, {form}, n={SHOWN}).to_frame()", ""])
 
 
 def _token(text: str) -> str | int:

@@ -24,7 +24,7 @@ from lensbench.probes.lenses.logit import LensTrajectory, logit_lens, stored_lay
 from lensbench.saes import evaluate
 from lensbench.saes.evaluation.against_sae_lens import against_sae_lens
 from lensbench.saes.evaluation.evaluate import EvaluationConfig
-from lensbench.saes.evaluation.passes import as_dictionary, check_trained_on
+from lensbench.saes.evaluation.passes import as_dictionary, check_trained_on, to_score
 from lensbench.saes.evaluation.result import SAEEvaluation
 from lensbench.saes.evaluation.settings import chosen
 from lensbench.saes.latents.dashboard import DashboardConfig, dashboards
@@ -81,10 +81,11 @@ def evaluate_run(
         settings["scr_labels"] = two_labels(scr_labels)
     config = EvaluationConfig.parse(settings)
     own = None if labels is None else read_labels(labels)
-    runs, opened = _reconstructing(run, progress), open_store(store)
-    for one in runs:
-        opened.require(one.site)
-        check_trained_on(as_dictionary(one), opened)
+    runs, opened = scored(run, progress), open_store(store)
+    for one in map(to_score, runs):
+        for site in one.ends:
+            opened.require(site)
+        check_trained_on(one, opened)
     network = open_model(model, revision)
     opened.check_model(network.card)
     if not overwrite:
@@ -112,7 +113,7 @@ def compare_run(
     """
     if against not in ("sae_lens",):
         raise UnknownNameError("peer to evaluate against", against, known=("sae_lens",))
-    runs, opened = _reconstructing(run, None), open_store(store)
+    runs, opened = scored(run, None, ("sae",)), open_store(store)
     network = open_model(model, revision)
     opened.check_model(network.card)
     found = [against_sae_lens(one, opened, network, sequences=sequences) for one in runs]
@@ -125,18 +126,20 @@ def compare_run(
     }
 
 
-def _reconstructing(run: Path, progress: Say | None) -> list[SAERun]:
-    """The autoencoders of a run; what else it holds is named and left out.
+def scored(
+    run: Path, progress: Say | None, roles: tuple[str, ...] = ("sae", "transcoder")
+) -> list[SAERun]:
+    """The dictionaries of a run that can be scored; what else it holds is named and left out.
 
     Raises:
         MismatchError: it holds none.
     """
     runs = all_runs(run)
-    kept = [one for one in runs if one.role == "sae"]
+    kept = [one for one in runs if one.role in roles]
     if not kept:
         as_dictionary(runs[0])  # says what to do instead
     for one in runs:
-        if one.role != "sae":
+        if one.role not in roles:
             (progress or _silent)(f"left out, because it is a {one.role}: {one.name}")
     return kept
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lensbench.app.workflows.directions import in_table, model_of
+from lensbench.app.workflows.directions import Rows, in_table, model_of
 from lensbench.app.workflows.latent_page import dictionary_of, latent_table
 from lensbench.app.workflows.runs import evaluation_of
 from lensbench.errors import LensbenchError
@@ -74,17 +74,17 @@ def tokens_written(run: Path, name: str) -> tuple[list[str], str]:
 
     The reason is empty where there are some.
     """
-    one = dictionary_of(run, name)
-    sae = one.sae
-    nothing = [""] * sae.d_sae
+    one = Rows.of(run, name)
+    d_sae, d_model = one.W_dec.shape
+    nothing = [""] * d_sae
     if Site.parse(one.site).name not in WRITES:
         return nothing, f"no tokens: {one.site} is no part of the residual stream"
     try:
         with model_of(run, name) as model:
-            work = 2.0 * sae.d_sae * sae.d_model * model.card.d_vocab
+            work = 2.0 * d_sae * d_model * model.card.d_vocab
             if work > MOST_WORK:
-                return nothing, f"no tokens: {sae.d_sae:,} x {model.card.d_vocab:,} are too many"
-            rows = sae.W_dec.float().cpu()
+                return nothing, f"no tokens: {d_sae:,} x {model.card.d_vocab:,} are too many"
+            rows = one.W_dec.float().cpu()
             parts = [logit_effects(model, b).topk(TOP, -1).indices for b in rows.split(_BLOCK)]
             texts = token_texts(model.tokenizer, list(range(model.card.d_vocab)))
     except LensbenchError as error:

@@ -30,23 +30,26 @@ def trained_twin(
 ) -> "tuple[SAERun, ActivationStore]":
     """Capture the text of ``store`` through a re-initialised ``model`` and train ``like`` on it.
 
-    ``folder/acts`` holds the twin's activations at the one site and ``folder/run`` its dictionary;
-    both go on where they were stopped. ``train`` is the ``train`` section of the sweep of ``like``.
+    ``folder/acts`` holds the twin's activations at its site (of a transcoder, both) and
+    ``folder/run`` its dictionary; both go on where they were stopped. ``train`` is the ``train``
+    section of the sweep of ``like``.
 
     Raises:
         MissingDataError: text that came from memory, or a file that has changed or gone.
     """
     from lensbench import capture, saes
     from lensbench.saes.configs import SweepConfig
+    from lensbench.saes.ends import Ends, all_sites
     from lensbench.worlds.controls import reinitialised_twin
 
     twin = reinitialised_twin(model, seed + 1)
+    sweep = SweepConfig.parse({"train": dict(train), "sweep": [like.config]})
+    sites = all_sites([Ends.of(config, like.site) for config in sweep.expand()])
     options = _capture_settings(store.settings)
     count = tokens_done(progress, options["max_tokens"])
     acts = capture(
-        twin, _text_again(store.text), [like.site], out=folder / "acts", progress=count, **options
+        twin, _text_again(store.text), sites, out=folder / "acts", progress=count, **options
     )
-    sweep = SweepConfig.parse({"train": dict(train), "sweep": [like.config]})
     run = folder / "run"
     return saes.train(acts, sweep, out=run, resume=run.is_dir(), model_card=acts.model)[0], acts
 

@@ -8,9 +8,11 @@ shares, each against its own ablations. The steps, numbered in the body:
 3. The layers above the site run once on that batch.
 4. Logits are taken in small pieces; CE and KL(clean || edited) are summed per document.
 
-Only stored positions are replaced; elsewhere (padding, positions the store left out) the model's
-own state stays, so its error term is kept there. Sites other than the residual stream go through
-``Model.run_many`` with one plan per state, sequence by sequence.
+A transcoder reads another site than the one that is replaced: both are taken in the pass of step 1,
+so what it reads is the model's own. Only stored positions are replaced; elsewhere (padding,
+positions the store left out) the model's own state stays, so its error term is kept there. Sites
+other than the residual stream go through ``Model.run_many`` with one plan per state, sequence by
+sequence.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,6 +27,7 @@ from lensbench.models.base import Model
 from lensbench.plan import Plan, Replace, edit
 from lensbench.protocols import Codec
 from lensbench.saes.evaluation.sums import Measured, Sums, bootstrap_documents
+from lensbench.saes.evaluation.written import written
 from lensbench.sites import Site
 from lensbench.tokens import Tokens
 
@@ -57,6 +60,8 @@ class LossSums:
     """What one evaluation per dictionary runs: clean, zero, mean and reconstructed, in full."""
     layers_separate_shared: int = 0
     """The same, if each of those evaluations ran the layers below the site once."""
+    layers_controls: int = 0
+    """What the states of controls ran beside that; in none of the other three."""
 
     def add(
         self, docs: Int[np.ndarray, " tokens"], columns: Float[np.ndarray, "columns tokens"]
@@ -110,49 +115,69 @@ def live_losses(
     *,
     names: Sequence[str] = (),
     score_first: bool = False,
+    reads: str | Site | None = None,
+    n_controls: int = 0,
 ) -> LossSums:
     """CE and KL under every dictionary of one site and under both ablations; see the module.
 
-    ``score_first`` also scores the prediction made at each sequence's first real token (BOS).
+    Args:
+        model: runs live.
+        site: what is replaced, and what ``mean`` is of.
+        codecs: dictionaries that write ``site``.
+        batches: what to run.
+        mean: of the site.
+        names: of the states of the dictionaries; left out: their numbers.
+        score_first: also score the prediction made at each sequence's first real token (BOS).
+        reads: the site that the dictionaries read; left out: ``site``.
+        n_controls: how many of the codecs, the last ones, are controls (counted apart).
     """
     site = Site.parse(site)
+    source = site if reads is None else Site.parse(reads)
     names = tuple(names) or tuple(str(i) for i in range(len(codecs)))
     sums = LossSums(("clean", *ABLATIONS, *names))
     for batch in batches:
-        out = model.run(batch.tokens, capture=[site], logits="none")  # 1
-        clean = out.acts[site]
-        states = _states(clean, batch.kept.to(clean.device), codecs, mean)  # 2
+        wanted = list(dict.fromkeys((site, source)))
+        out = model.run(batch.tokens, capture=wanted, logits="none")  # 1
+        clean, read = out.acts[site], out.acts[source]
+        x = read[batch.kept.to(read.device)].flatten(1)
+        states = _states(clean, batch.kept.to(clean.device), x, codecs, mean)  # 2
         start = _continues_at(site)
         if start is not None:
             sums.layers_run += out.layers_run
-            top = _run_above(model, states, start, batch.tokens, sums)  # 3
+            top = _run_above(model, states, start, batch.tokens, sums, n_controls)  # 3
             score = _Scorer(batch, sums, score_first)
             for rows in _pieces(batch.tokens, model.card.d_vocab):
                 score.add(rows, (model.unembed(top[i, rows]) for i in range(len(states))))  # 4
         else:
-            _run_elsewhere(model, site, states, batch, sums, score_first)
-        _count_separate(sums, model.n_layers, len(codecs), batch.tokens.n_rows, out.layers_run)
+            _run_elsewhere(model, site, states, batch, sums, score_first, n_controls)
+        n = len(codecs) - n_controls
+        _count_separate(sums, model.n_layers, n, batch.tokens.n_rows, out.layers_run)
     return sums
 
 
 def _states(
-    clean: Tensor, kept: Tensor, codecs: Sequence[Codec], mean: Tensor
+    clean: Tensor,
+    kept: Tensor,
+    x: Float[Tensor, "tokens d_in"],
+    codecs: Sequence[Codec],
+    mean: Tensor,
 ) -> Float[Tensor, "states ..."]:
     """Clean, zero, mean, reconstructions: the site's value under each, kept positions replaced."""
-    x = clean[kept].flatten(1)
-    rebuilt = [torch.zeros_like(x), mean.to(x).expand_as(x)]
+    y = clean[kept].flatten(1)
+    rebuilt = [torch.zeros_like(y), mean.to(y).expand_as(y)]
     for codec in codecs:
-        rebuilt.append(_rebuilt(codec, x))
+        rebuilt.append(_rebuilt(codec, x).to(y))
     stack = clean.repeat(len(rebuilt) + 1, *(1,) * clean.ndim)
     for i, values in enumerate(rebuilt, 1):
         stack[i, kept] = values.view(-1, *clean.shape[2:])
     return stack
 
 
-def _rebuilt(codec: Codec, x: Float[Tensor, "tokens d_model"]) -> Float[Tensor, "tokens d_model"]:
-    """Reconstruction, computed where the codec's weights are, on the device and type of ``x``."""
+def _rebuilt(codec: Codec, x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens d_out"]:
+    """Reconstruction, computed where the codec's weights are."""
     weights = getattr(codec, "W_dec", x)
-    return codec.decode(codec.encode(x.float().to(weights.device))).to(x)
+    x = x.float().to(weights.device)
+    return written(codec, codec.encode(x), x)
 
 
 def _continues_at(site: Site) -> int | None:
@@ -162,14 +187,18 @@ def _continues_at(site: Site) -> int | None:
     return {"resid_pre": site.layer, "resid_post": site.layer + 1}.get(site.name)
 
 
-def _run_above(model: Model, states: Tensor, start: int, tokens: Tokens, sums: LossSums) -> Tensor:
+def _run_above(
+    model: Model, states: Tensor, start: int, tokens: Tokens, sums: LossSums, n_controls: int
+) -> Tensor:
     n = len(states)
     h = states.flatten(0, 1)
     if start == model.n_layers:
         return states
     mask = None if tokens.mask is None else tokens.mask.to(h.device).repeat(n, 1)
     h, _ = model.run_layers(h, start, model.n_layers, mask=mask)
-    sums.layers_run += (model.n_layers - start) * len(h)
+    each = (model.n_layers - start) * tokens.n_rows
+    sums.layers_run += each * (n - n_controls)
+    sums.layers_controls += each * n_controls
     return h.view(states.shape)
 
 
@@ -180,6 +209,7 @@ def _run_elsewhere(
     batch: Sequences,
     sums: LossSums,
     score_first: bool,
+    n_controls: int,
 ) -> None:
     """Step 3 for sites inside a block: edits from data, one sequence at a time."""
     score = _Scorer(batch, sums, score_first)
@@ -187,11 +217,17 @@ def _run_elsewhere(
         real = batch.tokens.real[row]
         ids = Tokens(batch.tokens.ids[row : row + 1, real])
         plans = [Plan(), *(edit(site, Replace(s[row : row + 1, real])) for s in states[1:])]
-        out = model.run_many(ids, plans)
+        own = len(plans) - n_controls
+        out = model.run_many(ids, plans[:own])
         sums.layers_run += out.layers_run
         assert out.logits is not None
         full = out.logits.new_zeros(len(plans), batch.tokens.n_pos, out.logits.shape[-1])
-        full[:, real] = out.logits
+        full[:own, real] = out.logits
+        if n_controls:  # in a call of their own, so that what they cost is known
+            beside = model.run_many(ids, plans[own:])
+            sums.layers_controls += beside.layers_run
+            assert beside.logits is not None
+            full[own:, real] = beside.logits
         score.add(slice(row, row + 1), (logits[None] for logits in full))
 
 

@@ -12,10 +12,13 @@ from lensbench.saes.evaluation.controls import implants_recovered
 from lensbench.saes.evaluation.metrics import dead_fraction, density_above
 from lensbench.saes.evaluation.passes import Dictionary
 from lensbench.saes.evaluation.result import UNITS
-from lensbench.saes.evaluation.scores import Score
+from lensbench.saes.evaluation.scores import ITSELF, Score
 from lensbench.saes.evaluation.sums import Measured, ReconstructionSums
 
 Metrics = dict[str, Measured]
+_SHARED = ("ce_clean", "ce_zero_ablated", "ce_mean_ablated")
+OF_LATENTS = ("l0", "dead_fraction", "density_over_1_percent", "density_over_10_percent")
+"""Metrics that say nothing of what has no latents."""
 
 
 def reconstruction(sums: ReconstructionSums, seed: int) -> Metrics:
@@ -36,11 +39,14 @@ def metrics_of(
     implants: Float[Tensor, "directions d_model"] | None,
     seed: int,
 ) -> Metrics:
-    """Every core metric of one dictionary."""
+    """Every core metric of one dictionary.
+
+    Implanted directions are of what is read, so a transcoder's decoder rows cannot be them.
+    """
     found = reconstruction(sums, seed)
     if losses is not None:
-        found |= _fidelity(losses, dictionary.name, seed)
-    if implants is not None:
+        found |= _fidelity(losses, state_of(ITSELF, dictionary.name), seed)
+    if implants is not None and not dictionary.target:
         share, _ = implants_recovered(dictionary.codec, implants, seed)
         found["implants_recovered"] = plain(share, len(implants))
     return found
@@ -49,6 +55,21 @@ def metrics_of(
 def control_scores(found: Metrics, source: str) -> list[Score]:
     """Core metrics of a control, as rows of the common table."""
     return [Score.of(m, source, value, UNITS[m]) for m, value in found.items()]
+
+
+def control_metrics(
+    sums: ReconstructionSums, losses: LossSums | None, state: str, seed: int
+) -> Metrics:
+    """Core metrics of a control on the same rows; the ablations are those of the dictionary."""
+    found = reconstruction(sums, seed)
+    if losses is not None:
+        found |= {m: v for m, v in _fidelity(losses, state, seed).items() if m not in _SHARED}
+    return found
+
+
+def state_of(source: str, name: str) -> str:
+    """A name among the states of the losses; a dictionary may itself be called ``mean``."""
+    return f"{source}\0{name}"
 
 
 def mean_scores(found: Metrics) -> list[Score]:
@@ -92,10 +113,11 @@ def arrays(dictionaries: Sequence[Dictionary], metrics: Mapping[str, Metrics]) -
     """The fields of the result that hold the core metrics."""
     present = {m for found in metrics.values() for m in found}
     names = tuple(m for m in UNITS if m in present)
-    grid = [[metrics[d.name][m] for m in names] for d in dictionaries]
+    nothing = plain(float("nan"), 0)
+    grid = [[metrics[d.name].get(m, nothing) for m in names] for d in dictionaries]
     return {
         "names": tuple(d.name for d in dictionaries),
-        "sites": tuple(d.site for d in dictionaries),
+        "sites": tuple(d.told_site for d in dictionaries),
         "architectures": tuple(d.architecture for d in dictionaries),
         "metrics": names,
         "values": np.array([[(m.mean, m.low, m.high) for m in row] for row in grid]),

@@ -4,12 +4,14 @@
 2. A second pass encodes each block of rows with every dictionary of the site, once: reconstruction
    metrics, densities, and the latents that steps 4 and 5 read.
 3. CE and KL with the site replaced, live (:mod:`lensbench.saes.evaluation.ce`); needs the model.
+   Random dictionaries are replaced beside the trained ones.
 4. For every label the best single latent beside its controls
    (:mod:`lensbench.saes.evaluation.labels`).
 5. The other measures of the suite on those latents (:mod:`lensbench.saes.evaluation.suite`).
 
 What cannot be measured (no model, no labels, too few documents for two halves, no second seed) is
-left out, and the result says why.
+left out, and the result says why. A transcoder reads one site and is scored on the one it writes;
+crosscoders have :func:`~lensbench.saes.sharing.compare_sites`.
 """
 
 import time
@@ -30,9 +32,9 @@ from lensbench.saes.evaluation.controls import implants_recovered
 from lensbench.saes.evaluation.labelled import labelled
 from lensbench.saes.evaluation.passes import (
     Dictionary,
-    as_dictionary,
     as_list,
     check_trained_on,
+    to_score,
 )
 from lensbench.saes.evaluation.result import SAEEvaluation
 from lensbench.saes.evaluation.scores import columns
@@ -69,9 +71,9 @@ def evaluate(
     """Evaluate the dictionaries of a sweep together; see the module for the steps.
 
     Args:
-        runs: training runs (:class:`~lensbench.saes.SAERun`), SAEs or
+        runs: training runs (:class:`~lensbench.saes.SAERun`), SAEs, transcoders or
             :class:`~lensbench.saes.evaluation.passes.Dictionary` values; a list, or one of them.
-        store: activations of the sites they were trained on.
+        store: activations of the sites they were trained on (of transcoders, both).
         model: the model of the store; without it CE and KL are left out, and first letters (they
             need its tokenizer).
         suite: names of measures, or ``all``; instead of that of ``config``.
@@ -89,7 +91,7 @@ def evaluate(
 
     Raises:
         ConfigError: no runs, two of one name, something that is no dictionary, settings with a
-            fault, or CE of a model that predicts no next token.
+            fault, CE of a model that predicts no next token, or a transcoder without a target.
         UnknownNameError: a measure that there is not; offers the nearest.
         MismatchError: a model, text, width or labels that do not belong to the store.
     """
@@ -99,7 +101,7 @@ def evaluate(
     if suite is not None:
         config = config.model_copy(update={"suite": chosen(suite)})
     asked = as_list(runs)
-    dictionaries = [as_dictionary(run) for run in asked]
+    dictionaries = [to_score(run) for run in asked]
     _check(dictionaries, store, model)
     scored_by = model if config.asks("core") and config.ce_sequences else None
     if scored_by is not None:
@@ -111,8 +113,8 @@ def evaluate(
     twins = read_twins(twin, rows, config.batch_size, keeps(config, known))
     tokenizer = getattr(model, "tokenizer", None)
     work = Work(store, rows, config, known, scored_by, tokenizer, implants, twins, progress)
-    for site in dict.fromkeys(d.site for d in dictionaries):
-        work.site(site, [d for d in dictionaries if d.site == site])
+    for ends in dict.fromkeys(d.ends for d in dictionaries):
+        work.site(ends, [d for d in dictionaries if d.ends == ends])
     found = work.suite.found
     if config.asks("seeds"):
         seed_scores(found, dictionaries, atoms, work.twins, config)
@@ -140,6 +142,7 @@ def evaluate(
         layers_run=sum(x.layers_run for x in losses),
         layers_separate=sum(x.layers_separate for x in losses),
         layers_separate_shared=sum(x.layers_separate_shared for x in losses),
+        layers_controls=sum(x.layers_controls for x in losses),
         config=config.to_dict(),
         controls=_controls(label_columns, known.split, seen, dictionaries, work),
         provenance=record(model=store.model, seed=config.seed, seconds=time.perf_counter() - began),
@@ -153,9 +156,12 @@ def _check(
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"evaluate needs dictionaries with names of their own, got {names}")
     for d in dictionaries:
-        width, expects = store.width(d.site), getattr(d.codec, "d_model", None)
-        if expects is not None and expects != width:
-            raise MismatchError(f"{d.name} reads {expects} numbers; {d.site} has {width}")
+        both = ((d.site, "reads", "d_in"), (d.writes, "writes", "d_out"))
+        for site, verb, name in both if d.target else both[:1]:
+            width = store.width(site)
+            expects = getattr(d.codec, name if d.target else "d_model", None)
+            if expects is not None and expects != width:
+                raise MismatchError(f"{d.name} {verb} {expects} numbers; {site} has {width}")
         check_trained_on(d, store)
     if model is not None:
         store.check_model(model.card)
@@ -170,17 +176,19 @@ def _controls(
 ) -> Controls:
     means = table.means(label_columns)
     values = {f"label F1 of {name.replace('_', ' ')}": f1 for name, f1 in means.items()}
-    for source in ("random_dictionary", "reinitialised_twin"):
-        fvu = [
-            score.value
-            for measure, _, score in work.suite.found.rows
-            if (measure, score.metric, score.source) == ("core", "fvu", source)
-        ]
-        if fvu:
-            values[f"FVU of {source.replace('_', ' ')}"] = float(np.mean(fvu))
-    if work.implants is not None:
+    for source in ("random_dictionary", "skip_alone", "reinitialised_twin"):
+        for metric, told in (("fvu", "FVU"), ("ce_recovered_zero", "CE recovered (zero)")):
+            found = [
+                score.value
+                for measure, _, score in work.suite.found.rows
+                if (measure, score.metric, score.source) == ("core", metric, source)
+            ]
+            if found:
+                values[f"{told} of {source.replace('_', ' ')}"] = float(np.mean(found))
+    readers = [d for d in dictionaries if not d.target]
+    if work.implants is not None and readers:
         seed = work.config.seed
-        chance = [implants_recovered(d.codec, work.implants, seed)[1] for d in dictionaries]
+        chance = [implants_recovered(d.codec, work.implants, seed)[1] for d in readers]
         values["random directions recovered"] = float(np.mean(chance))
     means = "each label F1 is a mean over labels and dictionaries, on the scoring half"
     return Controls(values, f"{means if label_columns else split}; {disclosure(seen)}")

@@ -54,6 +54,7 @@ class SAEEvaluation(Result):
 
     names: tuple[str, ...]
     sites: tuple[str, ...]
+    """``a``, or ``a>b`` of a transcoder that reads a and is scored on b."""
     architectures: tuple[str, ...]
     metrics: tuple[str, ...]
     values: Float[np.ndarray, "dictionaries metrics 3"]
@@ -89,6 +90,8 @@ class SAEEvaluation(Result):
     """What one evaluation per dictionary would run (clean, zero, mean, reconstructed; in full)."""
     layers_separate_shared: int = 0
     """The same, if each of them ran the layers below the site only once."""
+    layers_controls: int = 0
+    """What CE and KL of the random dictionaries ran beside that; in none of the other three."""
 
     def value(self, metric: str, name: str = "") -> float:
         """One number; ``name`` may be left out where there is one dictionary.

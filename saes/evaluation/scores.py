@@ -22,7 +22,7 @@ ITSELF = "dictionary"
 SOURCES = (
     ITSELF, "chance", "random_dictionary", "reinitialised_twin", "shuffled_labels", "always_on",
     "current_token", "channels", "random_latents", "mean_activation", "permuted",
-    "without_implant",
+    "without_implant", "skip_alone",
 )  # fmt: skip
 """Sources in the order they are shown."""
 COLUMNS = ("measure", "name", "metric", "source", "value", "low", "high", "n", "unit")

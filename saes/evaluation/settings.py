@@ -27,6 +27,8 @@ ON_LABELS = ("sparse_probing", "tpp", "scr", "coverage")
 """Measures that read labels of rows, beside ``labels`` itself."""
 ON_WORDS = ("absorption", "splitting")
 """Measures of first letters (or of the labels, where ``letters`` is off)."""
+ON_DECODERS = ("tpp", "scr", "absorption")
+"""Measures that hold decoder rows against probes of activations: those of the site written."""
 
 
 class EvaluationConfig(Config):
@@ -47,7 +49,8 @@ class EvaluationConfig(Config):
     batch_size: int = Field(default=4096, gt=0)
     """Tokens encoded at once."""
     sequence_batch: int = Field(default=16, gt=0)
-    """Sequences run at once; the batch above the site is (3 + dictionaries) times as large."""
+    """Sequences run at once; the batch above the site is (3 + dictionaries) times as large,
+    (3 + 2 dictionaries) with ``controls``."""
     score_first: bool = False
     """Also score the prediction made at each sequence's first token (BOS)."""
     label_kinds: tuple[Literal["contextual", "lexical"], ...] = ("contextual",)

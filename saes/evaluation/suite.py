@@ -28,7 +28,7 @@ from lensbench.saes.evaluation.measures import (
 )
 from lensbench.saes.evaluation.passes import Dictionary
 from lensbench.saes.evaluation.scores import Score
-from lensbench.saes.evaluation.settings import ON_WORDS, EvaluationConfig
+from lensbench.saes.evaluation.settings import ON_DECODERS, ON_WORDS, EvaluationConfig
 from lensbench.saes.evaluation.suite_rows import SuiteRows, activations_at
 from lensbench.saes.evaluation.twin import Twins
 
@@ -112,8 +112,9 @@ class Suite:
     def _on_rows(self, measure: str, dictionary: Dictionary, acts: Latents) -> Scored:
         rows = self._rows(measure)
         labels = rows.usable()
-        x = self._activations(dictionary.site, rows)
-        probes = self._probes_of((dictionary.site, rows is self.letters), x, labels)
+        site = probed_site(measure, dictionary)
+        x = self._activations(site, rows)
+        probes = self._probes_of((site, rows is self.letters), x, labels)
         subject = Subject(acts[rows.at], x, labels, decoder_of(dictionary.codec), probes)
         return ON_ROWS[measure](subject, self.config)
 
@@ -157,11 +158,21 @@ class Suite:
             return self._meta(twin)[1]
         rows = self._rows(measure)
         labels = rows.usable()
-        x = activations_at([(self.twins.store, self.parts[0][1])], twin.site, rows.at)
+        site = probed_site(measure, twin)
+        x = activations_at([(self.twins.store, self.parts[0][1])], site, rows.at)
         acts = self.twins.latents(twin)[rows.at]
-        probes = self._probes_of(("twin", twin.site, rows is self.letters), x, labels)
+        probes = self._probes_of(("twin", site, rows is self.letters), x, labels)
         subject = Subject(acts, x, labels, decoder_of(twin.codec), probes, bare=True)
         return ON_ROWS[measure](subject, self.config)[1]
+
+
+def probed_site(measure: str, dictionary: Dictionary) -> str:
+    """The site whose activations are set beside the latents.
+
+    A measure that asks along which directions latents are written needs the site that is written;
+    the others compare latents with what they are read from. Of an SAE these are one site.
+    """
+    return dictionary.writes if measure in ON_DECODERS else dictionary.site
 
 
 def label_scores(table: Mapping[str, Any]) -> list[tuple[str, str, Score]]:

@@ -12,9 +12,9 @@ from lensbench.saes.evaluation.labels import check_same_tokens
 from lensbench.saes.evaluation.passes import (
     Dictionary,
     Pass,
-    as_dictionary,
     as_list,
     encode_all,
+    to_score,
 )
 
 if TYPE_CHECKING:
@@ -27,18 +27,18 @@ class Twins:
 
     store: "ActivationStore"
     dictionaries: tuple[Dictionary, ...]
-    passes: dict[str, Pass]
-    """By site."""
+    passes: dict[tuple[str, str], Pass]
+    """By the sites that are read and written."""
 
     def of(self, dictionary: Dictionary) -> Dictionary:
-        """The twin of one: the one of its name, else the first of its site, else the first."""
+        """The twin of one: the one of its name, else the first of its sites, else the first."""
         same = [d for d in self.dictionaries if d.name == dictionary.name]
-        here = [d for d in self.dictionaries if d.site == dictionary.site]
+        here = [d for d in self.dictionaries if d.ends == dictionary.ends]
         return (same or here or list(self.dictionaries))[0]
 
     def latents(self, twin: Dictionary) -> Any:
         """Its latents of every evaluated row."""
-        return self.passes[twin.site].acts[twin.name]
+        return self.passes[twin.ends].acts[twin.name]
 
 
 def read_twins(given: Any, rows: EvaluationRows, batch_size: int, keep: bool) -> Twins | None:
@@ -59,10 +59,10 @@ def read_twins(given: Any, rows: EvaluationRows, batch_size: int, keep: bool) ->
     if store.n_tokens <= int(rows.rows.max()):
         raise MismatchError(f"the twin's store has {store.n_tokens} rows, too few for this text")
     check_same_tokens(rows.tokens, np.asarray(index.token_ids)[rows.rows])
-    found = _named_apart([as_dictionary(run) for run in as_list(runs)])
+    found = _named_apart([to_score(run) for run in as_list(runs)])
     passes = {
-        site: encode_all(store, site, rows, found, batch_size, keep)
-        for site in dict.fromkeys(d.site for d in found)
+        ends: encode_all(store, ends, rows, found, batch_size, keep)
+        for ends in dict.fromkeys(d.ends for d in found)
     }
     return Twins(store, tuple(found), passes)
 

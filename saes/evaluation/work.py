@@ -1,4 +1,7 @@
-"""The work of an evaluation by site: one pass over the rows, one over the model, the suite."""
+"""The work of an evaluation by site: one pass over the rows, one over the model, the suite.
+
+A transcoder's site is two: what it reads and what it writes.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +15,7 @@ from torch import Tensor
 
 from lensbench.saes.evaluation import core, data
 from lensbench.saes.evaluation.ce import LossSums, live_losses
-from lensbench.saes.evaluation.controls import LabelMatcher, random_of
+from lensbench.saes.evaluation.controls import LabelMatcher, RandomDirections, skip_alone
 from lensbench.saes.evaluation.labelled import Labelled
 from lensbench.saes.evaluation.labels import Latents
 from lensbench.saes.evaluation.passes import (
@@ -23,6 +26,7 @@ from lensbench.saes.evaluation.passes import (
     encode_all,
     to_csr,
 )
+from lensbench.saes.evaluation.scores import ITSELF
 from lensbench.saes.evaluation.settings import ON_LABELS, ON_WORDS, EvaluationConfig
 from lensbench.saes.evaluation.suite import Suite
 from lensbench.saes.evaluation.suite_pairs import implant_scores
@@ -37,6 +41,27 @@ from lensbench.saes.evaluation.twin import Twins
 if TYPE_CHECKING:
     from lensbench.models.base import Model
     from lensbench.store import ActivationStore
+
+
+_NO_IMPLANTS = (
+    "{d.name} is a transcoder: directions are implanted in what it reads ({d.site}), its decoder "
+    "rows are of what it writes ({d.target}). Train an SAE of {d.site} for this measure"
+)
+RANDOM, SKIP = "random_dictionary", "skip_alone"
+
+
+@dataclass(frozen=True)
+class _Control:
+    """What is measured beside a dictionary, by the same steps."""
+
+    of: str
+    source: str
+    dictionary: Dictionary
+
+    @property
+    def state(self) -> str:
+        """Its name among the states of the losses."""
+        return core.state_of(self.source, self.of)
 
 
 @dataclass
@@ -59,6 +84,10 @@ class Work:
     tables: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
 
     @cached_property
+    def _directions(self) -> RandomDirections:
+        return RandomDirections(self.config.seed)
+
+    @cached_property
     def matcher(self) -> LabelMatcher | None:
         """What matches labels with single latents."""
         if self.known.rows is None or not self.config.asks("labels"):
@@ -78,67 +107,96 @@ class Work:
             letters = letter_rows(tokens, self.tokenizer, config.suite_tokens, config.seed)
         return Suite(config, some, letters, self.known.parts, self.twins, self.progress)
 
-    def site(self, site: str, here: Sequence[Dictionary]) -> None:
-        """Everything about the dictionaries of one site."""
+    def site(self, ends: tuple[str, str], here: Sequence[Dictionary]) -> None:
+        """Everything about the dictionaries that read one site and write one."""
         config = self.config
         keep = keeps(config, self.known)
-        passed = encode_all(self.store, site, self.rows, here, config.batch_size, keep)
-        loss = self._losses(site, here, passed)
+        passed = encode_all(self.store, ends, self.rows, here, config.batch_size, keep)
+        beside = self._controls(here, passed) if config.controls else []
+        loss = self._losses(ends, here, passed, beside)
         for d in here:
             sums = passed.sums[d.name]
             self.density[d.name] = sums.density
             found = core.metrics_of(d, sums, loss, self.implants, config.seed)
             self.metrics[d.name] = found
-            noise = self._random(d, passed, keep) if config.controls else None
-            self._core_controls(d, found, noise)
+            self.suite.found.add("core", d.name, core.mean_scores(found))
+            mine = [c for c in beside if c.of == d.name]
+            noise = [self._control(c, ends, passed, keep, loss) for c in mine]
+            self._twin_scores(d)
             if keep:
                 acts = self._all_rows(d, passed.acts.pop(d.name))
                 if self.matcher is not None:
-                    self._labels(d, acts, noise)
+                    self._labels(d, acts, noise[0] if noise else None)
                 self.suite.run(d, acts)
             else:
                 self.suite.run(d, sparse.csr_array((0, d.codec.d_sae)))
             if config.asks("implants"):
                 self._implants(d)
 
-    def _losses(self, site: str, here: Sequence[Dictionary], passed: Pass) -> LossSums | None:
+    def _losses(
+        self,
+        ends: tuple[str, str],
+        here: Sequence[Dictionary],
+        passed: Pass,
+        beside: Sequence["_Control"],
+    ) -> LossSums | None:
         if self.model is None:
             return None
         config = self.config
         found = live_losses(
             self.model,
-            site,
-            [d.codec for d in here],
+            ends[1],
+            [d.codec for d in [*here, *(c.dictionary for c in beside)]],
             data.scored_sequences(self.store, config.ce_sequences, config.sequence_batch),
             passed.mean.float(),
-            names=[d.name for d in here],
+            names=[*(core.state_of(ITSELF, d.name) for d in here), *(c.state for c in beside)],
             score_first=config.score_first,
+            reads=ends[0],
+            n_controls=len(beside),
         )
         self.losses.append(found)
         return found
 
-    def _random(self, d: Dictionary, passed: Pass, keep: bool) -> Pass:
-        """A random dictionary of its width and L0 on the same rows."""
-        noise, config = random_of(d, passed, self.config.seed), self.config
-        matched = keep and self.matcher is not None
-        found = encode_all(
-            self.store, d.site, self.rows, [noise], config.batch_size, matched, passed.mean
-        )
-        if matched:
-            found.acts[d.name] = self._all_rows(noise, found.acts[d.name])
+    def _controls(self, here: Sequence[Dictionary], passed: Pass) -> list["_Control"]:
+        """Of each: a random dictionary of its width and L0; a skip connection without latents."""
+        found: list[_Control] = []
+        for d in here:
+            found.append(_Control(d.name, RANDOM, self._directions.like(d, passed)))
+            alone = skip_alone(d, passed)
+            if alone is not None:
+                found.append(_Control(d.name, SKIP, alone))
         return found
 
-    def _core_controls(self, d: Dictionary, found: core.Metrics, noise: Pass | None) -> None:
-        add, seed = self.suite.found.add, self.config.seed
-        add("core", d.name, core.mean_scores(found))
-        if noise is not None:
-            by_chance = core.reconstruction(noise.sums[d.name], seed)
-            add("core", d.name, core.control_scores(by_chance, "random_dictionary"))
-        if self.twins is not None:
-            twin = self.twins.of(d)
-            sums = self.twins.passes[twin.site].sums[twin.name]
-            again = core.control_scores(core.reconstruction(sums, seed), "reinitialised_twin")
-            add("core", d.name, again)
+    def _control(
+        self,
+        control: "_Control",
+        ends: tuple[str, str],
+        passed: Pass,
+        keep: bool,
+        loss: LossSums | None,
+    ) -> Pass:
+        """A control on the same rows; its scores stand beside those of its dictionary."""
+        d, config = control.dictionary, self.config
+        matched = keep and self.matcher is not None and control.source == RANDOM
+        found = encode_all(self.store, ends, self.rows, [d], config.batch_size, matched, passed)
+        if matched:
+            found.acts[d.name] = self._all_rows(d, found.acts[d.name])
+        metrics = core.control_metrics(found.sums[d.name], loss, control.state, config.seed)
+        if control.source == SKIP:
+            metrics = {m: v for m, v in metrics.items() if m not in core.OF_LATENTS}
+        scores = core.control_scores(metrics, control.source)
+        self.suite.found.add("core", control.of, scores)
+        return found
+
+    def _twin_scores(self, d: Dictionary) -> None:
+        """Reconstruction by the twin's dictionary; its CE would be that of another model."""
+        if self.twins is None:
+            return
+        twin = self.twins.of(d)
+        sums = self.twins.passes[twin.ends].sums[twin.name]
+        again = core.reconstruction(sums, self.config.seed)
+        scores = core.control_scores(again, "reinitialised_twin")
+        self.suite.found.add("core", d.name, scores)
 
     def _all_rows(self, d: Dictionary, first: Latents) -> Latents:
         """Latents of the rows of a second store after those of the first."""
@@ -158,6 +216,9 @@ class Work:
         self.tables[d.name] = self.matcher.match(d, acts, by_chance, beside)
 
     def _implants(self, d: Dictionary) -> None:
+        if d.target:
+            self.suite.found.leave_out("implants", d.name, _NO_IMPLANTS.format(d=d))
+            return
         some = np.arange(min(len(self.rows), self.config.suite_tokens))
         own = activations_at([(self.store, self.rows)], d.site, some)
         again = None

@@ -77,9 +77,9 @@ def dashboards(
 ) -> LatentDashboard:
     """Contexts, histogram, density and logit effects of ``latents``; see the module for the steps.
 
-    Without ``model``, or at a site that is no part of the residual stream, there are no logit
-    effects. ``encoded`` (what :func:`encode_store_rows` gave for the same dictionary, store and
-    settings) saves step 1 where latents are looked at one after the other.
+    Without ``model``, or where the site that is written is no part of the residual stream, there
+    are no logit effects. ``encoded`` (what :func:`encode_store_rows` gave for the same dictionary,
+    store and settings) saves step 1 where latents are looked at one after the other.
 
     Raises:
         ConfigError: no latents, or one that the dictionary has not.
@@ -99,7 +99,7 @@ def dashboards(
     wanted = choose_contexts(found, config.per_band, config.seed)  # 2
     contexts = cut_contexts(store, found, wanted, config.before, config.after)  # 3
     edges, counts = _histograms(found, config.bins)
-    effects = _effects(model, dictionary.site, dictionary.codec, chosen, config)  # 4
+    effects = _effects(model, dictionary.writes, dictionary.codec, chosen, config)  # 4
     return LatentDashboard(
         name=dictionary.name,
         site=dictionary.site,

@@ -20,6 +20,7 @@ from lensbench.provenance import record
 from lensbench.results import Controls, Result
 from lensbench.saes.evaluation.controls import own_seed
 from lensbench.saes.evaluation.inputs import decoder_of, matrix, unit_rows
+from lensbench.saes.transcoder import Transcoder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +45,8 @@ class DecoderGeometry(Result):
     random_cosine: Float[np.ndarray, " n"]
     """The same of random directions among as many others: the control."""
     encoder_cosine: Float[np.ndarray, " n"]
-    """Cosine of each decoder row with its latent's encoder column; NaN where there is none."""
+    """Cosine of each decoder row with its latent's encoder column; NaN where there is none, or it
+    reads another site (a transcoder)."""
     other_encoder_cosine: Float[np.ndarray, " n"]
     """With the encoder column of another latent: the control."""
     dead: "np.ndarray"
@@ -184,7 +186,14 @@ def decoder_geometry(
 
 
 def codec_of(dictionary: Any) -> Any:
-    """The dictionary of a run or of a ``Dictionary``; anything else as it is."""
+    """The dictionary of a run or of a ``Dictionary``; anything else as it is.
+
+    Raises:
+        MismatchError: the run of a crosscoder, whose rows lie in several sites.
+    """
+    coder = getattr(dictionary, "coder", None)
+    if isinstance(coder, Transcoder):
+        return coder
     return getattr(dictionary, "sae", getattr(dictionary, "codec", dictionary))
 
 
@@ -220,8 +229,8 @@ def _encoder(
     if found is None:
         return nothing, nothing
     columns = unit_rows(matrix(found, "the encoder", "[d_model, d_sae]").T)
-    if columns.shape != rows.shape:
-        return nothing, nothing  # it reads another place than it writes (a transcoder)
+    if isinstance(dictionary, Transcoder) or columns.shape != rows.shape:
+        return nothing, nothing  # it reads another place than it writes
     shift = int(rng.integers(1, len(rows)))
     others = (chosen + shift) % len(rows)
     own, other = ((rows[chosen] * columns[where]).sum(1) for where in (chosen, others))

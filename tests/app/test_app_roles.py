@@ -38,10 +38,44 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_no_page_breaks(monkeypatch: Any, root: Path, path: str, name: str) -> None:
     page = open_page(monkeypatch, root, path, run="run", dictionary=name)
     assert not page.exception
-    if path == "directions" and name != "plain":
-        assert "autoencoders" in words(page)
+    if path == "directions" and name == "both":
+        assert "compare_sites" in words(page).replace("\\", "")
     else:
         assert not page.error
+
+
+@pytest.mark.parametrize("show", ["Map", "Nearest latents", "Geometry"])
+def test_decoder_rows_of_a_transcoder_are_those_of_its_target(
+    monkeypatch: Any, root: Path, show: str
+) -> None:
+    asked = {"run": "run", "dictionary": "over", "show": show, "latent": "3"}
+    page = open_page(monkeypatch, root, "directions", **asked)
+    assert not page.exception
+    assert not page.error
+    told = f"its decoder rows lie in {TARGET}"
+    assert told in words(page).replace("\\", "")
+    if show == "Geometry":
+        assert "reads another site than it writes" in words(page)
+    asked["dictionary"] = "plain"  # control
+    assert told not in words(open_page(monkeypatch, root, "directions", **asked))
+
+
+def test_a_latent_of_a_transcoder_is_nearest_to_its_own_decoder_row(root: Path) -> None:
+    from lensbench.app.workflows.directions import LATENT, DirectionAsk, nearest_to, python_of
+    from lensbench.saes import open_runs
+
+    run = root / "run"
+    ask = DirectionAsk(LATENT, latent=3, of="over")
+    coder = next(r for r in open_runs(run) if r.name == "over").coder
+    rows = coder.W_dec / coder.W_dec.norm(dim=1, keepdim=True)
+    cosine = rows @ rows[3]
+    cosine[3] = -2
+    found = nearest_to(run, "over", ask)[0]
+    assert found["latent"].iloc[0] == int(cosine.argmax())
+    names: dict[str, Any] = {}
+    code = python_of(run, "over", ask)
+    exec(code.replace("saes.nearest_latents", "found = saes.nearest_latents"), names)
+    assert names["found"]["latent"].iloc[0] == 3
 
 
 @pytest.mark.parametrize("name", ["over", "both"])
@@ -63,11 +97,12 @@ def test_an_evaluation_names_what_it_leaves_out(root: Path, monkeypatch: Any) ->
     from lensbench.errors import MismatchError
 
     said: list[str] = []
-    kept = evaluation._reconstructing(root / "run", said.append)
-    assert [run.name for run in kept] == ["plain"]
-    assert len(said) == 2
-    assert "transcoder: over" in said[0]
-    others = [run for run in evaluation.all_runs(root / "run") if run.name != "plain"]
+    kept = evaluation.scored(root / "run", said.append)
+    assert [run.name for run in kept] == ["over", "plain"]
+    assert said == ["left out, because it is a crosscoder: both"]
+    peers = evaluation.scored(root / "run", said.append, ("sae",))  # for SAELens' evaluation
+    assert [run.name for run in peers] == ["plain"]
+    others = [run for run in evaluation.all_runs(root / "run") if run.name == "both"]
     monkeypatch.setattr(evaluation, "all_runs", lambda _: others)
-    with pytest.raises(MismatchError, match="compare what it writes"):
-        evaluation._reconstructing(root / "run", said.append)
+    with pytest.raises(MismatchError, match="compare_sites"):
+        evaluation.scored(root / "run", said.append)

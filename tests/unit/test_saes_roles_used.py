@@ -44,23 +44,48 @@ def _refused(what: Any, *, match: str) -> None:
         what()
 
 
-@pytest.mark.parametrize("role", ["transcoder", "crosscoder"])
-@pytest.mark.parametrize("form", ["run", "value", "dictionary"])
-def test_evaluate_refuses_what_does_not_write_what_it_reads(
-    store: Any, runs: dict[str, Any], role: str, form: str
-) -> None:
-    """A transcoder between equal widths would come out as a bad autoencoder of what it reads."""
+def _given(run: Any, form: str) -> Any:
     from lensbench import saes
 
-    run = runs[role]
-    given: Any = {
-        "run": run,
-        "value": run.coder,
-        "dictionary": saes.Dictionary("d", SITE, run.coder),
-    }[form]
-    told = "compare_sites" if role == "crosscoder" else "what it writes"
-    _refused(lambda: saes.evaluate([given], store), match=f"{role}.*{told}")
+    coder = run.coder
+    forms = {"run": run, "value": coder, "dictionary": saes.Dictionary("d", SITE, coder)}
+    return forms[form]
+
+
+@pytest.mark.parametrize("form", ["run", "value", "dictionary"])
+def test_evaluate_refuses_a_crosscoder(store: Any, runs: dict[str, Any], form: str) -> None:
+    from lensbench import saes
+
+    given = _given(runs["crosscoder"], form)
+    _refused(lambda: saes.evaluate([given], store), match=r"crosscoder.*compare_sites")
     saes.evaluate([runs["sae"]], store)  # control
+
+
+@pytest.mark.parametrize("form", ["run", "value", "dictionary"])
+def test_evaluate_holds_a_transcoder_against_its_target(
+    store: Any, runs: dict[str, Any], form: str
+) -> None:
+    """Between equal widths it must not come out as a bad autoencoder of what it reads."""
+    from lensbench import saes
+    from lensbench.saes.evaluation.metrics import fvu
+
+    coder = runs["transcoder"].coder
+    every = np.arange(store.n_tokens)
+    x, y = (torch.from_numpy(store.rows(site, every)) for site in (SITE, TARGET))
+    found = saes.evaluate([_given(runs["transcoder"], form)], store)
+    assert found.value("fvu") == pytest.approx(float(fvu(y, coder(x))), rel=1e-4)
+    assert abs(found.value("fvu") - float(fvu(x, coder(x)))) > 0.01
+    assert found.sites == (f"{SITE}>{TARGET}",)
+
+
+def test_what_exchanges_coordinates_refuses_a_transcoder(runs: dict[str, Any]) -> None:
+    from lensbench.saes.evaluation.passes import as_dictionary
+
+    for form in ("run", "value", "dictionary"):
+        given = _given(runs["transcoder"], form)
+        _refused(
+            lambda g=given: as_dictionary(g), match=rf"transcoder.*what it writes with {TARGET}"
+        )
 
 
 def test_latents_of_a_transcoder_are_stored_and_shown(
