@@ -1,8 +1,8 @@
 """What an intervention is measured by: numbers of the logits at the last token of each prompt.
 
 ``logit_diff`` is the default: it is linear in the residual stream up to the final norm, and moves
-where probabilities are saturated (Zhang & Nanda 2023, arXiv:2309.16042). Every metric is computed in
-float32 and all but ``rank`` can be differentiated.
+where probabilities are saturated (Zhang & Nanda 2023, arXiv:2309.16042). Every metric is computed
+in float32, and all but ``rank`` can be differentiated.
 """
 
 from collections.abc import Callable

@@ -56,9 +56,7 @@ def ablation_sweep(
     """
     if how not in ABLATIONS:
         raise UnknownNameError("ablation", str(how), known=ABLATIONS)
-    where = places(
-        model, pairs, sites, layers=layers, positions=positions, heads=heads, dims=dims
-    )
+    where = places(model, pairs, sites, layers=layers, positions=positions, heads=heads, dims=dims)
     make = _ablations(model, pairs, where, how, batch_size, seed)
     sweep = Engine(model, pairs, where, how, as_metric(metric), batch_size, seed)
     return sweep.run(lambda group: (make(group), None), [])
@@ -90,5 +88,3 @@ def _ablations(
         return run_of(model, donors.clean, donors, read)[0]
 
     return resample
-
-

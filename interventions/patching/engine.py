@@ -90,7 +90,7 @@ class Engine:
         return self.metric(ends).double().cpu().numpy()
 
     def _patched(self, group: Group, where: Sequence[Place], values: Values) -> np.ndarray:
-        """The metric ``[places, prompts]`` under every patch; NaN where a prompt lacks the place."""
+        """The metric ``[places, prompts]`` under each patch; NaN where a prompt lacks the place."""
         found = np.full((len(where), len(group.pairs)), np.nan)
         todo: list[tuple[int, int, Plan]] = []
         for i, place in enumerate(where):

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 
 from lensbench.errors import ConfigError
 from lensbench.results import Result
+from lensbench.sites import Site
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,9 +21,9 @@ N_BOOT = 1000
 class PatchingResult(Result):
     """Effect of every place: 0 is the corrupted run, 1 the clean one.
 
-    ``effect = (mean(patched) - mean(corrupted)) / (mean(clean) - mean(corrupted))`` over the prompts
-    that have the place: a ratio of means, so that one prompt on which both runs agree does not
-    blow up. Intervals: 95 %, percentile bootstrap over prompts. NaN where a prompt has no such
+    ``effect = (mean(patched) - mean(corrupted)) / (mean(clean) - mean(corrupted))`` over the
+    prompts that have the place: a ratio of means, so that one prompt on which both runs agree does
+    not blow up. Intervals: 95 %, percentile bootstrap over prompts. NaN where a prompt has no such
     token, or where clean and corrupted runs do not differ.
     """
 
@@ -67,7 +68,7 @@ class PatchingResult(Result):
     def intervals(self, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper 95 % bound of every place; NaN with one prompt."""
         if self.n < 2:
-            return (np.full(len(self.site), np.nan),) * 2
+            return np.full(len(self.site), np.nan), np.full(len(self.site), np.nan)
         drawn = np.random.default_rng(seed).multinomial(
             self.n, np.full(self.n, 1 / self.n), size=N_BOOT
         )
@@ -118,10 +119,8 @@ class PatchingResult(Result):
 
     def top(self, k: int = 10) -> "pd.DataFrame":
         """The ``k`` places that move the run farthest from where it began."""
-        frame = self.to_frame()
-        frame = frame[frame["kind"] == "patch"]
-        far = (frame["effect"] - self.base).abs().sort_values(ascending=False)
-        return frame.loc[far.index[:k]].reset_index(drop=True)
+        far = np.abs(np.nan_to_num(self.effect, nan=self.base) - self.base)
+        return self.to_frame().take(np.argsort(-far, kind="stable")[:k]).reset_index(drop=True)
 
     @property
     def base(self) -> float:
@@ -146,30 +145,35 @@ class PatchingResult(Result):
         """
         from lensbench.plots import heatmap
 
-        frame = self.to_frame()
-        frame = frame[frame["kind"] == "patch"].copy()
-        frame["name"] = [s.rpartition(".")[2] if s.count(".") < 2 else s.split(".", 2)[2]
-                         for s in frame["site"]]  # fmt: skip
-        names = list(dict.fromkeys(frame["name"]))
+        names = list(dict.fromkeys(_short(s) for s in self.site))
         if (site is None and len(names) > 1) or (site is not None and site not in names):
             raise ConfigError(f"this sweep has {len(names)} sites: plot(site=...) of {names}")
-        frame = frame[frame["name"] == (site or names[0])]
-        axis = next((a for a in ("head", "dim") if (frame[a] >= 0).any()), "position")
-        rows = "layer" if frame["layer"].nunique() > 1 or axis == "position" else "position"
-        if frame.duplicated([axis, rows]).any():
-            rows = "place"
-            frame[rows] = [
-                f"L{layer} {position}" for layer, position in zip(frame["layer"], frame["position"], strict=True)
-            ]
-        labels: dict[int, str] | None = None
-        if axis == "position":
-            order = list(dict.fromkeys(frame["position"]))
-            labels = {i: name or "all" for i, name in enumerate(order)}
-            frame["position"] = [order.index(p) for p in frame["position"]]
-        reach = max(1.0, float(np.nanmax(np.abs(frame["effect"]), initial=0.0)))
+        chosen = [i for i, s in enumerate(self.site) if _short(s) == (site or names[0])]
+        frame, x, y, labels = _cells(self.to_frame().take(chosen).reset_index(drop=True))
+        reach = max(1.0, float(np.nanmax(np.abs(self.effect[chosen]), initial=0.0)))
         return heatmap(
-            frame, x=axis, y=rows, value="effect", span=(-reach, reach), diverging=True,
-            unit="0 = corrupted, 1 = clean", x_labels=labels, hover_columns=("low", "high", "value", "n"),
+            frame, x=x, y=y, value="effect", span=(-reach, reach), diverging=True,
+            unit="0 = corrupted, 1 = clean", x_labels=labels,
+            hover_columns=("low", "high", "value", "n"),
             title=f"{self.task}: {self.intervention} at {site or names[0]}",
             subtitle=f"{self.metric}, {self.n} prompts; control: {self.controls}",
         )  # fmt: skip
+
+
+def _short(site: str) -> str:
+    """``attn.z`` of ``blocks.3.attn.z``."""
+    return Site.parse(site).name
+
+
+def _cells(frame: "pd.DataFrame") -> "tuple[pd.DataFrame, str, str, dict[int, str] | None]":
+    """The frame with one row per cell, its columns for both axes, and labels of positions."""
+    x = next((a for a in ("head", "dim") if max(frame[a].tolist()) >= 0), "position")
+    order = list(dict.fromkeys(frame["position"].tolist()))
+    if x != "position" and len(order) > 1:  # a row per layer and position
+        rows = [f"{a}, {b}" for a, b in zip(frame["layer"], frame["position"], strict=True)]
+        return frame.assign(place=rows), x, "place", None
+    if x != "position":
+        return frame, x, "layer", None
+    numbers = [order.index(p) for p in frame["position"].tolist()]
+    labels = {i: name or "all" for i, name in enumerate(order)}
+    return frame.assign(position=numbers), x, "layer", labels

@@ -72,9 +72,7 @@ def patch_sweep(
     """
     if direction not in DIRECTIONS:
         raise UnknownNameError("direction", str(direction), known=DIRECTIONS)
-    where = places(
-        model, pairs, sites, layers=layers, positions=positions, heads=heads, dims=dims
-    )
+    where = places(model, pairs, sites, layers=layers, positions=positions, heads=heads, dims=dims)
     tried = _tried(where, random_patches, seed)
     rng = torch.Generator().manual_seed(seed)
     read = list(dict.fromkeys(p.site for p in where))
@@ -100,5 +98,3 @@ def _tried(where: Sequence[Place], n: int, seed: int) -> list[int]:
 
 
 _NO_STEPS = ("pattern", "scores", "weights", "indices")
-
-

@@ -1,4 +1,4 @@
-"""Pairs of prompts given as token ids: for models without a tokenizer, and for hand-made circuits."""
+"""Pairs of prompts as token ids: for models without a tokenizer, and for hand-made circuits."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -72,9 +72,7 @@ def from_ids(
 
 def _rows(tokens: TokensLike) -> tuple[tuple[int, ...], ...]:
     batch = as_tokens(tokens)
-    return tuple(
-        tuple(row[keep].tolist()) for row, keep in zip(batch.ids, batch.real, strict=True)
-    )
+    return tuple(tuple(row[keep].tolist()) for row, keep in zip(batch.ids, batch.real, strict=True))
 
 
 def _roles(given: Mapping[str, Sequence[int]], lengths: list[int]) -> dict[str, tuple[int, ...]]:
