@@ -51,11 +51,12 @@ def run_many(
         raise ConfigError("plans of run_many must not name rows: plan i is row i")
     # An encoder's blocks come before the decoder's first, so with two stacks nothing is shared.
     chunks = _chunks(0 if trunk.architecture.two_stacks else n_layers, plans, batch_size)
-    prefix, cost = _prefix(trunk, tokens, chunks, capture)
+    prompts, prompt_of = _distinct(tokens, len(plans))
+    prefix, cost = _prefix(trunk, prompts, chunks, capture, batch_size)
     logits: list[Tensor | None] = [None] * len(plans)
     acts: dict[Site, list[Tensor]] = {site: [torch.empty(0)] * len(plans) for site in capture}
     for chunk in chunks:
-        out = _run_chunk(trunk, tokens, chunk, prefix, capture, mode)
+        out = _run_chunk(trunk, prompts, prompt_of, chunk, prefix, capture, mode)
         cost += out.layers_run
         for row, member in enumerate(chunk.members):
             logits[member] = None if out.logits is None else out.logits[row]
@@ -94,10 +95,30 @@ def _chunks(n_layers: int, plans: Sequence[Plan], batch_size: int) -> list[_Chun
     return chunks
 
 
+def _distinct(tokens: Tokens, n: int) -> tuple[Tokens, Tensor]:
+    """The prompts without repeats, and the prompt of each of ``n`` plans."""
+    device = tokens.ids.device
+    if tokens.n_rows == 1:
+        return tokens, torch.zeros(n, dtype=torch.long, device=device)
+    parts = [p for p in (tokens.ids, tokens.mask, tokens.decoder_ids) if p is not None]
+    rows = torch.cat([p.long() for p in parts], dim=1)
+    _, number = torch.unique(rows, dim=0, return_inverse=True)
+    n_prompts = int(number.max()) + 1
+    if n_prompts == n:
+        return tokens, torch.arange(n, device=device)
+    first = torch.full((n_prompts,), n, device=device)
+    first = first.scatter_reduce(0, number, torch.arange(n, device=device), "amin")
+    return _rows(tokens, first), number
+
+
 def _prefix(
-    trunk: Trunk, tokens: Tokens, chunks: Sequence[_Chunk], capture: Sequence[Site]
+    trunk: Trunk,
+    prompts: Tokens,
+    chunks: Sequence[_Chunk],
+    capture: Sequence[Site],
+    batch_size: int,
 ) -> tuple[dict[Site, Tensor], int]:
-    """Residual stream at every start, and captures before the earliest one, run once."""
+    """Residual stream at every start, and captures before the earliest one, once per prompt."""
     starts = {chunk.start for chunk in chunks} - {0}
     wanted = {Site("resid_pre", s) for s in starts}
     early = {
@@ -107,21 +128,28 @@ def _prefix(
     }
     if not wanted:
         return {}, 0
-    request = Request(batch=tokens, capture=sorted(wanted | early), logits="none")
-    out, _ = trunk.forward(request)
-    return {Site.parse(name): x for name, x in out.acts.items()}, out.layers_run
+    parts: dict[Site, list[Tensor]] = {site: [] for site in sorted(wanted | early)}
+    cost = 0
+    for index in torch.arange(prompts.n_rows, device=prompts.ids.device).split(batch_size):
+        request = Request(batch=_rows(prompts, index), capture=list(parts), logits="none")
+        out, _ = trunk.forward(request)
+        cost += out.layers_run
+        for site, kept in parts.items():
+            kept.append(out.acts[site])
+    return {site: torch.cat(kept) for site, kept in parts.items()}, cost
 
 
 def _run_chunk(
     trunk: Trunk,
-    tokens: Tokens,
+    prompts: Tokens,
+    prompt_of: Tensor,
     chunk: _Chunk,
     prefix: dict[Site, Tensor],
     capture: Sequence[Site],
     mode: LogitsMode,
 ) -> Forward:
-    n = len(chunk.members)
-    rows = _rows(tokens, chunk.members)
+    pick = prompt_of[list(chunk.members)]
+    rows = _rows(prompts, pick)
     if chunk.start == 0:
         whole = Request(batch=rows, plan=chunk.plan, capture=capture, logits=mode)
         return trunk.forward(whole)[0]
@@ -129,9 +157,6 @@ def _run_chunk(
         s for s in capture if s.name == "embed" or (s.layer is not None and s.layer < chunk.start)
     ]
     late = [s for s in capture if s not in early]
-    pick = torch.tensor(
-        [0] * n if tokens.n_rows == 1 else list(chunk.members), device=rows.ids.device
-    )
     h = prefix[Site("resid_pre", chunk.start)][pick]
     out, _ = trunk.forward(
         Request(batch=rows, plan=chunk.plan, capture=late, logits=mode, start=chunk.start, h=h)
@@ -141,10 +166,7 @@ def _run_chunk(
     return Forward(out.logits, Acts(acts), None, out.layers_run)
 
 
-def _rows(tokens: Tokens, members: Sequence[int]) -> Tokens:
-    chosen = [0] * len(members) if tokens.n_rows == 1 else list(members)
-    index = torch.tensor(chosen, device=tokens.ids.device)
-
+def _rows(tokens: Tokens, index: Tensor) -> Tokens:
     def pick(x: Tensor | None) -> Tensor | None:
         return None if x is None else x[index]
 

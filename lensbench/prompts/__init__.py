@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from lensbench.errors import UnknownNameError
 from lensbench.prompts.agreements import agreement
+from lensbench.prompts.by_ids import from_ids
 from lensbench.prompts.given import from_texts
 from lensbench.prompts.greater import greater_than
 from lensbench.prompts.indirect_objects import ioi
@@ -43,6 +44,7 @@ __all__ = [
     "PromptScore",
     "agreement",
     "first_letter",
+    "from_ids",
     "from_texts",
     "greater_than",
     "ioi",

@@ -115,7 +115,7 @@ def score(
     began = time.monotonic()
     model.require_next_token("prompts.score")
     batch_size = whole_number(batch_size, "batch_size")
-    _check(model, pairs)
+    check_pairs(model, pairs)
     other = _others(pairs, seed)
     found: dict[str, list[np.ndarray]] = {"clean": [], "corrupted": [], "shuffled": []}
     for part in _batches(len(pairs), batch_size):
@@ -171,7 +171,12 @@ def _batches(n: int, size: int) -> Iterator[np.ndarray]:
         yield np.arange(first, min(n, first + size))
 
 
-def _check(model: "Model", pairs: PromptPairs) -> None:
+def check_pairs(model: "Model", pairs: PromptPairs) -> None:
+    """Refuse pairs that were made with another tokenizer.
+
+    Raises:
+        MismatchError: the tokenizer's fingerprint differs.
+    """
     from lensbench.harvest.describe import tokenizer_entry
 
     own = tokenizer_entry(model.tokenizer)

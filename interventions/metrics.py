@@ -1,0 +1,136 @@
+"""What an intervention is measured by: numbers of the logits at the last token of each prompt.
+
+``logit_diff`` is the default: it is linear in the residual stream up to the final norm, and moves
+where probabilities are saturated (Zhang & Nanda 2023, arXiv:2309.16042). Every metric is computed
+in float32, and all but ``rank`` can be differentiated.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lensbench.errors import ConfigError, UnknownNameError
+from lensbench.prompts.pairs import PromptPairs
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Logits at the last token of some prompts, and what is asked of them."""
+
+    logits: Float[Tensor, "batch d_vocab"]
+    answer: Int[Tensor, " batch"]
+    foil: Int[Tensor, " batch"]
+    clean: Float[Tensor, "batch d_vocab"] | None = None
+    """Logits of the clean run, which KL compares with."""
+
+    @property
+    def log_probs(self) -> Float[Tensor, "batch d_vocab"]:
+        """Log probabilities of the next token."""
+        return self.logits.float().log_softmax(-1)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A named number of a prompt's last logits."""
+
+    name: str
+    unit: str
+    of: Callable[[Ends], Float[Tensor, " batch"]]
+    differentiable: bool = True
+
+    def __call__(self, ends: Ends) -> Float[Tensor, " batch"]:
+        """The metric of every row.
+
+        Raises:
+            ConfigError: anything but one number per row.
+        """
+        found = self.of(ends)
+        if found.shape != ends.answer.shape:
+            raise ConfigError(
+                f"metric {self.name!r} must give one number per prompt, shape "
+                f"{list(ends.answer.shape)}; it gave {list(found.shape)}"
+            )
+        return found
+
+
+def _pick(values: Tensor, ids: Tensor) -> Tensor:
+    return values.gather(-1, ids[:, None])[:, 0]
+
+
+def logit_diff(ends: Ends) -> Float[Tensor, " batch"]:
+    """``logit(answer) - logit(foil)``, nats; above 0 where the answer is preferred."""
+    logits = ends.logits.float()
+    return _pick(logits, ends.answer) - _pick(logits, ends.foil)
+
+
+def probability(ends: Ends) -> Float[Tensor, " batch"]:
+    """Probability of the answer, 0 to 1."""
+    return _pick(ends.log_probs, ends.answer).exp()
+
+
+def loss(ends: Ends) -> Float[Tensor, " batch"]:
+    """``-log p(answer)``, nats; the less the better."""
+    return -_pick(ends.log_probs, ends.answer)
+
+
+def rank(ends: Ends) -> Float[Tensor, " batch"]:
+    """Rank of the answer among all tokens: 1 is the most probable; ties count half."""
+    logits = ends.logits.float()
+    own = _pick(logits, ends.answer)[:, None]
+    ties = (logits == own).sum(-1) - 1
+    return 1 + (logits > own).sum(-1).float() + ties / 2
+
+
+def kl(ends: Ends) -> Float[Tensor, " batch"]:
+    """``KL(clean || this run)`` of the next token, nats; 0 where nothing changed."""
+    if ends.clean is None:
+        raise ConfigError("the metric kl compares with a clean run, and none was given")
+    clean = ends.clean.float().log_softmax(-1)
+    return (clean.exp() * (clean - ends.log_probs)).sum(-1)
+
+
+METRICS: dict[str, Metric] = {
+    m.name: m
+    for m in (
+        Metric("logit_diff", "nats", logit_diff),
+        Metric("kl", "nats", kl),
+        Metric("probability", "0 to 1", probability),
+        Metric("rank", "1 is most probable", rank, differentiable=False),
+        Metric("loss", "nats", loss),
+    )
+}
+"""Metrics by name."""
+
+MetricLike = str | Metric | Callable[[Ends], Tensor]
+
+
+def as_metric(metric: MetricLike) -> Metric:
+    """A metric by name, as it is, or made of a function of :class:`Ends`.
+
+    Raises:
+        UnknownNameError: a name that is none of :data:`METRICS`.
+        ConfigError: neither a name nor a function.
+    """
+    if isinstance(metric, Metric):
+        return metric
+    if isinstance(metric, str):
+        if metric not in METRICS:
+            raise UnknownNameError("metric", metric, known=tuple(METRICS))
+        return METRICS[metric]
+    if callable(metric):
+        return Metric(getattr(metric, "__name__", "custom"), "", metric)
+    raise ConfigError(f"metric must be a name of {sorted(METRICS)} or a function, got {metric!r}")
+
+
+def ends_of(
+    pairs: PromptPairs,
+    logits: Float[Tensor, "batch pos d_vocab"],
+    clean: Float[Tensor, "batch d_vocab"] | None = None,
+) -> Ends:
+    """The last logits of every pair beside its answer and foil."""
+    device = logits.device
+    answer = torch.tensor(pairs.answer, device=device)
+    return Ends(logits[:, -1], answer, torch.tensor(pairs.foil, device=device), clean)

@@ -1,0 +1,179 @@
+"""What patching found: a measure per place and prompt, beside the unpatched runs and a control."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from lensbench.errors import ConfigError
+from lensbench.results import Result
+from lensbench.sites import Site
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+N_BOOT = 1000
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PatchingResult(Result):
+    """Effect of every place: 0 is the corrupted run, 1 the clean one.
+
+    ``effect = (mean(patched) - mean(corrupted)) / (mean(clean) - mean(corrupted))`` over the
+    prompts that have the place: a ratio of means, so that one prompt on which both runs agree does
+    not blow up. Intervals: 95 %, percentile bootstrap over prompts. NaN where a prompt has no such
+    token, or where clean and corrupted runs do not differ.
+    """
+
+    task: str
+    intervention: str
+    """``denoise`` (clean states into the corrupted run), ``noise`` (the reverse), or an ablation of
+    the clean run: ``zero``, ``mean``, ``resample``, ``solo``."""
+    metric: str
+    unit: str
+    site: tuple[str, ...]
+    layer: Int[np.ndarray, " places"]
+    """-1 where a site has none."""
+    position: tuple[str, ...]
+    """Number of the token or role; empty where all tokens are meant."""
+    head: Int[np.ndarray, " places"]
+    """-1 where all are meant."""
+    dim: Int[np.ndarray, " places"]
+    """-1 where the whole vector is meant."""
+    values: Float[np.ndarray, "places pairs"]
+    """The metric under every patch, in its unit."""
+    clean: Float[np.ndarray, " pairs"]
+    corrupted: Float[np.ndarray, " pairs"]
+    random: Float[np.ndarray, "tried pairs"]
+    """The metric under steps as long as a patch's in random directions, at the places ``tried``."""
+    tried: Int[np.ndarray, " tried"]
+
+    @property
+    def n(self) -> int:
+        """Number of prompts."""
+        return len(self.clean)
+
+    @property
+    def effect(self) -> Float[np.ndarray, " places"]:
+        """Normalised effect of every place."""
+        return self._normalised(self.values, np.ones((1, self.n)))[0]
+
+    @property
+    def random_effect(self) -> Float[np.ndarray, " tried"]:
+        """The same of the random steps."""
+        return self._normalised(self.random, np.ones((1, self.n)))[0]
+
+    def intervals(self, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper 95 % bound of every place; NaN with one prompt."""
+        if self.n < 2:
+            return np.full(len(self.site), np.nan), np.full(len(self.site), np.nan)
+        drawn = np.random.default_rng(seed).multinomial(
+            self.n, np.full(self.n, 1 / self.n), size=N_BOOT
+        )
+        found = self._normalised(self.values, drawn)
+        low, high = np.nanquantile(found, [0.025, 0.975], axis=0)
+        return low, high
+
+    def _normalised(self, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        there = np.isfinite(values)
+        top = weights @ np.where(there, values - self.corrupted, 0.0).T
+        gap = weights @ np.where(there, self.clean - self.corrupted, 0.0).T
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(np.abs(gap) > 1e-12, top / gap, np.nan)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row per place, then the rows ``clean``, ``corrupted`` and ``random``.
+
+        ``effect`` with its interval, the metric itself (``value``), and the number of prompts.
+        """
+        import pandas as pd
+
+        low, high = self.intervals()
+        some = np.isfinite(self.values).sum(1)
+        with np.errstate(invalid="ignore"):
+            value = np.where(some > 0, np.nansum(self.values, 1) / np.maximum(some, 1), np.nan)
+        frame = pd.DataFrame(
+            {"kind": "patch", "site": self.site, "layer": self.layer, "position": self.position,
+             "head": self.head, "dim": self.dim, "effect": self.effect, "low": low, "high": high,
+             "value": value, "n": some}
+        )  # fmt: skip
+        frame = pd.concat([frame, pd.DataFrame(self._baselines())], ignore_index=True)
+        frame.attrs["units"] = {
+            "effect": "0 = corrupted, 1 = clean", "value": self.unit, "n": "prompts"
+        }  # fmt: skip
+        return frame
+
+    def _baselines(self) -> list[dict[str, Any]]:
+        base = {"site": "", "layer": -1, "position": "", "head": -1, "dim": -1, "n": self.n}
+        nan = float("nan")
+        rows: list[dict[str, Any]] = [
+            {"kind": "clean", "effect": 1.0, "value": self.clean.mean()},
+            {"kind": "corrupted", "effect": 0.0, "value": self.corrupted.mean()},
+        ]
+        if len(self.tried):
+            effect = float(np.nanmean(self.random_effect))
+            rows.append({"kind": "random", "effect": effect, "value": np.nanmean(self.random)})
+        return [{**base, "low": nan, "high": nan, **row} for row in rows]
+
+    def top(self, k: int = 10) -> "pd.DataFrame":
+        """The ``k`` places that move the run farthest from where it began."""
+        far = np.abs(np.nan_to_num(self.effect, nan=self.base) - self.base)
+        return self.to_frame().take(np.argsort(-far, kind="stable")[:k]).reset_index(drop=True)
+
+    @property
+    def base(self) -> float:
+        """Effect of no patch at all: 0 where the corrupted run is patched, else 1."""
+        return 0.0 if self.intervention == "denoise" else 1.0
+
+    def summary(self) -> dict[str, float]:
+        """Effect of the strongest place and its place, the random control, prompts, places."""
+        far = np.abs(self.effect - self.base)
+        best = int(np.nanargmax(far)) if np.isfinite(far).any() else 0
+        found = {"strongest": float(self.effect[best]), "layer": float(self.layer[best])}
+        found |= {"head": float(self.head[best])} if self.head[best] >= 0 else {}
+        if len(self.tried):
+            found["random"] = float(np.nanmean(self.random_effect))
+        return {**found, "places": float(len(self.site)), "prompts": float(self.n)}
+
+    def plot(self, site: str | None = None) -> "go.Figure":
+        """Layers by positions (or heads, or dims) of one site; 0 is corrupted, 1 is clean.
+
+        Raises:
+            ConfigError: a site that was not swept, or several without saying which.
+        """
+        from lensbench.plots import heatmap
+
+        names = list(dict.fromkeys(_short(s) for s in self.site))
+        if (site is None and len(names) > 1) or (site is not None and site not in names):
+            raise ConfigError(f"this sweep has {len(names)} sites: plot(site=...) of {names}")
+        chosen = [i for i, s in enumerate(self.site) if _short(s) == (site or names[0])]
+        frame, x, y, labels = _cells(self.to_frame().take(chosen).reset_index(drop=True))
+        reach = max(1.0, float(np.nanmax(np.abs(self.effect[chosen]), initial=0.0)))
+        return heatmap(
+            frame, x=x, y=y, value="effect", span=(-reach, reach), diverging=True,
+            unit="0 = corrupted, 1 = clean", x_labels=labels,
+            hover_columns=("low", "high", "value", "n"),
+            title=f"{self.task}: {self.intervention} at {site or names[0]}",
+            subtitle=f"{self.metric}, {self.n} prompts; control: {self.controls}",
+        )  # fmt: skip
+
+
+def _short(site: str) -> str:
+    """``attn.z`` of ``blocks.3.attn.z``."""
+    return Site.parse(site).name
+
+
+def _cells(frame: "pd.DataFrame") -> "tuple[pd.DataFrame, str, str, dict[int, str] | None]":
+    """The frame with one row per cell, its columns for both axes, and labels of positions."""
+    x = next((a for a in ("head", "dim") if max(frame[a].tolist()) >= 0), "position")
+    order = list(dict.fromkeys(frame["position"].tolist()))
+    if x != "position" and len(order) > 1:  # a row per layer and position
+        rows = [f"{a}, {b}" for a, b in zip(frame["layer"], frame["position"], strict=True)]
+        return frame.assign(place=rows), x, "place", None
+    if x != "position":
+        return frame, x, "layer", None
+    numbers = [order.index(p) for p in frame["position"].tolist()]
+    labels = {i: name or "all" for i, name in enumerate(order)}
+    return frame.assign(position=numbers), x, "layer", labels
