@@ -306,3 +306,42 @@ def test_a_latent_moves_the_logits_from_where_it_is_written(
     assert board.top_tokens[0, 0] == int(wanted.argmax())
     other = replace(plain, metadata={**plain.metadata, "target": READ})  # control: no such path
     assert dashboards(other, store, [latent], model).top_tokens.size == 0
+
+
+@pytest.mark.parametrize(
+    ("read", "write"),
+    [(f"blocks.{LAYER}.resid_pre", f"blocks.{LAYER}.resid_post"),
+     (f"blocks.{LAYER}.resid_mid", f"blocks.{LAYER}.resid_post"),
+     ("blocks.0.mlp.post", f"blocks.{LAYER}.attn.z")],
+)  # fmt: skip
+def test_any_two_sites_are_read_and_replaced_in_one_pass(
+    model: Any, spoken: Any, read: str, write: str
+) -> None:
+    """Against the model run with the value put in by an edit; controls are counted apart."""
+    from lensbench.plan import Replace, edit
+    from lensbench.saes.evaluation.ce import Sequences, live_losses
+    from lensbench.tokens import Tokens
+
+    ids = spoken.ids[:6]
+    out = model.run(ids, capture=[read, write])
+    x, y = out.acts[read], out.acts[write]
+    gen = torch.Generator().manual_seed(4)
+    weights = [0.3 * torch.randn(s, generator=gen) for s in ((x.shape[-1], 24), (24, D), (D,))]
+    coder = Transcoder(
+        W_enc=weights[0], b_enc=torch.zeros(24), W_dec=weights[1], b_dec=weights[2],
+        activation="relu", W_skip=0.1 * torch.randn(x.shape[-1], D, generator=gen),
+    )  # fmt: skip
+    real = torch.ones_like(ids, dtype=torch.bool)
+    docs = np.repeat(np.arange(len(ids))[:, None], LONG, 1)
+    batch = [Sequences(Tokens(ids, real), docs, real)]
+    mean = y.flatten(2).mean((0, 1))
+    asked: dict[str, Any] = {"reads": read, "names": ["it", "again"]}
+    found = live_losses(model, write, [coder, coder], batch, mean, n_controls=1, **asked)
+    new = coder(x.flatten(0, 1)).view(y.shape)
+    logp = model.run(ids, edit(write, Replace(new))).logits.log_softmax(-1)
+    said = -logp[:, 1:-1].gather(-1, ids[:, 2:, None]).double().mean()
+    assert found.per_token("ce/it").mean == pytest.approx(float(said), abs=1e-5)
+    assert found.per_token("ce/it").mean != pytest.approx(found.per_token("ce/clean").mean)
+    alone = live_losses(model, write, [coder], batch, mean, reads=read)
+    assert (found.layers_run, found.layers_separate) == (alone.layers_run, alone.layers_separate)
+    assert found.layers_controls > 0 == alone.layers_controls
