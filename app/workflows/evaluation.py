@@ -24,6 +24,7 @@ from lensbench.probes.lenses.logit import LensTrajectory, logit_lens, stored_lay
 from lensbench.saes import evaluate
 from lensbench.saes.evaluation.against_sae_lens import against_sae_lens
 from lensbench.saes.evaluation.evaluate import EvaluationConfig
+from lensbench.saes.evaluation.labelled import check_labels
 from lensbench.saes.evaluation.passes import as_dictionary, check_trained_on, to_score
 from lensbench.saes.evaluation.result import SAEEvaluation
 from lensbench.saes.evaluation.settings import chosen
@@ -70,7 +71,8 @@ def evaluate_run(
     there stays, unless ``overwrite``.
 
     Raises:
-        ConfigError: the run was evaluated already; or ``scr_labels`` are not two.
+        ConfigError: the run was evaluated already; or ``scr_labels`` are not two that scr can use,
+            or are given without scr.
         UnknownNameError: a measure, or a label of ``scr_labels``, that there is not.
         MissingDataError, MismatchError, DamagedDataError: run, store and model do not fit or are
             not there.
@@ -78,7 +80,7 @@ def evaluate_run(
     names = chosen([name.strip() for name in suite.split(",") if name.strip()])
     settings: dict[str, Any] = {"suite": names, "ce_sequences": ce_sequences, "seed": seed}
     if scr_labels is not None:
-        settings["scr_labels"] = two_labels(scr_labels)
+        settings["scr_labels"] = two_labels(scr_labels, names)
     config = EvaluationConfig.parse(settings)
     own = None if labels is None else read_labels(labels)
     runs, opened = scored(run, progress), open_store(store)
@@ -86,6 +88,8 @@ def evaluate_run(
         for site in one.ends:
             opened.require(site)
         check_trained_on(one, opened)
+    # Before the model is loaded and a twin is trained: a slip costs neither.
+    check_labels(opened, own, config)
     network = open_model(model, revision)
     opened.check_model(network.card)
     if not overwrite:

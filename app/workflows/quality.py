@@ -1,5 +1,6 @@
 """The measures of an evaluation as tables for people, and labels read from a file."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,17 @@ def read_labels(path: Path) -> dict[str, Any]:
     return {str(name): np.array(values, bool) for name, values in found.items()}
 
 
-def two_labels(text: str) -> tuple[str, str]:
-    """``A,B`` as two names.
+def two_labels(text: str, suite: Sequence[str]) -> tuple[str, str]:
+    """``A,B`` as two names, for the measures of ``suite``.
 
     Raises:
-        ConfigError: not two.
+        ConfigError: not two, or scr is not among the measures.
     """
+    if "scr" not in suite:
+        raise ConfigError(
+            f"--scr-labels {text} is for the measure scr, which --suite {','.join(suite)} does not "
+            f"ask for; add it (--suite {','.join(suite)},scr), or leave --scr-labels out"
+        )
     names = [name.strip() for name in text.split(",")]
     if len(names) != 2 or not all(names) or names[0] == names[1]:
         raise ConfigError(f"--scr-labels names two different labels, such as A,B; got {text!r}")

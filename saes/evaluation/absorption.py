@@ -11,27 +11,19 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy import sparse
 
 from lensbench.arguments import whole_number
 from lensbench.errors import ConfigError
 from lensbench.provenance import record
 from lensbench.results import Controls
 from lensbench.saes.evaluation.absorption_result import Absorption
-from lensbench.saes.evaluation.inputs import (
-    decoder_of,
-    fits,
-    latents_of,
-    random_latents,
-    rows_of,
-    shuffled,
-)
+from lensbench.saes.evaluation.inputs import decoder_of, fits, latents_of
 from lensbench.saes.evaluation.labels import LabelledRows, Latents
-from lensbench.saes.evaluation.linear import LinearProbes, linear_probes
-from lensbench.saes.evaluation.splitting import main_latents
+from lensbench.saes.evaluation.linear import LEAST_F1, unreadable
+from lensbench.saes.evaluation.main_latents import LabelLatents
+from lensbench.saes.evaluation.shared import Shared, shared_of
 
 SILENT = 1e-8
-LEAST_F1 = 0.6
 LEAST_COSINE, LEAST_SHARE, MOST_ABSORBERS = 0.1, 0.4, 3
 LEAST_COSINE_FULL = 0.025
 
@@ -45,16 +37,17 @@ def absorption(
     max_k: int = 10,
     least_f1: float = LEAST_F1,
     least_rows: int = 20,
-    probes: LinearProbes | None = None,
-    probes_shuffled: LinearProbes | None = None,
     seed: int = 0,
+    shared: Shared | None = None,
+    main: LabelLatents | None = None,
+    controls: bool = True,
 ) -> Absorption:
     """How much of each label is carried by latents that are not its own.
 
     Decoder norms are folded into the latents first. For every label: p is the unit weight of a
     logistic probe on the activations (classes weighted evenly), S its main latents
-    (:func:`~lensbench.saes.evaluation.splitting.main_latents`). On scored rows that have the label
-    and of which the probe says so:
+    (:func:`~lensbench.saes.evaluation.main_latents.main_latents`). On scored rows that have the
+    label and of which the probe says so:
 
     proj_j = a_j cos(W_dec_j, p),  total = x . p,  M = sum_{j in S} proj_j,  A = the three largest
     proj_j > 0 of latents outside S with cos >= 0.1, summed.
@@ -80,9 +73,10 @@ def absorption(
         max_k: most latents of one label.
         least_f1: F1 below which a probe does not count as the truth.
         least_rows: rows below which a label is not scored.
-        probes: of these labels on these activations, where they are fitted already.
-        probes_shuffled: of the shuffled labels of the control, the same.
         seed: of the controls.
+        shared: what other dictionaries on these rows share, instead of ``x``.
+        main: the main latents of this dictionary, where another measure found them.
+        controls: False leaves them out.
 
     Raises:
         ConfigError: settings that are no such numbers, or no matrix of numbers.
@@ -95,22 +89,12 @@ def absorption(
     if not 0 <= least_f1 <= 1:
         raise ConfigError(f"least_f1 must lie between 0 and 1, got {least_f1!r}")
     latents = latents_of(acts, len(rows.docs))
-    raw, W_dec = rows_of(x, len(rows.docs)), decoder_of(dictionary)
-    fits(latents, W_dec, raw.shape[1])
+    W_dec, known = decoder_of(dictionary), shared_of(shared, x, rows, seed)
+    fits(latents, W_dec, known.x.shape[1])
     settings = (max_k, float(least_f1), least_rows)
-    moved, held = shuffled(rows, seed), rows.held
-    probes = probes or linear_probes(raw, rows)
-    probes.check(rows, raw.shape[1])
-    found = _absorbed(latents, rows, raw, W_dec, probes, settings)
-    noise, directions = random_latents(raw, latents, seed)
-    by_chance = _absorbed(noise, rows, raw, directions, probes, settings).summary()
-    probes_shuffled = (probes_shuffled or linear_probes(raw, moved)).check(rows, raw.shape[1])
-    passed = probes_shuffled.f1(raw[held], moved.values[held]) >= least_f1
-    beside = {
-        "random dictionary, fraction": by_chance["absorbed fraction"],
-        "random dictionary, full": by_chance["fully absorbed"],
-        "shuffled labels, probes that pass": float(np.mean(passed)),
-    }
+    own = main or LabelLatents(latents, rows, W_dec, max_k)
+    found = _absorbed(own.check(rows, len(W_dec), max_k), W_dec, known, settings)
+    beside = _controls(latents, known, settings) if controls else {}
     return replace(
         found,
         config={"max_k": max_k, "least_f1": least_f1, "least_rows": least_rows, "seed": seed},
@@ -119,40 +103,51 @@ def absorption(
     )
 
 
+def _controls(
+    latents: Latents, known: Shared, settings: tuple[int, float, int]
+) -> dict[str, float]:
+    noise = known.noise(latents)
+    main = known.noise_main(noise, settings[0])
+    by_chance = known.once(
+        ("absorption", *noise.shape, *settings),
+        lambda: _absorbed(main, noise.W_dec, known, settings).summary(),
+    )
+    return {
+        "random dictionary, fraction": by_chance["absorbed fraction"],
+        "random dictionary, full": by_chance["fully absorbed"],
+        "shuffled labels, probes that pass": float(np.mean(known.moved_f1 >= settings[1])),
+    }
+
+
 def _absorbed(
-    acts: Latents,
-    rows: LabelledRows,
-    x: Float[np.ndarray, "rows d_model"],
+    own: LabelLatents,
     W_dec: Float[np.ndarray, "d_sae d_model"],
-    probes: LinearProbes,
+    known: Shared,
     settings: tuple[int, float, int],
 ) -> Absorption:
-    max_k, least_f1, least_rows = settings
+    _, least_f1, least_rows = settings
+    rows, x, probes, probe_f1 = known.rows, known.x, known.probes, known.probe_f1
     norm = np.linalg.norm(W_dec, axis=1)
-    folded: Latents = sparse.csr_array(acts * norm)
     unit = W_dec / np.where(norm > 0, norm, 1.0)[:, None]
     n = len(rows.names)
     main_f1, why = np.full(n, np.nan), [""] * n
-    truth = rows.values[rows.held]
-    probe_f1 = probes.f1(x[rows.held], truth)
-    agrees = (probes.logits(x[rows.held]) > 0) & truth
+    agrees = (probes.logits(x[rows.held]) > 0) & rows.values[rows.held]
     main: list[tuple[int, ...]] = [()] * n
     parts: list[tuple[Any, ...]] = []
     for i in range(n):
         w, right = probes.weights[i], np.flatnonzero(rows.held)[agrees[:, i]]
-        if not probe_f1[i] >= least_f1:
-            why[i] = f"probe F1 {probe_f1[i]:.2f} below {least_f1}"
-        elif len(right) < least_rows:
+        why[i] = unreadable(float(probe_f1[i]), least_f1)
+        if not why[i] and len(right) < least_rows:
             why[i] = f"{len(right)} rows, fewer than {least_rows}"
-        else:
-            own = main_latents(folded[~rows.held], rows.values[~rows.held, i], max_k)
-            main[i] = tuple(own.latents.tolist())
-            main_f1[i] = own.f1[0] if main[i] else np.nan
+        if not why[i]:
+            mine = own.of(i)
+            main[i] = tuple(mine.latents.tolist())
+            main_f1[i] = mine.f1[0] if main[i] else np.nan
             why[i] = "" if main[i] else "no latent with a positive weight"
         if why[i]:
             continue
         p = w / np.linalg.norm(w)
-        scored = _rows_scored(folded[right], x[right] @ p, unit @ p, main[i])
+        scored = _rows_scored(own.acts[right], x[right] @ p, unit @ p, main[i])
         parts.append((right, np.full(len(right), i), *scored))
     empty = (np.zeros(0, np.int64),) * 2 + (np.zeros(0), np.zeros(0, bool))
     empty = (*empty, np.zeros(0, np.int64), np.zeros(0))

@@ -156,15 +156,19 @@ def random_latents(
     x: Float[np.ndarray, "rows d_model"], acts: Latents, seed: int
 ) -> tuple[Latents, Float[np.ndarray, "d_sae d_model"]]:
     """Latents and decoder of a random dictionary of the same width and L0, on centred rows."""
-    k = min(max(1, round(acts.nnz / acts.shape[0])), acts.shape[1])
     chosen = own_seed(seed, "random dictionary")
-    codec = controls.random_dictionary(x.shape[1], acts.shape[1], k, seed=chosen)
+    codec = controls.random_dictionary(x.shape[1], acts.shape[1], l0_of(acts), seed=chosen)
     centred = torch.from_numpy(x - x.mean(0)).float()
     parts = [
         sparse.csr_array(codec.encode(block).clamp(min=0).double().numpy())
         for block in centred.split(max(1, 16_000_000 // acts.shape[1]))
     ]
     return sparse.csr_array(sparse.vstack(parts)), codec.W_dec.double().numpy()
+
+
+def l0_of(acts: Latents) -> int:
+    """Latents per row, as a whole number from 1 to the width."""
+    return min(max(1, round(acts.nnz / acts.shape[0])), acts.shape[1])
 
 
 def _truth(name: str, value: Any) -> Bool[np.ndarray, " rows"]:

@@ -3,11 +3,12 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lensbench.errors import ConfigError, MismatchError, UnknownNameError
+from lensbench.errors import ConfigError, MismatchError
 from lensbench.saes.evaluation import data
 from lensbench.saes.evaluation.labels import LabelledRows
+from lensbench.saes.evaluation.scr import crossed_pair
 from lensbench.saes.evaluation.settings import EvaluationConfig
-from lensbench.saes.evaluation.suite_rows import user_labels
+from lensbench.saes.evaluation.suite_rows import some_documents, user_labels
 
 if TYPE_CHECKING:
     from lensbench.store import ActivationStore
@@ -37,16 +38,37 @@ def labelled(
     """Your own labels if there are any, else those of the text.
 
     Raises:
-        ConfigError: your own labels together with a second store.
+        ConfigError: your own labels together with a second store; or ``scr_labels`` that scr cannot
+            use (one twice, of one class, without all four combinations in both halves, no labels).
         MismatchError: labels or a corpus of another text.
         UnknownNameError: ``scr_labels`` names one that they have not.
     """
     found = _found(store, heldout, corpus, own, rows, config)
-    if found.rows is not None and config.asks("scr"):
-        for name in config.scr_labels or ():
-            if name not in found.rows.names:
-                raise UnknownNameError("label", name, known=found.rows.names)
+    if config.scr_labels is not None and config.asks("scr"):
+        _check_pair(config.scr_labels, found, config)
     return found
+
+
+def check_labels(store: "ActivationStore", own: Any, config: EvaluationConfig) -> None:
+    """Refuse labels that :func:`~lensbench.saes.evaluate` would refuse, before anything is trained.
+
+    Raises:
+        ConfigError, MismatchError, UnknownNameError: see :func:`labelled`.
+    """
+    if own is not None or config.scr_labels is not None:
+        rows = data.choose_rows(store, config.max_tokens, config.seed)
+        labelled(store, None, None, own, rows, config)
+
+
+def _check_pair(pair: tuple[str, str], found: Labelled, config: EvaluationConfig) -> None:
+    """On the rows that scr will read, which are fewer than those that are evaluated."""
+    if found.rows is None:
+        raise ConfigError(
+            f"scr_labels names {pair[0]!r} and {pair[1]!r}, but there are {found.split}; give your "
+            "own (labels=, --labels FILE.json), or leave scr_labels out"
+        )
+    some = some_documents(found.rows, config.suite_tokens, config.seed).labels
+    crossed_pair(pair, found.rows if some is None else some)
 
 
 def _found(

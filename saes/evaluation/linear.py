@@ -3,14 +3,19 @@
 They depend on activations and labels only, so one set serves every dictionary of a site.
 """
 
+import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from lensbench.errors import MismatchError
 from lensbench.saes.evaluation.labels import LabelledRows, f1_score
-from lensbench.saes.evaluation.probing import fitted
+
+MAX_ITER, MOST_NEWTON = 1000, 1024
+LEAST_F1 = 0.6
+"""Of a probe that counts as the truth about a label."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,11 @@ class LinearProbes:
         return self
 
 
+def unreadable(f1: float, least: float) -> str:
+    """Why a label cannot be scored where its probe reaches this F1; empty where it can."""
+    return "" if f1 >= least else f"probe F1 {f1:.2f} below {least}"
+
+
 def linear_probes(x: Float[np.ndarray, "rows d_model"], rows: LabelledRows) -> LinearProbes:
     """A logistic probe of every label on the fitting rows (L2, C = 1, classes weighted evenly)."""
     n = len(rows.names)
@@ -60,3 +70,30 @@ def linear_probes(x: Float[np.ndarray, "rows d_model"], rows: LabelledRows) -> L
             probe, _ = fitted(x_fit, y, balanced=True)
             weights[i], intercepts[i] = probe.coef_[0], probe.intercept_[0]
     return LinearProbes(weights, intercepts)
+
+
+def fitted(
+    columns: Float[np.ndarray, "rows k"],
+    y: Any,
+    *,
+    weights: Any = None,
+    balanced: bool = False,
+    max_iter: int = MAX_ITER,
+) -> tuple[Any, bool]:
+    """A logistic regression (L2, C = 1), and whether it settled within ``max_iter`` steps.
+
+    Up to 1,024 columns it is solved by Newton's method, which reaches the same minimum in few steps
+    whatever the scale of the columns.
+    """
+    from scipy.linalg import LinAlgWarning
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    of = "balanced" if balanced else None
+    solver = "newton-cholesky" if columns.shape[1] <= MOST_NEWTON else "lbfgs"
+    probe = LogisticRegression(C=1.0, max_iter=max_iter, class_weight=of, solver=solver)
+    with warnings.catch_warnings():  # said by the flag instead
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore", LinAlgWarning)  # it goes on with L-BFGS then
+        probe.fit(columns, y, sample_weight=weights)
+    return probe, bool(np.max(probe.n_iter_) < max_iter)

@@ -6,24 +6,26 @@ function runs once more on the twin's latents, so that its control is the measur
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from lensbench.errors import NotEnoughDataError
 from lensbench.results import Result
-from lensbench.saes.evaluation.absorption import LEAST_F1, absorption
+from lensbench.saes.evaluation.absorption import absorption
 from lensbench.saes.evaluation.coverage import coverage
-from lensbench.saes.evaluation.inputs import random_latents
 from lensbench.saes.evaluation.labels import LabelledRows, Latents
-from lensbench.saes.evaluation.linear import LinearProbes
+from lensbench.saes.evaluation.linear import LEAST_F1
+from lensbench.saes.evaluation.main_latents import LabelLatents
 from lensbench.saes.evaluation.meta import meta_sae
 from lensbench.saes.evaluation.probing import SCORES, sparse_probing
 from lensbench.saes.evaluation.scores import ITSELF, Score
 from lensbench.saes.evaluation.scr import scr
 from lensbench.saes.evaluation.settings import EvaluationConfig
+from lensbench.saes.evaluation.shared import Shared
 from lensbench.saes.evaluation.splitting import feature_splitting
-from lensbench.saes.evaluation.tpp import TargetedPerturbation, tpp
+from lensbench.saes.evaluation.tpp import tpp
 from lensbench.stats import Interval, bootstrap_mean
 
 LEAST_CROSSED = 10
@@ -34,27 +36,29 @@ Scored = tuple[Result, list[Score]]
 
 @dataclass(frozen=True)
 class Subject:
-    """One dictionary on the rows of a measure: latents, activations, labels, decoder."""
+    """One dictionary on the rows of a measure: latents, decoder, and what others share with it."""
 
     acts: Latents
-    x: Float[np.ndarray, "rows d_model"]
-    rows: LabelledRows
     W_dec: Float[np.ndarray, "d_sae d_model"]
-    probes: Callable[[bool], LinearProbes]
-    """Linear probes of the labels on ``x`` (with True, of the shuffled labels), made once."""
+    shared: Shared
+    main: Callable[[], LabelLatents]
+    """Its main latents, made once for all measures."""
     bare: bool = False
     """Without the controls of its own (it is a control itself)."""
 
     @property
-    def beside(self) -> Float[np.ndarray, "rows d_model"] | None:
-        """Activations for the controls that need them."""
-        return None if self.bare else self.x
+    def rows(self) -> LabelledRows:
+        """Labels of the rows."""
+        return self.shared.rows
 
 
 def probing_scores(subject: Subject, config: EvaluationConfig) -> Scored:
     """Accuracy, F1 and AUROC of k-sparse probes, mean over labels."""
     ks = tuple(k for k in config.ks if k <= subject.acts.shape[1])
-    found = sparse_probing(subject.acts, subject.rows, x=subject.beside, ks=ks, seed=config.seed)
+    found = sparse_probing(
+        subject.acts, subject.rows, ks=ks, seed=config.seed, shared=subject.shared,
+        controls=not subject.bare,
+    )  # fmt: skip
     scores: list[Score] = []
     for at, score in enumerate(SCORES):
         name = "AUROC" if score == "auroc" else score if score == "accuracy" else "F1"
@@ -70,12 +74,16 @@ def probing_scores(subject: Subject, config: EvaluationConfig) -> Scored:
 
 def tpp_scores(subject: Subject, config: EvaluationConfig) -> Scored:
     """TPP at every number of latents, of the dictionary, of random latents, of a random one."""
+    shared = subject.shared
 
-    def measured(s: Subject) -> TargetedPerturbation:
-        return tpp(s.acts, s.rows, s.x, s.W_dec, probes=s.probes(False), seed=config.seed)
+    def measured(acts: Latents, W_dec: Float[np.ndarray, "d_sae d_model"], controls: bool) -> Any:
+        return tpp(acts, shared.rows, shared.x, W_dec, probes=shared.probes, seed=config.seed,
+                   controls=controls)  # fmt: skip
 
-    found = measured(subject)
-    other = found if subject.bare else measured(_random(subject, config.seed))
+    found = other = measured(subject.acts, subject.W_dec, not subject.bare)
+    if not subject.bare:
+        noise = shared.noise(subject.acts)
+        other = shared.once(("tpp", *noise.shape), lambda: measured(noise.acts, noise.W_dec, False))
     scores: list[Score] = []
     for n in found.thresholds:
         metric, unit = f"TPP, {n} latents", "accuracy lost"
@@ -91,9 +99,14 @@ def tpp_scores(subject: Subject, config: EvaluationConfig) -> Scored:
 def scr_scores(subject: Subject, config: EvaluationConfig) -> Scored:
     """SCR at every number of latents, taken out or held at their mean, for one pair of labels."""
     pair = config.scr_labels or only_pair(subject.rows)
-    found = scr(subject.acts, subject.rows, subject.x, subject.W_dec, pair, seed=config.seed)
-    noise = subject if subject.bare else _random(subject, config.seed)
-    other = scr(noise.acts, noise.rows, noise.x, noise.W_dec, pair, seed=config.seed)
+    shared, seed = subject.shared, config.seed
+    found = other = scr(subject.acts, shared.rows, shared.x, subject.W_dec, pair, seed=seed)
+    if not subject.bare:
+        noise = shared.noise(subject.acts)
+        other = shared.once(
+            ("scr", *noise.shape, *pair),
+            lambda: scr(noise.acts, shared.rows, shared.x, noise.W_dec, pair, seed=seed),
+        )
     scores: list[Score] = []
     unit, documents = "share of the gap", found.n_documents
     for n in found.thresholds:
@@ -114,7 +127,8 @@ def scr_scores(subject: Subject, config: EvaluationConfig) -> Scored:
 
 def coverage_scores(subject: Subject, config: EvaluationConfig) -> Scored:
     """Coverage (the largest of many, and with the latent chosen beforehand) and reconstruction."""
-    found = coverage(subject.acts, subject.rows, x=subject.beside, seed=config.seed)
+    x = None if subject.bare else subject.shared.x
+    found = coverage(subject.acts, subject.rows, x=x, seed=config.seed)
     scores: list[Score] = []
     for source in found.sources:
         measured = {
@@ -132,19 +146,11 @@ def absorption_scores(subject: Subject, config: EvaluationConfig) -> Scored:
     Raises:
         NotEnoughDataError: no label could be scored; says why.
     """
-    s, own = subject, subject.probes(False)
-    f1 = own.f1(s.x[s.rows.held], s.rows.values[s.rows.held])
-    if not (f1 >= LEAST_F1).any():
-        best = float(np.nanmax(f1)) if np.isfinite(f1).any() else 0.0
-        raise NotEnoughDataError(
-            f"no label has a linear probe of F1 {LEAST_F1} or more on held-out rows (the best of "
-            f"{len(f1)} reaches {best:.2f}), so nothing says where a label is absorbed: the site "
-            "does not hold them linearly, or there are too few words. Take another site, more "
-            "tokens (suite_tokens), or the labels themselves (letters=False)"
-        )
+    _some_readable(subject)
     found = absorption(
-        s.acts, s.rows, s.x, s.W_dec, probes=own, probes_shuffled=s.probes(True), seed=config.seed
-    )
+        subject.acts, subject.rows, subject.shared.x, subject.W_dec, shared=subject.shared,
+        main=subject.main(), seed=config.seed, controls=not subject.bare,
+    )  # fmt: skip
     if all(found.left_out):
         reasons = "; ".join(f"{n}: {w}" for n, w in zip(found.labels, found.left_out, strict=True))
         raise NotEnoughDataError(f"none of {len(found.labels)} labels can be scored ({reasons})")
@@ -156,16 +162,24 @@ def absorption_scores(subject: Subject, config: EvaluationConfig) -> Scored:
         ("fully absorbed", found.full_of, "random dictionary, full"),
     ):
         own = over_labels(np.array([of(name).mean for name in kept]))
-        scores += [
-            Score.of(metric, ITSELF, own, "share"),
-            Score(metric, "random_dictionary", controls[key], n=own.n, unit="share"),
-        ]
+        scores.append(Score.of(metric, ITSELF, own, "share"))
+        if key in controls:
+            by_chance = controls[key]
+            scores.append(Score(metric, "random_dictionary", by_chance, n=own.n, unit="share"))
     return found, scores
 
 
 def splitting_scores(subject: Subject, config: EvaluationConfig) -> Scored:
-    """Latents per label, and the F1 of the first and of all of them."""
-    found = feature_splitting(subject.acts, subject.rows, x=subject.beside, seed=config.seed)
+    """Latents per label, and the F1 of the first and of all of them, where its probe passes.
+
+    Raises:
+        NotEnoughDataError: no label could be scored; says why.
+    """
+    _some_readable(subject)
+    found = feature_splitting(
+        subject.acts, subject.rows, dictionary=subject.W_dec, shared=subject.shared,
+        main=subject.main(), seed=config.seed, controls=not subject.bare,
+    )  # fmt: skip
     scores: list[Score] = []
     for s, source in enumerate(found.sources):
         measured = {
@@ -247,9 +261,17 @@ def over_labels(values: Float[np.ndarray, " labels"]) -> Interval:
     return bootstrap_mean(known) if len(known) else NOTHING
 
 
-def _random(subject: Subject, seed: int) -> Subject:
-    acts, directions = random_latents(subject.x, subject.acts, seed)
-    return replace(subject, acts=acts, W_dec=directions)
+def _some_readable(subject: Subject) -> None:
+    """Refuse labels of which no linear probe on the activations reaches ``LEAST_F1``."""
+    f1 = subject.shared.probe_f1
+    if not (f1 >= LEAST_F1).any():
+        best = float(np.nanmax(f1)) if np.isfinite(f1).any() else 0.0
+        raise NotEnoughDataError(
+            f"no label has a linear probe of F1 {LEAST_F1} or more on held-out rows (the best of "
+            f"{len(f1)} reaches {best:.2f}), so nothing says where a label is absorbed or split: "
+            "the site does not hold them linearly, or there are too few words. Take another site, "
+            "more tokens (suite_tokens), or the labels themselves (letters=False)"
+        )
 
 
 def _source(source: str) -> str:

@@ -6,7 +6,6 @@ run on channels, on a random dictionary and on shuffled labels.
 """
 
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,15 +18,16 @@ from lensbench.arguments import whole_number
 from lensbench.errors import ConfigError
 from lensbench.provenance import record
 from lensbench.results import Controls, Result
-from lensbench.saes.evaluation.inputs import latents_of, random_latents, rows_of, shuffled
-from lensbench.saes.evaluation.labels import LabelledRows, auroc, f1_score
+from lensbench.saes.evaluation.inputs import latents_of, shuffled
+from lensbench.saes.evaluation.labels import LabelledRows, Latents, auroc, f1_score
+from lensbench.saes.evaluation.linear import MAX_ITER, fitted
+from lensbench.saes.evaluation.shared import Shared, shared_of
 from lensbench.saes.evaluation.sums import interval_of_ratio
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-MAX_ITER, MOST_NEWTON = 1000, 1024
 SCORES = ("accuracy", "f1", "auroc")
 
 
@@ -111,7 +111,14 @@ class SparseProbing(Result):
 
 
 def sparse_probing(
-    acts: Any, rows: LabelledRows, *, x: Any = None, ks: Sequence[int] = (1, 2, 5), seed: int = 0
+    acts: Any,
+    rows: LabelledRows,
+    *,
+    x: Any = None,
+    ks: Sequence[int] = (1, 2, 5),
+    seed: int = 0,
+    shared: Shared | None = None,
+    controls: bool = True,
 ) -> SparseProbing:
     """Read every label from its k best latents, on held-out rows.
 
@@ -131,6 +138,8 @@ def sparse_probing(
         x: the activations ``[rows, d_model]`` that were encoded.
         ks: numbers of latents.
         seed: of the controls.
+        shared: what other dictionaries on these rows share, instead of ``x``.
+        controls: False leaves them out.
 
     Raises:
         ConfigError: no such ``ks``, or latents that are no matrix of numbers.
@@ -141,15 +150,12 @@ def sparse_probing(
     latents = latents_of(acts, len(rows.docs))
     sizes = _sizes(ks, latents.shape[1])
     found = {"latents": _probe(latents, rows, sizes)}
-    found["shuffled_labels"] = _probe(latents, shuffled(rows, seed), sizes)
-    if x is not None:
-        raw = rows_of(x, len(rows.docs))
-        found["channels"] = _probe(raw, rows, sizes)
-        found["random_dictionary"] = _probe(random_latents(raw, latents, seed)[0], rows, sizes)
+    if controls:
+        found |= _beside(latents, rows, x, sizes, seed, shared)
     nothing = np.full_like(found["latents"].scores, np.nan)
     scores = [found[s].scores if s in found else nothing for s in SparseProbing.sources]
     bounds = [found[s].bounds if s in found else nothing[..., :2] for s in SparseProbing.sources]
-    controls = {
+    by_chance = {
         f"{name}, k={k}": _mean(p.scores[:, i, 0])
         for name, p in found.items()
         for i, k in enumerate(sizes)
@@ -171,9 +177,32 @@ def sparse_probing(
         n_unconverged=sum(p.unconverged for p in found.values()),
         split=rows.split,
         config={"ks": list(sizes), "seed": seed, "max_iter": MAX_ITER},
-        controls=Controls(controls | {"chance": _mean(chance[:, 0])}, "mean accuracy over labels"),
+        controls=Controls(by_chance | {"chance": _mean(chance[:, 0])}, "mean accuracy over labels"),
         provenance=record(seed=seed, seconds=time.perf_counter() - began),
     )
+
+
+def _beside(
+    latents: Latents,
+    rows: LabelledRows,
+    x: Any,
+    sizes: tuple[int, ...],
+    seed: int,
+    shared: Shared | None,
+) -> "dict[str, _Probed]":
+    """The controls; channels and the random dictionary only with activations."""
+    if x is None and shared is None:
+        return {"shuffled_labels": _probe(latents, shuffled(rows, seed), sizes)}
+    known = shared_of(shared, x, rows, seed)
+    noise = known.noise(latents)
+    key = ("sparse probing", sizes)
+    return {
+        "shuffled_labels": _probe(latents, known.moved, sizes),
+        "channels": known.once(key, lambda: _probe(known.x, rows, sizes)),
+        "random_dictionary": known.once(
+            (*key, *noise.shape), lambda: _probe(noise.acts, rows, sizes)
+        ),
+    }
 
 
 @dataclass(frozen=True)
@@ -208,33 +237,6 @@ def top_columns(columns: Any, y: Bool[np.ndarray, " rows"], k: int) -> Int[np.nd
     """The ``k`` columns of largest |mean over y - mean over not y|, largest first."""
     apart = np.asarray(columns[y].mean(0)) - np.asarray(columns[~y].mean(0))
     return np.argsort(-np.abs(apart.ravel()), kind="stable")[:k]
-
-
-def fitted(
-    columns: Float[np.ndarray, "rows k"],
-    y: Any,
-    *,
-    weights: Any = None,
-    balanced: bool = False,
-    max_iter: int = MAX_ITER,
-) -> tuple[Any, bool]:
-    """A logistic regression (L2, C = 1), and whether it settled within ``max_iter`` steps.
-
-    Up to 1,024 columns it is solved by Newton's method, which reaches the same minimum in few steps
-    whatever the scale of the columns.
-    """
-    from scipy.linalg import LinAlgWarning
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
-    of = "balanced" if balanced else None
-    solver = "newton-cholesky" if columns.shape[1] <= MOST_NEWTON else "lbfgs"
-    probe = LogisticRegression(C=1.0, max_iter=max_iter, class_weight=of, solver=solver)
-    with warnings.catch_warnings():  # said by the flag instead
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        warnings.simplefilter("ignore", LinAlgWarning)  # it goes on with L-BFGS then
-        probe.fit(columns, y, sample_weight=weights)
-    return probe, bool(np.max(probe.n_iter_) < max_iter)
 
 
 def _scored(

@@ -19,7 +19,7 @@ from lensbench.saes.evaluation.ablations import (
     thresholds_of,
 )
 from lensbench.saes.evaluation.labels import LabelledRows
-from lensbench.saes.evaluation.probing import fitted
+from lensbench.saes.evaluation.linear import fitted
 from lensbench.saes.evaluation.sums import interval_of_ratio
 from lensbench.stats import Interval
 
@@ -173,7 +173,7 @@ def scr(
         NonFiniteError: NaN or infinity in them.
     """
     began = time.perf_counter()
-    sizes, pair = thresholds_of(thresholds), _pair(labels, rows)
+    sizes, pair = thresholds_of(thresholds), crossed_pair(labels, rows)
     data = Probed.of(acts, x, dictionary, rows)
     fit, truth = [[y[half] for y in pair] for half in (~rows.held, rows.held)]
     agree, all_fit, all_held = fit[0] == fit[1], even(*fit), even(*truth)
@@ -228,14 +228,25 @@ def scr(
     return replace(result, controls=Controls(beside, "as many latents that fire"))
 
 
-def _pair(labels: Any, rows: LabelledRows) -> list[Bool[np.ndarray, " rows"]]:
-    """The two columns; every combination of them must occur in both halves."""
+def crossed_pair(labels: Any, rows: LabelledRows) -> list[Bool[np.ndarray, " rows"]]:
+    """The columns of two labels, of which every combination must occur in both halves.
+
+    Raises:
+        ConfigError: not two different names, a label of one class, or a combination is missing.
+        UnknownNameError: a label that ``rows`` has not.
+    """
     if isinstance(labels, str) or len(labels) != 2 or labels[0] == labels[1]:
         raise ConfigError(f"labels must name two different labels, got {labels!r}")
     for name in labels:
         if name not in rows.names:
             raise UnknownNameError("label", str(name), known=rows.names)
     pair = [rows.values[:, rows.names.index(name)] for name in labels]
+    for name, column in zip(labels, pair, strict=True):
+        if column.all() or not column.any():
+            raise ConfigError(
+                f"label {name!r} is {bool(column[0])} on all {len(column):,} rows that are read; "
+                "SCR needs rows with it and rows without: take another label, or more rows"
+            )
     for half, what in ((~rows.held, "fitting"), (rows.held, "scored")):
         cells = {(bool(a), bool(b)) for a, b in zip(pair[0][half], pair[1][half], strict=True)}
         if len(cells) < 4:

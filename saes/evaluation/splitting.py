@@ -1,98 +1,29 @@
-"""Which latents carry a label: k-sparse probing with a stop, after the feature-splitting test."""
+"""Over how many latents a label is spread: the feature-splitting test.
+
+Read beside absorption, and only of labels that the activations hold linearly: where no probe on
+them reads a label, latents that share it out say nothing about the dictionary.
+"""
 
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from lensbench.arguments import whole_number
+from lensbench.errors import ConfigError
 from lensbench.provenance import record
 from lensbench.results import Controls, Result
-from lensbench.saes.evaluation.inputs import latents_of, random_latents, rows_of, shuffled
-from lensbench.saes.evaluation.labels import LabelledRows, Latents, f1_score
-from lensbench.saes.evaluation.probing import fitted
+from lensbench.saes.evaluation.inputs import decoder_of, fits, latents_of, shuffled
+from lensbench.saes.evaluation.labels import LabelledRows, f1_score
+from lensbench.saes.evaluation.linear import LEAST_F1, unreadable
+from lensbench.saes.evaluation.main_latents import LabelLatents
+from lensbench.saes.evaluation.shared import Shared, shared_of
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
-
-L1 = 0.01
-RISE = 0.03
-_STEPS = 500
-_MAX_ITER = 500
-
-
-@dataclass(frozen=True)
-class MainLatents:
-    """Latents accepted as those of a label, and what probes of 1, 2 ... latents score."""
-
-    latents: Int[np.ndarray, " n"]
-    f1: Float[np.ndarray, " tried"]
-    """F1 on the fitting rows with the 1, 2 ... strongest latents, up to the first that failed."""
-
-
-def main_latents(acts: Latents, y: Bool[np.ndarray, " rows"], max_k: int) -> MainLatents:
-    """The latents of a label: the strongest, and each next one that lifts F1 by more than 0.03.
-
-    Latents are ordered by their positive weights in an L1 probe (:func:`l1_weights`); a logistic
-    regression (classes weighted evenly) is fitted to the first k; k stops at the first that does
-    not beat the best F1 so far by 0.03. Source: Chanin et al. 2024 (arXiv:2409.14507).
-    """
-    weights = l1_weights(acts, y)
-    order = np.argsort(-weights, kind="stable")
-    order = order[weights[order] > 0][:max_k]
-    f1: list[float] = []
-    accepted = 0
-    for k in range(1, len(order) + 1):
-        columns = acts[:, order[:k]].toarray()
-        probe, _ = fitted(columns, y, balanced=True, max_iter=_MAX_ITER)
-        says = probe.decision_function(columns) > 0
-        f1.append(f1_score(float((says & y).sum()), float(says.sum()), float(y.sum())))
-        if k > 1 and f1[-1] <= max(f1[:-1]) + RISE:
-            break
-        accepted = k
-    return MainLatents(order[:accepted], np.array(f1))
-
-
-def l1_weights(acts: Latents, y: Bool[np.ndarray, " rows"]) -> Float[np.ndarray, " d_sae"]:
-    """Weights of an L1 probe: argmin_w mean_i s_i BCE(a_i . w + b, y_i) + 0.01 |w|_1.
-
-    s_i = (number of negatives) / (number of positives) for positives, else 1. Chanin et al. take 50
-    epochs of Adam; this goes to the minimum itself (FISTA, Beck & Teboulle 2009), which needs no
-    seed and no batch order.
-    """
-    n = len(y)
-    share = np.where(y, (~y).sum() / max(y.sum(), 1), 1.0) / n
-    step = 1 / _curvature(acts, share)
-    w, b = np.zeros(acts.shape[1]), 0.0
-    ahead, ahead_b, t = w, b, 1.0
-    for _ in range(_STEPS):
-        z = acts @ ahead + ahead_b
-        residual = share * (1 / (1 + np.exp(-np.clip(z, -500, 500))) - y)
-        moved = ahead - step * (acts.T @ residual)
-        new = np.sign(moved) * np.maximum(np.abs(moved) - step * L1, 0)
-        new_b = ahead_b - step * residual.sum()
-        t, before = (1 + np.sqrt(1 + 4 * t * t)) / 2, t
-        rate = (before - 1) / t
-        ahead, ahead_b = new + rate * (new - w), new_b + rate * (new_b - b)
-        settled = np.abs(new - w).max() <= 1e-6 * max(np.abs(new).max(), 1e-12)
-        w, b = new, new_b
-        if settled and w.any():
-            break
-    return w
-
-
-def _curvature(acts: Latents, share: Float[np.ndarray, " rows"]) -> float:
-    """Largest eigenvalue of the loss's Hessian bound, A' diag(share) A / 4, A with a 1-column."""
-    v, b, size = np.full(acts.shape[1], 1.0), 1.0, 1.0
-    for _ in range(30):
-        z = share * (acts @ v + b)
-        v, b = acts.T @ z, z.sum()
-        size = float(np.sqrt(v @ v + b * b))
-        v, b = v / size, b / size
-    return 0.25 * size * 1.1  # power iteration comes from below
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,7 +33,7 @@ class FeatureSplitting(Result):
     sources: ClassVar[tuple[str, ...]] = ("latents", "random_dictionary", "shuffled_labels")
     labels: tuple[str, ...]
     n_latents: Float[np.ndarray, "sources labels"]
-    """Latents accepted; 0 where none has a positive weight, NaN without one of the classes."""
+    """Latents accepted; 0 where none has a positive weight, NaN for a label that is left out."""
     f1: Float[np.ndarray, "sources labels 2"]
     """F1 on the scored rows of a probe of the first latent, and of all that were accepted."""
     main: tuple[tuple[int, ...], ...]
@@ -111,6 +42,16 @@ class FeatureSplitting(Result):
     """Positive rows among those scored."""
     n_scored: int
     split: str = ""
+    probe_f1: tuple[float, ...] = ()
+    """F1 of a linear probe on the activations, on the scored rows; empty without activations."""
+    left_out: tuple[str, ...] = ()
+    """Why a label was not scored; empty for those that were."""
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Labels that were scored."""
+        why = self.left_out or ("",) * len(self.labels)
+        return tuple(name for name, w in zip(self.labels, why, strict=True) if not w)
 
     def to_frame(self) -> "pd.DataFrame":
         """One row per source and label."""
@@ -120,7 +61,9 @@ class FeatureSplitting(Result):
             {"source": source, "label": label, "n_latents": self.n_latents[s, i],
              "f1_first": self.f1[s, i, 0], "f1_all": self.f1[s, i, 1],
              "latents": " ".join(map(str, self.main[i])) if s == 0 else "",
-             "n": self.n_scored, "n_positive": int(self.n_positive[i])}
+             "n": self.n_scored, "n_positive": int(self.n_positive[i]),
+             "probe_f1": self.probe_f1[i] if self.probe_f1 else float("nan"),
+             "left out": self.left_out[i] if self.left_out else ""}
             for s, source in enumerate(self.sources)
             for i, label in enumerate(self.labels)
         ]  # fmt: skip
@@ -135,6 +78,7 @@ class FeatureSplitting(Result):
             "latents per label": _known_mean(self.n_latents[0]),
             "F1 of the first": _known_mean(self.f1[0, :, 0]),
             "F1 of all": _known_mean(self.f1[0, :, 1]),
+            "labels scored": float(len(self.kept)),
         }
 
     def plot(self) -> "go.Figure":
@@ -149,37 +93,73 @@ class FeatureSplitting(Result):
 
 
 def feature_splitting(
-    acts: Any, rows: LabelledRows, *, x: Any = None, max_k: int = 10, seed: int = 0
+    acts: Any,
+    rows: LabelledRows,
+    *,
+    x: Any = None,
+    dictionary: Any = None,
+    max_k: int = 10,
+    least_f1: float = LEAST_F1,
+    seed: int = 0,
+    shared: Shared | None = None,
+    main: LabelLatents | None = None,
+    controls: bool = True,
 ) -> FeatureSplitting:
     """Over how many latents is each label spread?
 
-    The latents of a label are those of :func:`main_latents` on the fitting rows, 1 to ``max_k``;
-    F1 (0 to 1) of logistic probes of the first and of all of them is on the scored rows. More than
-    one is a split. Read it with F1: a dictionary without a good latent for the label may need many
-    as well. Source: Chanin et al. 2024 (arXiv:2409.14507), section on feature splitting.
+    Decoder norms are folded into the latents first, as by
+    :func:`~lensbench.saes.absorption`. The latents of a label are those of
+    :func:`~lensbench.saes.evaluation.main_latents.main_latents` on the fitting rows, 1 to
+    ``max_k``; F1 (0 to 1) of logistic probes of the first and of all of them is on the scored rows.
+    More than one is a split. Labels whose linear probe on the activations does not reach
+    ``least_f1`` on the scored rows are left out. Read the count with F1: a dictionary without a
+    good latent for the label may need many as well. Source: Chanin et al. 2024 (arXiv:2409.14507),
+    section on feature splitting; the limit for probes is that of Karvonen et al. 2025
+    (arXiv:2503.09532).
 
     Controls: a random dictionary of the same width and L0 (needs ``x``), labels of other documents.
 
     Args:
         acts: latents ``[rows, d_sae]``.
         rows: labels (such as first letters), see :func:`~lensbench.saes.label_rows`.
-        x: the activations ``[rows, d_model]`` that were encoded.
+        x: the activations ``[rows, d_model]`` that were encoded; without them no label is left out
+            because of its probe.
+        dictionary: something with ``W_dec``, or decoder rows ``[d_sae, d_model]``; without one the
+            latents are taken as they are.
         max_k: most latents of one label.
+        least_f1: F1 below which a probe does not count as the truth; 0 keeps every label it reads.
         seed: of the controls.
+        shared: what other dictionaries on these rows share, instead of ``x``.
+        main: the main latents of this dictionary, where another measure found them.
+        controls: False leaves them out.
 
     Raises:
-        ConfigError: ``max_k`` below 1, or latents that are no matrix of numbers.
-        MismatchError: another number of rows.
+        ConfigError: settings that are no such numbers, or latents that are no matrix of numbers.
+        MismatchError: parts of different rows or dictionaries.
         NonFiniteError: NaN or infinity in latents or activations.
     """
     began = time.perf_counter()
     whole_number("max_k", max_k, least=1)
+    if not 0 <= least_f1 <= 1:
+        raise ConfigError(f"least_f1 must lie between 0 and 1, got {least_f1!r}")
     latents = latents_of(acts, len(rows.docs))
-    found = {"latents": _split_up(latents, rows, max_k)}
-    found["shuffled_labels"] = _split_up(latents, shuffled(rows, seed), max_k)
-    if x is not None:
-        noise = random_latents(rows_of(x, len(rows.docs)), latents, seed)[0]
-        found["random_dictionary"] = _split_up(noise, rows, max_k)
+    W_dec = None if dictionary is None else decoder_of(dictionary)
+    if W_dec is not None:
+        fits(latents, W_dec)
+    known = None if x is None and shared is None else shared_of(shared, x, rows, seed)
+    why = _left_out(rows, known, least_f1)
+    kept = [i for i, w in enumerate(why) if not w]
+    own = main or LabelLatents(latents, rows, W_dec, max_k)
+    found = {"latents": _split_up(own.check(rows, latents.shape[1], max_k), kept)}
+    if controls:
+        moved = shuffled(rows, seed) if known is None else known.moved
+        found["shuffled_labels"] = _split_up(LabelLatents(latents, moved, W_dec, max_k), kept)
+    if controls and known is not None:
+        noise = known.noise(latents)
+        found["random_dictionary"] = known.once(
+            ("splitting", *noise.shape, max_k, float(least_f1)),
+            lambda: _split_up(known.noise_main(noise, max_k), kept),
+        )
     n = len(rows.names)
     empty = (np.full(n, np.nan), np.full((n, 2), np.nan), ())
     parts = [found.get(s, empty) for s in FeatureSplitting.sources]
@@ -193,33 +173,43 @@ def feature_splitting(
         n_positive=rows.values[rows.held].sum(0),
         n_scored=int(rows.held.sum()),
         split=rows.split,
-        config={"max_k": max_k, "seed": seed},
+        probe_f1=() if known is None else tuple(known.probe_f1.tolist()),
+        left_out=why,
+        config={"max_k": max_k, "least_f1": least_f1, "seed": seed},
         controls=Controls({k: v for k, v in beside.items() if not k.startswith("latents")}),
         provenance=record(seed=seed, seconds=time.perf_counter() - began),
     )
 
 
-def _split_up(acts: Latents, rows: LabelledRows, max_k: int) -> tuple[Any, Any, Any]:
-    n = len(rows.names)
+def _left_out(rows: LabelledRows, known: Shared | None, least_f1: float) -> tuple[str, ...]:
+    """Why each label is left out: one class on the fitting rows, or a probe that misses it."""
+    share = rows.values[~rows.held].mean(0)
+    alone = ["" if 0 < s < 1 else "one class only on the fitting rows" for s in share]
+    if known is None:
+        return tuple(alone)
+    reads = [unreadable(float(f1), least_f1) for f1 in known.probe_f1]
+    return tuple(a or r for a, r in zip(alone, reads, strict=True))
+
+
+def _split_up(own: LabelLatents, kept: list[int]) -> tuple[Any, Any, Any]:
+    """Latents of each of these labels, and F1 on the scored rows of the first and of all."""
+    rows = own.rows
+    n, truth = len(rows.names), rows.values[rows.held]
     count, f1 = np.full(n, np.nan), np.full((n, 2), np.nan)
     main: list[tuple[int, ...]] = [()] * n
-    fit, held = acts[~rows.held], acts[rows.held]
-    for i in range(n):
-        y, truth = rows.values[~rows.held, i], rows.values[rows.held, i]
-        if y.all() or not y.any():
+    fitting = rows.values[~rows.held].mean(0)
+    for i in kept:
+        if not 0 < fitting[i] < 1:  # labels of other documents may lack a class
             continue
-        own = main_latents(fit, y, max_k).latents
-        count[i], main[i] = len(own), tuple(own.tolist())
-        for at, chosen in enumerate((own[:1], own)):
-            if len(chosen):
-                f1[i, at] = _f1_of(fit[:, chosen].toarray(), y, held[:, chosen].toarray(), truth)
+        mine = own.of(i)
+        count[i], main[i] = len(mine.latents), tuple(mine.latents.tolist())
+        columns = own.held[:, mine.latents].toarray()
+        for at, k in enumerate((1, len(mine.latents))):
+            if len(mine.latents):
+                says = mine.probes[k - 1].decision_function(columns[:, :k]) > 0
+                hits = float((says & truth[:, i]).sum())
+                f1[i, at] = f1_score(hits, float(says.sum()), float(truth[:, i].sum()))
     return count, f1, tuple(main)
-
-
-def _f1_of(fit: Any, y: Any, held: Any, truth: Any) -> float:
-    probe, _ = fitted(fit, y, balanced=True, max_iter=_MAX_ITER)
-    says = probe.decision_function(held) > 0
-    return f1_score(float((says & truth).sum()), float(says.sum()), float(truth.sum()))
 
 
 def _known_mean(values: Float[np.ndarray, " n"]) -> float:

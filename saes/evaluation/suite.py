@@ -15,9 +15,9 @@ from jaxtyping import Float
 from lensbench.errors import LensbenchError
 from lensbench.results import Result
 from lensbench.saes.evaluation.data import EvaluationRows
-from lensbench.saes.evaluation.inputs import decoder_of, shuffled
-from lensbench.saes.evaluation.labels import LabelledRows, Latents
-from lensbench.saes.evaluation.linear import LinearProbes, linear_probes
+from lensbench.saes.evaluation.inputs import decoder_of, latents_of
+from lensbench.saes.evaluation.labels import Latents
+from lensbench.saes.evaluation.main_latents import LabelLatents
 from lensbench.saes.evaluation.measures import (
     ON_ROWS,
     Scored,
@@ -29,11 +29,14 @@ from lensbench.saes.evaluation.measures import (
 from lensbench.saes.evaluation.passes import Dictionary
 from lensbench.saes.evaluation.scores import Score
 from lensbench.saes.evaluation.settings import ON_DECODERS, ON_WORDS, EvaluationConfig
+from lensbench.saes.evaluation.shared import Shared
 from lensbench.saes.evaluation.suite_rows import SuiteRows, activations_at
 from lensbench.saes.evaluation.twin import Twins
 
 if TYPE_CHECKING:
     from lensbench.store import ActivationStore
+
+    Parts = list[tuple[ActivationStore, EvaluationRows]]
 
 
 @dataclass
@@ -77,12 +80,12 @@ class Suite:
     config: EvaluationConfig
     labels: SuiteRows
     letters: SuiteRows
-    parts: "list[tuple[ActivationStore, EvaluationRows]]"
+    parts: "Parts"
     twins: Twins | None
     progress: Callable[..., None] | None = None
     found: Found = field(default_factory=Found)
-    _x: dict[Any, Float[np.ndarray, "rows d_model"]] = field(default_factory=dict[Any, Any])
-    _probes: dict[Any, LinearProbes] = field(default_factory=dict[Any, LinearProbes])
+    _shared: dict[Any, Shared] = field(default_factory=dict[Any, Shared])
+    _main: dict[Any, LabelLatents] = field(default_factory=dict[Any, LabelLatents])
     _twin: dict[tuple[str, str], list[Score]] = field(default_factory=dict[Any, Any])
 
     def run(self, dictionary: Dictionary, acts: Latents) -> None:
@@ -92,6 +95,7 @@ class Suite:
                 self._try(measure, dictionary, lambda m=measure: self._on_rows(m, dictionary, acts))
             elif measure == "meta":
                 self._try(measure, dictionary, lambda: self._meta(dictionary))
+        self._main.clear()
 
     def _try(self, measure: str, dictionary: Dictionary, work: Callable[[], Scored]) -> None:
         if self.progress is not None:
@@ -110,33 +114,35 @@ class Suite:
         return self.letters if measure in ON_WORDS and self.config.letters else self.labels
 
     def _on_rows(self, measure: str, dictionary: Dictionary, acts: Latents) -> Scored:
+        site, name = probed_site(measure, dictionary), dictionary.name
         rows = self._rows(measure)
-        labels = rows.usable()
-        site = probed_site(measure, dictionary)
-        x = self._activations(site, rows)
-        probes = self._probes_of((site, rows is self.letters), x, labels)
-        subject = Subject(acts[rows.at], x, labels, decoder_of(dictionary.codec), probes)
+        shared = self._shared_at(self.parts, site, rows)
+        subject = self._subject(name, acts[rows.at], decoder_of(dictionary.codec), shared)
         return ON_ROWS[measure](subject, self.config)
 
     def _meta(self, dictionary: Dictionary) -> Scored:
         return meta_scores(decoder_of(dictionary.codec), self.config)
 
-    def _activations(self, site: str, rows: SuiteRows) -> Float[np.ndarray, "rows d_model"]:
-        key = (site, rows is self.letters)
-        if key not in self._x:
-            self._x[key] = activations_at(self.parts, site, rows.at)
-        return self._x[key]
+    def _shared_at(self, parts: "Parts", site: str, rows: SuiteRows) -> Shared:
+        """Activations of one store's site on these rows, and what is made of them alone."""
+        labels = rows.usable()
+        key = (id(parts[0][0]), site, rows is self.letters)
+        if key not in self._shared:
+            x = activations_at(parts, site, rows.at)
+            self._shared[key] = Shared(x, labels, self.config.seed)
+        return self._shared[key]
 
-    def _probes_of(
-        self, key: Any, x: Float[np.ndarray, "rows d_model"], labels: LabelledRows
-    ) -> Callable[[bool], LinearProbes]:
-        def probes(moved: bool) -> LinearProbes:
-            if (key, moved) not in self._probes:
-                rows = shuffled(labels, self.config.seed) if moved else labels
-                self._probes[key, moved] = linear_probes(x, rows)
-            return self._probes[key, moved]
+    def _subject(
+        self, name: str, acts: Latents, W_dec: Float[np.ndarray, "d_sae d_model"], shared: Shared,
+        *, bare: bool = False,
+    ) -> Subject:  # fmt: skip
+        def main() -> LabelLatents:
+            key = (name, bare, id(shared.rows))
+            if key not in self._main:
+                self._main[key] = LabelLatents(latents_of(acts), shared.rows, W_dec)
+            return self._main[key]
 
-        return probes
+        return Subject(acts, W_dec, shared, main, bare)
 
     def _of_twin(self, measure: str, dictionary: Dictionary) -> list[Score]:
         """The same measure on the twin: once for all dictionaries that share one."""
@@ -157,12 +163,10 @@ class Suite:
         if measure == "meta":
             return self._meta(twin)[1]
         rows = self._rows(measure)
-        labels = rows.usable()
         site = probed_site(measure, twin)
-        x = activations_at([(self.twins.store, self.parts[0][1])], site, rows.at)
+        shared = self._shared_at([(self.twins.store, self.parts[0][1])], site, rows)
         acts = self.twins.latents(twin)[rows.at]
-        probes = self._probes_of(("twin", site, rows is self.letters), x, labels)
-        subject = Subject(acts, x, labels, decoder_of(twin.codec), probes, bare=True)
+        subject = self._subject(twin.name, acts, decoder_of(twin.codec), shared, bare=True)
         return ON_ROWS[measure](subject, self.config)[1]
 
 

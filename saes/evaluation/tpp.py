@@ -105,6 +105,7 @@ def tpp(
     thresholds: Sequence[int] = THRESHOLDS,
     probes: LinearProbes | None = None,
     seed: int = 0,
+    controls: bool = True,
 ) -> TargetedPerturbation:
     """Take out the latents that a label's probe uses, and see which probes lose accuracy.
 
@@ -128,6 +129,7 @@ def tpp(
         thresholds: numbers of latents to take out.
         probes: of these labels on these activations, where they are fitted already.
         seed: of the random latents.
+        controls: False leaves random latents out (NaN): most of the time.
 
     Raises:
         ConfigError: fewer than two labels with both classes in both halves, or bad thresholds.
@@ -168,8 +170,9 @@ def tpp(
                 drop[c, at], by_chance[c, at] = drop[c, at - 1], by_chance[c, at - 1]
                 continue
             drop[c, at] = accuracy - accuracies(chosen)
-            draws = [accuracies(some) for some in data.random(len(chosen), seed, c)]
-            by_chance[c, at] = accuracy - np.mean(draws, 0)
+            if controls:
+                draws = [accuracies(some) for some in data.random(len(chosen), seed, c)]
+                by_chance[c, at] = accuracy - np.mean(draws, 0)
     result = TargetedPerturbation(
         labels=rows.names,
         thresholds=sizes,
@@ -183,6 +186,8 @@ def tpp(
         config={"thresholds": list(sizes), "seed": seed},
         provenance=record(seed=seed, seconds=time.perf_counter() - began),
     )
+    if not controls:
+        return result
     beside = {f"random latents, {s}": result.score(s, random=True).mean for s in sizes}
     return replace(result, controls=Controls(beside, "as many latents that fire"))
 

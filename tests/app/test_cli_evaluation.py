@@ -151,6 +151,40 @@ def test_scr_asks_for_its_two_labels_and_a_slip_is_named(
     assert "Did you mean 'seen_before'" in slip
 
 
+def test_a_slip_in_labels_is_found_before_a_model_is_loaded_or_a_twin_is_trained(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import numpy as np
+
+    from lensbench.app.workflows import evaluation
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("dear work was begun before the labels were checked")
+
+    monkeypatch.setattr(evaluation, "open_model", never)
+    monkeypatch.setattr(evaluation, "trained_twin", never)
+    rng = np.random.default_rng(0)
+    own = {name: (rng.random(150) < 0.5).tolist() for name in ("formal", "long")}
+    own |= {"always": [True] * 150, "again": own["formal"]}
+    (here / "labels.json").write_text(json.dumps(own))
+    line = ("eval", "sae", here / "runs/small", "--store", here / "acts", *MODEL, "--overwrite",
+            "--twin", "--labels", here / "labels.json")  # fmt: skip
+    scr = (*line, "--suite", "core,scr", "--scr-labels")
+    assert "Did you mean 'formal'" in refused(capsys, *scr, "formel,long")
+    assert "'always' is True on all" in refused(capsys, *scr, "formal,always")
+    assert "2 of the four combinations" in refused(capsys, *scr, "formal,again")
+    unasked = refused(capsys, *line, "--suite", "core,tpp", "--scr-labels", "formal,long")
+    assert "--suite core,tpp,scr" in unasked
+    capsys.readouterr()
+    assert run(*scr, "formal,long")
+    assert "dear work was begun" in capsys.readouterr().err  # what is right goes on
+    own["formal"].pop()
+    (here / "labels.json").write_text(json.dumps(own))
+    capsys.readouterr()
+    assert run(*line, "--suite", "tpp") == 3
+    assert "label 'formal' has shape [149]" in capsys.readouterr().err
+
+
 def test_our_numbers_stand_beside_those_of_sae_lens(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

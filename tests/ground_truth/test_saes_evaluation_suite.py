@@ -200,6 +200,37 @@ def test_scr_takes_two_labels_that_you_name_and_guesses_none(planted, corpus) ->
         evaluate([one], planted, suite="scr", labels=three, config=slip)
 
 
+def test_labels_that_scr_cannot_use_are_refused_at_once_and_without_scr_they_do_not_matter(
+    planted, corpus, tmp_path
+) -> None:
+    one, labels = Dictionary("d", SITE, reader()), sentences(corpus)
+    labels |= {"all": np.ones(corpus.n_docs, bool), "opposite": ~labels["long"]}
+    for other, said in (("all", "'all' is True on all"), ("opposite", "2 of the four"),
+                        ("long", "two different labels")):  # fmt: skip
+        config = QUICK | {"scr_labels": ("long", other)}
+        with pytest.raises(ConfigError, match=said):
+            evaluate([one], planted, suite="scr", labels=labels, config=config)
+    assert evaluate([one], planted, suite="core", labels=labels, config=config).measures
+    few = Atlas(0).sample(1, "all", 0)
+    bare = write_store(tmp_path / "few", few, {SITE: torch.randn(len(few.tokens), D)})
+    with pytest.raises(ConfigError, match=r"there are no labels.*--labels FILE\.json"):
+        evaluate([one], bare, suite="scr", config=config)
+
+
+def test_labels_that_no_probe_reads_are_not_asked_how_they_are_split(planted, corpus) -> None:
+    one, rng = Dictionary("d", SITE, reader()), np.random.default_rng(5)
+    config = QUICK | {"letters": False, "suite_tokens": 1500}
+    noise = {name: rng.random(corpus.n_docs) < 0.3 for name in "ab"}
+    made = evaluate([one], planted, suite=("absorption", "splitting"), labels=noise, config=config)
+    for measure in ("absorption", "splitting"):
+        assert "no label has a linear probe of F1 0.6" in made.left_out[measure]
+    some = noise | sentences(corpus)
+    made = evaluate([one], planted, suite=("absorption", "splitting"), labels=some, config=config)
+    kept = made.suite["splitting"]["d"].kept
+    assert kept == ("formal", "long")
+    assert scores(made, "splitting", "latents per label")["n"] == 2
+
+
 def test_labels_of_another_length_are_refused(planted) -> None:
     one = Dictionary("d", SITE, reader())
     with pytest.raises(MismatchError, match=r"shape \[7\].*stored rows.*documents"):

@@ -132,7 +132,7 @@ def test_the_fraction_is_the_formula() -> None:
 
 def test_the_sparse_probe_reaches_its_minimum() -> None:
     """Optimality: |gradient| <= lambda off the support, = -lambda sign(w) on it."""
-    from lensbench.saes.evaluation.splitting import L1, l1_weights
+    from lensbench.saes.evaluation.main_latents import L1, l1_weights
 
     acts, _, _, rows, _ = world(absorbed=True)
     dense, y = acts.toarray(), rows.values[:, 0]
