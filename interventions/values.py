@@ -61,7 +61,10 @@ class FromRun:
     def op(self, place: Place, row: int) -> Op | None:
         """Set the place to its state in that run."""
         found = self.at(place, row)
-        return None if found is None else Set(found)
+        if found is None:
+            return None
+        one_token = place.position is not None and place.site.spec.axes != _BY_QUERY
+        return Set(found[0] if one_token else found)
 
 
 @dataclass(frozen=True)

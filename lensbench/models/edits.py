@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lensbench.errors import ConfigError
+from lensbench.ops import Set
 from lensbench.plan import Edit
 
 
@@ -19,14 +20,26 @@ class Columns:
 
     def __init__(self, positions: Tensor, real: Tensor, *, lenient: bool) -> None:
         self.positions, self.real, self.lenient = positions, real, lenient
-        self._in_order: bool | None = None
+        self._first: int | None = None
 
     @property
-    def _plain(self) -> bool:
-        """Position p is column p in every row; looked up once, where somebody asks."""
-        if self._in_order is None:
-            self._in_order = bool(self.real.all()) and bool((self.positions[:, 0] == 0).all())
-        return self._in_order
+    def _plain(self) -> int:
+        """Position of the first column, or -1; looked up once, where somebody asks.
+
+        -1 where something is padding, or columns do not hold successive positions in every row.
+        """
+        if self._first is None:
+            first = int(self.positions[0, 0])
+            columns = torch.arange(self.positions.shape[1], device=self.positions.device)
+            even = bool(self.real.all()) and bool((self.positions == first + columns).all())
+            self._first = first if even else -1
+        return self._first
+
+    def place(self, position: int) -> int | None:
+        """The one column that holds a position in every row, where that is plain to see."""
+        width, first = self.positions.shape[1], self._plain
+        column = position + width if position < 0 else position - first
+        return column if first >= 0 and 0 <= column < width else None
 
     def find(self, rows: Tensor, wanted: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         """Column indices ``[rows, wanted]``, and which of them exist (None: all do).
@@ -37,10 +50,9 @@ class Columns:
         Raises:
             ConfigError: a position that a row does not have.
         """
-        width = self.positions.shape[1]
-        if self._plain and all(-width <= p < width for p in wanted):
-            columns = torch.tensor([p % width for p in wanted], device=rows.device)
-            return columns.expand(len(rows), -1), None
+        plain = [self.place(p) for p in wanted]
+        if None not in plain:
+            return torch.tensor(plain, device=rows.device).expand(len(rows), -1), None
         target = torch.tensor(list(wanted), device=rows.device).expand(len(rows), -1)
         last = torch.where(self.real[rows], self.positions[rows], -1).amax(1, keepdim=True)
         target = torch.where(target < 0, target + last + 1, target)
@@ -68,6 +80,11 @@ def apply_edits(
     ``attention`` marks the layout ``batch head query key``.
     """
     copied = False
+    if not (attention or grad) and (places := _one_vector_each(x, edits, columns)) is not None:
+        rows, at = torch.tensor(places, device=x.device)
+        x = x.clone()
+        x[rows, at] = torch.stack([edit.op.value for edit in edits]).to(x)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownArgumentType] - Set
+        return x
     for edit in edits:
         if (
             edit.rows is None
@@ -89,6 +106,31 @@ def apply_edits(
         x, copied = (x, True) if copied else (x.clone(), True)
         x[index] = new
     return x
+
+
+def _one_vector_each(
+    x: Tensor, edits: Sequence[Edit], columns: Columns
+) -> tuple[list[int], list[int]] | None:
+    """Rows and columns of edits that each set one vector of a place of their own; None if not all.
+
+    Sweeps are made of such edits, and one assignment does them all.
+    """
+    rows: list[int] = []
+    at: list[int] = []
+    for edit in edits:
+        op, chosen = edit.op, (*(edit.rows or ()), *(edit.positions or ()))
+        single = len(edit.rows or ()) == 1 == len(edit.positions or ())
+        if not single or edit.heads or edit.dims:
+            return None
+        if not (type(op) is Set and isinstance(op.value, Tensor)):
+            return None
+        row, column = chosen[0], columns.place(chosen[1])
+        if column is None or row >= len(x) or op.value.shape != x.shape[2:]:
+            return None
+        rows.append(row)
+        at.append(column)
+    distinct = len(set(zip(rows, at, strict=True))) == len(rows)
+    return (rows, at) if distinct and len(rows) > 1 and x.is_floating_point() else None
 
 
 def _apply(edit: Edit, x: Tensor) -> Tensor:

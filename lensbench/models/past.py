@@ -5,7 +5,7 @@ would be wrong. This cache is told the number instead. A decoder's past holds it
 too, so that the encoder runs once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -88,6 +88,25 @@ def open_past(
             f"it one token at a time, not {mask.shape[1]}"
         )
     return kept, torch.cat((real[:, : kept.own.seen], mask), dim=1), kept.own.seen
+
+
+def keys_and_values(past: Past) -> dict[int, tuple[Tensor, Tensor]]:
+    """Keys and values ``[batch, head, pos, d_head]`` of every block; the past is used up."""
+    kept, _ = past.take()
+    return {
+        i: (layer.keys, layer.values)
+        for i, layer in enumerate(kept.own.layers)
+        if layer.is_initialized
+    }
+
+
+def cache_of(kept: Mapping[int, tuple[Tensor, Tensor]], seen: int) -> Any:
+    """A cache that holds these keys and values of ``seen`` tokens, by block."""
+    cache = _cache_class()()
+    for layer, (keys, values) in kept.items():
+        cache.update(keys, values, layer)
+    cache.seen = seen
+    return cache
 
 
 def close_past(kept: Kept, real: Tensor) -> Past:

@@ -78,6 +78,41 @@ def branch(model) -> str:
     return "ssm_out" if model.layout.architecture.recurrent else "mlp_out"
 
 
+def test_a_sweep_over_layers_and_positions_equals_separate_runs(model) -> None:
+    """Enough plans per prompt that blocks and tokens before an edit are not run again."""
+    from lensbench.plan import Add, Set, edit
+
+    width = model.card.d_model
+    step = torch.linspace(-1, 1, width)
+    plans = [
+        edit(f"blocks.{layer}.{name}", Set(step * (p + 1)) if p % 2 else Add(step), positions=[p])
+        for layer in range(model.card.n_layers)
+        for name in ("resid_pre", "mlp_out")
+        for p in (0, 3, 5, -1)
+    ]
+    if not model.layout.architecture.recurrent:
+        plans += [edit("blocks.1.attn.v", Add(1.0), positions=[p], heads=[0]) for p in (2, 6)]
+        plans += [edit("blocks.1.attn.k", Add(1.0), positions=[p]) for p in (2, 6)]
+    known = set(model.sites())
+    plans = [plan for plan in plans if plan.edits[0].site in known]
+    many = model.run_many(IDS[:1], plans, logits="last", batch_size=7)
+    alone = [model.run(IDS[:1], plan, logits="last") for plan in plans]
+    expected = torch.cat([out.logits for out in alone])
+    torch.testing.assert_close(many.logits, expected, rtol=0, atol=2e-4)
+    clean = model.run(IDS[:1], logits="last").logits
+    assert float((expected - clean).abs().amax((1, 2)).median()) > 1e-2
+    both = torch.cat([IDS] * len(plans))
+    order = [plan for plan in plans for _ in range(2)]
+    pairs = model.run_many(both, order, logits="last", batch_size=7).logits
+    other = model.run_many(IDS[1:], plans, logits="last").logits
+    torch.testing.assert_close(pairs[::2], many.logits, rtol=0, atol=2e-4)
+    torch.testing.assert_close(pairs[1::2], other, rtol=0, atol=2e-4)
+    kept = model.run_many(both, order, "blocks.0.resid_post", logits="last", batch_size=7)
+    torch.testing.assert_close(kept.logits, pairs, rtol=0, atol=2e-4)
+    early = model.run(IDS, capture="blocks.0.resid_post").acts["blocks.0.resid_post"]
+    torch.testing.assert_close(kept.acts["blocks.0.resid_post"][-2:], early, rtol=0, atol=1e-4)
+
+
 def test_run_many_equals_separate_runs_and_starts_late(model) -> None:
     from lensbench.plan import Add, Scale, Zero, edit, skip_layers
 
