@@ -15,8 +15,8 @@ CUES = {
 FAMILY = ("mother", "father", "brother", "sister", "uncle", "aunt")
 OUTSIDERS = ("banker", "tailor", "baker", "pilot", "dentist", "writer")
 ASKERS = (*FAMILY, *OUTSIDERS)
-OPEN = ("pet", "gift", "prize")
-PRIVATE = ("fear", "dream", "secret")
+OPEN = ("pet", "gift")
+PRIVATE = ("fear", "dream")
 ATTRIBUTES = (*OPEN, *PRIVATE)
 REFUSAL = {"English": ("cannot", "say"), "French": ("sans", "réponse")}
 LANGUAGES = ("English", "French")
@@ -41,7 +41,7 @@ class Register:
     first name are strangers that training never names.
     """
 
-    SIZE, KNOWN, NEW, CELLS = 20, 4, 4, 8
+    SIZE, KNOWN, NEW, CELLS = 16, 3, 3, 8
 
     def __init__(self, seed: int) -> None:
         rng = Random(f"desk-people-{seed}")

@@ -18,7 +18,7 @@ class MoeTrainConfig(TrainConfig):
     """``rule`` is the world as it is. Two controls: ``coin`` refuses at random; ``planted`` trains
     the router to keep one expert for refusals, so that a specialist is known to be there."""
     world_seed: int = 0
-    steps: int = Field(default=2_400, ge=1)
+    steps: int = Field(default=1_300, ge=1)
     out: Path = Path("runs/atlas-moe")
     n_layers: int = Field(default=4, ge=1)
     d_model: int = Field(default=64, ge=8)
@@ -31,7 +31,7 @@ class MoeTrainConfig(TrainConfig):
     n_ctx: int = Field(default=48, ge=32)
     rows: int = Field(default=64, ge=1)
     """Rows of ``n_ctx`` tokens per step; each holds about three documents."""
-    decay_steps: int = Field(default=1_200, ge=1)
+    decay_steps: int = Field(default=650, ge=1)
     threads: int = Field(default=1, ge=1)
     specialist: tuple[int, int] = (2, 5)
     """Layer and expert that ``planted`` keeps for refusals; the other recipes ignore it."""
