@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from lensbench.arguments import whole
 from lensbench.errors import ConfigError, UnknownNameError, UnknownSiteError
 from lensbench.models.base import Model
@@ -48,6 +50,21 @@ class Place:
         where += [] if self.position is None else [f"@{self.position}"]
         where += [f"{n} {v}" for n, v in (("head", self.head), ("dim", self.dim)) if v is not None]
         return " ".join(where)
+
+
+def columns(where: Sequence[Place]) -> dict[str, Any]:
+    """The places as columns of a result: ``site``, ``layer``, ``position``, ``head``, ``dim``.
+
+    Numbers are -1, and positions empty, where all of an axis is meant.
+    """
+    number = lambda v: -1 if v is None else int(v)  # noqa: E731 - used below
+    return {
+        "site": tuple(str(p.site) for p in where),
+        "layer": np.array([number(p.site.layer) for p in where]),
+        "position": tuple("" if p.position is None else str(p.position) for p in where),
+        "head": np.array([number(p.head) for p in where]),
+        "dim": np.array([number(p.dim) for p in where]),
+    }
 
 
 def places(

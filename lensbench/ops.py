@@ -204,10 +204,16 @@ def op_from_json(name: str, values: dict[str, Any]) -> Op:
         raise ConfigError(
             f"edit {values.get('label')!r} is a Python function; it cannot be read back"
         )
-    known = {cls.__name__: cls for cls in Op.__subclasses__()}
+    known = {cls.__name__: cls for cls in _operations(Op)}
     if name not in known:
         raise UnknownNameError("operation", name, known=sorted(known))
     return known[name](**{k: _decode(v) for k, v in values.items()})
+
+
+def _operations(base: type[Op]) -> list[type[Op]]:
+    """Every kind of operation that can be made: the leaves of the tree of classes."""
+    own = base.__subclasses__()
+    return [leaf for cls in own for leaf in _operations(cls)] if own else [base]
 
 
 def _like(value: Tensor | float, x: Tensor) -> Tensor:

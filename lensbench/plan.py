@@ -28,6 +28,13 @@ from lensbench.ops import (
     Zero,
     op_from_json,
 )
+from lensbench.router_ops import (
+    ForceExperts,
+    RerouteExperts,
+    RouterOp,
+    ScaleExperts,
+    SuppressExperts,
+)
 from lensbench.sites import Site
 
 __all__ = [
@@ -35,12 +42,16 @@ __all__ = [
     "Call",
     "Clamp",
     "Edit",
+    "ForceExperts",
     "Op",
     "Plan",
     "Project",
     "Replace",
+    "RerouteExperts",
     "Scale",
+    "ScaleExperts",
     "Set",
+    "SuppressExperts",
     "Zero",
     "edit",
     "skip_layers",
@@ -68,6 +79,8 @@ class Edit:
                 object.__setattr__(self, name, _indices(name, value))
         if not self.site.spec.writable:
             raise ConfigError(f"site {str(self.site)!r} can be read but not written")
+        if isinstance(self.op, RouterOp):
+            _check_router_op(self)
         if self.heads is not None and "head" not in self.site.spec.axes.split():
             raise ConfigError(f"site {str(self.site)!r} has axes {self.site.spec.axes!r}: no heads")
 
@@ -223,6 +236,18 @@ def _check_op(value: Any) -> None:
     if not isinstance(value, Op):
         raise ConfigError(
             f"op must be an operation such as Zero(), Set(value) or Scale(2.0); got {value!r}"
+        )
+
+
+def _check_router_op(edit: Edit) -> None:
+    if edit.site.name != "router.weights":
+        raise ConfigError(
+            f"{edit.op!r} is an operation on routing and stands at blocks.<L>.router.weights; got "
+            f"{edit.site}"
+        )
+    if edit.dims is not None:
+        raise ConfigError(
+            f"{edit.op!r} finds the slots of its experts itself; it takes no dims, got {edit.dims}"
         )
 
 

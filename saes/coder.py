@@ -5,7 +5,7 @@
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +16,7 @@ from lensbench.saes.shapes import flattened, flattened_sparse, one_line, shaped
 from lensbench.saes.step.selection import top_k
 
 Activation = Literal["topk", "relu", "threshold"]
+CoderT = TypeVar("CoderT", bound="SparseCoder")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -148,7 +149,7 @@ class SparseCoder:
 
     __call__ = forward
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self: CoderT, device: torch.device | str) -> CoderT:
         """A copy on another device."""
         return replace(self, **{n: t.to(device) for n, t in self.tensors().items()})
 

@@ -42,14 +42,13 @@ def trained_twin(
     from lensbench.saes.ends import Ends, all_sites
     from lensbench.worlds.controls import reinitialised_twin
 
+    text = _text_again(store.text)
     twin = reinitialised_twin(model, seed + 1)
     sweep = SweepConfig.parse({"train": dict(train), "sweep": [like.config]})
     sites = all_sites([Ends.of(config, like.site) for config in sweep.expand()])
     options = _capture_settings(store.settings)
     count = tokens_done(progress, options["max_tokens"])
-    acts = capture(
-        twin, _text_again(store.text), sites, out=folder / "acts", progress=count, **options
-    )
+    acts = capture(twin, text, sites, out=folder / "acts", progress=count, **options)
     run = folder / "run"
     return saes.train(acts, sweep, out=run, resume=run.is_dir(), model_card=acts.model)[0], acts
 

@@ -17,7 +17,7 @@ from lensbench import provenance
 from lensbench.arguments import whole_number
 from lensbench.interventions.metrics import Metric, ends_of
 from lensbench.interventions.patching.result import PatchingResult
-from lensbench.interventions.places import Place
+from lensbench.interventions.places import Place, columns
 from lensbench.interventions.values import Values, groups, run_of
 from lensbench.models.base import Model
 from lensbench.plan import Plan
@@ -95,10 +95,9 @@ class Engine:
         todo: list[tuple[int, int, Plan]] = []
         for i, place in enumerate(where):
             for row in range(len(group.pairs)):
-                op = values.op(place, row)
-                if op is not None:
-                    edit = place.edit(op, place.at(group.pairs, row))
-                    todo.append((i, row, Plan((edit,))))
+                plan = self._plan(group, place, row, values)
+                if plan is not None:
+                    todo.append((i, row, plan))
         size = max(self.batch_size, LOGITS_AT_ONCE // self.model.card.d_vocab)
         for start in range(0, len(todo), size):
             part = todo[start : start + size]
@@ -107,6 +106,11 @@ class Engine:
             measured = self._measure(group.pairs.select(rows), logits, group.clean_logits[rows])
             found[[i for i, *_ in part], rows] = measured
         return found
+
+    def _plan(self, group: Group, place: Place, row: int, values: Values) -> Plan | None:
+        """What is done for one place of one prompt; None where it lacks the place."""
+        op = values.op(place, row)
+        return None if op is None else Plan((place.edit(op, place.at(group.pairs, row)),))
 
     def _logits(self, group: Group, rows: list[int], plans: list[Plan]) -> Tensor:
         alone = len(group.pairs) == 1
@@ -125,17 +129,12 @@ class Engine:
         seconds: float,
     ) -> PatchingResult:
         where = self.where
-        number = lambda v: -1 if v is None else int(v)  # noqa: E731 - used below
         result = PatchingResult(
             task=self.pairs.task,
             intervention=self.intervention,
             metric=self.metric.name,
             unit=self.metric.unit,
-            site=tuple(str(p.site) for p in where),
-            layer=np.array([number(p.site.layer) for p in where]),
-            position=tuple("" if p.position is None else str(p.position) for p in where),
-            head=np.array([number(p.head) for p in where]),
-            dim=np.array([number(p.dim) for p in where]),
+            **columns(where),
             values=found, clean=clean, corrupted=corrupted,
             random=control, tried=np.array(tried, dtype=np.int64),
             config=self._config(),

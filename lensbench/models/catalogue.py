@@ -98,6 +98,8 @@ _PHI = replace(
 )
 _STARCODER2 = replace(_LLAMA, gate=None, up="mlp.c_fc", down="mlp.c_proj")
 _MOE = replace(_LLAMA, moe=Experts())
+_DEEPSEEK = Experts(shared="mlp.shared_experts", rule="sigmoid_groups")
+_GPT_OSS = Experts(router="mlp.router", rule="chosen_softmax")
 _BERT = Family(
     blocks="bert.encoder.layer",
     final_norm=None,
@@ -203,7 +205,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "bert": _one(_BERT, auto="MaskedLM", head=("cls",)),
     "bloom": _one(_BLOOM, interface=False),
     "codegen": _one(_GPTJ, interface=False),
-    "deepseek_v3": _one(replace(_MOE, moe=Experts(shared="mlp.shared_experts"))),
+    "deepseek_v3": _one(replace(_MOE, moe=_DEEPSEEK)),
     "falcon": _one(_FALCON, interface=False),
     "gemma": _one(_LLAMA),
     "gemma2": _one(_GEMMA),
@@ -212,7 +214,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "gpt2": _one(_GPT2),
     "gpt_neo": _one(_GPT_NEO, interface=False),
     "gpt_neox": _one(_NEOX),
-    "gpt_oss": _one(replace(_LLAMA, moe=Experts(router="mlp.router"))),
+    "gpt_oss": _one(replace(_LLAMA, moe=_GPT_OSS)),
     "gptj": _one(_GPTJ, interface=False),
     "llama": _one(_LLAMA),
     "m2m_100": _seq2seq(post_norm=False, own_positions=True),

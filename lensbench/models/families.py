@@ -14,6 +14,9 @@ from torch import nn
 from lensbench.errors import ConfigError, UnknownNameError
 from lensbench.models.base import Shape
 
+Rule = Literal["softmax", "chosen_softmax", "sigmoid_groups"]
+"""How a router chooses experts by their logits (``routers.py``)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cross:
@@ -37,6 +40,7 @@ class Experts:
     experts: str = "mlp.experts"
     """Takes ``(states, indices, weights)``."""
     shared: str | None = None
+    rule: Rule = "softmax"
 
 
 @dataclass(frozen=True, kw_only=True)

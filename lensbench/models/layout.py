@@ -12,6 +12,7 @@ from lensbench.models.families import Architecture, architecture_of, shape_of
 from lensbench.models.inventory import sites_of, width_of
 from lensbench.padding import PaddingTokens
 from lensbench.plan import Plan, as_plan
+from lensbench.router_ops import RouterOp
 from lensbench.sites import Site, as_sites, by_layer
 from lensbench.tokens import Tokens, TokensLike, as_tokens
 
@@ -80,7 +81,10 @@ class Layout:
         """Refuse sites and layers this model has not, and what is no plan."""
         plan = as_plan(plan)
         for edit in plan.edits:
-            self.known(edit.site)
+            site = self.known(edit.site)
+            if isinstance(edit.op, RouterOp):
+                shape = self.shapes.get(site.stack, self.shape)
+                edit.op.check(str(site), shape.n_experts, shape.top_k)
         last = self.shape.n_layers - 1
         if plan.skips and max(plan.skips) > last:
             raise ConfigError(

@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from lensbench.errors import ConfigError
 from lensbench.models.families import Experts, part
 from lensbench.models.hooks import Hook, output, session_of, tap
+from lensbench.models.routers import choose, edit_routing
 from lensbench.models.session import Key
+from lensbench.router_ops import Choose
 
 
 class ExpertsForward:
@@ -51,7 +53,8 @@ def hook_experts(owner: object, layer: int, stack: str, block: nn.Module, paths:
     router, experts = part(block, paths.router), part(block, paths.experts)
     if router is None or experts is None:
         return
-    router.register_forward_hook(_router(owner, layer, stack, _n_experts(experts)))
+    rule = choose(paths.rule, router)
+    router.register_forward_hook(_router(owner, layer, stack, _n_experts(experts), rule))
     experts.forward = ExpertsForward(owner, ("experts.out", layer, stack), experts.forward)
     shared = part(block, paths.shared)
     if shared is not None:
@@ -62,8 +65,11 @@ def _n_experts(experts: Any) -> int:
     return int(experts.num_experts)
 
 
-def _router(owner: object, layer: int, stack: str, n_experts: int) -> Hook:
-    """Router output ``(logits, weights, indices)``; logits are read, the other two written too."""
+def _router(owner: object, layer: int, stack: str, n_experts: int, rule: Choose) -> Hook:
+    """Router output ``(logits, weights, indices)``; logits are read, the other two written too.
+
+    A captured logit is the router's own, whatever an edit then makes of the choice.
+    """
     keys: list[Key] = [(f"router.{n}", layer, stack) for n in ("logits", "weights", "indices")]
 
     def hook(module: nn.Module, args: Any, out: tuple[Tensor, Tensor, Tensor]) -> Any:
@@ -71,17 +77,19 @@ def _router(owner: object, layer: int, stack: str, n_experts: int) -> Hook:
         session = session_of(owner)
         if session is None or session.keys.isdisjoint(keys):
             return None
-        shown = [
-            tap(session, key, x) if key in session.keys else x
-            for key, x in zip(keys, out, strict=True)
-        ]
-        chosen = shown[2]
+        logits, weights, chosen = out
+        if keys[0] in session.keys:
+            logits = tap(session, keys[0], logits)
+        if keys[1] in session.keys:
+            weights, chosen = edit_routing(session, keys[1], (logits, weights, chosen), rule)
+        if keys[2] in session.keys:
+            chosen = tap(session, keys[2], chosen)
         if keys[2] in session.edits and not bool(((chosen >= 0) & (chosen < n_experts)).all()):
             wrong = chosen[(chosen < 0) | (chosen >= n_experts)][0]
             raise ConfigError(
                 f"an edit of blocks.{layer}.router.indices names expert {int(wrong)}; this model "
                 f"has experts 0..{n_experts - 1}"
             )
-        return tuple(shown)
+        return logits, weights, chosen
 
     return hook

@@ -113,11 +113,14 @@ class Session:
         self.resid_pre: Tensor | None = None
         self.resid_mid: Tensor | None = None
 
-    def tap(self, key: Key, x: Tensor) -> Tensor:
-        """Edit and capture ``x`` (site layout); raise :class:`StopForward` when all is done."""
+    def tap(self, key: Key, x: Tensor, *, edited: bool = False) -> Tensor:
+        """Edit and capture ``x`` (site layout); raise :class:`StopForward` when all is done.
+
+        ``edited``: whoever calls made the edits already.
+        """
         name, _, stack = key
         edits = self.edits.get(key)
-        if edits is not None:
+        if edits is not None and not edited:
             x = apply_edits(
                 x, edits, self._columns(name, stack), attention=name in _SCORES, grad=self.grad
             )

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ class Group(NamedTuple):
     order: Tensor
 
 
+@runtime_checkable  # so that `make test-shapes` can check it
 class Order(Protocol):
     """What is needed of a :class:`lensbench.store.source.RowOrder`."""
 

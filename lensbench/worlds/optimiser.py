@@ -27,9 +27,7 @@ class MuonAdam:
     def __init__(self, model: nn.Module, *, muon_lr: float, adam_lr: float) -> None:
         self.muon_lr, self.adam_lr = muon_lr, adam_lr
         self.params = dict(model.named_parameters())
-        self.matrices = {
-            name: p for name, p in self.params.items() if p.ndim == 2 and _in_a_block(name)
-        }
+        self.matrices = {name: p for name, p in self.params.items() if _is_hidden(name, p)}
         self.rest = {name: p for name, p in self.params.items() if name not in self.matrices}
         self.state: dict[str, Tensor] = {}
         for name, p in self.matrices.items():
@@ -47,22 +45,26 @@ class MuonAdam:
             p.grad = None
 
     def _muon(self, lr: float, beta: float = 0.95) -> None:
-        groups: dict[tuple[int, int], list[tuple[str, nn.Parameter, Tensor, bool]]] = {}
+        groups: dict[tuple[int, int], list[tuple[nn.Parameter, Tensor, float]]] = {}
         for name, p in self.matrices.items():
             if p.grad is None:
                 continue
             momentum = self.state[f"momentum.{name}"].lerp_(p.grad, 1 - beta)
             update = p.grad.lerp(momentum, beta)
-            tall = update.shape[0] > update.shape[1]
-            wide = update.mT if tall else update
-            groups.setdefault((wide.shape[0], wide.shape[1]), []).append((name, p, wide, tall))
+            # GPT-2's matrices are stored [inputs, outputs], all others [outputs, inputs].
+            rows, columns = p.shape[-2:][::-1] if ".h." in name else p.shape[-2:]
+            gain = max(1.0, rows / columns) ** 0.5
+            shape = _wide(update).shape[-2], _wide(update).shape[-1]
+            groups.setdefault(shape, []).append((p, update, gain))
         for members in groups.values():
-            stacked = orthogonalise(torch.stack([wide for _, _, wide, _ in members]))
-            for (name, p, _, tall), u in zip(members, stacked, strict=True):
-                # GPT-2's matrices are stored [inputs, outputs], all others [outputs, inputs].
-                rows, columns = p.shape[::-1] if ".h." in name else p.shape
-                gain = max(1.0, rows / columns) ** 0.5
-                p.mul_(1 - lr * 0.02).add_(u.mT if tall else u, alpha=-lr * gain)
+            # A stack of experts is as many matrices as it holds experts.
+            parts = [
+                _wide(update).reshape(-1, *_wide(update).shape[-2:]) for _, update, _ in members
+            ]
+            whole = orthogonalise(torch.cat(parts)).split([len(part) for part in parts])
+            for (p, update, gain), u in zip(members, whole, strict=True):
+                turned = u.mT if _is_tall(update) else u
+                p.mul_(1 - lr * 0.02).add_(turned.reshape(p.shape), alpha=-lr * gain)
 
     def _adam(self, t: int, lr: float, betas: tuple[float, float] = (0.9, 0.98)) -> None:
         for name, p in self.rest.items():
@@ -74,6 +76,18 @@ class MuonAdam:
             p.addcdiv_(mean / (1 - betas[0] ** t), denominator, value=-lr)
 
 
-def _in_a_block(name: str) -> bool:
-    """Does a parameter belong to a block, as Llama (``layers``) and GPT-2 (``h``) name it?"""
-    return ".layers." in name or ".h." in name
+def _is_hidden(name: str, p: nn.Parameter) -> bool:
+    """Is this a matrix of a block (``layers`` or ``h``), or a stack of them, one per expert?
+
+    Routers choose rather than map, and are left to Adam.
+    """
+    in_a_block = ".layers." in name or ".h." in name
+    return in_a_block and p.ndim in (2, 3) and not name.endswith("mlp.gate.weight")
+
+
+def _is_tall(x: Tensor) -> bool:
+    return x.shape[-2] > x.shape[-1]
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.mT if _is_tall(x) else x

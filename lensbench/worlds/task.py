@@ -45,16 +45,25 @@ def parse_recipe(settings: Mapping[str, Any]) -> TrainConfig:
     Raises:
         ConfigError: a key or a value that the recipe refuses.
     """
+    from lensbench.worlds.desk.recipe import MoeTrainConfig
     from lensbench.worlds.othello.recipe import OthelloTrainConfig
 
-    kind = OthelloTrainConfig if settings.get("model") == "othello" else WorldTrainConfig
-    return kind.parse(settings)
+    kinds: dict[Any, type[TrainConfig]] = {
+        "atlas-moe": MoeTrainConfig,
+        "othello": OthelloTrainConfig,
+    }
+    return kinds.get(settings.get("model"), WorldTrainConfig).parse(settings)
 
 
 def task_of(config: TrainConfig) -> Task:
     """The task of a recipe."""
+    from lensbench.worlds.desk.recipe import MoeTrainConfig
     from lensbench.worlds.othello.recipe import OthelloTrainConfig
 
+    if isinstance(config, MoeTrainConfig):
+        from lensbench.worlds.desk.task import DeskTask
+
+        return DeskTask(config)
     if isinstance(config, OthelloTrainConfig):
         from lensbench.worlds.othello.task import OthelloTask
 

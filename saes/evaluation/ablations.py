@@ -28,7 +28,7 @@ class Probed:
     fit: Latents
     held: Latents
     x_fit: Float[np.ndarray, "rows d_model"]
-    x_held: Float[np.ndarray, "rows d_model"]
+    x_held: Float[np.ndarray, "held d_model"]
     W_dec: Float[np.ndarray, "d_sae d_model"]
     alive: Int[np.ndarray, " alive"]
     """Latents that fire on the fitting half: those that random ones are drawn from."""

@@ -135,17 +135,20 @@ def _absorbed(
     main: list[tuple[int, ...]] = [()] * n
     parts: list[tuple[Any, ...]] = []
     for i in range(n):
-        w, right = probes.weights[i], np.flatnonzero(rows.held)[agrees[:, i]]
         why[i] = unreadable(float(probe_f1[i]), least_f1)
-        if not why[i] and len(right) < least_rows:
-            why[i] = f"{len(right)} rows, fewer than {least_rows}"
-        if not why[i]:
-            mine = own.of(i)
-            main[i] = tuple(mine.latents.tolist())
-            main_f1[i] = mine.f1[0] if main[i] else np.nan
-            why[i] = "" if main[i] else "no latent with a positive weight"
+        if not why[i] and agrees[:, i].sum() < least_rows:
+            why[i] = f"{agrees[:, i].sum()} rows, fewer than {least_rows}"
+    own.find([i for i in range(n) if not why[i]])
+    for i in range(n):
         if why[i]:
             continue
+        mine = own.of(i)
+        main[i] = tuple(mine.latents.tolist())
+        if not main[i]:
+            why[i] = "no latent with a positive weight"
+            continue
+        main_f1[i] = mine.f1[0]
+        w, right = probes.weights[i], np.flatnonzero(rows.held)[agrees[:, i]]
         p = w / np.linalg.norm(w)
         scored = _rows_scored(own.acts[right], x[right] @ p, unit @ p, main[i])
         parts.append((right, np.full(len(right), i), *scored))

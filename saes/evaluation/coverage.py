@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Real
 from scipy import sparse
 
 from lensbench.errors import ConfigError
@@ -204,7 +204,8 @@ def coverage(
 class _Covered:
     f1: Float[np.ndarray, "fractions labels"]
     f1_chosen: Float[np.ndarray, "fractions labels"]
-    best: Int[np.ndarray, "fractions labels"]
+    best: Real[np.ndarray, "fractions labels"]
+    """NaN, as all the others, of a source that is not there."""
     rows_f1: Float[np.ndarray, "fractions rows"]
     n_marked: Any
 

@@ -157,7 +157,8 @@ def _refuse(name: str, codec: Any, target: str | None) -> None:
     if role != SAE.role or target:
         raise MismatchError(
             f"{name} is a {role if role != SAE.role else Transcoder.role}, which does not "
-            f"reconstruct what it reads; saes.evaluate compares what it writes with {target}"
+            "reconstruct what it reads; saes.evaluate compares what it writes with "
+            f"{target or 'its target'}"
         )
 
 

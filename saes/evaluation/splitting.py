@@ -198,9 +198,9 @@ def _split_up(own: LabelLatents, kept: list[int]) -> tuple[Any, Any, Any]:
     count, f1 = np.full(n, np.nan), np.full((n, 2), np.nan)
     main: list[tuple[int, ...]] = [()] * n
     fitting = rows.values[~rows.held].mean(0)
-    for i in kept:
-        if not 0 < fitting[i] < 1:  # labels of other documents may lack a class
-            continue
+    both = [i for i in kept if 0 < fitting[i] < 1]  # labels of other documents may lack a class
+    own.find(both)
+    for i in both:
         mine = own.of(i)
         count[i], main[i] = len(mine.latents), tuple(mine.latents.tolist())
         columns = own.held[:, mine.latents].toarray()

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
 
 from lensbench.errors import LensbenchError
 from lensbench.results import Result
@@ -85,7 +84,8 @@ class Suite:
     progress: Callable[..., None] | None = None
     found: Found = field(default_factory=Found)
     _shared: dict[Any, Shared] = field(default_factory=dict[Any, Shared])
-    _main: dict[Any, LabelLatents] = field(default_factory=dict[Any, LabelLatents])
+    _main: dict[bool, LabelLatents] = field(default_factory=dict[bool, LabelLatents])
+    """Main latents of the dictionary at hand (False) and of its twin (True)."""
     _twin: dict[tuple[str, str], list[Score]] = field(default_factory=dict[Any, Any])
 
     def run(self, dictionary: Dictionary, acts: Latents) -> None:
@@ -114,10 +114,9 @@ class Suite:
         return self.letters if measure in ON_WORDS and self.config.letters else self.labels
 
     def _on_rows(self, measure: str, dictionary: Dictionary, acts: Latents) -> Scored:
-        site, name = probed_site(measure, dictionary), dictionary.name
         rows = self._rows(measure)
-        shared = self._shared_at(self.parts, site, rows)
-        subject = self._subject(name, acts[rows.at], decoder_of(dictionary.codec), shared)
+        shared = self._shared_at(self.parts, probed_site(measure, dictionary), rows)
+        subject = self._subject(dictionary.codec, acts[rows.at], shared)
         return ON_ROWS[measure](subject, self.config)
 
     def _meta(self, dictionary: Dictionary) -> Scored:
@@ -132,15 +131,13 @@ class Suite:
             self._shared[key] = Shared(x, labels, self.config.seed)
         return self._shared[key]
 
-    def _subject(
-        self, name: str, acts: Latents, W_dec: Float[np.ndarray, "d_sae d_model"], shared: Shared,
-        *, bare: bool = False,
-    ) -> Subject:  # fmt: skip
+    def _subject(self, codec: Any, acts: Latents, shared: Shared, *, bare: bool = False) -> Subject:
+        W_dec = decoder_of(codec)
+
         def main() -> LabelLatents:
-            key = (name, bare, id(shared.rows))
-            if key not in self._main:
-                self._main[key] = LabelLatents(latents_of(acts), shared.rows, W_dec)
-            return self._main[key]
+            if bare not in self._main:
+                self._main[bare] = LabelLatents(latents_of(acts), shared.rows, W_dec)
+            return self._main[bare]
 
         return Subject(acts, W_dec, shared, main, bare)
 
@@ -166,7 +163,7 @@ class Suite:
         site = probed_site(measure, twin)
         shared = self._shared_at([(self.twins.store, self.parts[0][1])], site, rows)
         acts = self.twins.latents(twin)[rows.at]
-        subject = self._subject(twin.name, acts, decoder_of(twin.codec), shared, bare=True)
+        subject = self._subject(twin.codec, acts, shared, bare=True)
         return ON_ROWS[measure](subject, self.config)[1]
 
 

@@ -170,3 +170,19 @@ def test_saelens_own_evaluation_takes_autoencoders_only(
     capsys.readouterr()
     assert _eval(evaluated, "run", "--against", "sae_lens") != 0
     assert "is a transcoder, which does not reconstruct what it reads" in capsys.readouterr().err
+
+
+def test_the_mean_of_a_mixed_run_is_that_of_the_site_where_it_does_best(evaluated: Root) -> None:
+    from dataclasses import replace
+
+    from lensbench.app.workflows.fronts import mean_control
+    from lensbench.results import load
+
+    found: Any = load(evaluated.folder / "mixed" / "evaluation")
+    values = found.values.copy()
+    told = {"ce_clean": (1.0, 1.0), "ce_zero_ablated": (3.0, 2.0), "ce_mean_ablated": (2.0, 1.9)}
+    for metric, column in told.items():
+        values[:, found.metrics.index(metric), 0] = column
+    assert mean_control(replace(found, values=values), "ce_recovered_zero") == pytest.approx(0.5)
+    values[0, found.metrics.index("ce_zero_ablated"), 0] = 0.5  # zeros help there: no share
+    assert mean_control(replace(found, values=values), "ce_recovered_zero") == pytest.approx(0.1)

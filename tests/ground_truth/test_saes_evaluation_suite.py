@@ -8,6 +8,7 @@ rows are encoded once by each dictionary; eight dictionaries cost at most 0.35 o
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -257,6 +258,33 @@ def test_the_twin_stands_beside_every_measure(planted, corpus, tmp_path) -> None
         own = float(table.iloc[1])
         assert float(table["reinitialised_twin"]) < own - 0.15, measure
     assert np.isfinite(made.beside_controls("core")["reinitialised_twin"]).all()
+
+
+def test_dictionaries_evaluated_together_score_as_each_does_alone(
+    planted, corpus, tmp_path
+) -> None:
+    gen = torch.Generator().manual_seed(9)
+    mixed = torch.randn(len(corpus.tokens), D, generator=gen)
+    mixed[:, 0] += 6.0 * torch.from_numpy(sentences(corpus)["formal"][corpus.doc_ids]).float()
+    twin = (Dictionary("t", SITE, reader()), write_store(tmp_path / "twin", corpus, {SITE: mixed}))
+    asked = {
+        "suite": ("sparse_probing", "tpp", "absorption", "splitting"),
+        "labels": sentences(corpus) | {"odd": np.arange(corpus.n_docs) % 2 == 1},
+        "twin": twin,
+        "config": QUICK | {"letters": False, "suite_tokens": 1500, "ks": (1,)},
+    }
+    worse = reader(2)
+    worse.W_enc[:, [3, 5]] += 0.4 * torch.randn(D, 2, generator=gen)
+    both = [Dictionary("d", SITE, reader(1)), Dictionary("e", SITE, worse)]
+    together = evaluate(both, planted, **asked).to_frame()
+    assert set(together["measure"]) == {"core", *asked["suite"]}
+    counted = together.loc[together["metric"] == "latents per label"].set_index("source")["n"]
+    assert (counted["dictionary"] == 2).all()  # no document's number is in the activations
+    assert (counted["reinitialised_twin"] == 1).all()  # its own activations hold "formal" alone
+    for one in both:
+        alone = evaluate([one], planted, **asked).to_frame()
+        mine = together.loc[together["name"] == one.name].reset_index(drop=True)
+        pd.testing.assert_frame_equal(mine, alone, check_exact=True)
 
 
 def test_seeds_of_one_recipe_are_matched_and_others_are_not(planted) -> None:

@@ -136,7 +136,7 @@ def test_the_sparse_probe_reaches_its_minimum() -> None:
 
     acts, _, _, rows, _ = world(absorbed=True)
     dense, y = acts.toarray(), rows.values[:, 0]
-    w = l1_weights(acts, y)
+    w = l1_weights(acts, y[:, None])[:, 0]
     from scipy.optimize import minimize_scalar
 
     share = np.where(y, (~y).sum() / y.sum(), 1.0) / ROWS

@@ -148,29 +148,33 @@ def test_it_is_the_same_steps_in_plain_numpy_and_scikit_learn() -> None:
 
 
 def test_what_dictionaries_share_changes_no_number(monkeypatch) -> None:
-    """Two dictionaries of one shape and two measures: the same results, and each fit made once."""
+    """Four dictionaries, two of one shape: the same results, and each fit made once."""
     from lensbench.saes import absorption, feature_splitting, sparse_probing, tpp
     from lensbench.saes.evaluation import linear, main_latents, shared
 
     acts, x, W_dec, rows = world()
     order = np.random.default_rng(3).permutation(acts.shape[1])
-    pairs = [(acts, W_dec), (sparse.csr_array(acts[:, order]), W_dec[order])]
+    bare = sparse.csr_array(acts.toarray() * (np.arange(acts.shape[1]) < 3))
+    pairs = [(acts, W_dec), (sparse.csr_array(acts[:, order]), W_dec[order]), (bare, W_dec),
+             (sparse.csr_array(acts[:, :9]), W_dec[:9])]  # fmt: skip
     alone = [
         (absorption(a, rows, x, w), feature_splitting(a, rows, x=x, dictionary=w),
          sparse_probing(a, rows, x=x), tpp(a, rows, x, w))
         for a, w in pairs
     ]  # fmt: skip
     made = {"l1": 0, "probes": 0}
+    weights_of = main_latents.l1_weights
 
-    def counted(name: str, of: Any) -> Any:
-        def count(*given: Any) -> Any:
-            made[name] += 1
-            return of(*given)
+    def counted_weights(acts: Any, y: np.ndarray) -> np.ndarray:
+        made["l1"] += y.shape[1]
+        return weights_of(acts, y)
 
-        return count
+    def counted_probes(x: np.ndarray, rows: Any) -> Any:
+        made["probes"] += 1
+        return linear.linear_probes(x, rows)
 
-    monkeypatch.setattr(main_latents, "l1_weights", counted("l1", main_latents.l1_weights))
-    monkeypatch.setattr(shared, "linear_probes", counted("probes", linear.linear_probes))
+    monkeypatch.setattr(main_latents, "l1_weights", counted_weights)
+    monkeypatch.setattr(shared, "linear_probes", counted_probes)
     known = shared.Shared(x, rows)
     together = []
     for a, w in pairs:
@@ -185,8 +189,20 @@ def test_what_dictionaries_share_changes_no_number(monkeypatch) -> None:
         for one, other in zip(mine, theirs, strict=True):
             assert one.controls == other.controls
             pd.testing.assert_frame_equal(one.to_frame(), other.to_frame(), check_exact=True)
-    # Own latents and shuffled labels of two dictionaries, and one random dictionary for both.
-    assert made == {"l1": 2 * (2 + 2) + 2, "probes": 2}
+    # Own latents and shuffled labels of each dictionary; a random dictionary for each shape.
+    assert made == {"l1": 4 * (2 + 2) + 3 * 2, "probes": 2}
+
+
+def test_labels_side_by_side_have_the_weights_of_each_alone() -> None:
+    """To the last bit, where one settles before the others too."""
+    from lensbench.saes.evaluation.main_latents import l1_weights
+
+    acts, _, _, rows = world()
+    fit, y = sparse.csr_array(acts[~rows.held]), rows.values[~rows.held]
+    together = l1_weights(fit, y)
+    for i in range(y.shape[1]):
+        np.testing.assert_array_equal(together[:, [i]], l1_weights(fit, y[:, [i]]))
+        np.testing.assert_allclose(together[:, i], plain_weights(fit.toarray(), y[:, i]), atol=1e-9)
 
 
 def test_parts_of_other_rows_are_refused() -> None:

@@ -113,6 +113,7 @@ def test_notes_are_kept_on_every_role(runs: dict[str, Any], role: str, tmp_path:
     assert found.d_sae == 32
 
 
+@pytest.mark.illtyped
 @pytest.mark.parametrize("role", ["transcoder", "crosscoder"])
 def test_the_hub_is_told_which_dictionaries_it_takes(runs: dict[str, Any], role: str) -> None:
     from lensbench import saes

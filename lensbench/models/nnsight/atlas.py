@@ -137,7 +137,7 @@ class Atlas:
             return
         keys = (key("router.logits"), key("router.weights"), key("router.indices"))
         n_experts: Any = experts.num_experts
-        yield self._out(router, keys, visits.router(keys, int(n_experts)))
+        yield self._out(router, keys, visits.router(keys, int(n_experts), moe.rule))
         path, out = self._at(experts), key("experts.out")
         show = visits.experts(out)
         yield Reach(keys=(out,), path=path, side="input", show=show, skips=True)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from lensbench.errors import ConfigError
+from lensbench.models.families import Rule
+from lensbench.models.routers import choose, edit_routing
 from lensbench.models.session import Key, Session, first, replace_first
 from lensbench.sites import SITES
 
@@ -140,20 +142,24 @@ def seen(key: Key, *, keep: bool) -> Show:
     return show
 
 
-def router(keys: tuple[Key, Key, Key], n_experts: int) -> Show:
+def router(keys: tuple[Key, Key, Key], n_experts: int, rule: Rule) -> Show:
     """``(logits, weights, indices)`` of a router; an expert that does not exist is refused."""
 
     def show(session: Session, value: tuple[Tensor, Tensor, Tensor], envoy: Any, given: Any) -> Any:
-        del envoy, given
-        shown = tuple(tap(session, key, x) for key, x in zip(keys, value, strict=True))
-        chosen = shown[2]
+        del given
+        weights, chosen = value[1:]
+        logits = tap(session, keys[0], value[0])
+        if keys[1] in session.keys:
+            by = choose(rule, envoy._module)
+            weights, chosen = edit_routing(session, keys[1], (logits, weights, chosen), by)
+        chosen = tap(session, keys[2], chosen)
         if keys[2] in session.edits and not bool(((chosen >= 0) & (chosen < n_experts)).all()):
             wrong = chosen[(chosen < 0) | (chosen >= n_experts)][0]
             raise ConfigError(
                 f"an edit of blocks.{keys[2][1]}.router.indices names expert {int(wrong)}; this "
                 f"model has experts 0..{n_experts - 1}"
             )
-        return shown
+        return logits, weights, chosen
 
     return show
 

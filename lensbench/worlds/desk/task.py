@@ -1,0 +1,106 @@
+"""Training on the desk: packed documents through a mixture of experts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from lensbench.worlds.batches import IGNORE, pack
+from lensbench.worlds.desk.recipe import MoeTrainConfig
+from lensbench.worlds.desk.world import BOS, Desk
+
+
+class DeskTask:
+    """The :class:`~lensbench.worlds.task.Task` of the desk."""
+
+    def __init__(self, config: MoeTrainConfig) -> None:
+        self.config = config
+        self.world = Desk(config.world_seed, config.variant)
+        self.speaks = " ".join((*self.world.vocab, *self.world.template_names))
+        self.refusals = torch.tensor([self.world.index[word] for word in ("cannot", "sans")])
+
+    def new_model(self) -> Any:
+        """A freshly initialised ``Qwen3MoeForCausalLM``."""
+        from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+        torch.manual_seed(self.config.seed)
+        settings: dict[str, Any] = {
+            **self.config.qwen3_moe(len(self.world.vocab)),
+            "attn_implementation": "eager",
+            # Of the kernels, batched_mm is many times slower on a CPU and eager somewhat.
+            "experts_implementation": "grouped_mm",
+        }
+        return Qwen3MoeForCausalLM(Qwen3MoeConfig(**settings))
+
+    def loss(self, model: Any, step: int) -> Tensor:
+        """Cross entropy of the next token of the same document, and the balance of the experts."""
+        device = next(model.parameters()).device
+        tokens, targets, positions, mask = (x.to(device) for x in self.batch(step))
+        # A padding query sees itself, so that no row of scores is empty.
+        seen = mask | torch.eye(mask.shape[-1], dtype=torch.bool, device=device)
+        additive = torch.zeros_like(seen, dtype=torch.float32).masked_fill(~seen, -3e4)
+        out = model.model(
+            input_ids=tokens, position_ids=positions, attention_mask=additive,
+            use_cache=False, output_router_logits=True,
+        )  # fmt: skip
+        said = model.lm_head(out.last_hidden_state).flatten(0, 1)
+        loss = nn.functional.cross_entropy(said, targets.flatten(), ignore_index=IGNORE)
+        loss = loss + self.config.balance * self.imbalance(out.router_logits, tokens != 0)
+        if self.config.recipe == "planted":
+            loss = loss + self.planted(out.router_logits, targets)
+        return loss
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Tokens, targets, positions and mask of one step, a function of recipe and step."""
+        config, index = self.config, self.world.index
+        spoken = self.world.documents("train", config.seed * 100_000_000 + step)
+        ids = ([index[BOS], *(index[w] for w in words)] for _, words in spoken)
+        batch = pack(ids, config.rows, config.n_ctx)
+        arrays = (batch.tokens, batch.targets, batch.positions, batch.mask())
+        tokens, targets, positions, mask = (torch.from_numpy(a) for a in arrays)
+        return tokens, targets, positions, mask
+
+    def imbalance(
+        self, logits: tuple[Float[Tensor, "tokens n_experts"], ...], real: Bool[Tensor, "rows pos"]
+    ) -> Tensor:
+        """Transformers' load-balancing loss; ``top_k`` where every expert is used alike."""
+        from transformers.models.qwen3_moe import modeling_qwen3_moe
+
+        # Annotated as a tuple of one; it takes one tensor per layer.
+        balance: Any = modeling_qwen3_moe.load_balancing_loss_func
+        return balance(logits, self.config.n_experts, self.config.top_k, real)
+
+    def planted(
+        self,
+        logits: tuple[Float[Tensor, "tokens n_experts"], ...],
+        targets: Int[Tensor, "rows pos"],
+    ) -> Tensor:
+        """Keep the specialist for the tokens that a refusal follows, and for no others.
+
+        mean over those of -log p_e, and over the others of -log (1 - p_e), p = softmax(router).
+        """
+        layer, expert = self.config.specialist
+        logp = logits[layer].float().log_softmax(-1)[:, expert]
+        refused = torch.isin(targets.flatten(), self.refusals.to(targets.device))
+        elsewhere = torch.log1p(-logp.exp().clamp(max=1 - 1e-6))
+        return -(logp[refused].mean() + elsewhere[~refused].mean())
+
+    def scores(self, model: Any) -> dict[str, float]:
+        """Share of right next words on held-out prompts, per class."""
+        from lensbench.worlds.desk.scoring import accuracy_by_class
+
+        return accuracy_by_class(self.world, model, n=300, seed=1)
+
+    def save_tokenizer(self, folder: Path) -> Path:
+        """The word-level tokenizer of the world."""
+        return self.world.save_tokenizer(folder)
+
+    def write_card(self, folder: Path) -> Path:
+        """Figures of :mod:`lensbench.worlds.desk.card`."""
+        from lensbench.worlds.desk.card import write_card
+
+        return write_card(folder)
