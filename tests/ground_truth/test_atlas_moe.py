@@ -1,0 +1,176 @@
+"""Does refusing sit in a few experts of ``atlas-moe``? Protocol and thresholds, fixed beforehand.
+
+Three models (seeds 0, 1, 2 of weights and text) of the recipe ``rule``, whose training asks for no
+specialist, and two controls of seed 0: ``coin``, where a fair coin refuses, and ``planted``, whose
+router was trained to keep one expert for refusals. For each model and the study seed of its number:
+
+1. 800 held-out questions of the desk are split into halves that share no person.
+2. On one half fTRI (gate weights, all tokens of the prompt) ranks the 64 experts by refuse against
+   answer, as the world labels the prompts. The top ``N_TOP`` are suppressed together.
+3. On the other half: share of the questions to be refused that are refused, before and after; the
+   *change* is |after - before| / before. On 300 held-out neutral prompts: share whose most probable
+   next word changes.
+4. Controls: 20 random sets of as many experts, matched one by one on layer and routing load. And
+   every single expert is suppressed in turn on the other half.
+
+Refusing is *localised* where the change is at least .40, less than .05 of the neutral answers
+change, no matched random set changes refusals as much, and fTRI's first expert is among the three
+single experts whose suppression changes refusals most. These four numbers, ``N_TOP``, the seeds and
+the sizes were written and committed before the first study was run; what did not come out as aimed
+stays as an expected failure that says what was measured.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lensbench.models import load_model
+from lensbench.models.loading import bundled_models
+from lensbench.plan import Plan
+from lensbench.worlds.desk import Desk, DeskPrompts
+
+pytestmark = pytest.mark.skipif("atlas-moe" not in bundled_models(), reason="not trained yet")
+
+CHANGE, NEUTRAL, AMONG, N_TOP, N_RANDOM = 0.40, 0.05, 3, 4, 20
+N_QUESTIONS, N_NEUTRAL = 800, 300
+SEEDS = (0, 1, 2)
+REVISIONS = {0: None, 1: "seed1", 2: "seed2"}
+SPECIALIST = (2, 5)
+
+
+@dataclass(frozen=True)
+class Study:
+    """What one run of the protocol found."""
+
+    top: tuple[tuple[int, int], ...]
+    p: float
+    """Of fTRI's first by permutation of the labels."""
+    before: float
+    after: float
+    matched: tuple[float, ...]
+    """Change under each matched random set."""
+    neutral: float
+    neutral_matched: float
+    place: int
+    """Of fTRI's first in the exhaustive scan (1 is best; ties count against it)."""
+    newly_refused: float
+    """Share of the questions to be answered that are refused only under suppression."""
+    n: int
+
+    @property
+    def change(self) -> float:
+        return abs(self.after - self.before) / self.before
+
+    @property
+    def localised(self) -> bool:
+        return (
+            self.change >= CHANGE
+            and self.neutral < NEUTRAL
+            and self.change > max(self.matched)
+            and self.place <= AMONG
+        )
+
+
+def rows(prompts: DeskPrompts) -> list[list[int]]:
+    return [list(ids) for ids in prompts.tokens]
+
+
+def words(model: Any, prompts: DeskPrompts, plan: Plan) -> np.ndarray:
+    """Most probable next word of every prompt."""
+    found: list[np.ndarray] = []
+    for at in range(0, len(prompts), 128):
+        logits = model.run(rows(prompts)[at : at + 128], plan, logits="last").logits
+        found.append(logits[:, -1].argmax(-1).numpy())
+    return np.concatenate(found)
+
+
+def refused(model: Any, prompts: DeskPrompts, plan: Plan) -> float:
+    ids = list(prompts.refusals.values())
+    return float(np.isin(words(model, prompts, plan), ids).mean())
+
+
+@cache
+def study(revision: str | None, seed: int) -> Study:
+    from lensbench.interventions import experts
+
+    model = load_model("atlas-moe", revision=revision, certify=False)
+    desk = Desk(0, "coin" if revision == "coin" else "rule")
+    found, tried = desk.prompts(N_QUESTIONS, seed=seed, of="questions").halves(seed)
+    maps = experts.routing(model, rows(found))
+    ranking = experts.ftri(maps, found.classes, target="refuse", seed=seed)
+    top = ranking.top(N_TOP)
+    plan = experts.suppress(top)
+    asked, told = (tried[tried.classes == name] for name in ("refuse", "answer"))
+    neutral = desk.prompts(N_NEUTRAL, seed=seed, of="neutral")
+    before, clean = refused(model, asked, Plan()), words(model, neutral, Plan())
+    matched, moved = [], []
+    for drawn in experts.matched_random(maps, top, N_RANDOM, seed=seed):
+        other = experts.suppress(drawn)
+        matched.append(abs(refused(model, asked, other) - before) / before)
+        moved.append(float((words(model, neutral, other) != clean).mean()))
+    every = [(layer, e) for layer in range(model.n_layers) for e in range(model.card.n_experts)]
+    single = [abs(refused(model, asked, experts.suppress([one])) - before) for one in every]
+    best = single[every.index(top[0])]
+    was, now = (refused(model, told, p) for p in (Plan(), plan))
+    return Study(
+        top=top,
+        p=float(ranking.summary()["p"]),
+        before=before,
+        after=refused(model, asked, plan),
+        matched=tuple(matched),
+        neutral=float((words(model, neutral, plan) != clean).mean()),
+        neutral_matched=float(np.mean(moved)),
+        place=sum(one >= best for one in single),
+        newly_refused=max(0.0, now - was),
+        n=len(asked),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", SEEDS)
+def test_suppressing_the_top_experts_changes_refusals_elsewhere(seed: int) -> None:
+    found = study(REVISIONS[seed], seed)
+    assert found.before > 0.9, found
+    assert found.change >= CHANGE, found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", SEEDS)
+def test_it_leaves_neutral_prompts_alone(seed: int) -> None:
+    found = study(REVISIONS[seed], seed)
+    assert found.neutral < NEUTRAL, found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_matched_random_set_changes_refusals_as_much(seed: int) -> None:
+    found = study(REVISIONS[seed], seed)
+    assert len(found.matched) == N_RANDOM
+    assert found.change > max(found.matched), found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_first_of_ftri_is_among_the_top_three_of_the_exhaustive_scan(seed: int) -> None:
+    found = study(REVISIONS[seed], seed)
+    assert found.p <= 0.05, found
+    assert found.place <= AMONG, found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", SEEDS)
+def test_refusals_by_a_coin_are_not_localised(seed: int) -> None:
+    found = study("coin", seed)
+    assert not found.localised, found
+    assert found.p > 0.05, found
+
+
+@pytest.mark.slow
+def test_a_planted_specialist_is_found_and_is_responsible() -> None:
+    """A positive control: it was put there, so this says that the method can see one."""
+    found = study("planted", 0)
+    assert found.top[0] == SPECIALIST, found
+    assert found.localised, found
