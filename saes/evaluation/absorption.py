@@ -59,8 +59,9 @@ def absorption(
     Source: Chanin et al. 2024 (arXiv:2409.14507) and the measure of Karvonen et al. 2025
     (arXiv:2503.09532), which needs no ablation and works at any layer. Both advise against models
     below 1 B parameters and dictionaries below 16 k latents. Deviations: the probes are fitted to
-    their minimum instead of for a number of epochs, and F1 that accepts a latent is that of the
-    fitting rows, so that nothing is chosen on what is scored.
+    their minimum instead of for a number of epochs (L1 probes at most 500 steps towards it), and
+    F1 that accepts a latent is that of the fitting rows, so that nothing is chosen on what is
+    scored.
 
     Controls: a random dictionary of the same width and L0, and the share of labels whose probe
     passes when labels are those of other documents (must be 0).
