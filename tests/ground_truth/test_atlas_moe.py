@@ -12,6 +12,8 @@ router was trained to keep one expert for refusals. For each model and the study
    next word changes.
 4. Controls: 20 random sets of as many experts, matched one by one on layer and routing load. And
    every single expert is suppressed in turn on the other half.
+5. ``expert_study``, which labels prompts by what the model does and counts refusals among all
+   questions of its own other half (again without a shared person), is held to the same two numbers.
 
 Refusing is *localised* where the change is at least .40, less than .05 of the neutral answers
 change, no matched random set changes refusals as much, and fTRI's first expert is among the three
@@ -174,3 +176,27 @@ def test_a_planted_specialist_is_found_and_is_responsible() -> None:
     found = study("planted", 0)
     assert found.top[0] == SPECIALIST, found
     assert found.localised, found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", SEEDS)
+def test_expert_study_says_so_too(seed: int) -> None:
+    from lensbench.interventions import experts
+
+    model = load_model("atlas-moe", revision=REVISIONS[seed], certify=False)
+    desk = Desk(0)
+    prompts = desk.prompts(N_QUESTIONS, seed=seed, of="questions")
+    report = experts.expert_study(
+        model,
+        rows(prompts),
+        experts.NextToken({"refuse": list(prompts.refusals.values())}),
+        target="refuse",
+        top=N_TOP,
+        neutral=rows(desk.prompts(N_NEUTRAL, seed=seed, of="neutral")),
+        groups=prompts.entities,
+        draws=N_RANDOM,
+        seed=seed,
+    )
+    told = report.summary()
+    assert abs(report.relative_change("suppressed")) >= CHANGE, told
+    assert report.changed[report.conditions.index("suppressed")].mean() < NEUTRAL, told
