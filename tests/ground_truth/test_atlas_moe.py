@@ -64,7 +64,7 @@ class Study:
 
     @property
     def change(self) -> float:
-        return abs(self.after - self.before) / self.before
+        return relative(self.after, self.before)
 
     @property
     def localised(self) -> bool:
@@ -74,6 +74,11 @@ class Study:
             and self.change > max(self.matched)
             and self.place <= AMONG
         )
+
+
+def relative(after: float, before: float) -> float:
+    """|after - before| / before; NaN, which passes no threshold, where nothing was refused."""
+    return abs(after - before) / before if before > 0 else float("nan")
 
 
 def rows(prompts: DeskPrompts) -> list[list[int]]:
@@ -111,7 +116,7 @@ def study(revision: str | None, seed: int) -> Study:
     matched, moved = [], []
     for drawn in experts.matched_random(maps, top, N_RANDOM, seed=seed):
         other = experts.suppress(drawn)
-        matched.append(abs(refused(model, asked, other) - before) / before)
+        matched.append(relative(refused(model, asked, other), before))
         moved.append(float((words(model, neutral, other) != clean).mean()))
     every = [(layer, e) for layer in range(model.n_layers) for e in range(model.card.n_experts)]
     single = [abs(refused(model, asked, experts.suppress([one])) - before) for one in every]
