@@ -15,6 +15,7 @@ if not __name__.startswith("lensbench."):
 if TYPE_CHECKING:
     from lensbench.interventions.attribution.check import AttributionCheck as AttributionCheck
     from lensbench.interventions.attribution.nodes import attribute as attribute
+    from lensbench.interventions.attribution.paths import path_patch as path_patch
     from lensbench.interventions.attribution.result import AttributionResult as AttributionResult
     from lensbench.interventions.metrics import METRICS as METRICS
     from lensbench.interventions.metrics import Metric as Metric
@@ -28,6 +29,7 @@ _HOME = {
     "AttributionCheck": "attribution.check",
     "AttributionResult": "attribution.result",
     "attribute": "attribution.nodes",
+    "path_patch": "attribution.paths",
     "METRICS": "metrics",
     "Metric": "metrics",
     "PatchingResult": "patching.result",
