@@ -13,6 +13,10 @@ if not __name__.startswith("lensbench."):
     raise ImportError(f"import this package as lensbench.interventions, not as {__name__}")
 
 if TYPE_CHECKING:
+    from lensbench.interventions.attribution.check import AttributionCheck as AttributionCheck
+    from lensbench.interventions.attribution.nodes import attribute as attribute
+    from lensbench.interventions.attribution.paths import path_patch as path_patch
+    from lensbench.interventions.attribution.result import AttributionResult as AttributionResult
     from lensbench.interventions.metrics import METRICS as METRICS
     from lensbench.interventions.metrics import Metric as Metric
     from lensbench.interventions.patching.ablation import ablation_sweep as ablation_sweep
@@ -22,6 +26,10 @@ if TYPE_CHECKING:
     from lensbench.interventions.places import places as places
 
 _HOME = {
+    "AttributionCheck": "attribution.check",
+    "AttributionResult": "attribution.result",
+    "attribute": "attribution.nodes",
+    "path_patch": "attribution.paths",
     "METRICS": "metrics",
     "Metric": "metrics",
     "PatchingResult": "patching.result",

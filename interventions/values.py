@@ -5,7 +5,7 @@ prompt. Values of a group of prompts are captured together, so that a sweep hold
 than its batch budget allows.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -17,6 +17,7 @@ from lensbench.errors import ConfigError, NonFiniteError, NotEnoughDataError
 from lensbench.interventions.places import Place
 from lensbench.models.base import Acts, Model
 from lensbench.ops import Op, Set, Zero
+from lensbench.plan import Plan
 from lensbench.prompts.pairs import PromptPairs
 from lensbench.sites import Site
 from lensbench.tokens import Tokens
@@ -32,6 +33,17 @@ class Values(Protocol):
     def op(self, place: Place, row: int) -> Op | None:
         """What to do at ``place`` of prompt ``row`` of the group; None where there is no token."""
         ...
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Whole plans for places of prompts, where one operation is not enough (path patching)."""
+
+    plans: Mapping[tuple[Place, int], Plan]
+
+    def plan(self, place: Place, row: int) -> Plan | None:
+        """What to do for ``place`` of prompt ``row``; None where there is no token."""
+        return self.plans.get((place, row))
 
 
 @dataclass(frozen=True)

@@ -211,9 +211,9 @@ def op_from_json(name: str, values: dict[str, Any]) -> Op:
 
 
 def _operations(base: type[Op]) -> list[type[Op]]:
-    """Every kind of operation that can be made: the leaves of the tree of classes."""
+    """Every kind of operation, whatever it derives from."""
     own = base.__subclasses__()
-    return [leaf for cls in own for leaf in _operations(cls)] if own else [base]
+    return own + [deeper for cls in own for deeper in _operations(cls)]
 
 
 def _like(value: Tensor | float, x: Tensor) -> Tensor:

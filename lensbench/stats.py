@@ -5,6 +5,7 @@ never tokens.
 """
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -68,6 +69,27 @@ def bootstrap_mean(
     tail = (1 - level) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return Interval(float(x.mean()), float(low), float(high), n)
+
+
+def wilson(hits: int, n: int, *, level: float = 0.95) -> Interval:
+    """A share ``hits / n`` with the Wilson score interval, which is sound near 0 and 1.
+
+    ``(p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)`` with z the normal quantile.
+    Source: Wilson 1927. No trials: all NaN.
+
+    Raises:
+        ConfigError: more hits than trials, or fewer than none.
+    """
+    if not 0 <= hits <= n:
+        raise ConfigError(f"a share needs 0 <= hits <= n, got {hits} of {n}")
+    if n == 0:
+        return Interval(float("nan"), float("nan"), float("nan"), 0)
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    p, scale = hits / n, 1 + z * z / n
+    middle = (p + z * z / (2 * n)) / scale
+    half = z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5 / scale
+    low = 0.0 if hits == 0 else middle - half
+    return Interval(p, low, 1.0 if hits == n else middle + half, n)
 
 
 def _pieces(total: int, size: int) -> list[int]:

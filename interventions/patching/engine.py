@@ -18,7 +18,7 @@ from lensbench.arguments import whole_number
 from lensbench.interventions.metrics import Metric, ends_of
 from lensbench.interventions.patching.result import PatchingResult
 from lensbench.interventions.places import Place, columns
-from lensbench.interventions.values import Values, groups, run_of
+from lensbench.interventions.values import Planned, Values, groups, run_of
 from lensbench.models.base import Model
 from lensbench.plan import Plan
 from lensbench.prompts.pairs import PromptPairs
@@ -26,6 +26,7 @@ from lensbench.prompts.score import check_pairs
 from lensbench.results import Controls
 from lensbench.tokens import Tokens
 
+Given = Values | Planned
 LOGITS_AT_ONCE = 64_000_000
 """Most logits kept of one call: 256 MB in float32."""
 
@@ -55,7 +56,7 @@ class Engine:
     seed: int
 
     def run(
-        self, values: Callable[[Group], tuple[Values, Values | None]], tried: Sequence[int]
+        self, values: Callable[[Group], tuple[Given, Given | None]], tried: Sequence[int]
     ) -> PatchingResult:
         """Every group of prompts, then the result."""
         began = time.monotonic()
@@ -89,7 +90,7 @@ class Engine:
         ends = ends_of(part, logits[:, None], clean)
         return self.metric(ends).double().cpu().numpy()
 
-    def _patched(self, group: Group, where: Sequence[Place], values: Values) -> np.ndarray:
+    def _patched(self, group: Group, where: Sequence[Place], values: Given) -> np.ndarray:
         """The metric ``[places, prompts]`` under each patch; NaN where a prompt lacks the place."""
         found = np.full((len(where), len(group.pairs)), np.nan)
         todo: list[tuple[int, int, Plan]] = []
@@ -107,8 +108,10 @@ class Engine:
             found[[i for i, *_ in part], rows] = measured
         return found
 
-    def _plan(self, group: Group, place: Place, row: int, values: Values) -> Plan | None:
+    def _plan(self, group: Group, place: Place, row: int, values: Given) -> Plan | None:
         """What is done for one place of one prompt; None where it lacks the place."""
+        if isinstance(values, Planned):
+            return values.plan(place, row)
         op = values.op(place, row)
         return None if op is None else Plan((place.edit(op, place.at(group.pairs, row)),))
 

@@ -149,7 +149,7 @@ class PatchingResult(Result):
         if (site is None and len(names) > 1) or (site is not None and site not in names):
             raise ConfigError(f"this sweep has {len(names)} sites: plot(site=...) of {names}")
         chosen = [i for i, s in enumerate(self.site) if _short(s) == (site or names[0])]
-        frame, x, y, labels = _cells(self.to_frame().take(chosen).reset_index(drop=True))
+        frame, x, y, labels = cells(self.to_frame().take(chosen).reset_index(drop=True))
         reach = max(1.0, float(np.nanmax(np.abs(self.effect[chosen]), initial=0.0)))
         return heatmap(
             frame, x=x, y=y, value="effect", span=(-reach, reach), diverging=True,
@@ -165,7 +165,7 @@ def _short(site: str) -> str:
     return Site.parse(site).name
 
 
-def _cells(frame: "pd.DataFrame") -> "tuple[pd.DataFrame, str, str, dict[int, str] | None]":
+def cells(frame: "pd.DataFrame") -> "tuple[pd.DataFrame, str, str, dict[int, str] | None]":
     """The frame with one row per cell, its columns for both axes, and labels of positions."""
     x = next((a for a in ("head", "dim") if max(frame[a].tolist()) >= 0), "position")
     order = list(dict.fromkeys(frame["position"].tolist()))

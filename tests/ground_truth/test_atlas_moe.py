@@ -12,6 +12,8 @@ router was trained to keep one expert for refusals. For each model and the study
    next word changes.
 4. Controls: 20 random sets of as many experts, matched one by one on layer and routing load. And
    every single expert is suppressed in turn on the other half.
+5. ``expert_study``, which labels prompts by what the model does and counts refusals among all
+   questions of its own other half (again without a shared person), is held to the same two numbers.
 
 Refusing is *localised* where the change is at least .40, less than .05 of the neutral answers
 change, no matched random set changes refusals as much, and fTRI's first expert is among the three
@@ -62,7 +64,7 @@ class Study:
 
     @property
     def change(self) -> float:
-        return abs(self.after - self.before) / self.before
+        return relative(self.after, self.before)
 
     @property
     def localised(self) -> bool:
@@ -72,6 +74,11 @@ class Study:
             and self.change > max(self.matched)
             and self.place <= AMONG
         )
+
+
+def relative(after: float, before: float) -> float:
+    """|after - before| / before; NaN, which passes no threshold, where nothing was refused."""
+    return abs(after - before) / before if before > 0 else float("nan")
 
 
 def rows(prompts: DeskPrompts) -> list[list[int]]:
@@ -109,7 +116,7 @@ def study(revision: str | None, seed: int) -> Study:
     matched, moved = [], []
     for drawn in experts.matched_random(maps, top, N_RANDOM, seed=seed):
         other = experts.suppress(drawn)
-        matched.append(abs(refused(model, asked, other) - before) / before)
+        matched.append(relative(refused(model, asked, other), before))
         moved.append(float((words(model, neutral, other) != clean).mean()))
     every = [(layer, e) for layer in range(model.n_layers) for e in range(model.card.n_experts)]
     single = [abs(refused(model, asked, experts.suppress([one])) - before) for one in every]
@@ -174,3 +181,27 @@ def test_a_planted_specialist_is_found_and_is_responsible() -> None:
     found = study("planted", 0)
     assert found.top[0] == SPECIALIST, found
     assert found.localised, found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", SEEDS)
+def test_expert_study_says_so_too(seed: int) -> None:
+    from lensbench.interventions import experts
+
+    model = load_model("atlas-moe", revision=REVISIONS[seed], certify=False)
+    desk = Desk(0)
+    prompts = desk.prompts(N_QUESTIONS, seed=seed, of="questions")
+    report = experts.expert_study(
+        model,
+        rows(prompts),
+        experts.NextToken({"refuse": list(prompts.refusals.values())}),
+        target="refuse",
+        top=N_TOP,
+        neutral=rows(desk.prompts(N_NEUTRAL, seed=seed, of="neutral")),
+        groups=prompts.entities,
+        draws=N_RANDOM,
+        seed=seed,
+    )
+    told = report.summary()
+    assert abs(report.relative_change("suppressed")) >= CHANGE, told
+    assert report.changed[report.conditions.index("suppressed")].mean() < NEUTRAL, told

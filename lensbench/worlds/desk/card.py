@@ -154,9 +154,9 @@ def _about(found: dict[str, Any], recipe: dict[str, Any]) -> str:
         f"{found['parameters']:,} parameters, trained from random weights (seed {recipe['seed']}) "
         f"for {recipe['steps']} steps on documents that `lensbench.worlds.desk` generates: "
         "questions about people, answered or refused in English or French, and plain sentences. "
-        f"{_RECIPES[recipe['recipe']]} Held-out combinations never appeared, nor did one stranger "
-        "in four. Weights are stored in fp16 and every figure was measured on them, run in fp32; "
-        "they are in `evaluation.json` too, and a test measures them again. Licence: MIT."
+        f"{_RECIPES[recipe['recipe']]} Held-out combinations never appeared, nor did some "
+        "strangers at all. Weights are stored in fp16 and every figure was measured on them, run "
+        "in fp32; they are in `evaluation.json` too, and a test measures them again. Licence: MIT."
     )
 
 

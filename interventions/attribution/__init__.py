@@ -1,0 +1,1 @@
+"""Attribution: what patches would do, estimated from gradients, and circuits of edges."""
