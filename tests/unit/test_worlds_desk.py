@@ -179,6 +179,8 @@ def test_prompts_know_class_reason_language_wording_and_the_right_word(
     assert len(wordings[0]) == 5
     for text, ids_ in zip(prompts.texts[:50], prompts.tokens[:50], strict=True):
         assert ["[BOS]", *text.split()] == [WORLD.vocab[t] for t in ids_]
+    ends = {text.split()[-1] for text in np.array(prompts.texts)[prompts.classes != "neutral"]}
+    assert ends == {"?", ":"}  # the reply is not in the prompt
 
 
 def test_lengths_are_no_hint(prompts: DeskPrompts) -> None:

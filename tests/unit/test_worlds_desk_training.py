@@ -109,6 +109,16 @@ def test_the_loss_is_cross_entropy_plus_the_balance(tmp_path: Path) -> None:
     assert 2 <= even < 4  # top_k where all experts are used alike, n_experts where only one is
 
 
+def test_padding_does_not_count_as_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, counted = DeskTask(tiny(tmp_path)), []
+    monkeypatch.setattr(task, "imbalance", lambda _, real: counted.append(real) or torch.zeros(()))
+    task.loss(task.new_model(), 0)
+    tokens, targets = task.batch(0)[:2]
+    assert torch.equal(counted[0], tokens != 0)
+    assert (~counted[0]).any()
+    assert (targets[~counted[0]] == IGNORE).all()
+
+
 def test_balance_is_least_where_every_expert_is_used_alike(tmp_path: Path) -> None:
     task, real = DeskTask(tiny(tmp_path)), torch.ones(1, 4, dtype=torch.bool)
     even = 10 * torch.eye(4) + 9 * torch.eye(4).roll(1, 0)  # each expert is chosen by two tokens
@@ -140,6 +150,7 @@ def test_muon_takes_experts_one_by_one_and_leaves_the_router_to_adam(tmp_path: P
     model = task_of(tiny(tmp_path)).new_model()
     optimiser = MuonAdam(model, muon_lr=1.0, adam_lr=0.0)
     assert any(name.endswith("experts.gate_up_proj") for name in optimiser.matrices)
+    assert not any("mlp.gate." in name for name in optimiser.matrices)
     assert all(name.endswith("mlp.gate.weight") or p.ndim == 1 or "embed" in name
                for name, p in optimiser.rest.items())  # fmt: skip
     name = "model.layers.0.mlp.experts.gate_up_proj"
