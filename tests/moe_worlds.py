@@ -1,6 +1,7 @@
 """A mixture of experts with one planted specialist: what it does is known because we set it."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,3 +74,29 @@ def prompts(n: int = 60, *, length: int | None = 8, seed: int = 0) -> Prompts:
         row = [1, *rng.choice(PLAIN, size - 4).tolist()]
         rows.append([*row, *rng.choice(TRIGGERS if i % 2 else PLAIN, 3).tolist()])
     return Prompts(rows, np.arange(n) % 2 == 1)
+
+
+def word(token: int) -> str:
+    """Token 5, the planted answer, is ``sorry``; the others are ``w8`` and so on."""
+    special = {0: "[PAD]", 1: "[BOS]", 2: "[EOS]", ANSWER: "sorry"}
+    return special.get(token, f"w{token}")
+
+
+def as_text(row: list[int]) -> str:
+    """A row without its BOS."""
+    return " ".join(word(token) for token in row[1:])
+
+
+def save_with_words(folder: Path) -> Path:
+    """The planted model in hub format, with a tokenizer of one word per token."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({word(i): i for i in range(64)}, unk_token=word(3)))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, bos_token=word(1), eos_token=word(2), pad_token=word(0)
+    )
+    planted().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -10,6 +10,7 @@ from lensbench.app.cli import (
     doctor,
     encode,
     evaluate,
+    experts,
     explain,
     page,
     report,
@@ -40,6 +41,7 @@ def build() -> typer.Typer:
     app.add_typer(evaluate.group(), name="eval")
     app.command("encode")(encode.encode)
     app.command("explain")(explain.explain)
+    app.add_typer(experts.group(), name="experts")
     app.add_typer(runs.group(), name="runs")
     app.add_typer(world.group(), name="world")
     app.command("doctor")(doctor.doctor)

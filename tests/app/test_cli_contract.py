@@ -43,10 +43,11 @@ def test_the_module_is_the_command() -> None:
 
 def test_every_promised_command_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     groups = {
-        (): "demo capture report doctor store train eval runs world",
+        (): "demo capture report doctor store train eval experts runs world",
         ("store",): "info verify sample rm",
         ("train",): "sae",
         ("eval",): "sae",
+        ("experts",): "map rank suppress scan",
         ("runs",): "ls show",
         ("world",): "train sample",
     }

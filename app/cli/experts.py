@@ -1,0 +1,188 @@
+"""``lensbench experts``: mixtures of experts, mapped, ranked, suppressed and scanned."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lensbench.app.cli.console import Answer, fields, table
+from lensbench.app.cli.groups import ModelOption, RevisionOption, new_group
+
+PromptsOption = Annotated[
+    str,
+    typer.Option(
+        "--prompts",
+        help='.jsonl with "text" (and "label", "group") per line, .txt with one prompt per line, '
+        "or desk:N (desk:N:SPLIT:SEED) for questions of the desk.",
+    ),
+]
+SaysOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--says",
+        help="The behaviour: the answer holds this phrase (may be repeated; desk:N knows its own).",
+    ),
+]
+NewOption = Annotated[
+    int, typer.Option("--new-tokens", help="Tokens of the answer that are decoded.")
+]
+TopOption = Annotated[int, typer.Option("--top", help="Experts to show or to take.")]
+ActivationOption = Annotated[
+    str, typer.Option("--activation", help="weight (gate weights) or count (selections).")
+]
+NormaliseOption = Annotated[
+    str, typer.Option("--normalise", help="none (sums over tokens) or per_token.")
+]
+FreeOption = Annotated[
+    bool,
+    typer.Option(
+        "--permute-freely", help="Permute labels between prompts of unequal length as well."
+    ),
+]
+BatchOption = Annotated[int, typer.Option("--batch-size", help="Prompts per forward.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed of every choice.")]
+OutOption = Annotated[Path | None, typer.Option("--out", help="Folder to save the result in.")]
+
+
+def group() -> typer.Typer:
+    """The commands of this file."""
+    app = new_group("Mixtures of experts: who is routed where, and what single experts do.")
+    app.command("map")(map_)
+    app.command("rank")(rank)
+    app.command("suppress")(suppress)
+    app.command("scan")(scan)
+    return app
+
+
+def map_(
+    model: ModelOption,
+    prompts: PromptsOption,
+    top: TopOption = 10,
+    batch_size: BatchOption = 32,
+    out: OutOption = None,
+    revision: RevisionOption = None,
+) -> Answer:
+    """Show which experts the tokens of --prompts are routed to."""
+    from lensbench.app.workflows.experts import map_experts
+
+    facts = map_experts(model, prompts, top=top, batch_size=batch_size, out=out, revision=revision)
+    return _answer(facts, ("layer", "expert", "load", "weight", "prompts"))
+
+
+def rank(
+    model: ModelOption,
+    prompts: PromptsOption,
+    says: SaysOption = None,
+    new_tokens: NewOption = 16,
+    target: Annotated[
+        str | None, typer.Option("--target", help="Class whose experts are ranked.")
+    ] = None,
+    activation: ActivationOption = "weight",
+    normalise: NormaliseOption = "none",
+    permutations: Annotated[
+        int, typer.Option("--permutations", help="Permutations of the labels.")
+    ] = 1000,
+    permute_freely: FreeOption = False,
+    top: TopOption = 10,
+    batch_size: BatchOption = 32,
+    seed: SeedOption = 0,
+    out: OutOption = None,
+    revision: RevisionOption = None,
+) -> Answer:
+    """Rank experts by how differently two classes of --prompts use them.
+
+    Classes are the labels of the file or, with --says, what the model answers. A high rank is no
+    proof that an expert makes the behaviour: test it with `lensbench experts suppress`.
+    """
+    from lensbench.app.workflows.experts import rank_experts
+
+    facts = rank_experts(
+        model, prompts, says=says or (), new_tokens=new_tokens, target=target,
+        activation=activation, normalise=normalise, permutations=permutations,
+        free=permute_freely, top=top, batch_size=batch_size, seed=seed, out=out,
+        revision=revision,
+    )  # fmt: skip
+    return _answer(facts, ("rank", "layer", "expert", "differential", "mean", "p", "n"))
+
+
+def suppress(
+    model: ModelOption,
+    prompts: PromptsOption,
+    says: SaysOption = None,
+    new_tokens: NewOption = 16,
+    experts: Annotated[
+        str,
+        typer.Option(
+            "--experts",
+            help="LAYER:EXPERT,...: suppress these; default: the --top found on one half of the "
+            "prompts, tested on the other.",
+        ),
+    ] = "",
+    top: TopOption = 10,
+    neutral: Annotated[
+        str,
+        typer.Option(
+            "--neutral",
+            help="Prompts that should not change, as --prompts (desk:N: plain sentences); default: "
+            "test prompts without the behaviour.",
+        ),
+    ] = "",
+    activation: ActivationOption = "weight",
+    normalise: NormaliseOption = "none",
+    permute_freely: FreeOption = False,
+    draws: Annotated[
+        int, typer.Option("--draws", help="Sets of matched random experts, the control.")
+    ] = 5,
+    batch_size: BatchOption = 32,
+    seed: SeedOption = 0,
+    out: OutOption = None,
+    revision: RevisionOption = None,
+) -> Answer:
+    """Suppress and force experts, and count how often the answer then holds --says."""
+    from lensbench.app.workflows.experts import suppress_experts
+
+    facts = suppress_experts(
+        model, prompts, says=says or (), new_tokens=new_tokens, chosen=experts, top=top,
+        neutral=neutral, activation=activation, normalise=normalise, free=permute_freely,
+        draws=draws, batch_size=batch_size, seed=seed, out=out, revision=revision,
+    )  # fmt: skip
+    shown = ("condition", "rate", "low", "high", "n", "newly", "no_longer", "kl", "perplexity",
+             "neutral_changed")  # fmt: skip
+    text = table(facts["conditions"], shown)
+    more = f"{len(facts['changed'])} answers changed under suppression; neutral: {facts['neutral']}"
+    columns = ("rank", "layer", "expert", "load", "differential", "p", "partner", "shared")
+    known = [c for c in columns if c in facts["experts"][0]]
+    return _answer(facts, known, f"{text}\n\n", f"\n{more}")
+
+
+def scan(
+    model: ModelOption,
+    prompts: PromptsOption,
+    says: SaysOption = None,
+    new_tokens: NewOption = 16,
+    how: Annotated[str, typer.Option("--how", help="suppress, reroute or force.")] = "suppress",
+    layers: Annotated[
+        str, typer.Option("--layers", help="Only these, such as 1,2; default: every router.")
+    ] = "",
+    top: TopOption = 10,
+    batch_size: BatchOption = 64,
+    out: OutOption = None,
+    revision: RevisionOption = None,
+) -> Answer:
+    """Take out every single expert in turn, and count how often the answer holds --says."""
+    from lensbench.app.workflows.experts import scan_experts
+
+    facts = scan_experts(
+        model, prompts, says=says or (), new_tokens=new_tokens, how=how, layers=layers, top=top,
+        batch_size=batch_size, out=out, revision=revision,
+    )  # fmt: skip
+    return _answer(facts, ("rank", "layer", "expert", "rate", "low", "high", "effect", "load"))
+
+
+def _answer(facts: Mapping[str, Any], columns: Any, before: str = "", after: str = "") -> Answer:
+    """The experts as a table, then the summary and the controls."""
+    told = {**facts["summary"], "control": facts["control"], **facts["controls"]}
+    told |= {"saved": facts["saved"]} if "saved" in facts else {}
+    text = f"{before}{table(facts['experts'], columns)}{after}\n\n{fields(told)}"
+    return Answer(dict(facts), text)
