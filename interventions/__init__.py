@@ -1,8 +1,8 @@
 """Changing a forward pass to find out what it depends on: patching, ablation and what follows.
 
 ``patch_sweep(model, pairs)`` patches every layer and position from one run into the other;
-``ablation_sweep`` takes places out. Names are resolved on first use, so importing this package
-loads no torch.
+``ablation_sweep`` takes places out; ``lensbench.interventions.experts`` tunes mixtures of experts.
+Names are resolved on first use, so importing this package loads no torch.
 """
 
 from typing import TYPE_CHECKING
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from lensbench.interventions.attribution.nodes import attribute as attribute
     from lensbench.interventions.attribution.paths import path_patch as path_patch
     from lensbench.interventions.attribution.result import AttributionResult as AttributionResult
+    from lensbench.interventions.experts.report import ExpertReport as ExpertReport
+    from lensbench.interventions.experts.scan import expert_scan as expert_scan
+    from lensbench.interventions.experts.study import expert_study as expert_study
     from lensbench.interventions.metrics import METRICS as METRICS
     from lensbench.interventions.metrics import Metric as Metric
     from lensbench.interventions.patching.ablation import ablation_sweep as ablation_sweep
@@ -24,11 +27,28 @@ if TYPE_CHECKING:
     from lensbench.interventions.patching.sweep import patch_sweep as patch_sweep
     from lensbench.interventions.places import Place as Place
     from lensbench.interventions.places import places as places
+    from lensbench.interventions.steering.contrast import Contrast as Contrast
+    from lensbench.interventions.steering.contrast import contrast_states as contrast_states
+    from lensbench.interventions.steering.contrast import towards as towards
+    from lensbench.interventions.steering.direction import Direction as Direction
+    from lensbench.interventions.steering.direction import probe_direction as probe_direction
+    from lensbench.interventions.steering.orthogonal import orthogonalised as orthogonalised
+    from lensbench.interventions.steering.plans import ablate as ablate
+    from lensbench.interventions.steering.plans import clamp_latent as clamp_latent
+    from lensbench.interventions.steering.plans import clamp_neuron as clamp_neuron
+    from lensbench.interventions.steering.plans import every_write as every_write
+    from lensbench.interventions.steering.plans import steer as steer
+    from lensbench.interventions.steering.sources import activation_addition as activation_addition
+    from lensbench.interventions.steering.sources import in_context_vector as in_context_vector
+    from lensbench.interventions.steering.sources import latent_direction as latent_direction
 
 _HOME = {
     "AttributionCheck": "attribution.check",
     "AttributionResult": "attribution.result",
+    "ExpertReport": "experts.report",
     "attribute": "attribution.nodes",
+    "expert_scan": "experts.scan",
+    "expert_study": "experts.study",
     "path_patch": "attribution.paths",
     "METRICS": "metrics",
     "Metric": "metrics",
@@ -37,6 +57,20 @@ _HOME = {
     "ablation_sweep": "patching.ablation",
     "patch_sweep": "patching.sweep",
     "places": "places",
+    "Contrast": "steering.contrast",
+    "contrast_states": "steering.contrast",
+    "towards": "steering.contrast",
+    "Direction": "steering.direction",
+    "probe_direction": "steering.direction",
+    "orthogonalised": "steering.orthogonal",
+    "ablate": "steering.plans",
+    "clamp_latent": "steering.plans",
+    "clamp_neuron": "steering.plans",
+    "every_write": "steering.plans",
+    "steer": "steering.plans",
+    "activation_addition": "steering.sources",
+    "in_context_vector": "steering.sources",
+    "latent_direction": "steering.sources",
 }
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll] - the table above
 __getattr__, __dir__ = exports(__name__, _HOME)

@@ -135,8 +135,8 @@ def ftri(
 ) -> ExpertRanking:
     """Rank experts by how differently two or more classes of prompts use them.
 
-    ``D_c = M_c - mean over c' != c of M_c'``, maps in gate weight (which put a planted expert
-    first) or selections (which also rank bystanders high), see :meth:`RoutingMaps.maps`.
+    ``D_c = M_c - mean over c' != c of M_c'``, maps in gate weight or in selections (which see a
+    bystander of small weight as large), see :meth:`RoutingMaps.maps`.
 
     Args:
         maps: routing of every prompt.
