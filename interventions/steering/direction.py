@@ -1,0 +1,154 @@
+"""A direction at a site: a value that saves, loads, and knows how it was made."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from lensbench.errors import ConfigError, MismatchError, NonFiniteError, NotEnoughDataError
+from lensbench.models.base import Model
+from lensbench.results import Result
+from lensbench.sites import Site
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+_ONE_VECTOR = 3
+"""Axes of a site with one vector per token: batch, position, width."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Direction(Result):
+    """A vector at a site, or one for each of the first tokens of a prompt (ActAdd).
+
+    Saved as JSON and safetensors with :meth:`save`, read by :func:`lensbench.results.load`.
+    ``config`` says by which method it was made, of what.
+    """
+
+    site: str
+    vector: Float[np.ndarray, " d"] | Float[np.ndarray, "tokens d"]
+    """In the site's own units, not normalised."""
+    label: str = "direction"
+
+    def __post_init__(self) -> None:
+        """Refuse what is no direction of a site.
+
+        Raises:
+            UnknownSiteError: no such site.
+            ConfigError: a site of heads or patterns, or what is no vector.
+            NonFiniteError: NaN or infinity.
+        """
+        object.__setattr__(self, "site", str(one_vector(self.site)))
+        given: Any = self.vector
+        array = given.detach().cpu().float().numpy() if isinstance(given, Tensor) else given
+        vector = np.asarray(array)
+        if vector.dtype.kind not in "fiu" or vector.ndim not in (1, 2) or not vector.size:
+            raise ConfigError(
+                "vector must be numbers [d], or [tokens, d] for the first tokens of a prompt; got "
+                f"{vector.dtype} of shape {list(vector.shape)}"
+            )
+        vector = vector.astype(np.float32)
+        if not np.isfinite(vector).all():
+            raise NonFiniteError(
+                f"{int((~np.isfinite(vector)).sum())} of {vector.size} numbers of direction "
+                f"{self.label!r} at {self.site} are not finite"
+            )
+        object.__setattr__(self, "vector", vector)
+
+    @property
+    def width(self) -> int:
+        """Numbers per token."""
+        return self.vector.shape[-1]
+
+    @property
+    def norm(self) -> float:
+        """Length; of several tokens the root mean square of theirs."""
+        lengths = np.linalg.norm(np.atleast_2d(self.vector).astype(np.float64), axis=-1)
+        return float(np.sqrt((lengths**2).mean()))
+
+    def with_norm(self, norm: float) -> "Direction":
+        """The same direction with this length (in units of the site).
+
+        Raises:
+            NotEnoughDataError: a vector of zeros, which points nowhere.
+        """
+        if self.norm < 1e-12:
+            raise NotEnoughDataError(
+                f"direction {self.label!r} at {self.site} is zero: the two sides do not differ "
+                "there, so it points nowhere"
+            )
+        return replace(self, vector=self.vector * np.float32(norm / self.norm))
+
+    def cosine(self, other: "Direction | Float[np.ndarray, '...']") -> float:
+        """Cosine with another direction or vector, -1 to 1."""
+        b = np.asarray(other.vector if isinstance(other, Direction) else other)
+        if b.shape != self.vector.shape:
+            raise ConfigError(f"shapes {list(self.vector.shape)} and {list(b.shape)} differ")
+        a, b = self.vector.astype(np.float64).ravel(), b.astype(np.float64).ravel()
+        return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+    def check(self, model: Model) -> Site:
+        """The site, if this model has it with this width.
+
+        Raises:
+            UnknownSiteError: the model has no such site.
+            MismatchError: another width.
+        """
+        site, width = Site.parse(self.site), model.width(self.site)
+        if width != self.width:
+            raise MismatchError(
+                f"direction {self.label!r} has {self.width} numbers, but {site} of "
+                f"{model.card.name!r} has {width}; make it from this model's own activations"
+            )
+        return site
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row per token and dimension."""
+        import pandas as pd
+
+        grid = np.atleast_2d(self.vector)
+        token, dim = np.indices(grid.shape)
+        frame = pd.DataFrame({"token": token.ravel(), "dim": dim.ravel(), "value": grid.ravel()})
+        frame.attrs["units"] = {"value": f"units of {self.site}"}
+        return frame
+
+    def summary(self) -> dict[str, float]:
+        """Length and width."""
+        return {"norm": self.norm, "width": float(self.width)}
+
+    def plot(self) -> "go.Figure":
+        """How large its numbers are."""
+        from lensbench.plots import histogram
+
+        return histogram(self.to_frame(), value="value", title=self.label, subtitle=self.site)
+
+
+def one_vector(site: str | Site) -> Site:
+    """The site, if it holds one vector of numbers per token.
+
+    Raises:
+        ConfigError: a site of heads, patterns or routing.
+    """
+    parsed = Site.parse(site)
+    if len(parsed.spec.axes.split()) != _ONE_VECTOR or not parsed.spec.writable:
+        raise ConfigError(
+            f"{parsed} has axes {parsed.spec.axes!r}; a direction stands at a site of one vector "
+            "per token that can be written, such as resid_post, attn_out or mlp_out of a block"
+        )
+    return parsed
+
+
+def probe_direction(
+    site: str | Site, vector: Float[np.ndarray, " d"] | Tensor | Sequence[float],
+    label: str = "probe",
+) -> Direction:  # fmt: skip
+    """The direction of a probe: any vector with its site; adding it raises the probe's score.
+
+    ``w . (x + c w) = w . x + c |w|^2``.
+    """
+    vector = vector if isinstance(vector, Tensor) else np.asarray(vector)
+    return Direction(site=str(site), vector=vector, label=label, config={"method": "probe"})  # pyright: ignore[reportArgumentType] - tensors become arrays
