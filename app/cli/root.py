@@ -12,6 +12,7 @@ from lensbench.app.cli import (
     evaluate,
     explain,
     page,
+    patch,
     report,
     runs,
     store,
@@ -40,6 +41,7 @@ def build() -> typer.Typer:
     app.add_typer(evaluate.group(), name="eval")
     app.command("encode")(encode.encode)
     app.command("explain")(explain.explain)
+    app.command("patch")(patch.patch)
     app.add_typer(runs.group(), name="runs")
     app.add_typer(world.group(), name="world")
     app.command("doctor")(doctor.doctor)
