@@ -43,5 +43,6 @@ PAGES = (
     Page("lens", "Lens"),
     Page("attention", "Attention"),
     Page("token", "Token"),
+    Page("patching", "Patching"),
 )
 """All pages; the first one is opened where the address names none."""

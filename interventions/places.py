@@ -152,12 +152,22 @@ def _positions(
     if positions == "each" and len(lengths) > 1:
         raise ConfigError(
             f"prompts of {min(lengths)} to {max(lengths)} tokens share no positions; name roles, "
-            f"positions={sorted(pairs.roles)}, or select prompts of one length"
+            f"positions={_in_reading_order(pairs)}, or select prompts of one length"
         )
     if positions == "each" or (positions is None and len(lengths) == 1):
         return list(range(min(lengths)))
-    chosen = sorted(pairs.roles) if positions is None else list(positions)
+    chosen = _in_reading_order(pairs) if positions is None else list(positions)
     return [_position(pairs, p, min(lengths)) for p in chosen]
+
+
+def _in_reading_order(pairs: PromptPairs) -> list[str]:
+    """Roles by their mean place in the prompts."""
+
+    def place(role: str) -> float:
+        there = [at for at in pairs.position(role) if at >= 0]
+        return sum(there) / max(1, len(there))
+
+    return sorted(pairs.roles, key=lambda role: (place(role), role == "end"))
 
 
 def _position(pairs: PromptPairs, position: Any, length: int) -> int | str:

@@ -2,8 +2,8 @@
 
 Residual stream of 52: the token, its position, the token before it, the prediction (12 each, one
 hot), 4 spare. Head 0.1 attends to the previous token and copies it; head 1.2 attends to tokens
-whose previous one is the present token and copies them to the prediction. All other heads and the MLPs
-give nothing. Prompts: ``... A B ... A`` -> B; corrupted: the first A is another token, so that
+whose previous one is the present token and copies them to the prediction. All other heads and the
+MLPs give nothing. Prompts: ``... A B ... A`` -> B; corrupted: the first A is another token, so that
 nothing matches.
 """
 

@@ -13,6 +13,7 @@ from lensbench.app.cli import (
     experts,
     explain,
     page,
+    patch,
     report,
     runs,
     store,
@@ -42,6 +43,7 @@ def build() -> typer.Typer:
     app.command("encode")(encode.encode)
     app.command("explain")(explain.explain)
     app.add_typer(experts.group(), name="experts")
+    app.command("patch")(patch.patch)
     app.add_typer(runs.group(), name="runs")
     app.add_typer(world.group(), name="world")
     app.command("doctor")(doctor.doctor)

@@ -1,0 +1,99 @@
+"""``lensbench patch`` and the page Patching: the same request, the same numbers, slips in words."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.app.driver import open_page, words
+from tests.app.tiny_root import values
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+def run(*args: object) -> int:
+    from lensbench.app.cli import main
+
+    return main([str(a) for a in args])
+
+
+@pytest.fixture(scope="module")
+def expected() -> Any:
+    import lensbench
+    from lensbench import interventions, prompts
+
+    model = lensbench.load_model("atlas-dense", certify=False)
+    pairs = prompts.recall(model, n=6)
+    return interventions.patch_sweep(model, pairs, "attn.z", positions="together", layers=[0, 1])
+
+
+def test_the_command_gives_the_numbers_of_the_library(expected, capsys, tmp_path: Path) -> None:
+    import lensbench
+
+    out = tmp_path / "result"
+    code = run("patch", "recall", "--n", 6, "--site", "attn.z", "--positions", "together",
+               "--layers", "0-1", "--out", out, "--json")  # fmt: skip
+    answer = json.loads(capsys.readouterr().out)
+    assert code == 0
+    assert answer["top"][0]["effect"] == pytest.approx(expected.top(1)["effect"][0], abs=1e-6)
+    assert answer["top"][0]["head"] == 3
+    assert answer["controls"]["random_patch"] < 0.2
+    assert lensbench.results.load(out).values == pytest.approx(expected.values, abs=1e-6)
+
+
+def test_ablations_and_files_of_pairs(capsys, tmp_path: Path) -> None:
+    import lensbench
+    from lensbench import prompts
+
+    model = lensbench.load_model("atlas-dense", certify=False)
+    pairs = prompts.recall(model, n=4)
+    file = tmp_path / "pairs.json"
+    file.write_text(pairs.to_json())
+    code = run("patch", "--pairs", file, "--how", "zero", "--site", "mlp_out", "--json")
+    answer = json.loads(capsys.readouterr().out)
+    assert code == 0
+    assert answer["intervention"] == "zero"
+    assert answer["prompts"] == 4
+    assert answer["top"][0]["effect"] < 0.9
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["recal"], "Did you mean 'recall'"),
+        (["recall", "--how", "denois"], "Did you mean 'denoise'"),
+        (["recall", "--site", "resid_prex"], "resid_pre"),
+        (["recall", "--layers", "0,x"], "'x'"),
+        (["recall", "--positions", "valu"], "value"),
+        (["recall", "--metric", "logits"], "logit_diff"),
+        (["--pairs", "nowhere.json"], "nowhere.json"),
+    ],
+)
+def test_slips_are_named_without_a_traceback(args: list[str], said: str, capsys) -> None:
+    assert run("patch", *args, "--n", 4) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert "Traceback" not in told
+
+
+def test_the_page_draws_the_sweep_with_its_control(monkeypatch, tmp_path: Path) -> None:
+    import lensbench
+    from lensbench import interventions, prompts
+
+    page = open_page(monkeypatch, tmp_path, "patching", model="atlas-dense", task="recall")
+    assert not page.exception
+    model = lensbench.load_model("atlas-dense", certify=False)
+    made = interventions.patch_sweep(model, prompts.recall(model, n=32), "resid_pre")
+    spec = json.loads(page.get("plotly_chart")[0].proto.spec)
+    drawn = np.asarray(values(spec["data"][0]["z"]), dtype=float).reshape(6, -1)
+    assert drawn == pytest.approx(made.effect.reshape(6, -1), abs=1e-4)
+    assert "random_patch" in words(page)
+    assert "lensbench patch recall" in " ".join(c.value for c in page.code)
+
+
+def test_the_page_asks_for_a_model_first(monkeypatch, tmp_path: Path) -> None:
+    page = open_page(monkeypatch, tmp_path, "patching")
+    assert not page.exception
+    assert "Choose a model" in words(page)
