@@ -14,6 +14,10 @@ if not __name__.startswith("lensbench."):
 
 if TYPE_CHECKING:
     from lensbench.interventions.attribution.check import AttributionCheck as AttributionCheck
+    from lensbench.interventions.attribution.edge_result import EdgeResult as EdgeResult
+    from lensbench.interventions.attribution.edges import attribute_edges as attribute_edges
+    from lensbench.interventions.attribution.faithful import CircuitCurve as CircuitCurve
+    from lensbench.interventions.attribution.faithful import faithfulness as faithfulness
     from lensbench.interventions.attribution.nodes import attribute as attribute
     from lensbench.interventions.attribution.paths import path_patch as path_patch
     from lensbench.interventions.attribution.result import AttributionResult as AttributionResult
@@ -46,7 +50,11 @@ _HOME = {
     "AttributionCheck": "attribution.check",
     "AttributionResult": "attribution.result",
     "ExpertReport": "experts.report",
+    "CircuitCurve": "attribution.faithful",
+    "EdgeResult": "attribution.edge_result",
     "attribute": "attribution.nodes",
+    "attribute_edges": "attribution.edges",
+    "faithfulness": "attribution.faithful",
     "expert_scan": "experts.scan",
     "expert_study": "experts.study",
     "path_patch": "attribution.paths",

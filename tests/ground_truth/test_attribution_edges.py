@@ -161,6 +161,27 @@ def test_each_edge_of_a_greedy_circuit_leads_to_the_logits(edges):
     assert all(n.split(" -> ")[1].split(".")[0] in reached for n in names)
 
 
+def test_greedy_takes_the_largest_edge_that_is_joined():
+    from lensbench.interventions.attribution.edge_result import EdgeResult
+
+    size = {"input -> logits": 1.0, "L0H0 -> logits": 3.0, "input -> L0H0.q": 5.0,
+            "input -> L0 MLP": 9.0, "L0 MLP -> logits": 0.5}  # fmt: skip
+    writers, readers = ("input", "L0H0", "L0 MLP"), ("L0H0.q", "L0 MLP", "logits")
+    ends = [name.split(" -> ") for name in size]
+    numbers = np.array([[writers.index(a), readers.index(b)] for a, b in ends])
+    made = EdgeResult(
+        task="made up", method="eap", direction="denoise", metric="logit_diff", unit="nats",
+        writers=writers, readers=readers, edges=numbers, values=np.array([list(size.values())]).T,
+        clean=np.ones(1), corrupted=np.zeros(1),
+    )  # fmt: skip
+    order = ["L0H0 -> logits", "input -> L0H0.q", "input -> logits", "L0 MLP -> logits",
+             "input -> L0 MLP"]  # fmt: skip
+    for n in range(6):
+        kept = {name for name, k in zip(made.names, made.circuit(n, "greedy"), strict=True) if k}
+        assert kept == set(order[:n])
+    assert made.circuit(2).tolist() == [False, False, True, True, False]
+
+
 def test_results_come_back_equal_and_are_drawn(model, pairs, edges, tmp_path):
     assert lensbench.results.load(edges.save(tmp_path / "e")) == edges
     assert edges.plot().data
