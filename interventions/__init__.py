@@ -45,6 +45,13 @@ if TYPE_CHECKING:
     from lensbench.interventions.steering.sources import activation_addition as activation_addition
     from lensbench.interventions.steering.sources import in_context_vector as in_context_vector
     from lensbench.interventions.steering.sources import latent_direction as latent_direction
+    from lensbench.interventions.steering.beside import generate_beside as generate_beside
+    from lensbench.interventions.steering.controls import random_directions as random_directions
+    from lensbench.interventions.steering.dose import dose_curve as dose_curve
+    from lensbench.interventions.steering.dose_result import SteeringResult as SteeringResult
+    from lensbench.interventions.steering.effects import OfText as OfText
+    from lensbench.interventions.steering.neurons import NeuronClamps as NeuronClamps
+    from lensbench.interventions.steering.neurons import neuron_clamps as neuron_clamps
 
 _HOME = {
     "AttributionCheck": "attribution.check",
@@ -79,6 +86,13 @@ _HOME = {
     "activation_addition": "steering.sources",
     "in_context_vector": "steering.sources",
     "latent_direction": "steering.sources",
+    "generate_beside": "steering.beside",
+    "random_directions": "steering.controls",
+    "dose_curve": "steering.dose",
+    "SteeringResult": "steering.dose_result",
+    "OfText": "steering.effects",
+    "NeuronClamps": "steering.neurons",
+    "neuron_clamps": "steering.neurons",
 }
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll] - the table above
 __getattr__, __dir__ = exports(__name__, _HOME)

@@ -2,15 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from lensbench.errors import ConfigError
 from lensbench.interventions.experts.rows import Rows
 from lensbench.models.base import Model
 from lensbench.ops import Add
 from lensbench.plan import Edit, Plan
+from lensbench.prompts.pairs import PromptPairs
 from lensbench.tokens import Tokens, as_tokens
+
+Asked: TypeAlias = PromptPairs | Tokens | Tensor | np.ndarray | str | Sequence[Any]
+"""Pairs, texts, or token ids in any usual form."""
 
 
 def batch_of(model: Model, rows: Rows) -> Tokens:

@@ -10,9 +10,10 @@ import torch
 from lensbench import provenance
 from lensbench.arguments import whole, whole_number
 from lensbench.errors import ConfigError
-from lensbench.interventions.experts.rows import Prompts, Rows, rows_of
+from lensbench.interventions.experts.rows import Rows, rows_of
 from lensbench.interventions.steering.contrast import Contrast
 from lensbench.interventions.steering.direction import Direction, one_vector
+from lensbench.interventions.steering.rows import Asked
 from lensbench.models.base import Model
 from lensbench.models.splice import fingerprint_of, read_splices
 from lensbench.sites import Site
@@ -98,7 +99,7 @@ def latent_direction(model: Model, sae: Any, latent: int, *, label: str | None =
 def in_context_vector(
     model: Model,
     demonstrations: Sequence[str] | Sequence[Sequence[int]],
-    queries: Prompts,
+    queries: Asked,
     site: str | Site,
     *,
     separator: str = "\n",

@@ -1,0 +1,29 @@
+"""What steering is compared with: random directions of the same length."""
+
+import numpy as np
+
+from lensbench.arguments import whole_number
+from lensbench.interventions.steering.direction import Direction
+
+
+def random_directions(like: Direction, n: int = 20, seed: int = 0) -> tuple[Direction, ...]:
+    """``n`` directions at the same site, drawn on the sphere, each token's as long as its own.
+
+    ``|v_t| u`` with u uniform on the unit sphere of R^d: what a step of this length does whatever
+    its direction. Most such directions lie outside the span in which states differ; shuffled labels
+    (:meth:`Contrast.shuffled`) are the stronger control.
+    """
+    n = whole_number("n", n, least=0)
+    rng = np.random.default_rng(seed)
+    lengths = np.linalg.norm(like.vector, axis=-1, keepdims=True)
+    found: list[Direction] = []
+    for i in range(n):
+        u = rng.normal(size=like.vector.shape)
+        u *= lengths / np.linalg.norm(u, axis=-1, keepdims=True)
+        found.append(
+            Direction(
+                site=like.site, vector=u.astype(np.float32), label=f"random {i}",
+                config={"method": "random", "seed": seed},
+            )
+        )  # fmt: skip
+    return tuple(found)
