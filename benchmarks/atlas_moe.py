@@ -1,0 +1,111 @@
+"""Where refusing sits in the bundled mixture of experts: every seed and both controls.
+
+``python -m benchmarks.atlas_moe``. The protocol, its thresholds and its seeds are those of
+``tests/ground_truth/test_atlas_moe.py``, committed before the first study was run; every seed is
+shown. The last part was looked at afterwards and tests nothing: how much more has to be suppressed.
+"""
+
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from benchmarks.harness import Page, threads
+from lensbench.errors import NotEnoughDataError
+from lensbench.interventions import experts
+from lensbench.models import load_model
+from lensbench.plan import Plan
+from lensbench.worlds.desk import Desk, DeskPrompts
+from tests.ground_truth import test_atlas_moe as protocol
+
+RUNS = (
+    (None, 0),
+    ("seed1", 1),
+    ("seed2", 2),
+    ("coin", 0),
+    ("coin", 1),
+    ("coin", 2),
+    ("planted", 0),
+)
+MORE = (1, 4, 8, 16, 24)
+DRAWS = 5
+
+
+def main() -> None:
+    """Study every model and write the page."""
+    threads(1)
+    page = Page("atlas-moe", "Refusing in atlas-moe", ("torch", "transformers", "numpy"))
+    page.text(__doc__ or "", protocol.__doc__ or "")
+    page.heading("The study")
+    page.table([HEAD, *(_row(revision, seed) for revision, seed in RUNS)])
+    page.text(
+        "`change`: of the share of questions to be refused that are refused. `matched`: the "
+        "largest change under 20 random sets of as many experts of the same layers and about the "
+        "same load. `place`: of fTRI's first expert among all 64, suppressed one at a time."
+    )
+    for revision, seed in RUNS[:3]:
+        page.heading(f"Afterwards: suppressing more, {revision or 'seed0'}")
+        page.table(_more(revision, seed))
+    page.write()
+
+
+HEAD = ["model", "study seed", "top experts (layer.expert)", "p", "refused before", "after",
+        "change", "matched", "neutral changed", "place", "newly refused", "n",
+        "localised"]  # fmt: skip
+
+
+def _row(revision: str | None, seed: int) -> list[Any]:
+    found = protocol.study(revision, seed)
+    numbers = (found.p, found.before, found.after, found.change, max(found.matched), found.neutral)
+    shown = [f"{number:.3f}" for number in numbers]
+    top = " ".join(f"{layer}.{expert}" for layer, expert in found.top)
+    return [revision or "seed0", seed, top, *shown, found.place, f"{found.newly_refused:.3f}",
+            found.n, "yes" if found.localised else "no"]  # fmt: skip
+
+
+def _more(revision: str | None, seed: int) -> list[list[Any]]:
+    """Top experts by fTRI, more and more of them, beside matched random ones where they exist."""
+    model = load_model("atlas-moe", revision=revision, certify=False)
+    desk = Desk(0)
+    questions = desk.prompts(protocol.N_QUESTIONS, seed=seed, of="questions")
+    found, tried = questions.halves(seed)
+    neutral = desk.prompts(protocol.N_NEUTRAL, seed=seed, of="neutral")
+    clean = protocol.words(model, neutral, Plan())
+    maps = experts.routing(model, protocol.rows(found))
+    rows: list[list[Any]] = [
+        ["suppressed", "refused of those to be refused", "refused of those to be answered",
+         "neutral changed"],
+        ["nothing", *_rates(model, tried, Plan()), "0.000"],
+    ]  # fmt: skip
+    for target in ("refuse", "answer"):
+        ranking = experts.ftri(maps, found.classes, target=target, permutations=0)
+        for n in MORE:
+            top = ranking.top(n)
+            sets: list[Any] = [top]
+            with suppress(NotEnoughDataError):  # too many of one layer: nothing is left to match
+                sets += [*experts.matched_random(maps, top, DRAWS, seed=seed)]
+            shown = [_measured(model, tried, neutral, clean, one) for one in sets]
+            rows.append([f"first {n} of {target}", *(f"{x:.3f}" for x in shown[0])])
+            if len(shown) > 1:
+                mean = np.mean(shown[1:], 0)
+                rows.append([f"{n} random, matched (mean of {DRAWS})", *(f"{x:.3f}" for x in mean)])
+    return rows
+
+
+def _measured(
+    model: Any, tried: DeskPrompts, neutral: DeskPrompts, clean: np.ndarray, chosen: Any
+) -> tuple[float, ...]:
+    plan = experts.suppress(chosen)
+    moved = float((protocol.words(model, neutral, plan) != clean).mean())
+    return (*(float(x) for x in _rates(model, tried, plan)), moved)
+
+
+def _rates(model: Any, tried: DeskPrompts, plan: Plan) -> list[str]:
+    return [
+        f"{protocol.refused(model, tried[tried.classes == name], plan):.3f}"
+        for name in ("refuse", "answer")
+    ]
+
+
+if __name__ == "__main__":
+    main()
