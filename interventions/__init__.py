@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from lensbench.interventions.attribution.nodes import attribute as attribute
     from lensbench.interventions.attribution.paths import path_patch as path_patch
     from lensbench.interventions.attribution.result import AttributionResult as AttributionResult
+    from lensbench.interventions.attribution.scrubbing import Claim as Claim
+    from lensbench.interventions.attribution.scrubbing import ScrubResult as ScrubResult
+    from lensbench.interventions.attribution.scrubbing import causal_scrub as causal_scrub
     from lensbench.interventions.experts.report import ExpertReport as ExpertReport
     from lensbench.interventions.experts.scan import expert_scan as expert_scan
     from lensbench.interventions.experts.study import expert_study as expert_study
@@ -31,11 +34,18 @@ if TYPE_CHECKING:
     from lensbench.interventions.patching.sweep import patch_sweep as patch_sweep
     from lensbench.interventions.places import Place as Place
     from lensbench.interventions.places import places as places
+    from lensbench.interventions.steering.beside import generate_beside as generate_beside
     from lensbench.interventions.steering.contrast import Contrast as Contrast
     from lensbench.interventions.steering.contrast import contrast_states as contrast_states
     from lensbench.interventions.steering.contrast import towards as towards
+    from lensbench.interventions.steering.controls import random_directions as random_directions
     from lensbench.interventions.steering.direction import Direction as Direction
     from lensbench.interventions.steering.direction import probe_direction as probe_direction
+    from lensbench.interventions.steering.dose import dose_curve as dose_curve
+    from lensbench.interventions.steering.dose_result import SteeringResult as SteeringResult
+    from lensbench.interventions.steering.effects import OfText as OfText
+    from lensbench.interventions.steering.neurons import NeuronClamps as NeuronClamps
+    from lensbench.interventions.steering.neurons import neuron_clamps as neuron_clamps
     from lensbench.interventions.steering.orthogonal import orthogonalised as orthogonalised
     from lensbench.interventions.steering.plans import ablate as ablate
     from lensbench.interventions.steering.plans import clamp_latent as clamp_latent
@@ -45,13 +55,6 @@ if TYPE_CHECKING:
     from lensbench.interventions.steering.sources import activation_addition as activation_addition
     from lensbench.interventions.steering.sources import in_context_vector as in_context_vector
     from lensbench.interventions.steering.sources import latent_direction as latent_direction
-    from lensbench.interventions.steering.beside import generate_beside as generate_beside
-    from lensbench.interventions.steering.controls import random_directions as random_directions
-    from lensbench.interventions.steering.dose import dose_curve as dose_curve
-    from lensbench.interventions.steering.dose_result import SteeringResult as SteeringResult
-    from lensbench.interventions.steering.effects import OfText as OfText
-    from lensbench.interventions.steering.neurons import NeuronClamps as NeuronClamps
-    from lensbench.interventions.steering.neurons import neuron_clamps as neuron_clamps
 
 _HOME = {
     "AttributionCheck": "attribution.check",
@@ -59,6 +62,9 @@ _HOME = {
     "ExpertReport": "experts.report",
     "CircuitCurve": "attribution.faithful",
     "EdgeResult": "attribution.edge_result",
+    "Claim": "attribution.scrubbing",
+    "ScrubResult": "attribution.scrubbing",
+    "causal_scrub": "attribution.scrubbing",
     "attribute": "attribution.nodes",
     "attribute_edges": "attribution.edges",
     "faithfulness": "attribution.faithful",
@@ -87,12 +93,12 @@ _HOME = {
     "in_context_vector": "steering.sources",
     "latent_direction": "steering.sources",
     "generate_beside": "steering.beside",
-    "random_directions": "steering.controls",
     "dose_curve": "steering.dose",
     "SteeringResult": "steering.dose_result",
     "OfText": "steering.effects",
     "NeuronClamps": "steering.neurons",
     "neuron_clamps": "steering.neurons",
+    "random_directions": "steering.controls",
 }
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll] - the table above
 __getattr__, __dir__ = exports(__name__, _HOME)
