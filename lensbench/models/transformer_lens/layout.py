@@ -107,6 +107,11 @@ class LensLayout(Layout):
     def _why_not(self, site: Site) -> str:
         if site in self.withheld:
             return self.withheld[site]
+        if site.name.startswith(("router.", "experts.")) and self.shape.n_experts:
+            return (
+                "TransformerLens hands out no routing; load the transformers model itself, "
+                "load_model(module), to read or change it."
+            )
         return super()._why_not(site)
 
     def _refuse_others(self, root: Any) -> None:
