@@ -282,6 +282,8 @@ def _shape(cfg: Any) -> Shape:
         d_mlp=int(getattr(cfg, "d_mlp", None) or 0),
         d_vocab=int(cfg.d_vocab),
         n_ctx=int(cfg.n_ctx),
+        n_experts=int(getattr(cfg, "num_experts", None) or 0),
+        top_k=int(getattr(cfg, "experts_per_token", None) or 0),
     )
 
 
