@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from lensbench.interventions.attribution.pruning import PrunedCircuit as PrunedCircuit
     from lensbench.interventions.attribution.pruning import acdc as acdc
     from lensbench.interventions.attribution.result import AttributionResult as AttributionResult
+    from lensbench.interventions.attribution.scrub_result import ScrubResult as ScrubResult
     from lensbench.interventions.attribution.scrubbing import Claim as Claim
-    from lensbench.interventions.attribution.scrubbing import ScrubResult as ScrubResult
     from lensbench.interventions.attribution.scrubbing import causal_scrub as causal_scrub
     from lensbench.interventions.experts.report import ExpertReport as ExpertReport
     from lensbench.interventions.experts.scan import expert_scan as expert_scan
@@ -65,7 +65,7 @@ _HOME = {
     "CircuitCurve": "attribution.faithful",
     "EdgeResult": "attribution.edge_result",
     "Claim": "attribution.scrubbing",
-    "ScrubResult": "attribution.scrubbing",
+    "ScrubResult": "attribution.scrub_result",
     "causal_scrub": "attribution.scrubbing",
     "PrunedCircuit": "attribution.pruning",
     "acdc": "attribution.pruning",

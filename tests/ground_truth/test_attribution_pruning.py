@@ -40,7 +40,7 @@ def test_the_planted_edges_that_differ_between_the_prompts_are_kept_and_no_other
     assert pruned.runs <= len(pruned.edges) + 1
 
 
-def test_a_threshold_above_everything_keeps_nothing_and_of_another_loss_others(induction, pruned):
+def test_a_threshold_above_everything_keeps_nothing_and_of_another_loss_others(induction):
     model, pairs = induction
     assert interventions.acdc(model, pairs, 1e3, random=0).names == ()
     other = interventions.acdc(model, pairs, 0.5, metric=lambda ends: -logit_diff(ends), random=0)
