@@ -31,11 +31,18 @@ if TYPE_CHECKING:
     from lensbench.interventions.patching.sweep import patch_sweep as patch_sweep
     from lensbench.interventions.places import Place as Place
     from lensbench.interventions.places import places as places
+    from lensbench.interventions.steering.beside import generate_beside as generate_beside
     from lensbench.interventions.steering.contrast import Contrast as Contrast
     from lensbench.interventions.steering.contrast import contrast_states as contrast_states
     from lensbench.interventions.steering.contrast import towards as towards
+    from lensbench.interventions.steering.controls import random_directions as random_directions
     from lensbench.interventions.steering.direction import Direction as Direction
     from lensbench.interventions.steering.direction import probe_direction as probe_direction
+    from lensbench.interventions.steering.dose import dose_curve as dose_curve
+    from lensbench.interventions.steering.dose_result import SteeringResult as SteeringResult
+    from lensbench.interventions.steering.effects import OfText as OfText
+    from lensbench.interventions.steering.neurons import NeuronClamps as NeuronClamps
+    from lensbench.interventions.steering.neurons import neuron_clamps as neuron_clamps
     from lensbench.interventions.steering.orthogonal import orthogonalised as orthogonalised
     from lensbench.interventions.steering.plans import ablate as ablate
     from lensbench.interventions.steering.plans import clamp_latent as clamp_latent
@@ -45,13 +52,11 @@ if TYPE_CHECKING:
     from lensbench.interventions.steering.sources import activation_addition as activation_addition
     from lensbench.interventions.steering.sources import in_context_vector as in_context_vector
     from lensbench.interventions.steering.sources import latent_direction as latent_direction
-    from lensbench.interventions.steering.beside import generate_beside as generate_beside
-    from lensbench.interventions.steering.controls import random_directions as random_directions
-    from lensbench.interventions.steering.dose import dose_curve as dose_curve
-    from lensbench.interventions.steering.dose_result import SteeringResult as SteeringResult
-    from lensbench.interventions.steering.effects import OfText as OfText
-    from lensbench.interventions.steering.neurons import NeuronClamps as NeuronClamps
-    from lensbench.interventions.steering.neurons import neuron_clamps as neuron_clamps
+    from lensbench.interventions.subspace.das import AlignedSubspace as AlignedSubspace
+    from lensbench.interventions.subspace.das import align_subspace as align_subspace
+    from lensbench.interventions.subspace.next_map import next_map as next_map
+    from lensbench.interventions.subspace.patch import subspace_patch as subspace_patch
+    from lensbench.interventions.subspace.result import SubspaceResult as SubspaceResult
 
 _HOME = {
     "AttributionCheck": "attribution.check",
@@ -72,6 +77,11 @@ _HOME = {
     "ablation_sweep": "patching.ablation",
     "patch_sweep": "patching.sweep",
     "places": "places",
+    "AlignedSubspace": "subspace.das",
+    "SubspaceResult": "subspace.result",
+    "align_subspace": "subspace.das",
+    "next_map": "subspace.next_map",
+    "subspace_patch": "subspace.patch",
     "Contrast": "steering.contrast",
     "contrast_states": "steering.contrast",
     "towards": "steering.contrast",
