@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from lensbench.interventions.attribution.nodes import attribute as attribute
     from lensbench.interventions.attribution.paths import path_patch as path_patch
     from lensbench.interventions.attribution.result import AttributionResult as AttributionResult
+    from lensbench.interventions.attribution.scrubbing import Claim as Claim
+    from lensbench.interventions.attribution.scrubbing import ScrubResult as ScrubResult
+    from lensbench.interventions.attribution.scrubbing import causal_scrub as causal_scrub
     from lensbench.interventions.experts.report import ExpertReport as ExpertReport
     from lensbench.interventions.experts.scan import expert_scan as expert_scan
     from lensbench.interventions.experts.study import expert_study as expert_study
@@ -64,6 +67,9 @@ _HOME = {
     "ExpertReport": "experts.report",
     "CircuitCurve": "attribution.faithful",
     "EdgeResult": "attribution.edge_result",
+    "Claim": "attribution.scrubbing",
+    "ScrubResult": "attribution.scrubbing",
+    "causal_scrub": "attribution.scrubbing",
     "attribute": "attribution.nodes",
     "attribute_edges": "attribution.edges",
     "faithfulness": "attribution.faithful",
@@ -97,12 +103,12 @@ _HOME = {
     "in_context_vector": "steering.sources",
     "latent_direction": "steering.sources",
     "generate_beside": "steering.beside",
-    "random_directions": "steering.controls",
     "dose_curve": "steering.dose",
     "SteeringResult": "steering.dose_result",
     "OfText": "steering.effects",
     "NeuronClamps": "steering.neurons",
     "neuron_clamps": "steering.neurons",
+    "random_directions": "steering.controls",
 }
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll] - the table above
 __getattr__, __dir__ = exports(__name__, _HOME)

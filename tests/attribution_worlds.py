@@ -112,3 +112,22 @@ def cancelling():
         second.c_proj.bias.copy_(pole(32, 9))
         module.lm_head.weight[0, 8], module.lm_head.weight[0, 9] = 2.0, 1.0
     return opened(module)
+
+
+def or_gate():
+    """Token 1 after [2, x0, x1, 3] where x0 or x1 is 1, else token 0; sure by 20 nats."""
+    module = gpt2(1, "relu", d=32)
+    sure = 40.0
+    with torch.no_grad():
+        for token in range(4):
+            module.transformer.wte.weight[token] = pole(32, token)
+        block = module.transformer.h[0]
+        block.attn.c_attn.weight[1, 64] = 1.0  # even attention counts the ones, over 4 tokens
+        block.attn.c_proj.weight[0] = pole(32, 8)
+        block.mlp.c_fc.weight[8, :2] = 4.0
+        block.mlp.c_fc.bias[1] = -1.0
+        block.mlp.c_proj.weight[0], block.mlp.c_proj.weight[1] = pole(32, 9), -pole(32, 9)
+        block.mlp.c_proj.bias.copy_(pole(32, 10) - 0.5 * pole(32, 9))
+        module.lm_head.weight[1, 9] = sure
+        module.lm_head.weight[2:, 10] = -100.0  # no answers
+    return opened(module)

@@ -1,10 +1,11 @@
 """One-block models with a linear MLP, in which what an MLP direction does was planted.
 
-Two tokens carry a feature f = +1 and -1. ``used``: the MLP reads f, moves along a direction that
+Two tokens carry a feature f = +1 and -1. ``used``: the MLP reads f and moves along a direction that
 its output projection turns into the answer. ``illusion``: the residual stream alone carries f to
 the answer; in the MLP a direction that the output projection ignores follows f, and another one
-that it reads, and would turn into the answer, never moves. Mixing the two gives a line whose patch works.
-All directions are rotated at random; other tokens bring noise; strengths are drawn alike for both.
+that it reads, and would turn into the answer, never moves. Mixing the two gives a line whose patch
+works. All directions are rotated at random; other tokens bring noise; strengths are drawn alike for
+both.
 """
 
 from typing import Any

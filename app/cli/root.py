@@ -16,6 +16,7 @@ from lensbench.app.cli import (
     patch,
     report,
     runs,
+    steer,
     store,
     train,
     world,
@@ -44,6 +45,7 @@ def build() -> typer.Typer:
     app.command("explain")(explain.explain)
     app.add_typer(experts.group(), name="experts")
     app.command("patch")(patch.patch)
+    app.command("steer")(steer.steer)
     app.add_typer(runs.group(), name="runs")
     app.add_typer(world.group(), name="world")
     app.command("doctor")(doctor.doctor)

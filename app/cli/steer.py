@@ -1,0 +1,125 @@
+"""``lensbench steer``: what adding a direction does to a model, at every strength."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lensbench.app.cli.console import Answer, table
+from lensbench.app.cli.groups import ModelOption, RevisionOption
+from lensbench.errors import ConfigError
+
+_DOSES = ("direction", "strength", "step", "effect", "low", "high", "success", "kl", "perplexity")
+_MATCHED = ("control", "strength", "kl", "effect", "control_effect", "control_low",
+            "control_high", "reached", "p")  # fmt: skip
+
+
+def steer(
+    task: Annotated[
+        str,
+        typer.Argument(
+            metavar="TASK",
+            help="Prompt pairs: recall, ioi, agreement, greater_than, first_letter or refusal.",
+        ),
+    ] = "agreement",
+    model: ModelOption = "atlas-dense",
+    revision: RevisionOption = None,
+    towards: Annotated[
+        str,
+        typer.Option(
+            "--towards",
+            help="Answers of one class, such as are,were,seem (the default of agreement); the "
+            "direction points to prompts that they answer.",
+        ),
+    ] = "",
+    site: Annotated[
+        str, typer.Option("--site", help="resid_pre, resid_post, attn_out or mlp_out.")
+    ] = "resid_post",
+    layer: Annotated[int, typer.Option("--layer", help="Block of the site.")] = 1,
+    source: Annotated[
+        str, typer.Option("--from", help="Token whose states make the direction: role or number.")
+    ] = "",
+    at: Annotated[
+        str,
+        typer.Option(
+            "--at",
+            help="Tokens that are steered: all (generated ones too), after (the last of the prompt "
+            "and all generated), roles or numbers; default: as --from.",
+        ),
+    ] = "",
+    method: Annotated[
+        str,
+        typer.Option("--method", help="mean_difference, pca_center, pca_uncentred or pca_diff."),
+    ] = "mean_difference",
+    strengths: Annotated[
+        str,
+        typer.Option("--strengths", help="Lengths of the step, in lengths of the state; -1 to 1."),
+    ] = "0,0.5,1,2",
+    metric: Annotated[
+        str, typer.Option("--metric", help="logit_diff, probability, rank, loss or kl.")
+    ] = "logit_diff",
+    pairs: Annotated[
+        str, typer.Option("--pairs", help="JSON file of pairs (PromptPairs.to_json), not a task.")
+    ] = "",
+    n: Annotated[int, typer.Option("--n", help="Prompt pairs, before they are split.")] = 64,
+    random: Annotated[
+        int, typer.Option("--random", help="Random directions of the same length.")
+    ] = 20,
+    shuffled: Annotated[
+        int, typer.Option("--shuffled", help="Directions of shuffled labels.")
+    ] = 20,
+    new_tokens: Annotated[
+        int, typer.Option("--new-tokens", help="Tokens of the continuations; 0 for none.")
+    ] = 12,
+    shown: Annotated[int, typer.Option("--texts", help="Prompts whose texts are shown.")] = 3,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", help="Most rows in one forward pass.")
+    ] = 64,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder to save the result in; the direction in OUT/direction."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of prompts and controls.")] = 0,
+) -> Answer:
+    """Make a direction of one half of a task's wordings and dose it on the other half."""
+    from lensbench.app.workflows.steering import SteerAsk, facts
+    from lensbench.app.workflows.steering import steer as run
+
+    made_of = source or ("subject" if task == "agreement" and not pairs else "end")
+    found = run(
+        SteerAsk(
+            task, model, revision, towards, site, layer, made_of, at, method, _numbers(strengths),
+            metric, pairs, n, random, shuffled, new_tokens, shown, batch_size, seed,
+        )
+    )  # fmt: skip
+    told = facts(found)
+    if out is not None:
+        told["saved"] = str(found.result.save(out))
+        told["direction"]["saved"] = str(found.direction.save(out / "direction"))
+    direction = told["direction"]
+    head = (
+        f"{direction['method']} at {direction['site']}, made of {direction['n']} pairs "
+        f"({', '.join(direction['made_of'])}), on {told['prompts']} others "
+        f"({', '.join(told['tested_on'])}): {told['metric']} ({told['unit']})"
+    )
+    names = [key for key in (told["texts"][0] if told["texts"] else ()) if key != "prompt"]
+    said = [f"  {name:>6}: {row[name]}" if name else f"{row['prompt']} ..."
+            for row in told["texts"] for name in ("", *names)]  # fmt: skip
+    return Answer(
+        told,
+        "\n".join([
+            head, "", table(told["doses"], _DOSES), "", "at equal KL:",
+            table(told["matched"], _MATCHED), "", *said,
+            f"Control: {found.result.controls}",
+            *([f"saved in {told['saved']}"] if out is not None else []),
+        ]),
+    )  # fmt: skip
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    parts = [p for p in re.split(r"[,\s]+", text.strip()) if p]
+    try:
+        return tuple(float(p) for p in parts)
+    except ValueError as error:
+        raise ConfigError(f"--strengths must be numbers such as 0,0.5,1; got {text!r}") from error

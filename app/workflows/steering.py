@@ -1,0 +1,209 @@
+"""Steering a prompt task: a direction from one half of its wordings, its doses on the other half.
+
+One request serves the command line and the page, so that they cannot disagree.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from lensbench.app.workflows.live import running
+from lensbench.app.workflows.patching import pairs_of
+from lensbench.errors import ConfigError, NotEnoughDataError, UnknownNameError
+from lensbench.interventions.steering.beside import generate_beside
+from lensbench.interventions.steering.contrast import PCA, Contrast, contrast_states, towards
+from lensbench.interventions.steering.direction import Direction
+from lensbench.interventions.steering.dose import dose_curve
+from lensbench.interventions.steering.dose_result import SteeringResult
+from lensbench.interventions.steering.plans import steer as step
+from lensbench.interventions.steering.rows import merged
+from lensbench.interventions.steering.where import Steered
+from lensbench.prompts.pairs import PromptPairs
+
+if TYPE_CHECKING:
+    from lensbench.models import Model
+
+METHODS = ("mean_difference", *PCA)
+TOWARDS = {"agreement": "are,were,seem"}
+"""The class of answers of a task, where it has one that goes without saying."""
+
+
+@dataclass(frozen=True)
+class SteerAsk:
+    """A dose curve: which task on which model, which direction, where it is added, how far."""
+
+    task: str
+    model: str = "atlas-dense"
+    revision: str | None = None
+    towards: str = ""
+    """Answers of one class, such as ``are,were``; the direction points to their prompts."""
+    site: str = "resid_post"
+    layer: int = 1
+    source: str = "end"
+    """Role or number of the token whose states make the direction."""
+    at: str = ""
+    """Tokens that are steered: all, after, roles or numbers; left out, those of ``source``."""
+    method: str = "mean_difference"
+    strengths: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0)
+    metric: str = "logit_diff"
+    pairs: str = ""
+    n: int = 64
+    random: int = 20
+    shuffled: int = 20
+    new_tokens: int = 12
+    shown: int = 3
+    """Prompts of which clean and steered texts are shown."""
+    batch_size: int = 64
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Steering:
+    """What came of a request."""
+
+    result: SteeringResult
+    direction: Direction
+    made_of: tuple[str, ...]
+    """Wordings that the direction was made of."""
+    tested_on: tuple[str, ...]
+    n_made_of: int
+    texts: list[dict[str, str]]
+
+
+def steer(ask: SteerAsk) -> Steering:
+    """Make the direction, run the doses, and write some texts beside the clean ones.
+
+    Raises:
+        ConfigError, UnknownNameError, UnknownSiteError: something that does not fit.
+        NotEnoughDataError: too few pairs of this class.
+    """
+    if ask.method not in METHODS:
+        raise UnknownNameError("method", ask.method, known=METHODS)
+    with running(ask.model, ask.revision) as model:
+        found = pairs_of(model, ask.task, ask.n, ask.seed, ask.pairs)
+        made_of, tested = _halves(towards(found, _answers(ask, found)))
+        name = f"blocks.{ask.layer}.{ask.site}"
+        contrast = contrast_states(
+            model, made_of, name, position=_tokens(ask.source)[0], label=f"towards {ask.towards}"
+            if ask.towards else ask.task, batch_size=ask.batch_size,
+        )  # fmt: skip
+        direction = direction_of(contrast, ask.method)
+        at = _at(ask.at or ask.source)
+        result = dose_curve(
+            model, direction, tested, ask.strengths, effect=ask.metric, at=at, random=ask.random,
+            shuffled=contrast.shuffled(ask.shuffled, ask.seed) if ask.shuffled else (),
+            new_tokens=ask.new_tokens, batch_size=ask.batch_size, seed=ask.seed,
+        )  # fmt: skip
+        texts = _texts(model, direction, tested, result, at, ask)
+    return Steering(
+        result, direction, tuple(sorted({*made_of.wordings})), tuple(sorted({*tested.wordings})),
+        len(made_of), texts,
+    )  # fmt: skip
+
+
+def direction_of(contrast: Contrast, method: str) -> Direction:
+    """The direction by the name of a method."""
+    if method == "mean_difference":
+        return contrast.mean_difference()
+    return contrast.pca(cast("Any", method))
+
+
+def _answers(ask: SteerAsk, found: PromptPairs) -> list[str]:
+    text = ask.towards or TOWARDS.get(ask.task, "")
+    answers = [part.strip() for part in text.split(",") if part.strip()]
+    if not answers:
+        known = sorted({t.strip() for t in (*found.answer_texts, *found.foil_texts)})
+        raise ConfigError(
+            f"name the answers of one class of {ask.task!r} with --towards, such as "
+            f"--towards {known[0]}; answers here: {', '.join(known[:20])}"
+        )
+    return answers
+
+
+def _halves(pairs: PromptPairs) -> tuple[PromptPairs, PromptPairs]:
+    """One half to make the direction of, one to test it on; by wording where there are several."""
+    names = sorted(set(pairs.wordings))
+    if len(pairs) < 8:
+        raise NotEnoughDataError(
+            f"{len(pairs)} pairs are answered by this class, and 8 are needed, half of them to "
+            "test on; ask for more prompts with --n"
+        )
+    if len(names) > 1:
+        first = np.isin(pairs.wordings, names[: len(names) // 2])
+    else:
+        first = np.arange(len(pairs)) % 2 == 0
+    return pairs.select(first), pairs.select(~first)
+
+
+def _tokens(text: str) -> list[int | str]:
+    parts = [p for p in re.split(r"[,\s]+", text.strip()) if p]
+    if not parts:
+        raise ConfigError("name a token: a role such as subject, or a number such as -1")
+    return [int(p) if re.fullmatch(r"-?\d+", p) else p for p in parts]
+
+
+def _at(text: str) -> Any:
+    return text if text in ("all", "after") else _tokens(text)
+
+
+def _texts(
+    model: "Model",
+    direction: Direction,
+    tested: PromptPairs,
+    result: SteeringResult,
+    at: Any,
+    ask: SteerAsk,
+) -> list[dict[str, str]]:
+    """Clean and steered texts of the first prompts, at every strength but 0."""
+    if not (ask.shown and ask.new_tokens):
+        return []
+    some = tested.select(range(min(ask.shown, len(tested))))
+    rows = [list(row) for row in some.corrupted_ids]
+    where = Steered(rows, some, at, ask.new_tokens)
+    unit = direction.with_norm(float(result.scale[0]))
+    plans = {
+        f"{strength:g}": merged(
+            [
+                step(unit, strength, positions=where.positions(row, generating=True))
+                for row in range(len(rows))
+            ]
+        )
+        for strength in result.strengths
+        if strength
+    }
+    if not plans:
+        return []
+    frame = generate_beside(model, rows, plans, ask.new_tokens, seed=ask.seed)
+    return [{str(k): str(v) for k, v in row.items()} for row in frame.to_dict("records")]
+
+
+def facts(found: Steering) -> dict[str, Any]:
+    """What the command line says of it."""
+    result = found.result
+    return {
+        "task": result.task,
+        "direction": {"label": found.direction.label, "site": found.direction.site,
+                      "method": found.direction.config["method"], "norm": found.direction.norm,
+                      "made_of": list(found.made_of), "n": found.n_made_of},
+        "tested_on": list(found.tested_on),
+        "at": result.at,
+        "metric": result.metric,
+        "unit": result.unit,
+        "prompts": result.n,
+        "scale": float(result.scale[0]),
+        "clean": float(result.clean.mean()),
+        "doses": _plain(result.to_frame().to_dict("records")),
+        "matched": _plain(result.matched().to_dict("records")),
+        "texts": found.texts,
+        "controls": dict(result.controls.values),
+    }  # fmt: skip
+
+
+def _plain(rows: Sequence[Any]) -> list[dict[str, Any]]:
+    """Rows without the numbers that there are none of."""
+    return [
+        {k: v for k, v in row.items() if not (isinstance(v, float) and np.isnan(v))} for row in rows
+    ]
