@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from lensbench.interventions.attribution.faithful import faithfulness as faithfulness
     from lensbench.interventions.attribution.nodes import attribute as attribute
     from lensbench.interventions.attribution.paths import path_patch as path_patch
+    from lensbench.interventions.attribution.pruning import PrunedCircuit as PrunedCircuit
+    from lensbench.interventions.attribution.pruning import acdc as acdc
     from lensbench.interventions.attribution.result import AttributionResult as AttributionResult
     from lensbench.interventions.attribution.scrubbing import Claim as Claim
     from lensbench.interventions.attribution.scrubbing import ScrubResult as ScrubResult
@@ -70,6 +72,8 @@ _HOME = {
     "Claim": "attribution.scrubbing",
     "ScrubResult": "attribution.scrubbing",
     "causal_scrub": "attribution.scrubbing",
+    "PrunedCircuit": "attribution.pruning",
+    "acdc": "attribution.pruning",
     "attribute": "attribution.nodes",
     "attribute_edges": "attribution.edges",
     "faithfulness": "attribution.faithful",

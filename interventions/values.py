@@ -7,7 +7,7 @@ than its batch budget allows.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ ABLATIONS: tuple[Ablation, ...] = ("zero", "mean", "resample", "solo")
 _BY_QUERY = "batch head query key"
 
 
+@runtime_checkable
 class Values(Protocol):
     """Gives the operation of every place of every prompt of a group."""
 

@@ -96,8 +96,7 @@ class SuppressExperts(RouterOp):
     def route(self, x: Routed) -> Routed:
         """See the class."""
         hit = self._among(x.indices)
-        left = x.weights.masked_fill(hit, 0)
-        return _with(x, _restored(left, x.weights, hit.any(-1, keepdim=True)))
+        return replace(x, weights=_restored(x.weights.masked_fill(hit, 0), x.weights))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -153,8 +152,7 @@ class ForceExperts(RouterOp):
             slot = torch.where(here.any(-1, keepdim=True), here, slot)
             indices = torch.where(slot, expert, indices)
             weights = torch.where(slot, top, weights)
-        moved = ((weights != x.weights) | (indices != x.indices)).any(-1, keepdim=True)
-        return replace(x, weights=_restored(weights, x.weights, moved), indices=indices)
+        return replace(x, weights=_restored(weights, x.weights), indices=indices)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -182,24 +180,15 @@ class ScaleExperts(RouterOp):
 
     def route(self, x: Routed) -> Routed:
         """See the class."""
-        if self.factor == 1:
-            return x
         hit = self._among(x.indices)
         weights = torch.where(hit, x.weights * self.factor, x.weights)
-        if not self.renormalise:
-            return _with(x, weights)
-        return _with(x, _restored(weights, x.weights, hit.any(-1, keepdim=True)))
+        return replace(x, weights=_restored(weights, x.weights) if self.renormalise else weights)
 
 
-def _with(x: Routed, weights: Tensor) -> Routed:
-    return replace(x, weights=weights)
-
-
-def _restored(weights: Tensor, before: Tensor, moved: Tensor) -> Tensor:
-    """``weights`` with the sum of magnitudes of ``before``, at the tokens that ``moved``."""
+def _restored(weights: Tensor, before: Tensor) -> Tensor:
+    """``weights`` with the sum of magnitudes of ``before``; equal ones stay so bit for bit."""
     old, new = (w.abs().sum(-1, keepdim=True) for w in (before, weights))
-    scale = torch.where(new > 0, old / new.clamp_min(torch.finfo(new.dtype).tiny), 0.0)
-    return torch.where(moved, weights * scale, before)
+    return weights * torch.where(new > 0, old / new.clamp_min(torch.finfo(new.dtype).tiny), 0.0)
 
 
 def _experts(owner: str, experts: Any) -> tuple[int, ...]:

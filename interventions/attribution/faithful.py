@@ -6,17 +6,18 @@
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 from lensbench import provenance
 from lensbench.arguments import whole_number
 from lensbench.errors import ConfigError, MismatchError
-from lensbench.interventions.attribution.circuit import CircuitRun
+from lensbench.interventions.attribution.circuit import CircuitRun, Written
 from lensbench.interventions.attribution.edge_result import EdgeResult, How
 from lensbench.interventions.attribution.gradients import Question
 from lensbench.interventions.attribution.graph import Graph
@@ -127,6 +128,7 @@ class Runs:
         check_pairs(model, pairs)
         size = whole_number("batch_size", batch_size, least=1)
         self.graph, self.metric = Graph.of(model), as_metric(metric)
+        self.n_layers = model.n_layers
         self.runs: list[CircuitRun] = []
         self.asked: list[Question] = []
         for rows in groups(len(pairs), size):
@@ -135,17 +137,26 @@ class Runs:
             self.runs.append(CircuitRun(model, self.graph, part.clean, clean, bad))
             self.asked.append(Question(self.metric, part, clean.logits))
 
-    def measure(self, kept: Mask) -> Float[np.ndarray, " pairs"]:
-        """The metric of every prompt under a circuit."""
-        return self._each(lambda run: run.logits(kept))
+    def measure(
+        self, kept: Mask, known: Sequence[Written] | None = None, first: int = 0
+    ) -> Float[np.ndarray, " pairs"]:
+        """The metric of every prompt under a circuit; ``known`` as of :meth:`CircuitRun.logits`."""
+        before = [None] * len(self.runs) if known is None else known
+        several = zip(self.runs, before, strict=True)
+        return self._asked([run.logits(kept, written, first) for run, written in several])
+
+    def held(self, kept: Mask) -> list[Written]:
+        """What every writer writes under a circuit, by group of prompts."""
+        return [run.run(kept)[1] for run in self.runs]
 
     @property
     def ends(self) -> tuple[np.ndarray, np.ndarray]:
         """The metric of clean and corrupted prompts."""
-        return self._each(lambda r: r.clean.logits), self._each(lambda r: r.corrupted.logits)
+        clean = self._asked([run.clean.logits for run in self.runs])
+        return clean, self._asked([run.corrupted.logits for run in self.runs])
 
-    def _each(self, logits: Callable[[CircuitRun], Any]) -> np.ndarray:
-        found = [asked.of(logits(run)) for asked, run in zip(self.asked, self.runs, strict=True)]
+    def _asked(self, logits: Sequence[Tensor]) -> np.ndarray:
+        found = [asked.of(x) for asked, x in zip(self.asked, logits, strict=True)]
         return np.concatenate([x.detach().double().cpu().numpy() for x in found])
 
 

@@ -31,7 +31,12 @@ ONE_OF_EACH = (SuppressExperts, RerouteExperts, ForceExperts, ScaleExperts)
 
 @cache
 def loaded(kind: str, backend: str = "native") -> Any:
-    return load_model(tiny(kind), certify=False, backend=backend)
+    module = tiny(kind)
+    if kind == "deepseek_v3":  # buffers are not drawn with the weights
+        for layer in (1, 2):
+            bias = module.model.layers[layer].mlp.gate.e_score_correction_bias
+            bias.copy_(torch.linspace(0.6, -0.6, len(bias))[torch.randperm(len(bias))])
+    return load_model(module, certify=False, backend=backend)
 
 
 def names(layer: int) -> list[str]:
@@ -114,15 +119,15 @@ def test_all_chosen_suppressed_means_no_routed_output(kind: str) -> None:
 def test_rerouting_fills_the_slot_with_the_next_best_expert(kind: str) -> None:
     model = loaded(kind)
     _, logits, _, indices = routing(model, 2)
-    expert = chosen_somewhere(indices)
-    _, _, after, which = routing(model, 2, at(2, RerouteExperts((expert,))))
-    touched = (indices == expert).any(-1)
-    assert not (which == expert).any()
-    assert torch.equal(which[~touched], indices[~touched])
-    assert (after > 0).all()
-    for row, pos in touched.nonzero().tolist():
-        expected = by_hand(model, logits[row, pos].clone(), expert)
-        assert sorted(which[row, pos].tolist()) == expected, (row, pos)
+    for expert in range(model.card.n_experts):
+        _, _, after, which = routing(model, 2, at(2, RerouteExperts((expert,))))
+        touched = (indices == expert).any(-1)
+        assert not (which == expert).any()
+        assert torch.equal(which[~touched], indices[~touched])
+        assert (after > 0).all()
+        for row, pos in touched.nonzero().tolist():
+            expected = by_hand(model, logits[row, pos], expert)
+            assert sorted(which[row, pos].tolist()) == expected, (expert, row, pos)
 
 
 def by_hand(model: Any, logits: torch.Tensor, gone: int) -> list[int]:
@@ -189,6 +194,11 @@ def test_forcing_takes_the_smallest_slot_and_the_largest_weight(kind: str) -> No
     gap = (out.logits - clean)[already]  # the last layer: other tokens do not hear of it
     assert bool((gap.abs() < 1e-5).all())  # the experts' kernels sort tokens: other rounding
     assert float((out.logits - clean)[~had].abs().max()) > 1e-4
+    for pair in ((0, 1), (2, 4), (3, 4)):  # as many as there are slots: all enter, alike
+        _, _, both, who = routing(model, 2, at(2, ForceExperts(pair)))
+        assert torch.equal(who.sort(-1).values, torch.tensor(pair).expand_as(who))
+        torch.testing.assert_close(both, both.mean(-1, keepdim=True).expand_as(both))
+        torch.testing.assert_close(both.sum(-1), weights.sum(-1))
 
 
 @pytest.mark.parametrize("kind", EXPERTS)
@@ -360,3 +370,28 @@ def test_operations_on_routing_stand_where_routers_are() -> None:
         ScaleExperts((0,), float("nan"))
     with pytest.raises(ConfigError, match="does not hand over together"):
         SuppressExperts((0,)).apply(IDS)
+
+
+def test_dictionaries_and_operations_on_routing_go_together() -> None:
+    from tests.splice_helpers import random_sae
+
+    model = loaded("qwen3_moe")
+    spliced = model.with_saes([random_sae("blocks.1.resid_post")])
+    expert = chosen_somewhere(routing(model, 2)[3])
+    plan = at(2, SuppressExperts((expert,)))
+    kept = spliced.run(IDS, plan).logits
+    torch.testing.assert_close(kept, model.run(IDS, plan).logits, rtol=0, atol=1e-5)
+    both = plan + edit("blocks.1.resid_post.sae.acts", Zero())
+    assert float((spliced.run(IDS, both).logits - kept).abs().max()) > 1e-3
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_transformer_lens_refuses_with_the_way_out() -> None:
+    from lensbench.interventions import experts
+    from lensbench.models.transformer_lens import to_transformer_lens
+
+    lens = to_transformer_lens(loaded("mixtral"))
+    with pytest.raises(UnknownSiteError, match="TransformerLens hands out no routing"):
+        lens.run(IDS, at(2, SuppressExperts((0,))))
+    with pytest.raises(ConfigError, match="does not reach the routers of"):
+        experts.routing(lens, IDS)

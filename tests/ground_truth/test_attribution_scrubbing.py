@@ -60,6 +60,9 @@ def test_a_tree_is_scrubbed_at_every_level(gate):
     # x0 of a prompt with the same OR, x1 at random: wrong in 1/4 of the prompts.
     one = causal_scrub(model, pairs, Claim(OUT, of("or"), (first,)), draws=64, batch_size=512)
     assert one.recovered == pytest.approx(1 / 3, abs=0.04)
+    # Children follow the prompt that was drawn for their parent, not the one that is scrubbed.
+    drawn = causal_scrub(model, pairs, Claim(OUT, of("xor"), (first, second)), draws=64)
+    assert drawn.recovered == pytest.approx(1 / 3, abs=0.04)
     # Each path draws for itself: two claims that share a feature need not share a prompt.
     apart = causal_scrub(
         model, pairs, Claim(OUT, of("or"), (Claim(FIRST, of("or")), Claim(SECOND, of("or")))),

@@ -154,6 +154,14 @@ def test_the_study_finds_on_one_half_and_confirms_on_the_other(model, world, tmp
         int(i) for i in found.test_rows if SAYS(model, [world.rows[i]], Plan()) == ["R"]
     }
     assert len(found.newly()) == 0
+    forced = {
+        int(i)
+        for i in found.test_rows
+        if SAYS(model, [world.rows[i]], Plan()) != ["R"]
+        and SAYS(model, [world.rows[i]], experts.force(HERE)) == ["R"]
+    }
+    assert set(found.newly("forced")) == forced
+    assert len(forced) > 3
     moved = found.changed_prompts()
     assert (moved["before"] == "R").all()
     assert int(found.confusion().to_numpy().sum()) == len(found.test_rows)

@@ -102,6 +102,7 @@ def test_a_step_in_front_of_a_linear_read_out_raises_each_logit_by_exactly_its_s
     assert (bent - clean - share).abs().max() > 1.0
 
 
+@pytest.mark.illtyped
 @pytest.mark.parametrize("backend", ["native", "nnsight", "transformer_lens"])
 def test_strength_0_is_the_clean_run_bit_for_bit_in_every_back_end(backend):
     module = tiny("llama")
@@ -268,6 +269,7 @@ def test_a_direction_comes_back_equal_and_says_how_it_was_made(atlas, agreement,
     )
 
 
+@pytest.mark.illtyped
 def test_slips_are_named(llama, atlas, agreement):
     site = "blocks.1.resid_post"
     good = Direction(site=site, vector=vector())

@@ -282,6 +282,7 @@ def test_a_neuron_clamp_equals_one_by_hand_and_another_neuron_does_less(tmp_path
     assert np.isnan(plain.gate_act).all()
 
 
+@pytest.mark.illtyped
 def test_slips_are_named(atlas, pairs, number):
     with pytest.raises(UnknownNameError, match="subject"):
         dose_curve(atlas, number, pairs, at="subjekt")

@@ -107,6 +107,11 @@ class LensLayout(Layout):
     def _why_not(self, site: Site) -> str:
         if site in self.withheld:
             return self.withheld[site]
+        if site.name.startswith(("router.", "experts.")) and self.shape.n_experts:
+            return (
+                "TransformerLens hands out no routing; load the transformers model itself, "
+                "load_model(module), to read or change it."
+            )
         return super()._why_not(site)
 
     def _refuse_others(self, root: Any) -> None:
@@ -277,6 +282,8 @@ def _shape(cfg: Any) -> Shape:
         d_mlp=int(getattr(cfg, "d_mlp", None) or 0),
         d_vocab=int(cfg.d_vocab),
         n_ctx=int(cfg.n_ctx),
+        n_experts=int(getattr(cfg, "num_experts", None) or 0),
+        top_k=int(getattr(cfg, "experts_per_token", None) or 0),
     )
 
 
