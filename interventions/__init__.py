@@ -57,6 +57,11 @@ if TYPE_CHECKING:
     from lensbench.interventions.steering.sources import activation_addition as activation_addition
     from lensbench.interventions.steering.sources import in_context_vector as in_context_vector
     from lensbench.interventions.steering.sources import latent_direction as latent_direction
+    from lensbench.interventions.subspace.das import AlignedSubspace as AlignedSubspace
+    from lensbench.interventions.subspace.das import align_subspace as align_subspace
+    from lensbench.interventions.subspace.next_map import next_map as next_map
+    from lensbench.interventions.subspace.patch import subspace_patch as subspace_patch
+    from lensbench.interventions.subspace.result import SubspaceResult as SubspaceResult
 
 _HOME = {
     "AttributionCheck": "attribution.check",
@@ -82,6 +87,11 @@ _HOME = {
     "ablation_sweep": "patching.ablation",
     "patch_sweep": "patching.sweep",
     "places": "places",
+    "AlignedSubspace": "subspace.das",
+    "SubspaceResult": "subspace.result",
+    "align_subspace": "subspace.das",
+    "next_map": "subspace.next_map",
+    "subspace_patch": "subspace.patch",
     "Contrast": "steering.contrast",
     "contrast_states": "steering.contrast",
     "towards": "steering.contrast",

@@ -1,0 +1,60 @@
+"""Subspaces: orthonormal bases, and their parts that the next map reads or ignores."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lensbench.errors import ConfigError, NonFiniteError
+
+RANK = 1e-5
+"""Singular values below this share of the largest count as zero."""
+
+
+def basis_of(
+    directions: Float[Tensor, "k d"] | Float[np.ndarray, "k d"], width: int
+) -> Float[Tensor, "d rank"]:
+    """Orthonormal basis of the span of some directions (one vector is a span of one).
+
+    Raises:
+        ConfigError: directions of another width, or none that is not zero.
+        NonFiniteError: NaN or infinity.
+    """
+    rows = torch.as_tensor(np.asarray(directions)).double()
+    rows = rows[None] if rows.ndim == 1 else rows
+    if rows.ndim != 2 or rows.shape[1] != width:
+        raise ConfigError(f"directions must be [k, {width}] here, got {list(rows.shape)}")
+    if not bool(rows.isfinite().all()):
+        raise NonFiniteError("a direction holds NaN or infinity")
+    found = _orthonormal(rows)
+    if not found.shape[1]:
+        raise ConfigError("all directions are zero; there is no subspace to patch")
+    return found
+
+
+def split(
+    basis: Float[Tensor, "d k"], reads: Float[Tensor, "d m"]
+) -> tuple[Float[Tensor, "d k"], Float[Tensor, "d k"]]:
+    """Parts of the basis vectors in the row space of the next map, and in its null space.
+
+    ``h @ reads`` is what the map makes of ``h``; a direction n with ``n @ reads = 0`` is in the
+    null space: it can vary as it likes and nothing behind the site can tell.
+    """
+    u, s, _ = torch.linalg.svd(reads.double(), full_matrices=False)
+    seen = u[:, s > RANK * s.max()]
+    row = seen @ (seen.T @ basis)
+    return row, basis - row
+
+
+def orthonormal(vectors: Float[Tensor, "d k"]) -> Float[Tensor, "d rank"]:
+    """Orthonormal basis of the columns; no columns where all are zero beside unit length."""
+    return _orthonormal(vectors.T)
+
+
+def _orthonormal(rows: Tensor) -> Tensor:
+    _, s, vh = torch.linalg.svd(rows, full_matrices=False)
+    largest = float(s.max()) if s.numel() else 0.0
+    # Parts of unit vectors: what is left of one that lies wholly elsewhere is rounding.
+    return (
+        vh[s > max(RANK * largest, 1e-9)].T if largest > 1e-9 else rows.new_zeros(rows.shape[1], 0)
+    )
