@@ -59,11 +59,15 @@ class SubspaceResult(Result):
 
     @property
     def verdict(self) -> str:
-        """``confirmed``, ``suspect illusion`` or ``no effect``.
+        """``confirmed``, ``suspect illusion``, ``no effect`` or ``no contrast``.
 
+        No contrast: the interval of the two runs' difference holds 0, so shares of it mean nothing.
         No effect: below 0.1. Suspect: the part that is read keeps less than half of the effect, or
         the whole state patched has less than half of it (Makelov et al. 2023, arXiv:2311.17030).
         """
+        gap = bootstrap_mean(self.source - self.base)
+        if gap.mean == 0 or gap.low <= 0 <= gap.high:
+            return "no contrast"
         effect = dict(zip(ARMS, self.effect, strict=True))
         if not effect["subspace"] >= LEAST_EFFECT:
             return "no effect"
@@ -106,7 +110,7 @@ class SubspaceResult(Result):
 
     def __repr__(self) -> str:
         """Verdict first."""
-        return f"SubspaceResult({self.verdict}; {super().__repr__()})"
+        return Result.__repr__(self).replace("(", f"({self.verdict}: ", 1)
 
     def plot(self) -> "go.Figure":
         """Effects of every arm as bars."""

@@ -136,6 +136,22 @@ def test_directions_where_nothing_is_carried_have_no_effect():
     assert found.verdict == "no effect"
 
 
+def test_runs_that_do_not_differ_leave_nothing_to_judge():
+    model, pairs, direction = load("used", 1)
+
+    def either_way(ends):  # half of the prompts are asked the other way round: no difference left
+        sign = torch.ones(len(ends.answer))
+        sign[::4], sign[1::4] = -1.0, -1.0
+        logits = ends.logits.float()
+        return (
+            sign
+            * (logits.gather(1, ends.answer[:, None]) - logits.gather(1, ends.foil[:, None]))[:, 0]
+        )
+
+    found = interventions.subspace_patch(model, pairs, SITE, direction, metric=either_way)
+    assert found.verdict == "no contrast"
+
+
 def test_slips_are_named(tmp_path):
     model, pairs, direction = load("used", 0)
     patch = interventions.subspace_patch
