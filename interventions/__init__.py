@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     from lensbench.interventions.steering.sources import activation_addition as activation_addition
     from lensbench.interventions.steering.sources import in_context_vector as in_context_vector
     from lensbench.interventions.steering.sources import latent_direction as latent_direction
+    from lensbench.interventions.training.rank_one import rank_one_training as rank_one_training
+    from lensbench.interventions.training.result import ClampedTraining as ClampedTraining
     from lensbench.interventions.subspace.das import AlignedSubspace as AlignedSubspace
     from lensbench.interventions.subspace.das import align_subspace as align_subspace
     from lensbench.interventions.subspace.next_map import next_map as next_map
@@ -113,6 +115,8 @@ _HOME = {
     "NeuronClamps": "steering.neurons",
     "neuron_clamps": "steering.neurons",
     "random_directions": "steering.controls",
+    "ClampedTraining": "training.result",
+    "rank_one_training": "training.rank_one",
 }
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll] - the table above
 __getattr__, __dir__ = exports(__name__, _HOME)
