@@ -63,6 +63,8 @@ if TYPE_CHECKING:
     from lensbench.interventions.steering.sources import activation_addition as activation_addition
     from lensbench.interventions.steering.sources import in_context_vector as in_context_vector
     from lensbench.interventions.steering.sources import latent_direction as latent_direction
+    from lensbench.interventions.training.rank_one import rank_one_training as rank_one_training
+    from lensbench.interventions.training.result import ClampedTraining as ClampedTraining
     from lensbench.interventions.subspace.das import AlignedSubspace as AlignedSubspace
     from lensbench.interventions.subspace.das import align_subspace as align_subspace
     from lensbench.interventions.subspace.next_map import next_map as next_map
@@ -98,14 +100,14 @@ _HOME = {
     "align_subspace": "subspace.das",
     "next_map": "subspace.next_map",
     "subspace_patch": "subspace.patch",
-    "Contrast": "steering.contrast",
-    "contrast_states": "steering.contrast",
     "EntityPrompts": "selection.entities",
     "LatentSeparation": "selection.result",
     "entities_of_pairs": "selection.entities",
     "entity_prompts": "selection.entities",
     "entity_separation": "selection.separation",
     "separation": "selection.separation",
+    "Contrast": "steering.contrast",
+    "contrast_states": "steering.contrast",
     "towards": "steering.contrast",
     "Direction": "steering.direction",
     "probe_direction": "steering.direction",
@@ -125,6 +127,8 @@ _HOME = {
     "NeuronClamps": "steering.neurons",
     "neuron_clamps": "steering.neurons",
     "random_directions": "steering.controls",
+    "ClampedTraining": "training.result",
+    "rank_one_training": "training.rank_one",
 }
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll] - the table above
 __getattr__, __dir__ = exports(__name__, _HOME)
