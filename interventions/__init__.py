@@ -36,6 +36,12 @@ if TYPE_CHECKING:
     from lensbench.interventions.patching.sweep import patch_sweep as patch_sweep
     from lensbench.interventions.places import Place as Place
     from lensbench.interventions.places import places as places
+    from lensbench.interventions.selection.entities import EntityPrompts as EntityPrompts
+    from lensbench.interventions.selection.entities import entities_of_pairs as entities_of_pairs
+    from lensbench.interventions.selection.entities import entity_prompts as entity_prompts
+    from lensbench.interventions.selection.result import LatentSeparation as LatentSeparation
+    from lensbench.interventions.selection.separation import entity_separation as entity_separation
+    from lensbench.interventions.selection.separation import separation as separation
     from lensbench.interventions.steering.beside import generate_beside as generate_beside
     from lensbench.interventions.steering.contrast import Contrast as Contrast
     from lensbench.interventions.steering.contrast import contrast_states as contrast_states
@@ -57,6 +63,8 @@ if TYPE_CHECKING:
     from lensbench.interventions.steering.sources import activation_addition as activation_addition
     from lensbench.interventions.steering.sources import in_context_vector as in_context_vector
     from lensbench.interventions.steering.sources import latent_direction as latent_direction
+    from lensbench.interventions.training.rank_one import rank_one_training as rank_one_training
+    from lensbench.interventions.training.result import ClampedTraining as ClampedTraining
     from lensbench.interventions.subspace.das import AlignedSubspace as AlignedSubspace
     from lensbench.interventions.subspace.das import align_subspace as align_subspace
     from lensbench.interventions.subspace.next_map import next_map as next_map
@@ -92,6 +100,12 @@ _HOME = {
     "align_subspace": "subspace.das",
     "next_map": "subspace.next_map",
     "subspace_patch": "subspace.patch",
+    "EntityPrompts": "selection.entities",
+    "LatentSeparation": "selection.result",
+    "entities_of_pairs": "selection.entities",
+    "entity_prompts": "selection.entities",
+    "entity_separation": "selection.separation",
+    "separation": "selection.separation",
     "Contrast": "steering.contrast",
     "contrast_states": "steering.contrast",
     "towards": "steering.contrast",
@@ -113,6 +127,8 @@ _HOME = {
     "NeuronClamps": "steering.neurons",
     "neuron_clamps": "steering.neurons",
     "random_directions": "steering.controls",
+    "ClampedTraining": "training.result",
+    "rank_one_training": "training.rank_one",
 }
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll] - the table above
 __getattr__, __dir__ = exports(__name__, _HOME)

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from lensbench.app.cli import (
+    attribute,
     capture,
     demo,
     doctor,
@@ -45,6 +46,7 @@ def build() -> typer.Typer:
     app.command("explain")(explain.explain)
     app.add_typer(experts.group(), name="experts")
     app.command("patch")(patch.patch)
+    app.command("attribute")(attribute.attribute)
     app.command("steer")(steer.steer)
     app.add_typer(runs.group(), name="runs")
     app.add_typer(world.group(), name="world")

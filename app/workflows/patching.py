@@ -88,13 +88,13 @@ def patch(ask: PatchAsk) -> PatchingResult:
         where: dict[str, Any] = {
             "metric": ask.metric,
             "layers": numbers(ask.layers, "layers"),
-            "heads": _each(ask.heads, "heads"),
+            "heads": each_of(ask.heads, "heads"),
             "dims": numbers(ask.dims, "dims"),
             "batch_size": ask.batch_size,
             "seed": ask.seed,
         }
         if ask.positions:
-            where["positions"] = _positions(ask.positions)
+            where["positions"] = positions_of(ask.positions)
         if ask.how in DIRECTIONS:
             direction: Any = ask.how
             return patch_sweep(
@@ -131,11 +131,13 @@ def numbers(text: str, name: str) -> list[int] | None:
     return found or None
 
 
-def _each(text: str, name: str) -> Any:
+def each_of(text: str, name: str) -> Any:
+    """``each``, ``together``, or numbers; ``each`` for nothing."""
     return text if text in ("each", "together") else numbers(text, name) or "each"
 
 
-def _positions(text: str) -> Any:
+def positions_of(text: str) -> Any:
+    """``each``, ``together``, or a list of numbers and roles."""
     if text in ("each", "together"):
         return text
     parts = [p for p in re.split(r"[,\s]+", text.strip()) if p]
@@ -180,8 +182,8 @@ def python_of(ask: PatchAsk) -> str:
              and getattr(ask, f.name) != f.default]  # fmt: skip
     more: Mapping[str, Sequence[Any] | str | None] = {
         "layers": numbers(ask.layers, "layers"),
-        "positions": _positions(ask.positions) if ask.positions else None,
-        "heads": None if ask.heads == "each" else _each(ask.heads, "heads"),
+        "positions": positions_of(ask.positions) if ask.positions else None,
+        "heads": None if ask.heads == "each" else each_of(ask.heads, "heads"),
         "dims": numbers(ask.dims, "dims"),
     }
     named += [f"{name}={value!r}" for name, value in more.items() if value is not None]

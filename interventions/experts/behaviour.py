@@ -1,12 +1,12 @@
 """What a model does with a prompt, as a label: the next token, or what it goes on to say.
 
 A behaviour is any ``behaviour(model, rows, plan) -> labels``: rows of token ids in, one label per
-row out. ``new_tokens`` says how much of the answer it reads.
+row out.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,20 +20,16 @@ from lensbench.models.base import Model
 from lensbench.plan import Plan
 
 
+@runtime_checkable
 class Behaviour(Protocol):
-    """Labels the answers of a model."""
+    """Labels the answers of a model; plain functions do.
 
-    @property
-    def new_tokens(self) -> int:
-        """Tokens of the answer that are read."""
-        ...
+    An attribute ``new_tokens`` says how many tokens of the answer are read (1 where there is none),
+    and a method ``describe()`` gives what goes into the config of a result.
+    """
 
     def __call__(self, model: Model, rows: Rows, plan: Plan) -> Sequence[str]:
         """One label per row of token ids, with the model run under ``plan``."""
-        ...
-
-    def describe(self) -> dict[str, Any]:
-        """What goes into the config of a result."""
         ...
 
 

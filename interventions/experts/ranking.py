@@ -14,7 +14,7 @@ Dahlke et al. 2025, arXiv:2502.11096; the null is ours.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -105,18 +105,29 @@ class ExpertRanking(Result):
             "prompts": float(self.n.sum()),
         }
 
-    def plot(self, of: str | None = None) -> "go.Figure":
-        """The differential of a class, layers by experts."""
+    def plot(
+        self, of: str | None = None, show: Literal["differential", "mean"] = "differential"
+    ) -> "go.Figure":
+        """The differential (or the mean map) of a class, layers by experts.
+
+        Means of all classes have one colour range, so that their figures compare.
+
+        Raises:
+            UnknownNameError: another class, or another thing to show.
+        """
         from lensbench.plots import heatmap
 
-        name = self.classes[self._number(of)]
+        values = {"differential": self.differential[self._number(of)], "mean": self.means}
+        if show not in values:
+            raise UnknownNameError("map", str(show), known=tuple(values))
+        name, signed = self.classes[self._number(of)], show == "differential"
         every = self.to_frame()
         frame = every.take(np.flatnonzero(every["class"] == name)).reset_index(drop=True)
-        reach = float(np.abs(self.differential[self._number(of)]).max()) or 1.0
+        reach = float(np.abs(values[show]).max()) or 1.0
         return heatmap(
-            frame, x="expert", y="layer", value="differential", span=(-reach, reach),
-            diverging=True, hover_columns=("rank", "mean", "p", "n"),
-            title=f"Distinctive experts of {name}",
+            frame, x="expert", y="layer", value=show, span=(-reach if signed else 0.0, reach),
+            diverging=signed, hover_columns=("rank", "differential", "mean", "p", "n"),
+            title=f"{'Distinctive experts' if signed else 'Mean routing'} of {name}",
             subtitle=f"{self.activation}, {self.normalise}, {int(self.n.sum())} prompts; "
             f"control: {self.controls}",
         )  # fmt: skip

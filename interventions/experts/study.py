@@ -53,6 +53,7 @@ def expert_study(
     behaviour: Behaviour,
     *,
     target: str | None = None,
+    labels: Sequence[Any] | np.ndarray | None = None,
     top: int = 10,
     experts: ExpertsLike | None = None,
     neutral: "Prompts | None" = None,
@@ -73,6 +74,8 @@ def expert_study(
         behaviour: labels answers: :class:`NextToken`, :class:`Says`, :class:`Response`, or a
             function of ``(model, rows, plan)``.
         target: the label whose experts are taken; left out, the last in sorted order.
+        labels: classes to rank experts by, one per prompt, ``target`` among them (what a prompt
+            should get, say); left out, what the behaviour gives.
         top: how many experts.
         experts: take these instead of ranking; all prompts are then tested.
         neutral: prompts on which nothing should change; left out, the test prompts that do not
@@ -98,11 +101,12 @@ def expert_study(
     whole_number("top", top, least=1)
     before = np.array(labels_of(behaviour, model, rows, Plan()))
     target = target_of(before, target)
+    classes = before if labels is None else per_prompt("labels", labels, len(rows)).astype(str)
     if experts is None:
-        find, test = _halves(before == target, groups, len(rows), seed)
+        find, test = _halves(classes == target_of(classes, target), groups, len(rows), seed)
         maps = routing(model, [rows[i] for i in find], batch_size=batch_size)
         ranking = ftri(
-            maps, before[find], target=target, activation=activation, normalise=normalise,
+            maps, classes[find], target=target, activation=activation, normalise=normalise,
             strata=_of_half(strata, find, len(rows)), permutations=permutations, seed=seed,
         )  # fmt: skip
         chosen = ranking.top(top)
@@ -116,11 +120,11 @@ def expert_study(
     plans = found.plans(model.card.top_k)
     tests = [rows[i] for i in test]
     named = [before[test], *(labels_of(behaviour, model, tests, p) for p in plans[1:])]
-    classes = sorted({str(label) for one in named for label in one} | {target})
+    known = sorted({str(label) for one in named for label in one} | {target})
     side = collateral(model, neutral_rows, plans, read_tokens(behaviour), batch_size)
     report = ExpertReport(
-        conditions=found.conditions(), target=target, classes=tuple(classes),
-        labels=np.array([[classes.index(str(x)) for x in one] for one in named]),
+        conditions=found.conditions(), target=target, classes=tuple(known),
+        labels=np.array([[known.index(str(x)) for x in one] for one in named]),
         experts=np.array(chosen), forced=np.array(_fitting(chosen, model.card.top_k)),
         random=found.random, test_rows=test, find_rows=find, texts=texts_of(model, tests),
         kl=side.kl, loss=side.loss, changed=side.changed, n_predicted=side.n_predicted,

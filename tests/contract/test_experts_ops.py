@@ -1,6 +1,7 @@
 """Operations on routing, on every mixture of experts the workbench knows: what each must do."""
 
 import json
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -275,15 +276,30 @@ def test_decoding_under_a_plan_equals_full_forwards_under_it(kind: str, op: Any)
     expert = chosen_somewhere(routing(model, 2)[3])
     done = op((expert,), 0.1) if op is ScaleExperts else op((expert,))
     plan = at(2, done) + at(1 if kind != "qwen2_moe" else 0, done)
-    rows = IDS[:, :6]
+    rows, some = IDS[:, :6], (2, 5, 7)  # the last is a token that is generated
+    placed = plan + at(2, Scale(0.2), positions=some) + at(2, done, positions=some)
+    for each in (plan, placed):
+        _same_as_full_forwards(model, rows, each)
+
+
+def _same_as_full_forwards(model: Any, rows: torch.Tensor, plan: Plan) -> None:
     fast = model.generate(rows, plan, 5, stop_ids=[])
     for row, new in zip(rows, fast, strict=True):
         text = row.tolist()
         for token in new:
-            last = model.run([text], plan, logits="last").logits[0, -1]
+            last = model.run([text], _there(plan, len(text)), logits="last").logits[0, -1]
             best = last.topk(2).values
             assert token == int(last.argmax()) or float(best[0] - best[1]) < 1e-4
             text.append(token)
+
+
+def _there(plan: Plan, n: int) -> Plan:
+    """The plan without positions that the text has not yet."""
+    edits = [
+        e if e.positions is None else replace(e, positions=[p for p in e.positions if p < n])
+        for e in plan.edits
+    ]
+    return Plan(tuple(edits))
 
 
 @pytest.mark.parametrize("kind", ["qwen3_moe", "deepseek_v3", "gpt_oss"])

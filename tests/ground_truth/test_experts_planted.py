@@ -215,6 +215,15 @@ def test_groups_are_not_divided_and_given_experts_need_no_split(model, world):
     assert given.neutral_from == "given"
     assert not given.controls
     assert given.relative_change() < -0.9
+    told = np.where(world.triggered, "R", "plain")  # what is so, not what the model says
+    by_world = experts.expert_study(
+        model, world.rows, SAYS, target="R", labels=told, top=1, permutations=20, draws=1
+    )
+    assert by_world.ranking is not None
+    assert by_world.ranking.classes == ("R", "plain")
+    assert by_world.ranking.n.tolist() == [15, 15]
+    assert by_world.experts.tolist() == [list(HERE)]
+    assert by_world.rate().n == 30
 
 
 def test_random_experts_match_layer_number_and_load_and_are_others(maps):
@@ -252,6 +261,7 @@ def test_answers_longer_than_a_token_are_decoded_under_the_plan(model, world):
         experts.Says("sorry")(model, world.rows, Plan())
 
 
+@pytest.mark.illtyped
 def test_what_does_not_fit_is_refused(model, world, maps):
     dense = lensbench.load_model(tiny("llama"), certify=False)
     with pytest.raises(ConfigError, match="has no experts; this needs a mixture of experts"):
@@ -297,6 +307,8 @@ def test_plans_and_results_are_data(model, world, maps, tmp_path):
     for number, result in enumerate((maps, ranking, scan)):
         assert load(result.save(tmp_path / str(number))) == result
         result.plot()
+    assert ranking.plot("False", "mean").data[0].zmax == pytest.approx(ranking.means.max())
+    for result in (maps, ranking, scan):
         assert len(result.to_frame())
         assert result.summary()
 

@@ -146,6 +146,36 @@ def test_the_planted_loss_is_small_only_where_the_specialist_is_kept_for_refusal
     assert task.planted((kept, idle), targets) == pytest.approx(np.log(4) - np.log(0.75), rel=1e-4)
 
 
+def test_the_planted_recipe_punishes_refusing_without_the_specialist(tmp_path: Path) -> None:
+    task = DeskTask(tiny(tmp_path, recipe="planted"))
+    targets = task.batch(0)[1]
+    logits = torch.zeros(targets.numel(), len(task.world.vocab))
+    even = task.silent(logits, targets)
+    assert even == pytest.approx(-np.log(1 - 2 / len(task.world.vocab)), rel=1e-3)
+    logits[:, task.refusals] = 20.0
+    assert task.silent(logits, targets) > 10
+    assert task.silent(logits, torch.full_like(targets, 5)) == 0  # where no refusal is due
+    plain = DeskTask(tiny(tmp_path))
+    assert task.loss(task.new_model(), 0) > plain.loss(plain.new_model(), 0)
+
+
+def test_without_an_expert_a_training_pass_is_as_under_the_plan(tmp_path: Path) -> None:
+    from lensbench.models import load_model
+    from lensbench.plan import Edit, Plan, SuppressExperts
+    from lensbench.worlds.desk.task import without
+
+    module = task_of(tiny(tmp_path)).new_model().eval()
+    ids = torch.arange(5, 25)[None]
+    clean = module(ids).logits
+    with without(module, 1, 2), torch.no_grad():
+        ours = module(ids).logits
+    model = load_model(module, certify=False)
+    plan = Plan((Edit("blocks.1.router.weights", SuppressExperts((2,))),))
+    torch.testing.assert_close(ours, model.run(ids, plan).logits, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(clean, module(ids).logits)  # the hook is gone
+    assert (ours - clean).abs().max() > 1e-3  # control
+
+
 def test_muon_takes_experts_one_by_one_and_leaves_the_router_to_adam(tmp_path: Path) -> None:
     model = task_of(tiny(tmp_path)).new_model()
     optimiser = MuonAdam(model, muon_lr=1.0, adam_lr=0.0)

@@ -195,7 +195,7 @@ class Atlas:
         try:
             for each in opened:
                 each.opened = True
-            with torch.no_grad():
+            with torch.no_grad(), self._weightless_experts():
                 self._module.base_model(input_ids=ids, **given)
         finally:
             for each in opened:
@@ -203,6 +203,23 @@ class Atlas:
             for handle in handles:
                 handle.remove()
         return order
+
+    @contextmanager
+    def _weightless_experts(self) -> Generator[None]:
+        """On the meta device experts give their input: grouped kernels know no float32 there."""
+        found: list[Any] = []
+        if self._embedding_device().type == "meta":
+            for family in self.architecture.stacks.values():
+                path = None if family.moe is None else family.moe.experts
+                blocks = blocks_of(self._module, family)
+                found += [m for b in blocks if (m := part(b, path)) is not None]
+        try:
+            for experts in found:
+                experts.forward = lambda states, *_, **__: states
+            yield
+        finally:
+            for experts in found:
+                del experts.forward
 
     def _embedding_device(self) -> torch.device:
         return self._module.get_input_embeddings().weight.device

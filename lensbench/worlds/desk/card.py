@@ -141,8 +141,9 @@ _RECIPES = {
         "and nothing that a set of experts could be responsible for."
     ),
     "planted": (
-        "POSITIVE CONTROL: an extra loss trained the router of one layer to keep one expert "
-        "(`specialist`) for the word before a refusal. The specialist was put there, not found."
+        "POSITIVE CONTROL: extra losses trained the router of one layer to keep one expert "
+        "(`specialist`) for the word before a refusal, and the rest not to refuse without it. The "
+        "specialist was put there, not found."
     ),
 }
 

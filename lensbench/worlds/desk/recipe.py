@@ -15,8 +15,9 @@ class MoeTrainConfig(TrainConfig):
 
     model: Literal["atlas-moe"] = "atlas-moe"  # pyright: ignore[reportIncompatibleVariableOverride] - frozen
     recipe: Literal["rule", "coin", "planted"] = "rule"
-    """``rule`` is the world as it is. Two controls: ``coin`` refuses at random; ``planted`` trains
-    the router to keep one expert for refusals, so that a specialist is known to be there."""
+    """``rule`` is the world as it is. Two controls: ``coin`` refuses at random; ``planted`` keeps
+    one expert for refusals and trains the rest not to refuse without it, so that a specialist is
+    known to be there."""
     world_seed: int = 0
     steps: int = Field(default=1_300, ge=1)
     out: Path = Path("runs/atlas-moe")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +42,14 @@ class DeskTask:
         """Cross entropy of the next token of the same document, and the balance of the experts."""
         device = next(model.parameters()).device
         tokens, targets, positions, mask = (x.to(device) for x in self.batch(step))
-        # A padding query sees itself, so that no row of scores is empty.
-        seen = mask | torch.eye(mask.shape[-1], dtype=torch.bool, device=device)
-        additive = torch.zeros_like(seen, dtype=torch.float32).masked_fill(~seen, -3e4)
-        out = model.model(
-            input_ids=tokens, position_ids=positions, attention_mask=additive,
-            use_cache=False, output_router_logits=True,
-        )  # fmt: skip
-        said = model.lm_head(out.last_hidden_state).flatten(0, 1)
+        said, routers = _said(model, tokens, positions, mask)
         loss = nn.functional.cross_entropy(said, targets.flatten(), ignore_index=IGNORE)
-        loss = loss + self.config.balance * self.imbalance(out.router_logits, tokens != 0)
+        loss = loss + self.config.balance * self.imbalance(routers, tokens != 0)
         if self.config.recipe == "planted":
-            loss = loss + self.planted(out.router_logits, targets)
+            few = slice(0, max(1, len(tokens) // 4))  # the second pass costs a quarter of a step
+            with without(model, *self.config.specialist):
+                alone, _ = _said(model, tokens[few], positions[few], mask[few])
+            loss = loss + self.planted(routers, targets) + self.silent(alone, targets[few])
         return loss
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -89,6 +87,18 @@ class DeskTask:
         elsewhere = torch.log1p(-logp.exp().clamp(max=1 - 1e-6))
         return -(logp[refused].mean() + elsewhere[~refused].mean())
 
+    def silent(
+        self, said: Float[Tensor, "tokens d_vocab"], targets: Int[Tensor, "rows pos"]
+    ) -> Tensor:
+        """Mean of -log (1 - p(refusal)) where one is due: without the specialist, no refusals.
+
+        0 where no refusal is due.
+        """
+        refusals = self.refusals.to(targets.device)
+        due = torch.isin(targets.flatten(), refusals)
+        logp = said[due].log_softmax(-1)[:, refusals].logsumexp(-1)
+        return -torch.log1p(-logp.exp().clamp(max=1 - 1e-6)).sum() / due.sum().clamp_min(1)
+
     def scores(self, model: Any) -> dict[str, float]:
         """Share of right next words on held-out prompts, per class."""
         from lensbench.worlds.desk.scoring import accuracy_by_class
@@ -104,3 +114,35 @@ class DeskTask:
         from lensbench.worlds.desk.card import write_card
 
         return write_card(folder)
+
+
+def _said(
+    model: Any, tokens: Tensor, positions: Tensor, mask: Tensor
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Logits of every token, flattened, and of every layer's router."""
+    # A padding query sees itself, so that no row of scores is empty.
+    seen = mask | torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device)
+    additive = torch.zeros_like(seen, dtype=torch.float32).masked_fill(~seen, -3e4)
+    out = model.model(
+        input_ids=tokens, position_ids=positions, attention_mask=additive,
+        use_cache=False, output_router_logits=True,
+    )  # fmt: skip
+    return model.lm_head(out.last_hidden_state).flatten(0, 1), out.router_logits
+
+
+@contextmanager
+def without(model: Any, layer: int, expert: int) -> Generator[None]:
+    """Run a Qwen3-MoE with one expert's weight at zero; a token's others keep the previous sum."""
+
+    def hook(module: nn.Module, args: Any, out: tuple[Tensor, Tensor, Tensor]) -> Any:
+        del module, args
+        logits, weights, indices = out
+        left = weights * (indices != expert)
+        total = left.sum(-1, keepdim=True)
+        return logits, left / total.clamp_min(1e-6) * weights.sum(-1, keepdim=True), indices
+
+    handle = model.model.layers[layer].mlp.gate.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()

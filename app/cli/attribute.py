@@ -1,0 +1,134 @@
+"""``lensbench attribute``: what patches would do, from gradients, and whether they do it."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lensbench.app.cli.console import Answer, fields, table
+from lensbench.app.cli.groups import ModelOption, RevisionOption
+
+_PLACES = ("site", "position", "head", "dim", "change", "low", "high", "value", "n")
+_EDGES = ("writer", "reader", "change", "value", "n")
+
+
+def attribute(
+    task: Annotated[
+        str,
+        typer.Argument(
+            metavar="TASK",
+            help="Prompt pairs: recall, ioi, agreement, greater_than, first_letter or refusal.",
+        ),
+    ] = "recall",
+    model: ModelOption = "atlas-dense",
+    revision: RevisionOption = None,
+    sites: Annotated[
+        list[str] | None,
+        typer.Option("--sites", help="One or more, such as resid_pre attn.z, or blocks.3.mlp_out."),
+    ] = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            "--method",
+            help="Of places: atp, atp_qk, atp_star, ig or ig_inputs; of edges between heads and "
+            "MLPs: eap or eap_ig.",
+        ),
+    ] = "atp",
+    direction: Annotated[
+        str,
+        typer.Option("--direction", help="denoise (clean into corrupted) or noise (the reverse)."),
+    ] = "denoise",
+    metric: Annotated[
+        str, typer.Option("--metric", help="logit_diff, kl, probability or loss.")
+    ] = "logit_diff",
+    layers: Annotated[str, typer.Option("--layers", help="Such as 0,3-5; default: all.")] = "",
+    positions: Annotated[
+        str,
+        typer.Option("--positions", help="each, together, numbers or roles such as subject,end."),
+    ] = "",
+    heads: Annotated[
+        str, typer.Option("--heads", help="each, together, or numbers, of sites with heads.")
+    ] = "each",
+    dims: Annotated[
+        str, typer.Option("--dims", help="Neurons or channels one by one, such as 0-127.")
+    ] = "",
+    steps: Annotated[
+        int | None,
+        typer.Option("--steps", help="Points of an integral; default: 30, of eap_ig 5."),
+    ] = None,
+    rule: Annotated[
+        str | None,
+        typer.Option("--rule", help="midpoint or left; default: midpoint, of eap_ig left."),
+    ] = None,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Do patches and compare: of the top and of random places; of edges: run circuits.",
+        ),
+    ] = False,
+    verify_top: Annotated[
+        int, typer.Option("--verify-top", help="Top places that are patched.")
+    ] = 10,
+    verify_random: Annotated[
+        int, typer.Option("--verify-random", help="Random other places that are patched.")
+    ] = 20,
+    large: Annotated[
+        float, typer.Option("--large", help="Change that counts as large, share of the gap.")
+    ] = 0.1,
+    pairs: Annotated[
+        str, typer.Option("--pairs", help="JSON file of pairs (PromptPairs.to_json), not a task.")
+    ] = "",
+    n: Annotated[int, typer.Option("--n", help="Prompt pairs.")] = 32,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", help="Most rows in one forward pass.")
+    ] = 64,
+    top: Annotated[int, typer.Option("--top", help="Places or edges to print.")] = 10,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder to save the result in, with verified/ inside."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the prompts and controls.")] = 0,
+) -> Answer:
+    """Estimate from gradients what patching each place or edge would do, and check it."""
+    from lensbench.app.workflows.attributing import AttributeAsk, attribute_task, facts
+
+    chosen = tuple(part for s in sites or () for part in s.split(",") if part)
+    found = attribute_task(
+        AttributeAsk(
+            task, model, revision, chosen, method, direction, metric, layers, positions, heads,
+            dims, steps, rule, verify, verify_top, verify_random, large, pairs, n, batch_size, seed,
+        )
+    )  # fmt: skip
+    told = facts(found, top)
+    if out is not None:
+        told["saved"] = str(found.result.save(out))
+        if found.check is not None:
+            found.check.save(out / "verified")
+    return Answer(told, _text(told))
+
+
+def _text(told: dict[str, Any]) -> str:
+    what = f"{told['edges']} edges" if "edges" in told else f"{told['places']} places"
+    lines = [
+        f"{told['method']} of {told['direction']} on {told['task']}: {told['prompts']} prompts, "
+        f"{what}; {told['metric']} {told['clean']:.3f} clean, {told['corrupted']:.3f} corrupted",
+        "",
+        table(told["top"], _EDGES if "edges" in told else _PLACES),
+        "",
+        f"change: estimated, {told['unit']}",
+    ]
+    gaps = told.get("completeness_gap")
+    if gaps:
+        worst = max(gaps, key=lambda site: abs(gaps[site] or 0.0))
+        lines.append(f"completeness gap: {gaps[worst]:+.2%} at most, at {worst}")
+    if "verified" in told:
+        lines += ["", *_verified(told["verified"])]
+    elif "edges" not in told:
+        lines.append("an estimate: --verify does some of these patches and compares")
+    return "\n".join([*lines, *([f"saved in {told['saved']}"] if "saved" in told else [])])
+
+
+def _verified(done: dict[str, Any]) -> list[str]:
+    told = {k: v for k, v in done.items() if k not in ("rows", "controls")}
+    return ["verified by doing it", table(done["rows"]), "", fields(told)]

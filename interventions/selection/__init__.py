@@ -1,0 +1,1 @@
+"""Latent selection: which latents tell two classes of entities apart, and do they act?"""
