@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from lensbench.interventions.experts.report import ExpertReport as ExpertReport
     from lensbench.interventions.experts.scan import expert_scan as expert_scan
     from lensbench.interventions.experts.study import expert_study as expert_study
+    from lensbench.interventions.graphs.build import attribution_graph as attribution_graph
+    from lensbench.interventions.graphs.check import GraphCheck as GraphCheck
+    from lensbench.interventions.graphs.faithful import LatentCircuitCurve as LatentCircuitCurve
+    from lensbench.interventions.graphs.result import LatentGraph as LatentGraph
     from lensbench.interventions.metrics import METRICS as METRICS
     from lensbench.interventions.metrics import Metric as Metric
     from lensbench.interventions.patching.ablation import ablation_sweep as ablation_sweep
@@ -36,6 +40,8 @@ if TYPE_CHECKING:
     from lensbench.interventions.patching.sweep import patch_sweep as patch_sweep
     from lensbench.interventions.places import Place as Place
     from lensbench.interventions.places import places as places
+    from lensbench.interventions.selection.confounds import ConfoundReport as ConfoundReport
+    from lensbench.interventions.selection.confounds import confounds as confounds
     from lensbench.interventions.selection.entities import EntityPrompts as EntityPrompts
     from lensbench.interventions.selection.entities import entities_of_pairs as entities_of_pairs
     from lensbench.interventions.selection.entities import entity_prompts as entity_prompts
@@ -43,6 +49,7 @@ if TYPE_CHECKING:
     from lensbench.interventions.selection.separation import entity_separation as entity_separation
     from lensbench.interventions.selection.separation import separation as separation
     from lensbench.interventions.steering.beside import generate_beside as generate_beside
+    from lensbench.interventions.steering.clamped import clamped_latent as clamped_latent
     from lensbench.interventions.steering.contrast import Contrast as Contrast
     from lensbench.interventions.steering.contrast import contrast_states as contrast_states
     from lensbench.interventions.steering.contrast import towards as towards
@@ -88,6 +95,10 @@ _HOME = {
     "expert_scan": "experts.scan",
     "expert_study": "experts.study",
     "path_patch": "attribution.paths",
+    "GraphCheck": "graphs.check",
+    "LatentCircuitCurve": "graphs.faithful",
+    "LatentGraph": "graphs.result",
+    "attribution_graph": "graphs.build",
     "METRICS": "metrics",
     "Metric": "metrics",
     "PatchingResult": "patching.result",
@@ -100,12 +111,15 @@ _HOME = {
     "align_subspace": "subspace.das",
     "next_map": "subspace.next_map",
     "subspace_patch": "subspace.patch",
+    "ConfoundReport": "selection.confounds",
+    "confounds": "selection.confounds",
     "EntityPrompts": "selection.entities",
     "LatentSeparation": "selection.result",
     "entities_of_pairs": "selection.entities",
     "entity_prompts": "selection.entities",
     "entity_separation": "selection.separation",
     "separation": "selection.separation",
+    "clamped_latent": "steering.clamped",
     "Contrast": "steering.contrast",
     "contrast_states": "steering.contrast",
     "towards": "steering.contrast",

@@ -5,11 +5,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lensbench.errors import ConfigError, MismatchError, NonFiniteError, NotEnoughDataError
 from lensbench.models.base import Model
+from lensbench.ops import Add
+from lensbench.plan import Edit, Plan
 from lensbench.results import Result
 from lensbench.sites import Site
 
@@ -90,6 +93,11 @@ class Direction(Result):
             raise ConfigError(f"shapes {list(self.vector.shape)} and {list(b.shape)} differ")
         a, b = self.vector.astype(np.float64).ravel(), b.astype(np.float64).ravel()
         return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+    def step(self, coefficient: float, positions: Sequence[int] | None = None) -> Plan:
+        """The plan that goes ``coefficient`` times this vector: here, adds it."""
+        value = torch.from_numpy(coefficient * self.vector.astype(np.float64)).float()
+        return Plan((Edit(Site.parse(self.site), Add(value), positions=positions),))
 
     def check(self, model: Model) -> Site:
         """The site, if this model has it with this width.

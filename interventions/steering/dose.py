@@ -16,8 +16,7 @@ from torch import Tensor
 
 from lensbench import provenance
 from lensbench.arguments import whole_number
-from lensbench.errors import ConfigError, UnknownNameError
-from lensbench.interventions.experts.rows import Rows, rows_of
+from lensbench.errors import ConfigError
 from lensbench.interventions.metrics import Metric
 from lensbench.interventions.patching.engine import LOGITS_AT_ONCE, pick_rows
 from lensbench.interventions.steering.continuations import continue_rows, surprise
@@ -27,12 +26,10 @@ from lensbench.interventions.steering.dose_result import SteeringResult
 from lensbench.interventions.steering.effects import Effect, OfText, as_effect, last_effect
 from lensbench.interventions.steering.plans import steer
 from lensbench.interventions.steering.rows import Asked, batch_of
-from lensbench.interventions.steering.where import At, Steered, scale_at
+from lensbench.interventions.steering.where import At, Steered, asked, scale_at
 from lensbench.interventions.values import groups
 from lensbench.models.base import Model
 from lensbench.plan import Plan
-from lensbench.prompts.pairs import PromptPairs
-from lensbench.prompts.score import check_pairs
 from lensbench.results import Controls
 
 STRENGTHS = (0.0, 0.25, 0.5, 1.0, 2.0)
@@ -86,7 +83,7 @@ def dose_curve(
     for name, value, least in (("random", random, 0), ("new_tokens", new_tokens, 0),
                                ("batch_size", batch_size, 1)):  # fmt: skip
         whole_number(name, value, least=least)
-    rows, pairs = _prompts(model, prompts, base)
+    rows, pairs = asked(model, prompts, base)
     measure = as_effect(effect, pairs, new_tokens)
     own = [directions] if isinstance(directions, Direction) else list(directions)
     steered = Steered(rows, pairs, at, new_tokens)
@@ -207,16 +204,6 @@ def _kl(clean: Tensor, steered: Tensor, real: Tensor) -> np.ndarray:
     p, q = clean.float().log_softmax(-1), steered.float().log_softmax(-1)
     each = (p.exp() * (p - q)).sum(-1).double() * real
     return (each.sum(-1) / real.sum(-1)).clamp(min=0).cpu().numpy()  # rounding can go below 0
-
-
-def _prompts(model: Model, prompts: Asked, base: str) -> tuple[Rows, PromptPairs | None]:
-    if base not in ("clean", "corrupted"):
-        raise UnknownNameError("base", str(base), known=("clean", "corrupted"))
-    if not isinstance(prompts, PromptPairs):
-        return rows_of(model, prompts), None
-    check_pairs(model, prompts)
-    given = prompts.clean_ids if base == "clean" else prompts.corrupted_ids
-    return [list(row) for row in given], prompts
 
 
 def _strengths(values: Sequence[float]) -> list[float]:

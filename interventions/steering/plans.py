@@ -13,7 +13,7 @@ from lensbench.arguments import whole, whole_number
 from lensbench.errors import ConfigError, MismatchError, NonFiniteError, UnknownNameError
 from lensbench.interventions.steering.direction import Direction
 from lensbench.models.base import Model
-from lensbench.ops import Add, Project, Set
+from lensbench.ops import Project, Set
 from lensbench.plan import Edit, Plan
 from lensbench.sites import Site
 
@@ -43,10 +43,7 @@ def steer(
                 f"{len(direction.vector)} tokens, so it takes no positions"
             )
         positions = range(len(direction.vector))
-    if c == 0:
-        return Plan()
-    value = torch.from_numpy(c * direction.vector.astype(np.float64)).float()
-    return Plan((Edit(Site.parse(direction.site), Add(value), positions=positions),))
+    return direction.step(c, positions) if c else Plan()
 
 
 def ablate(

@@ -5,19 +5,38 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from lensbench.arguments import whole
 from lensbench.errors import ConfigError, UnknownNameError
-from lensbench.interventions.experts.rows import Rows
+from lensbench.interventions.experts.rows import Rows, rows_of
 from lensbench.interventions.steering.direction import Direction
-from lensbench.interventions.steering.rows import batch_of
+from lensbench.interventions.steering.rows import Asked, batch_of
 from lensbench.models.base import Model
 from lensbench.prompts.pairs import PromptPairs
+from lensbench.prompts.score import check_pairs
 from lensbench.sites import Site
 
 At: TypeAlias = Literal["all", "after"] | int | str | Sequence[int | str]
 """``all`` tokens, those generated included; ``after`` the prompt: its last token and all that are
 generated (CAA); or numbers and roles of tokens of the prompt."""
+
+
+def asked(model: Model, prompts: Asked, base: str) -> tuple[Rows, PromptPairs | None]:
+    """Rows of token ids: those of one side of pairs, or of texts or ids.
+
+    Raises:
+        UnknownNameError: another side.
+        MismatchError: pairs of another tokenizer.
+    """
+    if base not in ("clean", "corrupted"):
+        raise UnknownNameError("base", str(base), known=("clean", "corrupted"))
+    if not isinstance(prompts, PromptPairs):
+        return rows_of(model, prompts), None
+    check_pairs(model, prompts)
+    given = prompts.clean_ids if base == "clean" else prompts.corrupted_ids
+    return [list(row) for row in given], prompts
 
 
 @dataclass(frozen=True)
@@ -86,19 +105,26 @@ class Steered:
         return tuple(range(n))
 
 
+def states_at(
+    model: Model, steered: Steered, direction: Direction, site: str | Site, batch_size: int
+) -> Tensor:
+    """States ``[tokens, d]`` of all steered tokens of all prompts, unsteered."""
+    parsed, found = Site.parse(site), list[Tensor]()
+    for start in range(0, len(steered.rows), batch_size):
+        part = range(start, min(len(steered.rows), start + batch_size))
+        rows = [steered.rows[i] for i in part]
+        acts = model.run(batch_of(model, rows), capture=parsed, logits="none").acts[parsed]
+        for i, x in zip(part, acts.float().cpu(), strict=True):
+            own = x[len(x) - len(steered.rows[i]) :]
+            chosen = steered.for_direction(direction, i)
+            found.append(own if chosen is None else own[list(chosen)])
+    return torch.cat(found)
+
+
 def scale_at(model: Model, steered: Steered, direction: Direction, batch_size: int) -> float:
     """Median length of the clean states at the steered tokens of all prompts.
 
     A median, because single tokens (the first of a prompt above all) can be a hundred times longer.
     """
-    site, found = Site.parse(direction.site), list[np.ndarray]()
-    for start in range(0, len(steered.rows), batch_size):
-        part = range(start, min(len(steered.rows), start + batch_size))
-        rows = [steered.rows[i] for i in part]
-        acts = model.run(batch_of(model, rows), capture=site, logits="none").acts[site]
-        for i, x in zip(part, acts.float().cpu(), strict=True):
-            own = x[len(x) - len(steered.rows[i]) :]
-            chosen = steered.for_direction(direction, i)
-            picked = own if chosen is None else own[list(chosen)]
-            found.append(picked.norm(dim=-1).double().numpy())
-    return float(np.median(np.concatenate(found)))
+    states = states_at(model, steered, direction, direction.site, batch_size)
+    return float(np.median(states.norm(dim=-1).double().numpy()))

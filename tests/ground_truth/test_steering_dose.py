@@ -11,9 +11,12 @@ from lensbench.interventions import (
     Direction,
     OfText,
     activation_addition,
+    clamp_latent,
+    clamped_latent,
     contrast_states,
     dose_curve,
     generate_beside,
+    latent_direction,
     neuron_clamps,
     steer,
     towards,
@@ -23,6 +26,7 @@ from lensbench.interventions.steering.controls import random_directions
 from lensbench.interventions.steering.matching import at_level
 from lensbench.plan import Plan
 from tests.helpers import random_ids, tiny
+from tests.splice_helpers import random_sae
 
 SITE = "blocks.1.resid_post"
 PLURAL = ["are", "were", "seem"]
@@ -141,6 +145,15 @@ def test_where_a_dose_stands(atlas, pairs, number, at):
     logits = atlas.run([ids[0] + said]).logits[0].double().log_softmax(-1)
     nll = -np.mean([float(logits[n - 1 + k, t]) for k, t in enumerate(said)])
     assert found.nll[0, 0, 0] == pytest.approx(nll, abs=1e-4)
+    short = int(np.argmin([len(row) for row in pairs.corrupted_ids]))  # padded in its batch
+    ids = [list(pairs.corrupted_ids[short])]
+    if where is not None:
+        subject, n = pairs.position("subject")[short], len(ids[0])
+        plan = {"after": [n - 1], "1": [1], "[-1]": [n - 1]}.get(str(at), [subject, n - 1])
+        plan = steer(number, float(found.scale[0]) / number.norm, positions=plan)
+    clean, after = (atlas.run(ids, p).logits[0].double().log_softmax(-1) for p in (Plan(), plan))
+    kl = (clean.exp() * (clean - after)).sum(-1).mean()
+    assert found.kl[0, 0, short] == pytest.approx(float(kl), rel=1e-4, abs=1e-5)
 
 
 def test_an_act_add_direction_is_dosed_at_the_front(atlas, pairs):
@@ -152,6 +165,56 @@ def test_an_act_add_direction_is_dosed_at_the_front(atlas, pairs):
     out = atlas.run([pairs.corrupted_ids[0]], steer(d, coefficient)).logits
     one = pairs.select([0])
     assert found.effect[0, 0, 0] == pytest.approx(float(one.logit_diff(out)), abs=2e-4)
+
+
+def test_adding_and_clamping_a_latent_are_dosed_at_equal_mean_steps(atlas, pairs):
+    sae = random_sae(SITE, d=128, width=32)
+    spliced = atlas.with_saes([sae])
+    both = [latent_direction(atlas, sae, 4), clamped_latent(atlas, sae, 4, pairs, at="all")]
+    found = dose_curve(spliced, both, pairs, [0.0, 1.0], random=1, new_tokens=3)
+    assert (found.effect[:, 0] == found.clean).all()
+    assert found.rows_of("direction").tolist() == [0, 1]
+    step, acts = found.scale[0] * both[0].vector / both[0].norm, f"{SITE}.sae.acts"
+    moved, fired = [], []
+    for row in pairs.corrupted_ids:
+        before = spliced.run([row], capture=[SITE, acts]).acts
+        fired.append(before[acts][0, :, 4])
+        plan = steer(both[1].with_norm(float(found.scale[0])), 1.0)
+        moved.append((spliced.run([row], plan, capture=SITE).acts[SITE] - before[SITE])[0])
+    assert both[1].rest == pytest.approx(float(torch.cat(fired).mean()), rel=1e-4)
+    assert both[1].rest > 0
+    np.testing.assert_allclose(torch.cat(moved).mean(0), step, atol=2e-3)
+    assert torch.cat(moved).std(0).max() > 0.1  # a clamp moves tokens by unequal steps
+    one, c = pairs.select([2]), both[1].rest + found.scale[0] / both[1].row_norm
+    logits = spliced.run(one.corrupted, clamp_latent(SITE, 4, c)).logits
+    assert found.effect[1, 1, 2] == pytest.approx(float(one.logit_diff(logits)), abs=5e-4)
+    with pytest.raises(ConfigError, match="with_saes"):
+        dose_curve(atlas, both, pairs)
+    other = atlas.with_saes([random_sae(SITE, d=128, width=32, seed=1)])
+    with pytest.raises(MismatchError, match="is of dictionary"):
+        dose_curve(other, both, pairs)
+
+
+@pytest.mark.illtyped
+@pytest.mark.parametrize("backend", ["nnsight", "transformer_lens"])
+def test_every_back_end_gives_the_same_curve(backend):
+    module, ids = tiny("llama"), random_ids(4, 6).tolist()
+    native = lensbench.load_model(module, certify=False)
+    if backend == "transformer_lens":
+        from lensbench.models.transformer_lens import to_transformer_lens
+
+        model = lensbench.load_model(to_transformer_lens(native), certify=False)
+    else:
+        model = lensbench.load_model(module, certify=False, backend=backend)
+    pairs = prompts.from_ids(ids, ids, [5, 6, 7, 8], [9, 9, 9, 9], roles={"x": [1, 2, 3, 4]})
+    d = Direction(site=SITE, vector=np.arange(32.0) - 9)
+    ours, theirs = (
+        dose_curve(m, d, pairs, [0.0, 0.5, 1.0], at="x", random=1, new_tokens=2)
+        for m in (native, model)
+    )
+    for name in ("effect", "kl", "nll", "clean", "clean_nll", "scale"):
+        np.testing.assert_allclose(getattr(theirs, name), getattr(ours, name), atol=1e-3)
+    assert np.abs(ours.effect[0, 2] - ours.clean).max() > 0.1
 
 
 def test_an_effect_of_text_reads_what_is_said(atlas, pairs, number):
