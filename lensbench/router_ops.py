@@ -10,7 +10,7 @@ it (1 in Mixtral, below 1 in OLMoE, ``routed_scaling_factor`` in DeepSeek-V3). A
 operation does not concern keeps its routing bit for bit.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -45,7 +45,8 @@ class Routed:
 class RouterOp(Op):
     """An operation on the routing of tokens to ``experts``; at ``router.weights`` only."""
 
-    experts: tuple[int, ...]
+    experts: Sequence[int]
+    """A tuple, sorted, each once."""
 
     def __post_init__(self) -> None:
         """Refuse what names no experts."""

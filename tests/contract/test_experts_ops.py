@@ -362,6 +362,7 @@ def test_plans_of_experts_are_data(op: Any) -> None:
     assert at(1, op((3,))).fingerprint() != at(1, op((1,))).fingerprint()
 
 
+@pytest.mark.illtyped
 @pytest.mark.parametrize("wrong", [6, "6", (), (1.5,), (-1,), (True,), None])
 def test_what_names_no_experts_is_refused(wrong: Any) -> None:
     with pytest.raises(ConfigError, match="SuppressExperts needs the numbers of experts"):
