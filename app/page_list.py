@@ -44,5 +44,7 @@ PAGES = (
     Page("attention", "Attention"),
     Page("token", "Token"),
     Page("patching", "Patching"),
+    Page("steering", "Steering"),
+    Page("experts", "Experts"),
 )
 """All pages; the first one is opened where the address names none."""

@@ -6,6 +6,7 @@ One request serves the command line and the page, so that they cannot disagree.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -178,6 +179,39 @@ def _texts(
         return []
     frame = generate_beside(model, rows, plans, ask.new_tokens, seed=ask.seed)
     return [{str(k): str(v) for k, v in row.items()} for row in frame.to_dict("records")]
+
+
+@lru_cache(maxsize=8)
+def kept(ask: SteerAsk) -> Steering:
+    """What came of a request, kept for the page."""
+    return steer(ask)
+
+
+def command_of(ask: SteerAsk) -> str:
+    """The same on the command line."""
+    options = {"model": ask.model, "towards": ask.towards, "layer": ask.layer, "from": ask.source,
+               "method": ask.method, "n": ask.n}  # fmt: skip
+    named = (f"--{k} {v}" for k, v in options.items() if v != "")
+    return f"lensbench steer {ask.task} " + " ".join(named)
+
+
+def python_of(ask: SteerAsk) -> str:
+    """Code that makes such a curve in a notebook, from all pairs of the class."""
+    answers = [a for a in (ask.towards or TOWARDS.get(ask.task, "")).split(",") if a]
+    make = "mean_difference()" if ask.method == "mean_difference" else f"pca({ask.method!r})"
+    return (
+        "import lensbench\nfrom lensbench import interventions, prompts\n\n"
+        f"model = lensbench.load_model({ask.model!r})\n"
+        f"pairs = prompts.{ask.task}(model, n={ask.n}, seed={ask.seed})\n"
+        f"some = interventions.towards(pairs, {answers!r})\n"
+        f"half = len(some) // 2\n"
+        f"contrast = interventions.contrast_states(model, some.select(range(half)), "
+        f"'blocks.{ask.layer}.{ask.site}', position={_tokens(ask.source)[0]!r})\n"
+        f"result = interventions.dose_curve(model, contrast.{make}, "
+        f"some.select(range(half, len(some))), {ask.strengths!r}, at={_tokens(ask.source)!r}, "
+        f"shuffled=contrast.shuffled({ask.shuffled}))\n"
+        "result.plot()\n"
+    )
 
 
 def facts(found: Steering) -> dict[str, Any]:

@@ -1,0 +1,102 @@
+"""What the page Experts shows: a ranking, and the study of the highest ranks, kept by request."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lensbench.app.workflows.expert_prompts import NamedPrompts, find_prompts
+from lensbench.app.workflows.live import running
+from lensbench.errors import ConfigError
+from lensbench.interventions import experts
+from lensbench.interventions.experts.ranking import ExpertRanking
+from lensbench.interventions.experts.report import ExpertReport
+from lensbench.interventions.experts.rows import rows_of
+from lensbench.plan import Plan
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+YES, NO = "yes", "no"
+SHOWN = ("rank", "layer", "expert", "differential", "mean", "p", "n")
+
+
+@dataclass(frozen=True)
+class ExpertAsk:
+    """A model, prompts, what an answer says that has the behaviour, and how many to take out."""
+
+    model: str
+    prompts: str = "desk:120"
+    says: str = ""
+    top: int = 3
+
+
+@lru_cache(maxsize=8)
+def ranked(ask: ExpertAsk) -> ExpertRanking:
+    """Experts by how differently the prompts with the behaviour use them.
+
+    Raises:
+        LensbenchError: a dense model, prompts that are not there, no phrase and no labels.
+    """
+    named = find_prompts(ask.prompts)
+    with running(ask.model) as model:
+        maps = experts.routing(model, named.texts)
+        labels = named.labels
+        if labels is None or ask.says:
+            labels = _behaviour(named, ask.says)(model, rows_of(model, named.texts), Plan())
+        return experts.ftri(maps, labels, target=YES if YES in labels else None)
+
+
+@lru_cache(maxsize=8)
+def studied(ask: ExpertAsk) -> ExpertReport:
+    """The highest ranks of one half, suppressed and forced on the other.
+
+    Raises:
+        LensbenchError: as :func:`ranked`.
+    """
+    named = find_prompts(ask.prompts)
+    with running(ask.model) as model:
+        return experts.expert_study(
+            model, named.texts, _behaviour(named, ask.says), target=YES, top=ask.top,
+            groups=named.groups,
+        )  # fmt: skip
+
+
+def top(ranking: ExpertRanking, n: int = 10) -> "pd.DataFrame":
+    """The highest ranks of the target class."""
+    frame = ranking.to_frame()
+    chosen = frame.take(np.flatnonzero(frame["class"] == ranking.target))
+    return chosen.filter([c for c in SHOWN if c in list(chosen.columns)]).head(n)
+
+
+def command_of(ask: ExpertAsk, verb: str) -> str:
+    """The same on the command line."""
+    says = f' --says "{ask.says}"' if ask.says else ""
+    return (
+        f"lensbench experts {verb} --model {ask.model} --prompts {ask.prompts}{says}"
+        f" --top {ask.top if verb == 'suppress' else 10}"
+    )
+
+
+def python_of(ask: ExpertAsk) -> str:
+    """The code that makes the same study in a notebook."""
+    phrases = repr([ask.says]) if ask.says else "['cannot say']"
+    return (
+        "import lensbench\nfrom lensbench.interventions import experts\n\n"
+        f"model = lensbench.load_model({ask.model!r})\n"
+        "texts = [...]  # prompts, some of which show the behaviour\n"
+        f"says = experts.Says({phrases}, label='yes', otherwise='no')\n"
+        f"report = experts.expert_study(model, texts, says, target='yes', top={ask.top})\n"
+        "report.plot()\n"
+    )
+
+
+def _behaviour(named: NamedPrompts, says: str) -> experts.Says:
+    phrases = (says,) if says else named.refusals
+    if not phrases:
+        raise ConfigError(
+            "name what an answer says when it has the behaviour, such as 'cannot say'; only the "
+            "desk knows its own"
+        )
+    return experts.Says(phrases, label=YES, otherwise=NO)
