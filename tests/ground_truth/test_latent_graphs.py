@@ -248,3 +248,49 @@ def test_what_cannot_be_a_graph_is_refused() -> None:
         graph.prune(0.0)
     with pytest.raises(MismatchError, match="fingerprint"):
         graph.verify(random_model(layers=2))
+
+
+@pytest.fixture(scope="module")
+def atlas():
+    """The bundled model, a prompt, and an autoencoder whose rows are states of other prompts."""
+    import lensbench
+    from lensbench import prompts
+    from lensbench.saes.sae import SAE
+
+    model = lensbench.load_model("atlas-dense")
+    pairs = prompts.recall(model, 12, 0)
+    site = "blocks.3.resid_post"
+    states = torch.cat([model.run([list(ids)], capture=site).acts[site][0, 1:]
+                        for ids in pairs.clean_ids[1:]])  # fmt: skip
+    mean = states.mean(0)
+    rows = torch.nn.functional.normalize(states - mean, dim=-1)
+    sae = SAE(W_enc=rows.mT.contiguous(), b_enc=torch.zeros(len(rows)), W_dec=rows, b_dec=mean,
+              activation="topk", k=4, metadata={"site": site})  # fmt: skip
+    return model, list(pairs.clean_ids[0]), sae, pairs.answer[0]
+
+
+def test_errors_on_the_bundled_model_are_what_the_dictionary_misses(atlas) -> None:
+    from lensbench.interventions import attribution_graph
+
+    model, ids, sae, answer = atlas
+    graph = attribution_graph(model, ids, sae)
+    x = model.run([ids], capture=sae.site).acts[sae.site][0]
+    missed = (x - sae(x)).numpy()
+    ours = graph.are("error") & (np.array(graph.write) == sae.site)
+    np.testing.assert_allclose(graph.written[ours], missed, atol=1e-3)
+    assert graph.gap() < 1e-3 * np.abs(graph.value).max()
+    assert graph.gap(without="error") > 100 * graph.gap()
+    assert int(graph.latent[graph.are("logit")][0]) == answer
+    assert 0 < graph.completeness_score < 1
+
+
+def test_on_the_bundled_model_direct_effects_are_confirmed_with_all_else_held(atlas) -> None:
+    from lensbench.interventions import attribution_graph
+
+    model, ids, sae, _ = atlas
+    graph = attribution_graph(model, ids, sae)
+    check = graph.verify(model, top=10, random=10, hold=True)
+    assert check.correlation() > 0.99
+    assert check.error < 1e-3 * np.abs(graph.value).max()
+    curve = graph.faithfulness(model, [0, int(graph.are("latent").sum())], random=1)
+    np.testing.assert_allclose(curve.faithfulness, [0, 1], atol=1e-6)
