@@ -64,7 +64,8 @@ def attribute(
         bool,
         typer.Option(
             "--verify",
-            help="Do patches and compare: of the top and of random places; of edges: run circuits.",
+            help="Do the patches of the top and of random others, and compare; of edges: "
+            "run circuits too.",
         ),
     ] = False,
     verify_top: Annotated[
@@ -86,7 +87,7 @@ def attribute(
     top: Annotated[int, typer.Option("--top", help="Places or edges to print.")] = 10,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Folder to save the result in, with verified/ inside."),
+        typer.Option("--out", help="Folder to save the result in, with what verified it."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the prompts and controls.")] = 0,
 ) -> Answer:
@@ -103,8 +104,9 @@ def attribute(
     told = facts(found, top)
     if out is not None:
         told["saved"] = str(found.result.save(out))
-        if found.check is not None:
-            found.check.save(out / "verified")
+        for name, done in (("verified", found.check), ("circuits", found.circuits)):
+            if done is not None:
+                done.save(out / name)
     return Answer(told, _text(told))
 
 
@@ -123,12 +125,14 @@ def _text(told: dict[str, Any]) -> str:
         worst = max(gaps, key=lambda site: abs(gaps[site] or 0.0))
         lines.append(f"completeness gap: {gaps[worst]:+.2%} at most, at {worst}")
     if "verified" in told:
-        lines += ["", *_verified(told["verified"])]
-    elif "edges" not in told:
+        lines += ["", *_done("verified by doing it", told["verified"])]
+    else:
         lines.append("an estimate: --verify does some of these patches and compares")
+    if "circuits" in told:
+        lines += ["", *_done("circuits of the largest edges, run", told["circuits"])]
     return "\n".join([*lines, *([f"saved in {told['saved']}"] if "saved" in told else [])])
 
 
-def _verified(done: dict[str, Any]) -> list[str]:
+def _done(title: str, done: dict[str, Any]) -> list[str]:
     told = {k: v for k, v in done.items() if k not in ("rows", "controls")}
-    return ["verified by doing it", table(done["rows"]), "", fields(told)]
+    return [title, table(done["rows"]), "", fields(told)]

@@ -58,7 +58,9 @@ class Attributed:
     """Estimates, and what was done about them."""
 
     result: AttributionResult | EdgeResult
-    check: AttributionCheck | CircuitCurve | None = None
+    check: AttributionCheck | None = None
+    circuits: CircuitCurve | None = None
+    """Of edges: how much of the task circuits of the largest ones do."""
 
 
 def attribute_task(ask: AttributeAsk) -> Attributed:
@@ -105,11 +107,16 @@ def _edges(ask: AttributeAsk, model: Model, pairs: PromptPairs) -> Attributed:
             f"{', '.join(extra)}, or use a method of places: {', '.join(METHODS)}"
         )
     size = min(ask.batch_size, EDGE_BATCH)
-    result = attribute_edges(model, pairs, **_asked(ask), **_integral(ask), batch_size=size)
+    result = attribute_edges(model, pairs, **_asked(ask), **_integral(ask), batch_size=size,
+                             seed=ask.seed)  # fmt: skip
     if not ask.verify:
         return Attributed(result)
-    done = faithfulness(model, pairs, result, random=3, batch_size=size, seed=ask.seed)
-    return Attributed(result, done)
+    done = result.verify(
+        model, pairs, top=ask.verify_top, random=ask.verify_random, large=ask.large,
+        batch_size=size, seed=ask.seed,
+    )  # fmt: skip
+    curve = faithfulness(model, pairs, result, random=3, batch_size=size, seed=ask.seed)
+    return Attributed(result, done, curve)
 
 
 def _asked(ask: AttributeAsk) -> dict[str, Any]:
@@ -136,10 +143,10 @@ def facts(found: Attributed, top: int = 10) -> dict[str, Any]:
         gaps = {w: float(g) for w, g in zip(result.whole, result.completeness_gap, strict=True)}
         told |= {"places": len(result.site), "top": rows, "completeness_gap": gaps}
     told["controls"] = dict(result.controls.values)
-    if found.check is not None:
-        table = [_row(row) for row in found.check.to_frame().to_dict("records")]
-        told["verified"] = {**found.check.summary(), "rows": table,
-                            "controls": dict(found.check.controls.values)}  # fmt: skip
+    for name, done in (("verified", found.check), ("circuits", found.circuits)):
+        if done is not None:
+            table = [_row(row) for row in done.to_frame().to_dict("records")]
+            told[name] = {**done.summary(), "rows": table, "controls": dict(done.controls.values)}
     return told
 
 

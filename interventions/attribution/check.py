@@ -10,7 +10,7 @@ Source: the diagnostic of Kramar et al. 2024, arXiv:2403.00745, with single plac
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -145,7 +145,7 @@ class AttributionCheck(Result):
             frame, x="measured", y="estimated", color="chosen", hover_columns=("place", "n"),
             title=f"{self.task}: {self.method} beside the patches themselves",
             subtitle=f"rank correlation {self.correlation():.2f} "
-            f"(slope {self.slope():.2f}, control {self.slope(control=True):.2f}), "
+            f"(slope {self.slope():.2f}; control: {self.controls}), "
             f"missed at most {self.missed_bound:.0%} of those called small",
         )  # fmt: skip
         ends = [float(f(x)) for f in (np.nanmin, np.nanmax) for x in [np.concatenate(self.changes)]]
@@ -160,11 +160,11 @@ def check(
 ) -> AttributionCheck:  # fmt: skip
     """See :meth:`AttributionResult.verify`."""
     began = time.monotonic()
-    _belongs(result, model, pairs)
-    picked, chosen = _pick(result, top, random, seed)
+    belongs(result, model, pairs)
+    picked, chosen = pick(result.strongest(), top, random, seed)
     every = result.places(pairs)
     where = [every[i] for i in picked]
-    asked = as_metric(_metric(result, metric))
+    asked = as_metric(known_metric(result.metric, metric))
     read = list(dict.fromkeys(p.site for p in where))
     denoise = result.direction == "denoise"
 
@@ -175,19 +175,27 @@ def check(
     engine = Engine(model, pairs, where, result.direction, asked, batch_size, seed)
     found = engine.run(values, [])
     base = found.corrupted if denoise else found.clean
-    called_small = np.abs(result.change) < large
-    called_small[picked[np.array([c == "top" for c in chosen], dtype=bool)]] = False
     done = AttributionCheck(
         task=result.task, method=result.method, unit=result.unit, place=names_of(where),
         chosen=chosen, number=picked, estimated=result.values[picked],
         measured=found.values - base, other=result.other[picked] if len(result.other) else
         result.other, gap=result.gap, signed=result.signed, large=float(large),
-        n_small=int(called_small.sum()), config=_config(result, top, random, seed),
+        n_small=called_small(result.change, large, picked, chosen),
+        config=_config(result, top, random, seed),
         provenance=provenance.record(
             model=vars(model.card), seed=seed, seconds=time.monotonic() - began
         ),
     )  # fmt: skip
-    return _with_control(done)
+    return with_control(done)
+
+
+def called_small(
+    change: np.ndarray, large: float, picked: np.ndarray, chosen: tuple[str, ...]
+) -> int:
+    """How many outside the top have an estimate that is not large."""
+    small = np.abs(change) < large
+    small[picked[np.array([c == "top" for c in chosen], dtype=bool)]] = False
+    return int(small.sum())
 
 
 def correlation(a: np.ndarray, b: np.ndarray, kind: str = "spearman") -> float:
@@ -225,19 +233,26 @@ def most_missed(found: int, drawn: int, of: int, level: float = LEVEL) -> float:
     return float(most[likely].max() / of)
 
 
-def _pick(
-    result: AttributionResult, top: int, random: int, seed: int
-) -> tuple[np.ndarray, tuple[str, ...]]:
+def pick(order: np.ndarray, top: int, random: int, seed: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The first ``top`` of an order, ``random`` others, and which is which.
+
+    Raises:
+        ConfigError: nothing is picked.
+    """
     top, random = (whole_number(n, v, least=0) for n, v in (("top", top), ("random", random)))
-    order = result.strongest()
     best, rest = order[:top], order[top:]
     drawn = np.random.default_rng(seed).permutation(rest)[:random]
     if not len(best) + len(drawn):
-        raise ConfigError("verify needs places to patch: top and random are both 0")
+        raise ConfigError("verify needs something to patch: top and random are both 0")
     return np.concatenate([best, drawn]), ("top",) * len(best) + ("random",) * len(drawn)
 
 
-def _belongs(result: AttributionResult, model: "Model", pairs: "PromptPairs") -> None:
+def belongs(result: Result, model: "Model", pairs: "PromptPairs") -> None:
+    """Refuse another model, or other pairs, than the estimates are of.
+
+    Raises:
+        MismatchError: one of the two.
+    """
     if pairs.fingerprint() != result.config["pairs"]:
         raise MismatchError("these are not the pairs that were attributed; give the same ones")
     known = result.provenance.model.get("fingerprint")
@@ -248,22 +263,26 @@ def _belongs(result: AttributionResult, model: "Model", pairs: "PromptPairs") ->
         )
 
 
-def _metric(result: AttributionResult, metric: MetricLike | None) -> MetricLike:
+def known_metric(name: str, metric: MetricLike | None) -> MetricLike:
+    """The metric of estimates, or the function that is given again.
+
+    Raises:
+        ConfigError: the metric was a function, and is not given again.
+    """
     if metric is not None:
         return metric
-    if result.metric not in METRICS:
-        raise ConfigError(f"metric {result.metric!r} is a function of yours: verify(metric=...)")
-    return result.metric
+    if name not in METRICS:
+        raise ConfigError(f"metric {name!r} is a function of yours: verify(metric=...)")
+    return name
 
 
 def _config(result: AttributionResult, top: int, random: int, seed: int) -> dict[str, Any]:
     return {**result.config, "top": top, "random": random, "verify_seed": seed}
 
 
-def _with_control(done: AttributionCheck) -> AttributionCheck:
+def with_control(done: AttributionCheck) -> AttributionCheck:
+    """The check with what the other question's estimates explain of it."""
     if not len(done.other):
         return done
-    from dataclasses import replace
-
     note = "slope of estimates towards another pair's answer against measured changes"
     return replace(done, controls=Controls({"control_slope": done.slope(control=True)}, note))

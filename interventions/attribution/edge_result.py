@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
+    from lensbench.interventions.attribution.check import AttributionCheck
+    from lensbench.interventions.metrics import MetricLike
+    from lensbench.models.base import Model
+    from lensbench.prompts.pairs import PromptPairs
+
 How = Literal["top", "greedy"]
 
 
@@ -36,6 +41,8 @@ class EdgeResult(Result):
     """Numbers of writer and reader."""
     values: Float[np.ndarray, "edges pairs"]
     """Estimated change of the metric, in its unit."""
+    other: Float[np.ndarray, "some pairs"]
+    """The control: the same towards another pair's answer and foil. Empty where there is none."""
     clean: Float[np.ndarray, " pairs"]
     corrupted: Float[np.ndarray, " pairs"]
 
@@ -114,6 +121,38 @@ class EdgeResult(Result):
                              for r in self.readers) for p in "qk")  # fmt: skip
         return max(1, queries // max(1, keys))
 
+    def strongest(self) -> Int[np.ndarray, " edges"]:
+        """Numbers of the edges, largest estimate first."""
+        return np.argsort(-np.abs(self.values.mean(1)), kind="stable")
+
+    def verify(
+        self,
+        model: "Model",
+        pairs: "PromptPairs",
+        *,
+        top: int = 10,
+        random: int = 20,
+        large: float = 0.1,
+        metric: "MetricLike | None" = None,
+        batch_size: int = 16,
+        seed: int = 0,
+    ) -> "AttributionCheck":
+        """Exchange the ``top`` edges and ``random`` others, one at a time, and compare.
+
+        Arguments as in :meth:`AttributionResult.verify`. One edge may need others: a circuit says
+        more (:func:`lensbench.interventions.faithfulness`).
+
+        Raises:
+            MismatchError: another model, or other pairs.
+            ConfigError: numbers that do not fit; a metric of your own that is not given again.
+        """
+        from lensbench.interventions.attribution.edge_check import check_edges
+
+        return check_edges(
+            self, model, pairs, top=top, random=random, large=large, metric=metric,
+            batch_size=batch_size, seed=seed,
+        )  # fmt: skip
+
     def to_frame(self) -> "pd.DataFrame":
         """One row per edge: ``change`` and the estimate in its unit."""
         import pandas as pd
@@ -130,12 +169,11 @@ class EdgeResult(Result):
 
     def top(self, k: int = 10) -> "pd.DataFrame":
         """The ``k`` edges of largest size."""
-        order = np.argsort(-np.abs(self.values.mean(1)), kind="stable")
-        return self.to_frame().take(order[:k]).reset_index(drop=True)
+        return self.to_frame().take(self.strongest()[:k]).reset_index(drop=True)
 
     def summary(self) -> dict[str, float]:
         """The largest edge, edges, prompts."""
-        best = int(np.abs(self.values.mean(1)).argmax())
+        best = int(self.strongest()[0])
         return {"strongest": float(self.change[best]), "edges": float(len(self.edges)),
                 "prompts": float(self.n)}  # fmt: skip
 

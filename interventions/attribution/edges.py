@@ -27,6 +27,7 @@ from lensbench.interventions.attribution.edge_result import EdgeResult
 from lensbench.interventions.attribution.gradients import Question, Traced, grads, traced
 from lensbench.interventions.attribution.graph import End, Graph
 from lensbench.interventions.attribution.methods import RULES, Path, Rule
+from lensbench.interventions.attribution.nodes import other_question, strangers_of
 from lensbench.interventions.attribution.streams import last_site, streams
 from lensbench.interventions.metrics import Metric, MetricLike, as_metric
 from lensbench.interventions.patching.sweep import DIRECTIONS
@@ -53,6 +54,7 @@ def attribute_edges(
     steps: int = 5,
     rule: Rule = "left",
     batch_size: int = 16,
+    seed: int = 0,
 ) -> EdgeResult:
     """Estimate the effect of every edge of the graph of heads and MLPs.
 
@@ -71,6 +73,7 @@ def attribute_edges(
         steps: points of the path; 5 as in the paper's code.
         rule: ``left`` ends of the steps, as there, or ``midpoint``.
         batch_size: prompts in one pass.
+        seed: of the control, which asks for another pair's answer.
 
     Raises:
         ConfigError, UnknownNameError: arguments that do not fit; a model whose heads do not add up.
@@ -84,60 +87,68 @@ def attribute_edges(
     path = Path(whole_number("steps", steps, least=1), rule)
     share = path.points() if method == "eap_ig" else [0.0]
     size = whole_number("batch_size", batch_size, least=1)
+    other = strangers_of(pairs, seed)
     parts = [
-        _group(model, graph, pairs.select(rows), direction, chosen, share)
+        _group(
+            model, graph, pairs.select(rows), None if other is None else pairs.select(other[rows]),
+            direction, chosen, share,
+        )
         for rows in groups(len(pairs), size)
-    ]
+    ]  # fmt: skip
     joined = {name: np.concatenate([p[name] for p in parts], axis=-1) for name in parts[0]}
     config: dict[str, Any] = {
         "pairs": pairs.fingerprint(), "method": method, "direction": direction,
-        "metric": chosen.name, "steps": len(share), "rule": rule,
+        "metric": chosen.name, "steps": len(share), "rule": rule, "seed": seed,
     }  # fmt: skip
     return EdgeResult(
         task=pairs.task, method=method, direction=direction, metric=chosen.name, unit=chosen.unit,
         writers=tuple(map(str, graph.writers)), readers=tuple(map(str, graph.readers)),
-        edges=graph.edges, values=joined["values"], clean=joined["clean"],
-        corrupted=joined["corrupted"], config=config,
+        edges=graph.edges, values=joined["values"],
+        other=joined["other"], controls=other_question(joined["values"], joined["other"]),
+        clean=joined["clean"], corrupted=joined["corrupted"], config=config,
         provenance=provenance.record(model=vars(model.card), seconds=time.monotonic() - began),
     )  # fmt: skip
 
 
 def _group(
-    model: Model, graph: Graph, part: PromptPairs, direction: str, metric: Metric,
-    share: Sequence[float],
+    model: Model, graph: Graph, part: PromptPairs, strange: PromptPairs | None, direction: str,
+    metric: Metric, share: Sequence[float],
 ) -> dict[str, np.ndarray]:  # fmt: skip
     clean, corrupted = (streams(model, graph, t) for t in (part.clean, part.corrupted))
-    asked = Question(metric, part, clean.logits)
+    asked = [Question(metric, part, clean.logits)]
+    if strange is not None:
+        asked.append(Question(metric, strange, run_of(model, strange.clean, strange, [])[1]))
     denoise = direction == "denoise"
     base, source = (corrupted, clean) if denoise else (clean, corrupted)
     tokens, other = (part.corrupted, part.clean) if denoise else (part.clean, part.corrupted)
-    slopes = _slopes(model, graph, part, tokens, other, asked, share)
-    step = source.written - base.written
-    table = torch.einsum("wbtd,rbtd->wrb", step.double(), slopes.double())
-    scores = table[graph.edges[:, 0], graph.edges[:, 1]]
+    step = (source.written - base.written).double()
+    scores = [
+        torch.einsum("wbtd,rbtd->wrb", step, slopes.double())[graph.edges[:, 0], graph.edges[:, 1]]
+        for slopes in _slopes(model, graph, part, tokens, other, asked, share)
+    ]
     return {
-        "values": scores.cpu().numpy(),
-        "clean": asked.of(clean.logits).double().cpu().numpy(),
-        "corrupted": asked.of(corrupted.logits).double().cpu().numpy(),
+        "values": scores[0].cpu().numpy(),
+        "other": scores[1].cpu().numpy() if len(scores) > 1 else np.zeros((0, len(part))),
+        "clean": asked[0].of(clean.logits).double().cpu().numpy(),
+        "corrupted": asked[0].of(corrupted.logits).double().cpu().numpy(),
     }
 
 
 def _slopes(
-    model: Model, graph: Graph, part: PromptPairs, base: Tokens, source: Tokens, asked: Question,
-    share: Sequence[float],
-) -> Tensor:  # fmt: skip
-    """``d m / d input`` of every reader ``[readers batch pos d_model]``, mean over the path."""
+    model: Model, graph: Graph, part: PromptPairs, base: Tokens, source: Tokens,
+    asked: Sequence[Question], share: Sequence[float],
+) -> list[Tensor]:  # fmt: skip
+    """Per question ``d m / d input`` of every reader ``[readers batch pos d_model]``, path mean."""
     embed = Site("embed")
     at, to = (run_of(model, t, part, [embed])[0].acts[embed] for t in (base, source))
-    total: Tensor | None = None
+    totals: list[Tensor] = []
     for s in share:
         moved = (at + s * (to - at)).detach().requires_grad_()
         plan = Plan((Edit(embed, Set(moved)),)) if s else Plan()
         run = traced(model, base, _sites(graph, model.n_layers), plan)
-        found = reader_slopes(model, graph, run, asked.of(run.logits).sum()).float()
-        total = found if total is None else total + found
-    assert total is not None  # there is at least one point
-    return total / len(share)
+        found = [reader_slopes(model, graph, run, q.of(run.logits).sum()).float() for q in asked]
+        totals = [a + b for a, b in zip(totals, found, strict=True)] if totals else found
+    return [total / len(share) for total in totals]
 
 
 def reader_slopes(model: Model, graph: Graph, run: Traced, total: Tensor) -> Tensor:

@@ -120,10 +120,19 @@ class CircuitCurve(Result):
 
 
 class Runs:
-    """All groups of prompts, ready to be run under circuits."""
+    """All groups of prompts, ready to be run under circuits.
+
+    With ``swap`` the corrupted prompts are run, and the edges outside a circuit carry clean states.
+    """
 
     def __init__(
-        self, model: Model, pairs: PromptPairs, metric: MetricLike, batch_size: int
+        self,
+        model: Model,
+        pairs: PromptPairs,
+        metric: MetricLike,
+        batch_size: int,
+        *,
+        swap: bool = False,
     ) -> None:
         check_pairs(model, pairs)
         size = whole_number("batch_size", batch_size, least=1)
@@ -134,7 +143,8 @@ class Runs:
         for rows in groups(len(pairs), size):
             part = pairs.select(rows)
             clean, bad = (streams(model, self.graph, t) for t in (part.clean, part.corrupted))
-            self.runs.append(CircuitRun(model, self.graph, part.clean, clean, bad))
+            ends = (part.corrupted, bad, clean) if swap else (part.clean, clean, bad)
+            self.runs.append(CircuitRun(model, self.graph, *ends))
             self.asked.append(Question(self.metric, part, clean.logits))
 
     def measure(
@@ -151,7 +161,7 @@ class Runs:
 
     @property
     def ends(self) -> tuple[np.ndarray, np.ndarray]:
-        """The metric of clean and corrupted prompts."""
+        """The metric of clean and corrupted prompts; with ``swap`` the reverse."""
         clean = self._asked([run.clean.logits for run in self.runs])
         return clean, self._asked([run.corrupted.logits for run in self.runs])
 

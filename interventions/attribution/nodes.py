@@ -98,7 +98,7 @@ def attribute(
     path = Path(whole_number("steps", steps, least=1), rule)
     check_pairs(model, pairs)
     where = places(model, pairs, sites, layers=layers, positions=positions, heads=heads, dims=dims)
-    sweep = _Sweep(model, pairs, where, direction, chosen, size, _strangers(pairs, seed))
+    sweep = _Sweep(model, pairs, where, direction, chosen, size, strangers_of(pairs, seed))
     parts = [sweep.group(rows, method, path) for rows in groups(len(pairs), size)]
     joined = {name: np.concatenate([p[name] for p in parts], axis=-1) for name in parts[0]}
     whole = tuple(n.removeprefix("total ") for n in joined if n.startswith("total "))
@@ -115,7 +115,7 @@ def attribute(
         **columns(where), values=joined["values"], other=joined["other"],
         clean=joined["clean"], corrupted=joined["corrupted"],
         whole=whole, total=stack("total"), rise=stack("rise"), config=config,
-        controls=_controls(joined["values"], joined["other"]),
+        controls=other_question(joined["values"], joined["other"]),
         provenance=provenance.record(
             model=vars(model.card), seed=seed, seconds=time.monotonic() - began
         ),
@@ -166,13 +166,14 @@ def _run(batch: Batch, method: Method, path: Path) -> Estimate:
     return atp(batch) if method == "atp" else atp_star(batch, drop=method == "atp_star")
 
 
-def _strangers(pairs: PromptPairs, seed: int) -> np.ndarray | None:
+def strangers_of(pairs: PromptPairs, seed: int) -> np.ndarray | None:
     """For each pair another one; None where all have the same answer and foil."""
     alike = len(set(zip(pairs.answer, pairs.foil, strict=True))) < 2
     return None if alike else others(len(pairs), seed)
 
 
-def _controls(values: np.ndarray, other: np.ndarray) -> Controls:
+def other_question(values: np.ndarray, other: np.ndarray) -> Controls:
+    """How large estimates are towards another pair's answer and foil."""
     if not len(other):
         return Controls({}, "all pairs have one answer and foil: none to exchange")
     own, strange = (float(np.abs(np.nanmean(x, 1)).mean()) for x in (values, other))

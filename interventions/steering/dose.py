@@ -88,8 +88,9 @@ def dose_curve(
     own = [directions] if isinstance(directions, Direction) else list(directions)
     steered = Steered(rows, pairs, at, new_tokens)
     doses = _all(model, own, shuffled, random, seed)
-    scales = {d.site: scale_at(model, steered, d, batch_size) for d, _ in doses}
-    scale = np.array([scales[d.site] for d, _ in doses])
+    alike = {(d.site, d.vector.shape): d for d, _ in doses}
+    scales = {key: scale_at(model, steered, d, batch_size) for key, d in alike.items()}
+    scale = np.array([scales[d.site, d.vector.shape] for d, _ in doses])
     sized = [d.with_norm(s) for (d, _), s in zip(doses, scale, strict=True)]
     dosed = Doses(model, steered, measure, sized, _strengths(strengths), new_tokens, batch_size)
     found = dosed.run()
@@ -202,6 +203,7 @@ class Doses:
 def _kl(clean: Tensor, steered: Tensor, real: Tensor) -> np.ndarray:
     """``KL(clean || steered)`` of the next token, mean over a row's real tokens, nats."""
     p, q = clean.float().log_softmax(-1), steered.float().log_softmax(-1)
+    real = real.to(p.device)
     each = (p.exp() * (p - q)).sum(-1).double() * real
     return (each.sum(-1) / real.sum(-1)).clamp(min=0).cpu().numpy()  # rounding can go below 0
 

@@ -60,7 +60,8 @@ def _filler(model: Model) -> int:
     tokenizer: Any = model.tokenizer
     if tokenizer is not None:
         space = tokenizer(" ", add_special_tokens=False)["input_ids"]
-        if len(space) == 1 and space[0] != tokenizer.unk_token_id:
+        # SentencePiece puts one more space in front.
+        if len({*space}) == 1 and space[0] != tokenizer.unk_token_id:
             return int(space[0])
         if tokenizer.pad_token_id is not None:
             return int(tokenizer.pad_token_id)

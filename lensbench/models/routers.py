@@ -5,9 +5,10 @@ definitions so that a choice can be made anew after an expert's logit was masked
 holds each against what the router of every architecture gives.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import groupby
 from typing import Any, TypeAlias
 
 import torch
@@ -82,21 +83,24 @@ def edit_routing(session: Session, key: Key, given: Triple, rule: Choose) -> tup
     """
     logits, weights, indices = given
     columns, width = session.grids[key[2]].new, session.grids[key[2]].width
-    for edit in session.edits.get(key, ()):
-        edits: Sequence[Edit] = (edit,)
-        if isinstance(edit.op, RouterOp):
-            packed, edits = _pack(logits, weights, indices), (_on_packed(edit, given, rule),)
-        else:
-            packed = weights
+    for on_routing, some in groupby(session.edits.get(key, ()), _is_routing):
+        edits = list(some)
+        if on_routing:  # packed once, however many rows have an operation of their own
+            edits = [_on_packed(edit, given, rule) for edit in edits]
+        packed = _pack(logits, weights, indices) if on_routing else weights
         shaped = packed.reshape(-1, width, packed.shape[-1])
         shaped = apply_edits(shaped, edits, columns, attention=False, grad=session.grad)
         packed = shaped.reshape(packed.shape)
-        if isinstance(edit.op, RouterOp):
+        if on_routing:
             logits, weights, indices = _unpack(packed, given)
         else:
             weights = packed
     shown = session.tap(key, weights.reshape(-1, width, weights.shape[-1]), edited=True)
     return shown.reshape(weights.shape), indices
+
+
+def _is_routing(edit: Edit) -> bool:
+    return isinstance(edit.op, RouterOp)
 
 
 def _pack(logits: Tensor, weights: Tensor, indices: Tensor) -> Tensor:

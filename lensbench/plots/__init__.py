@@ -1,8 +1,8 @@
 """Plot primitives: frames in, plotly figures out; no tensors, models or result classes.
 
 ``lines``, ``scatter``, ``bars``, ``heatmap`` (also ``clickable``), ``mosaic``, ``histogram``,
-``points`` (thousands of them), token strips as HTML, and figures for "nothing yet" and "this
-failed", all in one look (:mod:`lensbench.plots.theme`).
+``points`` (thousands of them), ``network`` (nodes and edges), token strips as HTML, and figures for
+"nothing yet" and "this failed", all in one look (:mod:`lensbench.plots.theme`).
 """
 
 from lensbench.plots.clicks import clickable
@@ -10,6 +10,7 @@ from lensbench.plots.curves import bars, lines, pareto_front, scatter
 from lensbench.plots.distributions import histogram
 from lensbench.plots.grids import heatmap
 from lensbench.plots.mosaic import mosaic
+from lensbench.plots.network import network
 from lensbench.plots.points import points
 from lensbench.plots.states import empty_figure, error_figure
 from lensbench.plots.theme import CONFIG, template
@@ -25,6 +26,7 @@ __all__ = [
     "histogram",
     "lines",
     "mosaic",
+    "network",
     "pareto_front",
     "points",
     "scatter",

@@ -49,7 +49,8 @@ def test_edges_are_estimated_and_their_circuits_run(capsys):
     facts = answer(capsys, "recall", "--method", "eap_ig", "--n", 2, "--verify")
     assert facts["edges"] == 1108
     assert {"writer", "reader", "change"} <= set(facts["top"][0])
-    rows = facts["verified"]["rows"]
+    assert facts["verified"]["places"] == 30
+    rows = facts["circuits"]["rows"]
     whole = [r for r in rows if r["edges"] == 1108]
     assert [r["faithfulness"] for r in whole] == pytest.approx([1, 1], abs=1e-3)
     assert {r["circuit"] for r in rows} == {"attributed", "random"}

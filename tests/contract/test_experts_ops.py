@@ -129,6 +129,22 @@ def test_rerouting_fills_the_slot_with_the_next_best_expert(kind: str) -> None:
         for row, pos in touched.nonzero().tolist():
             expected = by_hand(model, logits[row, pos], expert)
             assert sorted(which[row, pos].tolist()) == expected, (expert, row, pos)
+            given = weights_by_hand(model, logits[row, pos], expert, which[row, pos])
+            torch.testing.assert_close(after[row, pos], given, rtol=1e-5, atol=1e-7)
+
+
+def weights_by_hand(
+    model: Any, logits: torch.Tensor, gone: int, chosen: torch.Tensor
+) -> torch.Tensor:
+    """Weights of the chosen experts, in the order of their slots, from each family's definition."""
+    config, family = model.module.config, model.card.family
+    if family == "deepseek_v3":
+        score = logits[chosen].sigmoid()
+        return config.routed_scaling_factor * score / score.sum()
+    if family in ("mixtral", "gpt_oss") or config.norm_topk_prob:
+        return logits[chosen].softmax(-1)
+    left = [e for e in range(len(logits)) if e != gone]
+    return logits[chosen].exp() / logits[left].exp().sum()
 
 
 def by_hand(model: Any, logits: torch.Tensor, gone: int) -> list[int]:

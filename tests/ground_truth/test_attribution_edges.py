@@ -103,6 +103,30 @@ def test_on_a_linear_model_an_edge_is_what_running_without_it_loses():
         assert lost == pytest.approx(edges.values[~without][0], abs=2e-5), name
 
 
+@pytest.mark.parametrize("direction", ["denoise", "noise"])
+def test_on_a_linear_model_verified_edges_are_as_estimated(direction):
+    model = worlds.linear(2)
+    pairs = prompts.from_ids([[1, 2, 3], [5, 2, 6]], [[1, 6, 3], [2, 2, 4]], [0, 3], [7, 1],
+                             model=model)  # fmt: skip
+    edges = interventions.attribute_edges(model, pairs, method="eap", direction=direction)
+    done = edges.verify(model, pairs, top=3, random=100)
+    assert done.measured == pytest.approx(done.estimated, abs=1e-5)
+    assert np.abs(done.measured).max() > 0.05
+    assert done.slope() == pytest.approx(1.0, abs=1e-3)
+    assert done.missed_bound == 0.0  # all were tried
+
+
+def test_verified_edges_of_a_real_model_rank_as_estimated(model, pairs):
+    edges = interventions.attribute_edges(model, pairs, direction="noise", steps=8)
+    done = edges.verify(model, pairs, top=15, random=15)
+    assert done.correlation() > 0.6
+    assert done.slope() > 0.8
+    assert abs(done.slope(control=True)) < 0.5  # of four pairs: -0.30
+    assert len(done.plot().data) == 2
+    with pytest.raises(MismatchError, match="pairs"):
+        edges.verify(model, pairs.select([0]))
+
+
 @pytest.mark.parametrize("task", ["recall", "ioi"])
 def test_all_edges_are_the_clean_run_and_none_the_corrupted_one(model, task):
     pairs = prompts.TASKS[task](model, n=4)
@@ -172,7 +196,7 @@ def test_greedy_takes_the_largest_edge_that_is_joined():
     made = EdgeResult(
         task="made up", method="eap", direction="denoise", metric="logit_diff", unit="nats",
         writers=writers, readers=readers, edges=numbers, values=np.array([list(size.values())]).T,
-        clean=np.ones(1), corrupted=np.zeros(1),
+        other=np.zeros((0, 1)), clean=np.ones(1), corrupted=np.zeros(1),
     )  # fmt: skip
     order = ["L0H0 -> logits", "input -> L0H0.q", "input -> logits", "L0 MLP -> logits",
              "input -> L0 MLP"]  # fmt: skip
