@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from lensbench.interventions.patching.sweep import patch_sweep as patch_sweep
     from lensbench.interventions.places import Place as Place
     from lensbench.interventions.places import places as places
+    from lensbench.interventions.selection.answers import answer_entropy as answer_entropy
+    from lensbench.interventions.selection.answers import token_probability as token_probability
     from lensbench.interventions.selection.confounds import ConfoundReport as ConfoundReport
     from lensbench.interventions.selection.confounds import confounds as confounds
     from lensbench.interventions.selection.entities import EntityPrompts as EntityPrompts
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
     from lensbench.interventions.selection.result import LatentSeparation as LatentSeparation
     from lensbench.interventions.selection.separation import entity_separation as entity_separation
     from lensbench.interventions.selection.separation import separation as separation
+    from lensbench.interventions.selection.study import selection_study as selection_study
+    from lensbench.interventions.selection.study_result import SelectionStudy as SelectionStudy
     from lensbench.interventions.steering.beside import generate_beside as generate_beside
     from lensbench.interventions.steering.clamped import clamped_latent as clamped_latent
     from lensbench.interventions.steering.contrast import Contrast as Contrast
@@ -127,6 +131,10 @@ _HOME = {
     "probe_direction": "steering.direction",
     "orthogonalised": "steering.orthogonal",
     "ablate": "steering.plans",
+    "SelectionStudy": "selection.study_result",
+    "answer_entropy": "selection.answers",
+    "selection_study": "selection.study",
+    "token_probability": "selection.answers",
     "clamp_latent": "steering.plans",
     "clamp_neuron": "steering.plans",
     "every_write": "steering.plans",

@@ -1,5 +1,6 @@
 """What a search for separating latents found, beside what relabelled prompts give."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +82,9 @@ class LatentSeparation(Result):
         found = np.flatnonzero(self.p[i] < level)
         return tuple(int(j) for j in found[np.argsort(-self.score[i][found], kind="stable")])
 
-    def neutral(self, n: int, *, within: float = 0.05, seed: int = 0) -> tuple[int, ...]:
+    def neutral(
+        self, n: int, *, within: float = 0.05, seed: int = 0, exclude: Sequence[int] = ()
+    ) -> tuple[int, ...]:
         """``n`` random latents that fire here and as often in both classes: a fair control.
 
         In every group ``|f_a - f_b| <= within``; latents that never fire are left out, because a
@@ -93,6 +96,7 @@ class LatentSeparation(Result):
         difference = np.abs(self.frequency[0] - self.frequency[1]).max(0)
         fires = self.frequency.max((0, 1)) > 0
         pool = np.flatnonzero(self.kept & fires & (difference <= within))
+        pool = pool[~np.isin(pool, list(exclude))]
         if len(pool) < n:
             raise NotEnoughDataError(
                 f"only {len(pool)} latents fire and differ by at most {within} in every group, and "

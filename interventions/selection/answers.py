@@ -1,0 +1,47 @@
+"""Metrics of what is said about an entity: how unsure the answer is, how probable some tokens."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lensbench.arguments import whole
+from lensbench.errors import ConfigError
+from lensbench.interventions.metrics import Ends, Metric
+
+
+def answer_entropy(tokens: Sequence[int] | None = None) -> Metric:
+    """Entropy of the next token, ``-sum_t p_t log p_t``, nats; with ``tokens`` among these alone.
+
+    Among n tokens 0 to log n, whatever their total probability: p is normalised over them.
+
+    Raises:
+        ConfigError: fewer than two tokens, or what are none.
+    """
+    chosen = None if tokens is None else _ids(tokens, 2)
+
+    def entropy(ends: Ends) -> Tensor:
+        logits = ends.logits.float() if chosen is None else ends.logits.float()[:, chosen]
+        log_p = logits.log_softmax(-1)
+        return -(log_p.exp() * log_p).sum(-1)
+
+    return Metric("entropy", "nats", entropy)
+
+
+def token_probability(tokens: Sequence[int], name: str = "probability of the tokens") -> Metric:
+    """Probability that the next token is one of ``tokens`` (a refusal, say), 0 to 1.
+
+    Raises:
+        ConfigError: no token, or what are none.
+    """
+    chosen = _ids(tokens, 1)
+    return Metric(name, "0 to 1", lambda ends: ends.log_probs[:, chosen].exp().sum(-1))
+
+
+def _ids(tokens: Any, least: int) -> Tensor:
+    found = [whole(t) for t in tokens]
+    ids = [t for t in found if t is not None and t >= 0]
+    if len(ids) < len(found) or len(set(ids)) < max(least, len(ids)):
+        raise ConfigError(f"tokens must be at least {least} different token ids, got {tokens!r}")
+    return torch.tensor(ids)

@@ -1,0 +1,266 @@
+"""From latents that tell two classes apart to what they do: find on one half, steer the other.
+
+1. Entities are halved; the separation of the first half selects latents for each class.
+2. Random latents that fire as often in both classes stand beside them.
+3. On the other half each latent's decoder row is added at the entity's tokens, every row scaled to
+   one length, or taken out of the state there.
+4. A metric of the last logits, and the attention of given heads from the last token to the entity,
+   are compared with the clean run.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lensbench import provenance
+from lensbench.arguments import whole, whole_number
+from lensbench.errors import ConfigError, NonFiniteError
+from lensbench.interventions.metrics import Ends, Metric, MetricLike, as_metric
+from lensbench.interventions.patching.engine import LOGITS_AT_ONCE, pick_rows
+from lensbench.interventions.selection.entities import EntityPrompts
+from lensbench.interventions.selection.result import LatentSeparation
+from lensbench.interventions.selection.separation import acts_at, entity_separation
+from lensbench.interventions.selection.study_result import SelectionStudy
+from lensbench.interventions.steering.direction import Direction
+from lensbench.interventions.steering.plans import ablate, steer
+from lensbench.interventions.steering.rows import batch_of
+from lensbench.interventions.steering.sources import latent_direction
+from lensbench.interventions.values import groups
+from lensbench.models.base import Forward, Model
+from lensbench.plan import Plan
+from lensbench.results import Controls
+from lensbench.sites import Site
+
+ABLATE = "ablate"
+
+
+def selection_study(
+    model: Model,
+    prompts: EntityPrompts,
+    site: str | Site,
+    codec: Any = None,
+    *,
+    metric: MetricLike,
+    strengths: Sequence[float] = (0.5, 1.0, 2.0),
+    ablate_sites: str | Site | Sequence[str | Site] | None = None,
+    top: int = 1,
+    random: int = 10,
+    within: float = 0.05,
+    heads: Sequence[tuple[int, int]] = (),
+    token: int = -1,
+    background: Any = None,
+    batch_size: int = 64,
+    seed: int = 0,
+    **settings: Any,
+) -> SelectionStudy:
+    """Select latents on half of the entities, steer prompts about the others along them.
+
+    Adding: ``x_t <- x_t + strength * scale * w / |w|`` at the entity's tokens, with w the decoder
+    row (of a neuron: its own axis) and ``scale`` the median length of the state there; ablating:
+    ``x_t <- x_t - (x_t . w) w / |w|^2``. Source: Ferrando et al. 2024, arXiv:2411.14257.
+
+    Args:
+        model: any back end.
+        prompts: see :func:`entity_prompts`.
+        site: where latents are read and added.
+        codec: a dictionary; None for the site's own numbers.
+        metric: a name of ``METRICS``, a :class:`Metric` such as :func:`answer_entropy`, or a
+            function of :class:`Ends`; those about answers need ``prompts.answer`` (and ``foil``).
+        strengths: of the added steps, in lengths of the state.
+        ablate_sites: where directions are taken out; left out, at ``site``.
+        top: latents selected for each class.
+        random: control latents.
+        within: they differ by at most this in every group.
+        heads: ``(layer, head)`` whose attention to the entity is reported.
+        token: the entity's token at which latents are read, -1 the last.
+        background: see :func:`entity_separation`.
+        batch_size: most rows in one forward pass.
+        seed: of halves, permutations and controls.
+        settings: of :func:`separation`.
+
+    Raises:
+        ConfigError: strengths, heads or a metric that do not fit.
+        NotEnoughDataError: too few entities, or too few neutral latents.
+        NonFiniteError: NaN in the metric.
+    """
+    began = time.monotonic()
+    model.require_next_token("steering")
+    whole_number("random", random, least=1)
+    measure, chosen = _measure(metric, prompts), _heads(model, heads)
+    steps = _strengths(strengths)
+    find, test = prompts.halves(seed)
+    found = entity_separation(
+        model, find, site, codec, token=token, background=background, batch_size=batch_size,
+        seed=seed, **settings,
+    )  # fmt: skip
+    latents, kinds = _arms(found, whole_number("top", top, least=1), random, within, seed)
+    own = [_direction(model, site, codec, j) for j in latents]
+    states = acts_at(model, test.rows, test.tokens, None, site, batch_size)
+    scale = float(states.norm(dim=-1).double().median())
+    plans = _Plans([d.with_norm(1.0) for d in own], [s * scale for s in steps], ablate_sites, test)
+    arrays = _Steering(model, test, measure, chosen, batch_size).run(plans)
+    result = SelectionStudy(
+        separation=found, metric=measure.name, unit=measure.unit, site=found.site,
+        classes=prompts.classes, latents=np.array(latents), kinds=kinds,
+        conditions=(*(f"add {s:g}" for s in steps), ABLATE), scale=scale,
+        entity=test.entity, first=test.first, heads=tuple(f"L{a}H{b}" for a, b in chosen),
+        effect=arrays["effect"], clean=arrays["clean"], attention=arrays["attention"],
+        clean_attention=arrays["clean_attention"],
+        config={"strengths": list(steps), "top": top, "random": random, "within": within,
+                "seed": seed, "token": token},
+        provenance=provenance.record(
+            model=vars(model.card), seed=seed, seconds=time.monotonic() - began
+        ),
+    )  # fmt: skip
+    change = result.change[result.rows_of("random")].mean(-1)
+    note = "change of the metric by random latents, mean and farthest over latents and conditions"
+    told = {"random_latents": float(change.mean()),
+            "random_latents_farthest": float(np.abs(change).max())}  # fmt: skip
+    return replace(result, controls=Controls(told, note))
+
+
+@dataclass(frozen=True)
+class _Plans:
+    """What each condition does to a prompt."""
+
+    directions: list[Direction]
+    coefficients: list[float]
+    sites: Any
+    prompts: EntityPrompts
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Latents, conditions."""
+        return len(self.directions), len(self.coefficients) + 1
+
+    def plan(self, arm: int, condition: int, row: int) -> Plan:
+        direction, where = self.directions[arm], self.prompts.tokens[row]
+        if condition == len(self.coefficients):
+            return ablate(direction, self.sites, positions=where)
+        return steer(direction, self.coefficients[condition], positions=where)
+
+
+@dataclass(frozen=True)
+class _Steering:
+    """Every plan on every prompt, in batches."""
+
+    model: Model
+    prompts: EntityPrompts
+    metric: Metric
+    heads: Sequence[tuple[int, int]]
+    batch_size: int
+
+    def run(self, plans: _Plans) -> dict[str, np.ndarray]:
+        n, h = len(self.prompts), len(self.heads)
+        shape = (*plans.shape, n)
+        found = {"effect": np.full(shape, np.nan), "clean": np.full(n, np.nan),
+                 "attention": np.full((*shape, h), np.nan),
+                 "clean_attention": np.full((n, h), np.nan)}  # fmt: skip
+        sites = list(dict.fromkeys(Site("attn.pattern", layer) for layer, _ in self.heads))
+        at_once = max(self.batch_size, LOGITS_AT_ONCE // self.model.card.d_vocab)
+        for part in groups(n, self.batch_size):
+            tokens = batch_of(self.model, [list(self.prompts.rows[i]) for i in part])
+            clean = self.model.run(tokens, capture=sites, logits="last")
+            found["clean"][part] = self._measured(part, clean, _last(clean))
+            found["clean_attention"][part] = self._attention(part, clean)
+            cells = [(a, c, i) for a in range(shape[0]) for c in range(shape[1])
+                     for i in range(len(part))]  # fmt: skip
+            size = self.batch_size if sites else at_once  # patterns are large
+            for start in range(0, len(cells), size):
+                some = cells[start : start + size]
+                rows = [i for *_, i in some]
+                out = self.model.run_many(
+                    pick_rows(tokens, rows),
+                    [plans.plan(a, c, int(part[i])) for a, c, i in some],
+                    sites, logits="last", batch_size=self.batch_size,
+                )  # fmt: skip
+                index = tuple(np.array([(a, c, part[i]) for a, c, i in some]).T)
+                found["effect"][index] = self._measured(part[rows], out, _last(clean)[rows])
+                found["attention"][index] = self._attention(part[rows], out)
+        return found
+
+    def _measured(self, rows: np.ndarray, out: Forward, clean: Tensor) -> np.ndarray:
+        logits = _last(out)
+        # Where there are no answers, an id that no lookup accepts: a metric that asks must fail.
+        ids = [[-1] * len(rows) if given is None else [given[i] for i in rows]
+               for given in (self.prompts.answer, self.prompts.foil)]  # fmt: skip
+        answer, foil = (torch.tensor(one, device=logits.device) for one in ids)
+        found = self.metric(Ends(logits, answer, foil, clean)).double().cpu().numpy()
+        if not np.isfinite(found).all():
+            at = int(rows[np.flatnonzero(~np.isfinite(found))[0]])
+            raise NonFiniteError(
+                f"{self.metric.name} of a prompt about {self.prompts.entity[at]!r} is not finite"
+            )
+        return found
+
+    def _attention(self, rows: np.ndarray, out: Forward) -> np.ndarray:
+        """Attention of each head from the last token to all tokens of the entity, 0 to 1."""
+        found = np.full((len(rows), len(self.heads)), np.nan)
+        for h, (layer, head) in enumerate(self.heads):
+            pattern = out.acts[Site("attn.pattern", layer)][:, head, -1]
+            for k, row in enumerate(rows):
+                pad = pattern.shape[-1] - len(self.prompts.rows[row])
+                found[k, h] = float(pattern[k, [pad + i for i in self.prompts.tokens[row]]].sum())
+        return found
+
+
+def _last(out: Forward) -> Tensor:
+    assert out.logits is not None
+    return out.logits[:, -1]
+
+
+def _arms(
+    found: LatentSeparation, top: int, random: int, within: float, seed: int
+) -> tuple[list[int], tuple[str, ...]]:
+    """Selected latents of each class, then random ones that are none of them."""
+    chosen = {j: name for name in found.classes for j in found.top(top, name)}
+    control = found.neutral(random, within=within, seed=seed, exclude=list(chosen))
+    return [*chosen, *control], (*chosen.values(), *(["random"] * len(control)))
+
+
+def _direction(model: Model, site: str | Site, codec: Any, latent: int) -> Direction:
+    if codec is not None:
+        return latent_direction(model, {str(site): codec}, latent)
+    axis = np.zeros(model.width(site), dtype=np.float32)
+    axis[latent] = 1.0
+    return Direction(site=str(site), vector=axis, label=f"neuron {latent}")
+
+
+def _measure(metric: MetricLike, prompts: EntityPrompts) -> Metric:
+    found = as_metric(metric)
+    needs = {"logit_diff": ("answer", "foil"), "probability": ("answer",), "rank": ("answer",),
+             "loss": ("answer",)}  # fmt: skip
+    for name in needs.get(metric, ()) if isinstance(metric, str) else ():
+        if getattr(prompts, name) is None:
+            raise ConfigError(
+                f"{found.name} is about an answer: give the prompts {name}=(token ids), or measure "
+                "answer_entropy() or token_probability(ids)"
+            )
+    return found
+
+
+def _heads(model: Model, heads: Sequence[Any]) -> list[tuple[int, int]]:
+    found: list[tuple[int, int]] = []
+    n = (model.card.n_layers, model.card.n_heads)
+    for one in heads:
+        pair = [v for v in map(whole, one) if v is not None] if hasattr(one, "__iter__") else []
+        if len(pair) != 2 or not (0 <= pair[0] < n[0] and 0 <= pair[1] < n[1]):
+            raise ConfigError(
+                f"heads must be pairs (layer 0..{n[0] - 1}, head 0..{n[1] - 1}), got {one!r}"
+            )
+        found.append((pair[0], pair[1]))
+    return found
+
+
+def _strengths(values: Sequence[float]) -> list[float]:
+    found = [float(v) for v in np.asarray(values, dtype=np.float64).ravel()]
+    if not found or not np.isfinite(found).all() or len(set(found)) < len(found) or 0 in found:
+        raise ConfigError(
+            f"strengths must be different finite numbers other than 0, got {list(values)!r}"
+        )
+    return found
