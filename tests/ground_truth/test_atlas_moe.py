@@ -20,6 +20,11 @@ change, no matched random set changes refusals as much, and fTRI's first expert 
 single experts whose suppression changes refusals most. These four numbers, ``N_TOP``, the seeds and
 the sizes were written and committed before the first study was run; what did not come out as aimed
 stays as an expected failure that says what was measured.
+
+What came out: refusing is not localised in any of the three. fTRI finds experts that are used with
+refusals (p = .001 in each), but suppressing them leaves refusals as they were, and so does
+suppressing any other single expert. The second loss of ``planted`` (no refusals without the
+specialist) was added after the other models were studied and before it was trained.
 """
 
 from dataclasses import dataclass
@@ -29,18 +34,25 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lensbench.interventions import experts
 from lensbench.models import load_model
-from lensbench.models.loading import bundled_models
 from lensbench.plan import Plan
 from lensbench.worlds.desk import Desk, DeskPrompts
-
-pytestmark = pytest.mark.skipif("atlas-moe" not in bundled_models(), reason="not trained yet")
 
 CHANGE, NEUTRAL, AMONG, N_TOP, N_RANDOM = 0.40, 0.05, 3, 4, 20
 N_QUESTIONS, N_NEUTRAL = 800, 300
 SEEDS = (0, 1, 2)
 REVISIONS = {0: None, 1: "seed1", 2: "seed2"}
 SPECIALIST = (2, 5)
+
+
+def seeds(missed: dict[int, str]) -> list[Any]:
+    """Every seed; those that missed the aim with what was measured."""
+    marks = {
+        seed: [pytest.mark.xfail(strict=True, raises=AssertionError, reason=f"measured: {what}")]
+        for seed, what in missed.items()
+    }
+    return [pytest.param(seed, marks=marks.get(seed, [])) for seed in SEEDS]
 
 
 @dataclass(frozen=True)
@@ -101,8 +113,6 @@ def refused(model: Any, prompts: DeskPrompts, plan: Plan) -> float:
 
 @cache
 def study(revision: str | None, seed: int) -> Study:
-    from lensbench.interventions import experts
-
     model = load_model("atlas-moe", revision=revision, certify=False)
     desk = Desk(0, "coin" if revision == "coin" else "rule")
     found, tried = desk.prompts(N_QUESTIONS, seed=seed, of="questions").halves(seed)
@@ -137,7 +147,7 @@ def study(revision: str | None, seed: int) -> Study:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", seeds({0: "change .006", 1: "change .015", 2: "change .000"}))
 def test_suppressing_the_top_experts_changes_refusals_elsewhere(seed: int) -> None:
     found = study(REVISIONS[seed], seed)
     assert found.before > 0.9, found
@@ -145,14 +155,23 @@ def test_suppressing_the_top_experts_changes_refusals_elsewhere(seed: int) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", seeds({1: ".110 of the neutral answers change"}))
 def test_it_leaves_neutral_prompts_alone(seed: int) -> None:
     found = study(REVISIONS[seed], seed)
     assert found.neutral < NEUTRAL, found
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(
+    "seed",
+    seeds(
+        {
+            0: "change .006, matched sets up to .037",
+            1: "change .015, matched sets up to .123",
+            2: "change .000, matched sets up to .023",
+        }
+    ),
+)
 def test_no_matched_random_set_changes_refusals_as_much(seed: int) -> None:
     found = study(REVISIONS[seed], seed)
     assert len(found.matched) == N_RANDOM
@@ -160,7 +179,7 @@ def test_no_matched_random_set_changes_refusals_as_much(seed: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", seeds({0: "place 64", 1: "place 4", 2: "place 64"}))
 def test_the_first_of_ftri_is_among_the_top_three_of_the_exhaustive_scan(seed: int) -> None:
     found = study(REVISIONS[seed], seed)
     assert found.p <= 0.05, found
@@ -184,10 +203,10 @@ def test_a_planted_specialist_is_found_and_is_responsible() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(
+    "seed", seeds({0: "change +.254", 1: "change -.017, neutral .110", 2: "change .000"})
+)
 def test_expert_study_says_so_too(seed: int) -> None:
-    from lensbench.interventions import experts
-
     model = load_model("atlas-moe", revision=REVISIONS[seed], certify=False)
     desk = Desk(0)
     prompts = desk.prompts(N_QUESTIONS, seed=seed, of="questions")
