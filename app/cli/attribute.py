@@ -7,25 +7,29 @@ import typer
 
 from lensbench.app.cli.console import Answer, fields, table
 from lensbench.app.cli.groups import ModelOption, RevisionOption
+from lensbench.app.cli.task_options import (
+    BatchOption,
+    CountOption,
+    DimsOption,
+    HeadsOption,
+    LayersOption,
+    PairsOption,
+    PositionsOption,
+    SeedOption,
+    SitesOption,
+    TaskArgument,
+    sites_of,
+)
 
 _PLACES = ("site", "position", "head", "dim", "change", "low", "high", "value", "n")
 _EDGES = ("writer", "reader", "change", "value", "n")
 
 
 def attribute(
-    task: Annotated[
-        str,
-        typer.Argument(
-            metavar="TASK",
-            help="Prompt pairs: recall, ioi, agreement, greater_than, first_letter or refusal.",
-        ),
-    ] = "recall",
+    task: TaskArgument = "recall",
     model: ModelOption = "atlas-dense",
     revision: RevisionOption = None,
-    sites: Annotated[
-        list[str] | None,
-        typer.Option("--sites", help="One or more, such as resid_pre attn.z, or blocks.3.mlp_out."),
-    ] = None,
+    sites: SitesOption = None,
     method: Annotated[
         str,
         typer.Option(
@@ -41,17 +45,10 @@ def attribute(
     metric: Annotated[
         str, typer.Option("--metric", help="logit_diff, kl, probability or loss.")
     ] = "logit_diff",
-    layers: Annotated[str, typer.Option("--layers", help="Such as 0,3-5; default: all.")] = "",
-    positions: Annotated[
-        str,
-        typer.Option("--positions", help="each, together, numbers or roles such as subject,end."),
-    ] = "",
-    heads: Annotated[
-        str, typer.Option("--heads", help="each, together, or numbers, of sites with heads.")
-    ] = "each",
-    dims: Annotated[
-        str, typer.Option("--dims", help="Neurons or channels one by one, such as 0-127.")
-    ] = "",
+    layers: LayersOption = "",
+    positions: PositionsOption = "",
+    heads: HeadsOption = "each",
+    dims: DimsOption = "",
     steps: Annotated[
         int | None,
         typer.Option("--steps", help="Points of an integral; default: 30, of eap_ig 5."),
@@ -77,24 +74,20 @@ def attribute(
     large: Annotated[
         float, typer.Option("--large", help="Change that counts as large, share of the gap.")
     ] = 0.1,
-    pairs: Annotated[
-        str, typer.Option("--pairs", help="JSON file of pairs (PromptPairs.to_json), not a task.")
-    ] = "",
-    n: Annotated[int, typer.Option("--n", help="Prompt pairs.")] = 32,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", help="Most rows in one forward pass.")
-    ] = 64,
+    pairs: PairsOption = "",
+    n: CountOption = 32,
+    batch_size: BatchOption = 64,
     top: Annotated[int, typer.Option("--top", help="Places or edges to print.")] = 10,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Folder to save the result in, with what verified it."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the prompts and controls.")] = 0,
+    seed: SeedOption = 0,
 ) -> Answer:
     """Estimate from gradients what patching each place or edge would do, and check it."""
     from lensbench.app.workflows.attributing import AttributeAsk, attribute_task, facts
 
-    chosen = tuple(part for s in sites or () for part in s.split(",") if part)
+    chosen = sites_of(sites, "")
     found = attribute_task(
         AttributeAsk(
             task, model, revision, chosen, method, direction, metric, layers, positions, heads,

@@ -8,6 +8,12 @@ import typer
 
 from lensbench.app.cli.console import Answer, table
 from lensbench.app.cli.groups import ModelOption, RevisionOption
+from lensbench.app.cli.task_options import (
+    BatchOption,
+    PairsOption,
+    SeedOption,
+    TaskArgument,
+)
 from lensbench.errors import ConfigError
 
 _DOSES = ("direction", "strength", "step", "effect", "low", "high", "success", "kl", "perplexity")
@@ -16,13 +22,7 @@ _MATCHED = ("control", "strength", "kl", "effect", "control_effect", "control_lo
 
 
 def steer(
-    task: Annotated[
-        str,
-        typer.Argument(
-            metavar="TASK",
-            help="Prompt pairs: recall, ioi, agreement, greater_than, first_letter or refusal.",
-        ),
-    ] = "agreement",
+    task: TaskArgument = "agreement",
     model: ModelOption = "atlas-dense",
     revision: RevisionOption = None,
     towards: Annotated[
@@ -59,9 +59,7 @@ def steer(
     metric: Annotated[
         str, typer.Option("--metric", help="logit_diff, probability, rank, loss or kl.")
     ] = "logit_diff",
-    pairs: Annotated[
-        str, typer.Option("--pairs", help="JSON file of pairs (PromptPairs.to_json), not a task.")
-    ] = "",
+    pairs: PairsOption = "",
     n: Annotated[int, typer.Option("--n", help="Prompt pairs, before they are split.")] = 64,
     random: Annotated[
         int, typer.Option("--random", help="Random directions of the same length.")
@@ -73,14 +71,12 @@ def steer(
         int, typer.Option("--new-tokens", help="Tokens of the continuations; 0 for none.")
     ] = 12,
     shown: Annotated[int, typer.Option("--texts", help="Prompts whose texts are shown.")] = 3,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", help="Most rows in one forward pass.")
-    ] = 64,
+    batch_size: BatchOption = 64,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Folder to save the result in; the direction in OUT/direction."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of prompts and controls.")] = 0,
+    seed: SeedOption = 0,
 ) -> Answer:
     """Make a direction of one half of a task's wordings and dose it on the other half."""
     from lensbench.app.workflows.steering import SteerAsk, facts

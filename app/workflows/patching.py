@@ -202,7 +202,7 @@ def python_of(ask: PatchAsk) -> str:
 
 def command_of(ask: PatchAsk) -> str:
     """The same on the command line."""
-    options = {"model": ask.model, "site": ",".join(ask.sites), "how": ask.how,
+    options = {"model": ask.model, "sites": ",".join(ask.sites), "how": ask.how,
                "metric": ask.metric, "positions": ask.positions}  # fmt: skip
     return f"lensbench patch {ask.task} " + " ".join(f"--{k} {v}" for k, v in options.items() if v)
 

@@ -33,7 +33,7 @@ def test_the_command_gives_the_numbers_of_the_library(expected, capsys, tmp_path
     import lensbench
 
     out = tmp_path / "result"
-    code = run("patch", "recall", "--n", 6, "--site", "attn.z", "--positions", "together",
+    code = run("patch", "recall", "--n", 6, "--sites", "attn.z", "--positions", "together",
                "--layers", "0-1", "--out", out, "--json")  # fmt: skip
     answer = json.loads(capsys.readouterr().out)
     assert code == 0
@@ -51,7 +51,7 @@ def test_ablations_and_files_of_pairs(capsys, tmp_path: Path) -> None:
     pairs = prompts.recall(model, n=4)
     file = tmp_path / "pairs.json"
     file.write_text(pairs.to_json())
-    code = run("patch", "--pairs", file, "--how", "zero", "--site", "mlp_out", "--json")
+    code = run("patch", "--pairs", file, "--how", "zero", "--sites", "mlp_out", "--json")
     answer = json.loads(capsys.readouterr().out)
     assert code == 0
     assert answer["intervention"] == "zero"
@@ -64,7 +64,7 @@ def test_ablations_and_files_of_pairs(capsys, tmp_path: Path) -> None:
     [
         (["recal"], "Did you mean 'recall'"),
         (["recall", "--how", "denois"], "Did you mean 'denoise'"),
-        (["recall", "--site", "resid_prex"], "resid_pre"),
+        (["recall", "--sites", "resid_prex"], "resid_pre"),
         (["recall", "--layers", "0,x"], "'x'"),
         (["recall", "--positions", "valu"], "value"),
         (["recall", "--metric", "logits"], "logit_diff"),
