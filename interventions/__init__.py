@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from lensbench.interventions.graphs.build import attribution_graph as attribution_graph
     from lensbench.interventions.graphs.check import GraphCheck as GraphCheck
     from lensbench.interventions.graphs.faithful import LatentCircuitCurve as LatentCircuitCurve
+    from lensbench.interventions.graphs.feature_patching import FeaturePatching as FeaturePatching
+    from lensbench.interventions.graphs.feature_patching import feature_patching as feature_patching
     from lensbench.interventions.graphs.result import LatentGraph as LatentGraph
     from lensbench.interventions.metrics import METRICS as METRICS
     from lensbench.interventions.metrics import Metric as Metric
@@ -109,7 +111,9 @@ _HOME = {
     "path_patch": "attribution.paths",
     "GraphCheck": "graphs.check",
     "LatentCircuitCurve": "graphs.faithful",
+    "FeaturePatching": "graphs.feature_patching",
     "LatentGraph": "graphs.result",
+    "feature_patching": "graphs.feature_patching",
     "attribution_graph": "graphs.build",
     "METRICS": "metrics",
     "Metric": "metrics",
