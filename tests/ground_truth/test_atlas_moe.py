@@ -23,7 +23,7 @@ stays as an expected failure that says what was measured.
 
 What came out: refusing is not localised in any of the three. fTRI finds experts that are used with
 refusals (p = .001 in each), but suppressing them leaves refusals as they were, and no single expert
-of the 64 changes them by more than .023, .113 and .063 of what they were. The second loss of
+of the 64 changes them by more than .024, .113 and .063 of what they were. The second loss of
 ``planted`` (no refusals without the specialist) was added after the other models were studied and
 before it was trained.
 """
