@@ -27,8 +27,8 @@ RUNS = (
     ("coin", 2),
     ("planted", 0),
 )
-MORE = (1, 4, 8, 16, 24)
-DRAWS = 5
+MORE = (4, 8, 16)
+DRAWS = 3
 
 
 def main() -> None:

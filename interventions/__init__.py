@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from lensbench.interventions.graphs.build import attribution_graph as attribution_graph
     from lensbench.interventions.graphs.check import GraphCheck as GraphCheck
     from lensbench.interventions.graphs.faithful import LatentCircuitCurve as LatentCircuitCurve
+    from lensbench.interventions.graphs.feature_patching import FeaturePatching as FeaturePatching
+    from lensbench.interventions.graphs.feature_patching import feature_patching as feature_patching
     from lensbench.interventions.graphs.result import LatentGraph as LatentGraph
     from lensbench.interventions.metrics import METRICS as METRICS
     from lensbench.interventions.metrics import Metric as Metric
@@ -74,13 +76,21 @@ if TYPE_CHECKING:
     from lensbench.interventions.steering.sources import activation_addition as activation_addition
     from lensbench.interventions.steering.sources import in_context_vector as in_context_vector
     from lensbench.interventions.steering.sources import latent_direction as latent_direction
-    from lensbench.interventions.training.rank_one import rank_one_training as rank_one_training
-    from lensbench.interventions.training.result import ClampedTraining as ClampedTraining
     from lensbench.interventions.subspace.das import AlignedSubspace as AlignedSubspace
     from lensbench.interventions.subspace.das import align_subspace as align_subspace
     from lensbench.interventions.subspace.next_map import next_map as next_map
     from lensbench.interventions.subspace.patch import subspace_patch as subspace_patch
     from lensbench.interventions.subspace.result import SubspaceResult as SubspaceResult
+    from lensbench.interventions.training.clamps import ClampCopy as ClampCopy
+    from lensbench.interventions.training.clamps import ClampMatch as ClampMatch
+    from lensbench.interventions.training.clamps import ClampOffset as ClampOffset
+    from lensbench.interventions.training.preserving import preserve_patterns as preserve_patterns
+    from lensbench.interventions.training.rank_one import rank_one_training as rank_one_training
+    from lensbench.interventions.training.result import ClampedTraining as ClampedTraining
+    from lensbench.interventions.training.sequences import Exemplars as Exemplars
+    from lensbench.interventions.training.sequences import Sequences as Sequences
+    from lensbench.interventions.training.sequences import attention_only as attention_only
+    from lensbench.interventions.training.train import train_clamped as train_clamped
 
 _HOME = {
     "AttributionCheck": "attribution.check",
@@ -101,7 +111,9 @@ _HOME = {
     "path_patch": "attribution.paths",
     "GraphCheck": "graphs.check",
     "LatentCircuitCurve": "graphs.faithful",
+    "FeaturePatching": "graphs.feature_patching",
     "LatentGraph": "graphs.result",
+    "feature_patching": "graphs.feature_patching",
     "attribution_graph": "graphs.build",
     "METRICS": "metrics",
     "Metric": "metrics",
@@ -149,8 +161,16 @@ _HOME = {
     "NeuronClamps": "steering.neurons",
     "neuron_clamps": "steering.neurons",
     "random_directions": "steering.controls",
+    "ClampCopy": "training.clamps",
+    "ClampMatch": "training.clamps",
+    "ClampOffset": "training.clamps",
     "ClampedTraining": "training.result",
+    "Exemplars": "training.sequences",
+    "Sequences": "training.sequences",
+    "attention_only": "training.sequences",
+    "preserve_patterns": "training.preserving",
     "rank_one_training": "training.rank_one",
+    "train_clamped": "training.train",
 }
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll] - the table above
 __getattr__, __dir__ = exports(__name__, _HOME)

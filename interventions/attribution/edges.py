@@ -13,7 +13,7 @@ Source: Syed et al. 2023, arXiv:2310.10348 (EAP); Hanna et al. 2024, arXiv:2403.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -122,41 +122,42 @@ def _group(
     base, source = (corrupted, clean) if denoise else (clean, corrupted)
     tokens, other = (part.corrupted, part.clean) if denoise else (part.clean, part.corrupted)
     step = (source.written - base.written).double()
-    scores = [
-        torch.einsum("wbtd,rbtd->wrb", step, slopes.double())[graph.edges[:, 0], graph.edges[:, 1]]
-        for slopes in _slopes(model, graph, part, tokens, other, asked, share)
-    ]
+    scores = _scores(model, graph, part, (tokens, other), asked, share, step)
     return {
-        "values": scores[0].cpu().numpy(),
-        "other": scores[1].cpu().numpy() if len(scores) > 1 else np.zeros((0, len(part))),
+        "values": scores[0].numpy(),
+        "other": scores[1].numpy() if len(scores) > 1 else np.zeros((0, len(part))),
         "clean": asked[0].of(clean.logits).double().cpu().numpy(),
         "corrupted": asked[0].of(corrupted.logits).double().cpu().numpy(),
     }
 
 
-def _slopes(
-    model: Model, graph: Graph, part: PromptPairs, base: Tokens, source: Tokens,
-    asked: Sequence[Question], share: Sequence[float],
+def _scores(
+    model: Model, graph: Graph, part: PromptPairs, ends: tuple[Tokens, Tokens],
+    asked: Sequence[Question], share: Sequence[float], step: Tensor,
 ) -> list[Tensor]:  # fmt: skip
-    """Per question ``d m / d input`` of every reader ``[readers batch pos d_model]``, path mean."""
+    """Per question the scores ``[edges pairs]``, mean over the path of the embeddings."""
     embed = Site("embed")
-    at, to = (run_of(model, t, part, [embed])[0].acts[embed] for t in (base, source))
-    totals: list[Tensor] = []
+    at, to = (run_of(model, t, part, [embed])[0].acts[embed] for t in ends)
+    totals = [torch.zeros(graph.n_edges, len(part), dtype=torch.double) for _ in asked]
     for s in share:
         moved = (at + s * (to - at)).detach().requires_grad_()
         plan = Plan((Edit(embed, Set(moved)),)) if s else Plan()
-        run = traced(model, base, _sites(graph, model.n_layers), plan)
-        found = [reader_slopes(model, graph, run, q.of(run.logits).sum()).float() for q in asked]
-        totals = [a + b for a, b in zip(totals, found, strict=True)] if totals else found
-    return [total / len(share) for total in totals]
+        run = traced(model, ends[0], _sites(graph, model.n_layers), plan)
+        for total, question in zip(totals, asked, strict=True):
+            slopes = reader_slopes(model, graph, run, question.of(run.logits).sum())
+            for reader, slope in enumerate(slopes):  # one at a time: together they fill memory
+                into = graph.edges[:, 1] == reader
+                found = torch.einsum("wbtd,btd->wb", step[graph.edges[into, 0]], slope.double())
+                total[into] += found.cpu() / len(share)
+    return totals
 
 
-def reader_slopes(model: Model, graph: Graph, run: Traced, total: Tensor) -> Tensor:
-    """``d total / d input`` of each reader alone, ``[readers batch pos d_model]``."""
-    outs = [_site(reader) for reader in graph.readers if reader.layer >= 0]
-    given = list(dict.fromkeys(outs))
+def reader_slopes(model: Model, graph: Graph, run: Traced, total: Tensor) -> Iterator[Tensor]:
+    """``d total / d input`` of each reader alone, ``[batch pos d_model]``, one after the other."""
+    given = list(dict.fromkeys(_site(reader) for reader in graph.readers if reader.layer >= 0))
     slopes = dict(zip(given, grads(total, [run.acts[s] for s in given]), strict=True))
-    return torch.stack([_pulled(model, graph, run, r, slopes, total) for r in graph.readers])
+    for reader in graph.readers:
+        yield _pulled(model, graph, run, reader, slopes, total)
 
 
 def _pulled(

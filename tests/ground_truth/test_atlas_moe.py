@@ -22,9 +22,10 @@ the sizes were written and committed before the first study was run; what did no
 stays as an expected failure that says what was measured.
 
 What came out: refusing is not localised in any of the three. fTRI finds experts that are used with
-refusals (p = .001 in each), but suppressing them leaves refusals as they were, and so does
-suppressing any other single expert. The second loss of ``planted`` (no refusals without the
-specialist) was added after the other models were studied and before it was trained.
+refusals (p = .001 in each), but suppressing them leaves refusals as they were, and no single expert
+of the 64 changes them by more than .024, .113 and .063 of what they were. The second loss of
+``planted`` (no refusals without the specialist) was added after the other models were studied and
+before it was trained.
 """
 
 from dataclasses import dataclass

@@ -126,10 +126,15 @@ def test_in_the_free_model_planted_edges_are_confirmed() -> None:
     assert not any(n.startswith("L0 mlp_out @1 #0 -> logit") for n in check.names)
     out = np.zeros((2, graph.n_nodes), dtype=bool)
     out[1, graph.node("latent", layer=0, latent=CAUSE)] = True
+    from lensbench.interventions.graphs.check import total_effects
     from lensbench.interventions.graphs.taken import values_without
 
     values = values_without(model, graph, out)
     answer = graph.node("logit", latent=5)
+    cause = graph.node("latent", layer=0, latent=CAUSE)
+    assert graph.adjacency[answer, cause] == pytest.approx(0.0, abs=1e-5)
+    through = total_effects(graph)[answer, cause]
+    assert through == pytest.approx(values[0, answer] - values[1, answer], abs=1e-3)
     assert values[0, answer] > 1.0
     assert values[1, answer] == pytest.approx(0.0, abs=1e-4)
 
@@ -185,6 +190,22 @@ def test_pruning_leaves_no_node_that_leads_nowhere() -> None:
     all_nodes, all_edges = graph.prune(1.0, 1.0)
     assert all_nodes.sum() > node.sum()
     assert all_edges.sum() > edge.sum()
+
+
+def test_what_hangs_in_the_air_is_pruned_step_by_step() -> None:
+    from lensbench.interventions.graphs.influence import prune
+
+    weights, logit = np.eye(12)[11], np.arange(12) == 11
+    sources = np.isin(np.arange(12), [6, 8, 9, 10])  # nothing goes into these
+    node, edge = prune(small_graph(), weights, logit, ~sources & ~logit)
+    assert np.flatnonzero(node).tolist() == [1, 3, 6, 8, 9, 11]
+    assert {(int(t), int(s)) for t, s in np.argwhere(edge)} == {
+        (11, 1), (11, 3), (11, 6), (11, 8), (3, 1), (3, 6), (1, 9)
+    }  # fmt: skip
+    # were they latents, they would come from nowhere, then node 1 and 3, which read only them
+    node, edge = prune(small_graph(), weights, logit, ~logit)
+    assert np.flatnonzero(node).tolist() == [11]
+    assert not edge.any()
 
 
 def test_logits_are_the_fewest_with_the_probability() -> None:
