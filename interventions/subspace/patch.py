@@ -11,7 +11,7 @@ neither part works alone, and the whole state does nothing.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -19,18 +19,20 @@ import torch
 from torch import Tensor
 
 from lensbench import provenance
-from lensbench.errors import ConfigError, UnknownNameError
-from lensbench.interventions.metrics import MetricLike, as_metric
-from lensbench.interventions.patching.engine import Engine, Group
+from lensbench.errors import ConfigError, NotEnoughDataError, UnknownNameError
+from lensbench.interventions.metrics import Metric, MetricLike, as_metric, ends_of
+from lensbench.interventions.patching.engine import pick_rows
 from lensbench.interventions.patching.sweep import DIRECTIONS
 from lensbench.interventions.places import Place, places
 from lensbench.interventions.subspace.next_map import WRITES, next_map
 from lensbench.interventions.subspace.result import ARMS, SubspaceResult
 from lensbench.interventions.subspace.spans import basis_of, orthonormal, split
 from lensbench.interventions.subspace.values import InSpan, steps
-from lensbench.interventions.values import run_of
+from lensbench.interventions.values import FromRun, groups, run_of
 from lensbench.models.base import Model
+from lensbench.plan import Plan
 from lensbench.prompts.pairs import PromptPairs
+from lensbench.prompts.score import check_pairs
 from lensbench.results import Controls
 from lensbench.sites import Site
 
@@ -69,6 +71,7 @@ def subspace_patch(
 
     Raises:
         ConfigError: several places, directions of another width.
+        NotEnoughDataError: no pair has the token.
     """
     began = time.monotonic()
     if direction not in DIRECTIONS:
@@ -78,7 +81,7 @@ def subspace_patch(
     basis = basis_of(directions, width)
     read = map_behind(model, place, reads, width)
     row, null = split(basis, read)
-    *_, step = both_runs(model, pairs, place, direction)
+    step = all_steps(model, pairs, place, direction, batch_size)
     rng = torch.Generator().manual_seed(seed)
     random = orthonormal(torch.randn(width, basis.shape[1], generator=rng, dtype=torch.float64))
     main = torch.linalg.svd(step, full_matrices=False).Vh[: basis.shape[1]].T
@@ -90,22 +93,17 @@ def subspace_patch(
         "main_step": main,
         "random": random,
     }
-    found = [
-        _patched(model, pairs, place, direction, metric, spans[arm], batch_size, seed)
-        for arm in ARMS
-    ]
-    ends = found[0]
-    clean, corrupted = ends.clean, ends.corrupted
-    start, to = (corrupted, clean) if direction == "denoise" else (clean, corrupted)
+    asked = as_metric(metric)
+    values, start, to = _patched(model, pairs, place, direction, asked, spans, batch_size)
     unit = float(step.square().sum(1).mean().sqrt()) / width**0.5
     result = SubspaceResult(
         task=pairs.task, site=str(place.site), position=str(place.position),
         head=-1 if head is None else head, k=basis.shape[1],
-        values=np.stack([f.values[0] for f in found]), source=to, base=start,
+        values=values, source=to, base=start,
         moves=np.array([_moves(step, spans[arm], unit) for arm in ARMS]),
         null_share=float(null.square().sum() / basis.shape[1]),
         readable=bool(torch.linalg.matrix_rank(read.double()) < width),
-        config={"pairs": pairs.fingerprint(), "direction": direction, "metric": ends.metric},
+        config={"pairs": pairs.fingerprint(), "direction": direction, "metric": asked.name},
         provenance=provenance.record(
             model=vars(model.card), seed=seed, seconds=time.monotonic() - began
         ),
@@ -147,24 +145,64 @@ def map_behind(model: Model, place: Place, reads: Tensor | np.ndarray | None, wi
 
 def both_runs(
     model: Model, pairs: PromptPairs, place: Place, direction: str
-) -> tuple[Any, Any, Tensor]:
-    """States of the base run and the source run at a place, and their difference."""
-    clean, _ = run_of(model, pairs.clean, pairs, [place.site])
-    corrupted, _ = run_of(model, pairs.corrupted, pairs, [place.site])
-    base, source = (corrupted, clean) if direction == "denoise" else (clean, corrupted)
-    return base, source, steps(source, base, place)
+) -> tuple[FromRun, FromRun, dict[str, Tensor]]:
+    """States of the base run and the source run at a place, and both runs' last logits."""
+    clean, good = run_of(model, pairs.clean, pairs, [place.site])
+    corrupted, bad = run_of(model, pairs.corrupted, pairs, [place.site])
+    logits = {"clean": good, "corrupted": bad}
+    return (corrupted, clean, logits) if direction == "denoise" else (clean, corrupted, logits)
+
+
+def all_steps(
+    model: Model, pairs: PromptPairs, place: Place, direction: str, batch_size: int
+) -> Tensor:
+    """``source - base`` at a place, ``[prompts, d]``, of all pairs that have it.
+
+    Raises:
+        NotEnoughDataError: none has.
+    """
+    found: list[Tensor] = []
+    for rows in groups(len(pairs), batch_size):
+        base, source, _ = both_runs(model, pairs.select(rows), place, direction)
+        found += steps(source, base, place)
+    if not found:
+        raise NotEnoughDataError(f"none of the {len(pairs)} pairs has a token at {place}")
+    return torch.stack(found)
 
 
 def _patched(
-    model: Model, pairs: PromptPairs, place: Place, direction: str, metric: MetricLike,
-    basis: Tensor, batch_size: int, seed: int,
-) -> Any:  # fmt: skip
-    def values(group: Group) -> tuple[InSpan, None]:
-        base, source, _ = both_runs(model, group.pairs, place, direction)
-        return InSpan(source, base, basis), None
-
-    engine = Engine(model, pairs, [place], direction, as_metric(metric), batch_size, seed)
-    return engine.run(values, [])
+    model: Model, pairs: PromptPairs, place: Place, direction: str, metric: Metric,
+    spans: Mapping[str, Tensor], batch_size: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    """The metric ``[arms, pairs]`` under every exchange, and on the base and the source run."""
+    check_pairs(model, pairs)
+    model.require_next_token("subspace patching")
+    found = np.full((len(ARMS), len(pairs)), np.nan)
+    ends = {name: np.empty(len(pairs)) for name in ("clean", "corrupted")}
+    for rows in groups(len(pairs), batch_size):
+        part = pairs.select(rows)
+        base, source, logits = both_runs(model, part, place, direction)
+        good = logits["clean"]
+        for name, given in logits.items():
+            ends[name][rows] = metric(ends_of(part, given[:, None], good)).double().cpu().numpy()
+        tokens = part.corrupted if direction == "denoise" else part.clean
+        todo = [
+            (arm, row, Plan((place.edit(op, place.at(part, row)),)))
+            for arm, name in enumerate(ARMS)
+            for row in range(len(part))
+            if (op := InSpan(source, base, spans[name]).op(place, row)) is not None
+        ]
+        chosen = [row for _, row, _ in todo]
+        plans = [plan for *_, plan in todo]
+        out = model.run_many(
+            pick_rows(tokens, chosen), plans, logits="last", batch_size=batch_size
+        ).logits
+        assert out is not None
+        measured = metric(ends_of(part.select(chosen), out, good[chosen])).double().cpu().numpy()
+        found[[arm for arm, *_ in todo], rows[chosen]] = measured
+    there = np.isfinite(found).all(0)
+    start, to = ("corrupted", "clean") if direction == "denoise" else ("clean", "corrupted")
+    return found[:, there], ends[start][there], ends[to][there]
 
 
 def _moves(step: Tensor, basis: Tensor, unit: float) -> float:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from lensbench.interventions.places import Place
@@ -33,11 +32,11 @@ def exchanged(at: Tensor, to: Tensor, basis: Tensor) -> Tensor:
     return (at.double() + step @ basis.to(at.device).T).to(at.dtype)
 
 
-def steps(source: FromRun, base: FromRun, place: Place) -> Tensor:
-    """``source - base`` at a place, ``[prompts, d]``, of the prompts that have it."""
+def steps(source: FromRun, base: FromRun, place: Place) -> list[Tensor]:
+    """``source - base`` at a place, ``[d]`` each, of the prompts that have it."""
     found: list[Tensor] = []
     for row in range(len(base.pairs)):
         to, at = source.at(place, row), base.at(place, row)
         if to is not None and at is not None:
-            found.append((to - at).reshape(-1))
-    return torch.stack(found).double()
+            found.append((to - at).reshape(-1).double())
+    return found
