@@ -248,6 +248,8 @@ def test_a_graph_goes_to_disk_and_to_json(tmp_path) -> None:
 
     graph = graph_of(torch.float32)
     assert load(graph.save(tmp_path / "graph")) == graph
+    again = load(tmp_path / "graph")  # holds all it needs to be verified
+    assert again.verify(random_model(dtype=torch.float32), top=5, random=5).error >= 0
     document = json.loads(graph.export(tmp_path / "graph.json").read_text())
     numbers = {node["id"] for node in document["nodes"]}
     assert document["format"] == "lensbench.latent_graph"
