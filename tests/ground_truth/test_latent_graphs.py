@@ -290,7 +290,7 @@ def test_what_cannot_be_a_graph_is_refused() -> None:
     with pytest.raises(ConfigError, match="no latent"):
         attribution_graph(model, PROMPT, {0: silent})
     with pytest.raises(ConfigError, match="probability"):
-        attribution_graph(model, PROMPT, {0: transcoder(0)}, probability=0)
+        attribution_graph(model, PROMPT, {0: transcoder(0)}, probability=0.0)
     graph = attribution_graph(model, PROMPT, {0: transcoder(0)})
     with pytest.raises(ConfigError, match="latents up to"):
         graph.faithfulness(model, [10_000])
