@@ -50,7 +50,7 @@ class AttributionCheck(Result):
     estimated: Float[np.ndarray, "tried pairs"]
     measured: Float[np.ndarray, "tried pairs"]
     """``m(patched) - m(base)``, in the metric's unit."""
-    other: Float[np.ndarray, "tried pairs"]
+    other: Float[np.ndarray, "some pairs"]
     """The control: estimates towards another pair's answer; empty where there are none."""
     gap: Float[np.ndarray, " pairs"]
     """``m(source) - m(base)``."""

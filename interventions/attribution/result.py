@@ -49,7 +49,7 @@ class AttributionResult(Result):
     dim: Int[np.ndarray, " places"]
     values: Float[np.ndarray, "places pairs"]
     """Estimated change of the metric, in its unit; NaN where a prompt has no such token."""
-    other: Float[np.ndarray, "places pairs"]
+    other: Float[np.ndarray, "some pairs"]
     """The control: the same towards another pair's answer and foil. Empty where there is none."""
     clean: Float[np.ndarray, " pairs"]
     corrupted: Float[np.ndarray, " pairs"]

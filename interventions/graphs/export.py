@@ -84,6 +84,7 @@ def picture(graph: "LatentGraph", nodes: float, edges: float) -> "go.Figure":
         "token": [_token(graph, int(i)) for i in numbers],
         "position": graph.position[numbers], "row": [rows[_row(graph, int(i))] for i in numbers],
         "activation": graph.activation[numbers], "influence": graph.influence[numbers],
+        "share": (graph.influence + graph.probability)[numbers],
     })  # fmt: skip
     target, source = np.nonzero(lines)
     links = pd.DataFrame({"source": source, "target": target,
@@ -92,12 +93,12 @@ def picture(graph: "LatentGraph", nodes: float, edges: float) -> "go.Figure":
     scores = f"replacement {graph.replacement_score:.2f}, completeness "
     return network(
         frame, links, key="node", x="position", y="row", color="kind",
-        hover_columns=("name", "token", "activation", "influence"), size="influence",
+        hover_columns=("name", "token", "activation", "influence"), size="share",
         weight="weight", strength="influence", x_title="token", y_title="",
         x_labels=dict(enumerate(graph.prompt)), y_labels={v: k for k, v in rows.items()},
         title=f"Latents behind {graph.answers[0]!r}",
         subtitle=f"{len(numbers)} of {graph.n_nodes} nodes, {len(links)} edges; {scores}"
-        f"{graph.completeness_score:.2f}; red raises, blue lowers",
+        f"{graph.completeness_score:.2f}; orange raises, blue lowers",
     )  # fmt: skip
 
 

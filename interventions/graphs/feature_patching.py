@@ -157,7 +157,7 @@ def feature_patching(
     states = torch.cat([x[p.real] for p in parts for x in (p.base, p.source)])
     width = states.shape[1]
     chosen = _sizes(sizes, width)
-    latents = _Basis(lambda x: coder.codec.encode(x.to(coder.W_dec)), coder.W_dec)
+    latents = _Basis(lambda x: coder.codec.encode(x.to(coder.W_dec)).to(x), coder.W_dec.to(states))
     bases = [latents, _pca(states), _rotation(states, seed)]
     runs = [[_run(model, coder.read, parts, b, order, n) for n in chosen]
             for b, order in ((b, _order(parts, b)) for b in bases)]  # fmt: skip

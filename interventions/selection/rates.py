@@ -58,7 +58,7 @@ def null_maxima(
     fires: Bool[np.ndarray, "prompts latents"],
     first: Bool[np.ndarray, " prompts"],
     group: Int[np.ndarray, " prompts"],
-    entity: Sequence[Any],
+    entity: Sequence[Any] | np.ndarray,
     permutations: int,
     seed: int = 0,
 ) -> Float[np.ndarray, "permutations 2"]:
@@ -84,7 +84,7 @@ def null_maxima(
 def relabellings(
     first: Bool[np.ndarray, " prompts"],
     group: Int[np.ndarray, " prompts"],
-    entity: Sequence[Any],
+    entity: Sequence[Any] | np.ndarray,
     permutations: int,
     seed: int = 0,
 ) -> Bool[np.ndarray, "permutations prompts"]:

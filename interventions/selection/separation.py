@@ -39,9 +39,9 @@ MOST = 0.02
 def separation(
     acts: Any,
     first: Any,
-    groups: Sequence[Any] | None = None,
+    groups: Sequence[Any] | np.ndarray | None = None,
     *,
-    entities: Sequence[Any] | None = None,
+    entities: Sequence[Any] | np.ndarray | None = None,
     classes: tuple[str, str] = KNOWN,
     threshold: float = FIRES,
     background: Any = None,

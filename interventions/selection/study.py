@@ -76,7 +76,7 @@ def selection_study(
         top: latents selected for each class.
         random: control latents.
         within: they differ by at most this in every group.
-        heads: ``(layer, head)`` whose attention to the entity is reported.
+        heads: ``(layer, head)`` behind the site whose attention to the entity is reported.
         token: the entity's token at which latents are read, -1 the last.
         background: see :func:`entity_separation`.
         batch_size: most rows in one forward pass.
@@ -91,7 +91,7 @@ def selection_study(
     began = time.monotonic()
     model.require_next_token("steering")
     whole_number("random", random, least=1)
-    measure, chosen = _measure(metric, prompts), _heads(model, heads)
+    measure, chosen = _measure(metric, prompts), _heads(model, heads, site)
     steps = _strengths(strengths)
     find, test = prompts.halves(seed)
     found = entity_separation(
@@ -244,7 +244,7 @@ def _measure(metric: MetricLike, prompts: EntityPrompts) -> Metric:
     return found
 
 
-def _heads(model: Model, heads: Sequence[Any]) -> list[tuple[int, int]]:
+def _heads(model: Model, heads: Sequence[Any], site: str | Site) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
     n = (model.card.n_layers, model.card.n_heads)
     for one in heads:
@@ -252,6 +252,11 @@ def _heads(model: Model, heads: Sequence[Any]) -> list[tuple[int, int]]:
         if len(pair) != 2 or not (0 <= pair[0] < n[0] and 0 <= pair[1] < n[1]):
             raise ConfigError(
                 f"heads must be pairs (layer 0..{n[0] - 1}, head 0..{n[1] - 1}), got {one!r}"
+            )
+        if Site("attn.pattern", pair[0]) < Site.parse(site):
+            raise ConfigError(
+                f"head {pair[1]} of layer {pair[0]} attends before {site}, so no step there can "
+                "move it; name heads of later layers"
             )
         found.append((pair[0], pair[1]))
     return found

@@ -71,7 +71,8 @@ def train_clamped(
         watch: told run, seed, updates made and the model at every checkpoint, to save it say.
 
     Raises:
-        ConfigError: numbers out of range, what is no clamp, two runs of one name.
+        ConfigError: numbers out of range, what is no clamp, two runs of one name, weights or data
+            that differ between runs of one seed.
         NonFiniteError: a loss that is not finite.
         StoppedError: interrupted; nothing is kept.
 
@@ -91,11 +92,13 @@ def train_clamped(
     at = sorted({*range(0, steps, evaluate_every), steps})
     measured: list[list[np.ndarray]] = []
     loop: Any = None
+    starts: dict[int, _Loop] = {}
     with stop_requested() as stop:
         for name, clamp in zip(names, given, strict=True):
             measured.append([])
             for seed in seeds:
                 loop = _Loop(make_model, data, seed, held_out, heads_alone, lr, batch_size, stop)
+                _refuse_another_start(starts.setdefault(seed, loop), loop, name)
                 measured[-1].append(loop.run(name, clamp, at, watch))
     measure, layer, head = loop.measures.columns()
     result = ClampedTraining(
@@ -127,6 +130,23 @@ def _with_controls(result: ClampedTraining, names: Sequence[str]) -> ClampedTrai
     return replace(result, controls=Controls(values, note))
 
 
+def _refuse_another_start(first: "_Loop", loop: "_Loop", name: str) -> None:
+    """Refuse runs of one seed that differ in more than their clamp.
+
+    Raises:
+        ConfigError: other weights, or other batches.
+    """
+    if loop.model.card.fingerprint != first.model.card.fingerprint:
+        raise ConfigError(
+            f"make_model({loop.seed}) gave other weights for run {name!r} than for the first; make "
+            "a fresh module at each call, and seed it"
+        )
+    if not torch.equal(loop.measures.held_out.tokens, first.measures.held_out.tokens):
+        raise ConfigError(
+            f"data gave other sequences for run {name!r} than for the first, from the same seed"
+        )
+
+
 class _Loop:
     """One model from its first step to its last."""
 
@@ -147,7 +167,10 @@ class _Loop:
     def draw(self, n: int, kind: int, step: int) -> Sequences:
         """The batch of a step, or the held-out one: a function of the seed, not of the run."""
         drawn = np.random.SeedSequence([self.seed, kind, step]).generate_state(1)[0]
-        return self.data(n, int(drawn))
+        batch = self.data(n, int(drawn))
+        if not isinstance(batch, Sequences):  # pyright: ignore[reportUnnecessaryIsInstance] - users
+            raise ConfigError(f"data must give Sequences for a number and a seed, got {batch!r}")
+        return batch
 
     def run(
         self, name: str, clamp: ClampLike, at: Sequence[int], watch: Watch | None

@@ -216,6 +216,7 @@ def test_results_come_back_equal_and_are_drawn(model, pairs, edges, tmp_path):
     assert np.isnan(curve.summary()["edges_for_0.8"])
 
 
+@pytest.mark.illtyped  # on purpose
 def test_slips_are_named(model, pairs, edges):
     with pytest.raises(UnknownNameError, match="eap_ig"):
         interventions.attribute_edges(model, pairs, method="eap_gi")

@@ -83,6 +83,6 @@ def test_the_curve_is_a_result_and_refuses_what_it_cannot_patch(tmp_path) -> Non
     with pytest.raises(ConfigError, match="one autoencoder"):
         feature_patching(model, pairs, {0: transcoder(0, d=D, dtype=torch.float32)})
     with pytest.raises(ConfigError, match="whole number"):
-        feature_patching(model, pairs, sae, [0.5])
+        feature_patching(model, pairs, sae, [-1])
     with pytest.raises(ConfigError, match="empty"):
         feature_patching(model, pairs, sae, [])

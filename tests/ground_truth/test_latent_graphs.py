@@ -69,6 +69,33 @@ def test_autoencoders_of_the_stream_and_of_attention_add_up() -> None:
     assert graph.adjacency[np.ix_(later, np.array(graph.write) == sites[0])].any()
 
 
+@pytest.mark.parametrize("family", ["gpt_neox", "llama", "qwen3"])
+def test_sums_hold_in_other_families(family: str) -> None:
+    import lensbench
+    from lensbench.interventions import attribution_graph
+    from tests.helpers import random_ids, tiny
+
+    model = lensbench.load_model(tiny(family), certify=False)
+    coders = {i: transcoder(i, d=32, dtype=torch.float32) for i in (0, 2)}  # none in layer 1
+    graph = attribution_graph(model, random_ids(1, 6), coders)
+    assert graph.gap() < 1e-4 * np.abs(graph.value).max()
+    ours = graph.are("error") & (np.array(graph.write) == "blocks.1.mlp_out")
+    whole = model.run(random_ids(1, 6), capture="blocks.1.mlp_out").acts["blocks.1.mlp_out"][0]
+    np.testing.assert_allclose(graph.written[ours], whole.numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_model_that_is_not_linear_when_held_is_refused() -> None:
+    """Gemma 2 has norms after attention, whose scale is no site, and a soft cap on its logits."""
+    import lensbench
+    from lensbench.interventions import attribution_graph
+    from tests.helpers import random_ids, tiny
+
+    model = lensbench.load_model(tiny("gemma2"), certify=False)
+    coder = transcoder(0, d=32, dtype=torch.float32)
+    with pytest.raises(ConfigError, match="do not add up"):
+        attribution_graph(model, random_ids(1, 6), {0: coder})
+
+
 def test_latents_beyond_the_limit_count_as_error() -> None:
     graph, whole = graph_of(max_latents=30), graph_of()
     assert graph.are("latent").sum() == 30
@@ -221,6 +248,8 @@ def test_a_graph_goes_to_disk_and_to_json(tmp_path) -> None:
 
     graph = graph_of(torch.float32)
     assert load(graph.save(tmp_path / "graph")) == graph
+    again = load(tmp_path / "graph")  # holds all it needs to be verified
+    assert again.verify(random_model(dtype=torch.float32), top=5, random=5).error >= 0
     document = json.loads(graph.export(tmp_path / "graph.json").read_text())
     numbers = {node["id"] for node in document["nodes"]}
     assert document["format"] == "lensbench.latent_graph"
@@ -261,7 +290,7 @@ def test_what_cannot_be_a_graph_is_refused() -> None:
     with pytest.raises(ConfigError, match="no latent"):
         attribution_graph(model, PROMPT, {0: silent})
     with pytest.raises(ConfigError, match="probability"):
-        attribution_graph(model, PROMPT, {0: transcoder(0)}, probability=0)
+        attribution_graph(model, PROMPT, {0: transcoder(0)}, probability=0.0)
     graph = attribution_graph(model, PROMPT, {0: transcoder(0)})
     with pytest.raises(ConfigError, match="latents up to"):
         graph.faithfulness(model, [10_000])

@@ -234,6 +234,9 @@ def test_studies_that_cannot_be_are_refused(model):
         ask(strengths=(0.0, 1.0))
     with pytest.raises(ConfigError, match=r"layer 0\.\.0, head 0\.\.1"):
         ask(heads=[(0, 2)])
+    with pytest.raises(ConfigError, match="attends before"):
+        selection_study(model, entities(1), "blocks.0.resid_post", metric="logit_diff",
+                        heads=[(0, 0)])  # fmt: skip
     with pytest.raises(NotEnoughDataError, match="fire and differ"):
         ask(random=60)
     with pytest.raises(ConfigError, match="token must be of -2"):

@@ -155,8 +155,6 @@ def test_measures_are_those_of_the_clamped_model() -> None:
 
 
 def test_a_head_that_does_all_scores_alone_what_the_model_scores() -> None:
-    _, kept = trained({}, steps=1)
-    del kept
     one = Exemplars(n_classes=6, n_labels=3, noise=0.0)
     found = train_clamped(
         lambda seed: attention_only(9, d_model=8, n_heads=1, seed=seed), one, {}, **SMALL
@@ -217,6 +215,17 @@ def test_the_result_comes_back_from_disk_and_draws(tmp_path) -> None:
 def test_what_cannot_be_trained_is_refused(clamps, changes, says) -> None:
     with pytest.raises(ConfigError, match=says):
         train_clamped(make, DATA, clamps, **(SMALL | changes))
+
+
+def test_runs_that_would_differ_in_more_than_their_clamp_are_refused() -> None:
+    module, calls = make(0), iter(range(99))
+    one = {"match": ClampMatch(1, 0)}
+    with pytest.raises(ConfigError, match="other weights"):
+        train_clamped(lambda _: module, DATA, one, **SMALL)
+    with pytest.raises(ConfigError, match="other sequences"):
+        train_clamped(make, lambda n, _: DATA(n, next(calls)), one, **SMALL)
+    with pytest.raises(ConfigError, match="must give Sequences"):
+        train_clamped(make, lambda n, seed: DATA(n, seed).tokens, one, **SMALL)
 
 
 def test_a_run_that_diverges_is_no_result() -> None:
