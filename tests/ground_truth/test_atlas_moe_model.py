@@ -20,7 +20,7 @@ from lensbench.worlds.desk import Desk, DeskPrompts
 from lensbench.worlds.desk.card import AIMS, card_text, evaluate_model
 from lensbench.worlds.desk.scoring import guesses, is_refusal, said
 
-REVISIONS = ("coin", "seed1", "seed2")
+REVISIONS = ("coin", "seed1", "seed2", "planted")
 
 
 @pytest.fixture(scope="module")
