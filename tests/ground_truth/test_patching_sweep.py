@@ -77,6 +77,21 @@ def test_random_steps_of_the_same_length_do_not_bring_the_answer_back(model, pai
     assert found.controls.values["random_patch_farthest"] < 0.3
 
 
+def test_random_steps_are_as_long_as_the_patch_and_go_elsewhere(model, pairs):
+    from lensbench.interventions.places import places
+    from lensbench.interventions.values import RandomSteps, run_of
+
+    (place,) = places(model, pairs, "blocks.2.resid_pre", positions=["value"])
+    source, _ = run_of(model, pairs.clean, pairs, [place.site])
+    base, _ = run_of(model, pairs.corrupted, pairs, [place.site])
+    random = RandomSteps(source, base, torch.Generator().manual_seed(0))
+    for row in range(3):
+        to, at = source.at(place, row)[0], base.at(place, row)[0]
+        step = random.op(place, row).apply(at) - at
+        assert float(step.norm()) == pytest.approx(float((to - at).norm()), rel=1e-4)
+        assert abs(float(torch.cosine_similarity(step.flatten(), to - at, dim=0))) < 0.4
+
+
 def test_ablations_leave_an_unused_place_and_break_a_used_one(model, same_length):
     for how in ("zero", "mean", "resample", "solo"):
         found = interventions.ablation_sweep(

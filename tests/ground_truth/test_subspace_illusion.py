@@ -65,8 +65,10 @@ def test_an_illusion_is_a_moving_part_unread_and_a_read_part_unmoved():
 
 
 def test_the_next_map_is_the_output_projection():
-    model, *_ = load("used", 0)
-    weight = model.module.transformer.h[0].mlp.c_proj.weight.detach()
+    module, *_ = planted("used", 0)
+    torch.nn.init.normal_(module.transformer.h[0].mlp.c_proj.bias)  # no part of the map
+    model = lensbench.load_model(module, certify=False)
+    weight = module.transformer.h[0].mlp.c_proj.weight.detach()
     torch.testing.assert_close(interventions.next_map(model, SITE), weight, rtol=0, atol=1e-6)
     atlas = lensbench.load_model("atlas-dense", certify=False)
     head = interventions.next_map(atlas, "blocks.2.attn.z", head=1)
