@@ -123,10 +123,10 @@ def _with_controls(result: ClampedTraining, names: Sequence[str]) -> ClampedTrai
         return result
     from dataclasses import replace
 
-    half = result.steps_to(0.5).mean(1)
-    values = {f"{n}/steps_to_half": float(half[result.run(n)]) for n in names}
-    unclamped = f"unclamped {half[result.run(UNCLAMPED)]:g}"
-    note = f"updates to half of the first loss under clamps that should not help; {unclamped}"
+    loss = result.series("loss").mean((1, 2))
+    relative = loss / loss[result.run(UNCLAMPED)]
+    values = {f"{n}/relative_loss": float(relative[result.run(n)]) for n in names}
+    note = "mean loss over training, 1 = unclamped, under clamps that should not help"
     return replace(result, controls=Controls(values, note))
 
 
