@@ -66,7 +66,7 @@ class Planted:
         enc[:, PLANTED] = np.eye(D)[0]
         dec = rng.normal(size=(LATENTS, D))
         dec[PLANTED] = np.eye(D)[0]
-        lengths = np.linalg.norm(dec, axis=1, keepdims=True)
+        lengths = np.linalg.norm(dec, axis=1, keepdims=True) * rng.uniform(0.3, 3, (LATENTS, 1))
         self.W_enc, self.W_dec = (
             torch.tensor(w, dtype=torch.float32) for w in (enc, dec / lengths)
         )
@@ -152,9 +152,16 @@ def test_where_the_answer_reads_something_else_detection_is_no_control():
     assert frame.effect.max() < 0
 
 
-def test_attention_to_the_entity_is_that_of_a_plain_pass_and_moves_with_the_latent(study):
+def test_attention_to_the_entity_is_that_of_a_plain_pass_and_moves_with_the_latent(model, study):
     lengths = np.array([2 / 6 if i < 40 else 2 / 8 for i in range(80)])
     np.testing.assert_allclose(study.clean_attention[:, 0], lengths, atol=1e-6)  # uniform
+    rows = [row for row, name in zip(entities().rows, entities().entity, strict=True)
+            if name in study.entity]  # fmt: skip
+    for i in (3, 25, 45, 70):  # of both classes, and of both lengths: alone, so without padding
+        pattern = model.run([list(rows[i])], capture="blocks.0.attn.pattern").acts
+        own = pattern["blocks.0.attn.pattern"][0, 1, -1]
+        at = len(rows[i]) - 4
+        assert study.clean_attention[i, 1] == pytest.approx(float(own[at : at + 2].sum()), abs=1e-5)
     i, add = list(study.latents).index(PLANTED), study.conditions.index("add 1")
     np.testing.assert_allclose(study.attention[i, add, :, 0], lengths, atol=1e-6)
     looks = study.attention_frame().query("head == 'L0H1' and latent == @PLANTED")
