@@ -91,7 +91,7 @@ def selection_study(
     began = time.monotonic()
     model.require_next_token("steering")
     whole_number("random", random, least=1)
-    measure, chosen = _measure(metric, prompts), _heads(model, heads, site)
+    measure, chosen = _measure(model, metric, prompts), _heads(model, heads, site)
     steps = _strengths(strengths)
     find, test = prompts.halves(seed)
     found = entity_separation(
@@ -187,7 +187,8 @@ class _Steering:
     def _measured(self, rows: np.ndarray, out: Forward, clean: Tensor) -> np.ndarray:
         logits = _last(out)
         # Where there are no answers, an id that no lookup accepts: a metric that asks must fail.
-        ids = [[-1] * len(rows) if given is None else [given[i] for i in rows]
+        none = self.model.card.d_vocab
+        ids = [[none] * len(rows) if given is None else [given[i] for i in rows]
                for given in (self.prompts.answer, self.prompts.foil)]  # fmt: skip
         answer, foil = (torch.tensor(one, device=logits.device) for one in ids)
         found = self.metric(Ends(logits, answer, foil, clean)).double().cpu().numpy()
@@ -231,16 +232,22 @@ def _direction(model: Model, site: str | Site, codec: Any, latent: int) -> Direc
     return Direction(site=str(site), vector=axis, label=f"neuron {latent}")
 
 
-def _measure(metric: MetricLike, prompts: EntityPrompts) -> Metric:
-    found = as_metric(metric)
-    needs = {"logit_diff": ("answer", "foil"), "probability": ("answer",), "rank": ("answer",),
-             "loss": ("answer",)}  # fmt: skip
-    for name in needs.get(metric, ()) if isinstance(metric, str) else ():
-        if getattr(prompts, name) is None:
-            raise ConfigError(
-                f"{found.name} is about an answer: give the prompts {name}=(token ids), or measure "
-                "answer_entropy() or token_probability(ids)"
-            )
+def _measure(model: Model, metric: MetricLike, prompts: EntityPrompts) -> Metric:
+    """The metric, tried on one row: whether it asks for an answer only it can tell."""
+    found, size = as_metric(metric), model.card.d_vocab
+    answer, foil = (
+        torch.tensor([size if given is None else 0]) for given in (prompts.answer, prompts.foil)
+    )
+    flat = torch.zeros(1, size)
+    try:
+        found(Ends(flat, answer, foil, flat))
+    except (IndexError, RuntimeError) as error:
+        if prompts.answer is not None and prompts.foil is not None:
+            raise
+        raise ConfigError(
+            f"{found.name} asks for an answer or foil that the prompts do not have: give them "
+            "answer=(token ids) and foil=, or measure answer_entropy() or token_probability(ids)"
+        ) from error
     return found
 
 

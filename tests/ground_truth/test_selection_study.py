@@ -237,6 +237,9 @@ def test_studies_that_cannot_be_are_refused(model):
     bare = EntityPrompts(bare.rows, bare.tokens, bare.entity, bare.first, bare.group)
     with pytest.raises(ConfigError, match="answer_entropy"):
         ask(bare)
+    with pytest.raises(ConfigError, match="asks for an answer"):
+        ask(bare, metric=lambda ends: ends.logits[torch.arange(len(ends.logits)), ends.foil])
+    assert ask(bare, metric="kl").clean.max() == 0
     with pytest.raises(ConfigError, match="other than 0"):
         ask(strengths=(0.0, 1.0))
     with pytest.raises(ConfigError, match=r"layer 0\.\.0, head 0\.\.1"):
