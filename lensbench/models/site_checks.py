@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lensbench.models.families import blocks_of
-from lensbench.plan import Add, Zero, edit
+from lensbench.plan import Add, Op, Set, Zero, edit
 from lensbench.sites import Site
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def sites_write(examiner: "Examiner") -> None:
     model = examiner.model
     sites = [s for s in model.sites() if s.spec.writable and s.name != "logits"]
     acts = model.run(examiner.tokens, capture=sites).acts
-    plans = [edit(s, Add(_nudge(s, acts[s], model.card.n_experts)[0])) for s in sites]
+    plans = [edit(s, _nudge(s, acts[s], model.card.n_experts)) for s in sites]
     row = examiner.tokens
     single = type(row)(row.ids[:1], None, None if row.decoder_ids is None else row.decoder_ids[:1])
     edited = model.run_many(single, plans, batch_size=128).logits
@@ -86,17 +86,18 @@ def sites_write(examiner: "Examiner") -> None:
     examiner.add("sites write", not dead, float(change.min()), _MOVES, unit, note)
 
 
-def _nudge(site: Site, x: Tensor, n_experts: int) -> Tensor:
-    """A change of about the site's own size, uneven over positions and over the last axis.
+def _nudge(site: Site, x: Tensor, n_experts: int) -> Op:
+    """A change of the first row of about the site's own size, uneven over positions and dims.
 
     Softmax ignores what is common to all keys, and norms ignore what is common to all dims. An
-    expert's number goes to the next expert's.
+    expert's number becomes the next expert's: set, not added to, as a tie in half precision may
+    choose another one in a batch of another size.
     """
     if site.name == "router.indices":
-        return (x + 1) % n_experts - x
+        return Set(((x + 1) % n_experts)[0])
     size = x.abs().clamp_max(1e3).mean().clamp_min(1e-3)
     wave = torch.where(torch.arange(x.shape[-1], device=x.device) % 2 == 0, 1.0, -0.5)
     if site.spec.axes.split()[1] == "pos":
         steps = 1.0 + torch.arange(x.shape[1], device=x.device) % 3
         wave = steps.view(-1, *[1] * (x.ndim - 2)) * wave
-    return (3 * size * wave).to(x.dtype).expand_as(x)
+    return Add((3 * size * wave).to(x.dtype).expand_as(x)[0])

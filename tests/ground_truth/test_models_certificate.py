@@ -68,8 +68,8 @@ def test_a_dead_site_and_a_dead_write_are_caught(monkeypatch) -> None:
     model = broken(monkeypatch)
     tap = Session.tap
 
-    def deaf(self, key, x):
-        out = tap(self, key, x)
+    def deaf(self, key, x, **more):
+        out = tap(self, key, x, **more)
         return x if key == ("mlp_out", 1, "") else out
 
     monkeypatch.setattr(Session, "tap", deaf)
@@ -151,9 +151,9 @@ def test_heads_of_latent_attention_cut_at_the_wrong_width_are_caught(monkeypatch
 
     model, tap = sound("deepseek_v3"), Session.tap
 
-    def halves(self, key, x):
+    def halves(self, key, x, **more):
         if key[0] != "attn.z":
-            return tap(self, key, x)
+            return tap(self, key, x, **more)
         return tap(self, key, x.reshape(*x.shape[:2], -1, x.shape[-1] // 2)).reshape(x.shape)
 
     monkeypatch.setattr(Session, "tap", halves)
@@ -174,15 +174,21 @@ def test_an_encoder_that_looks_back_only_is_caught(monkeypatch) -> None:
 
 @pytest.mark.parametrize("name", ["router.weights", "router.indices", "experts.out"])
 def test_an_edit_of_the_routing_that_does_nothing_is_caught(monkeypatch, name: str) -> None:
+    from lensbench.models import mixture
     from lensbench.models.session import Session
 
-    model, tap = sound("mixtral"), Session.tap
+    model, tap, routing = sound("mixtral"), Session.tap, mixture.edit_routing
 
-    def deaf(self, key, x):
-        out = tap(self, key, x)
+    def deaf(self, key, x, **more):
+        out = tap(self, key, x, **more)
         return x if key[0] == name else out
 
+    def deaf_routing(session, key, given, rule):
+        weights, indices = routing(session, key, given, rule)
+        return (given[1], given[2]) if name == "router.weights" else (weights, indices)
+
     monkeypatch.setattr(Session, "tap", deaf)
+    monkeypatch.setattr(mixture, "edit_routing", deaf_routing)
     assert failed_checks(model) == {"sites write"}
 
 

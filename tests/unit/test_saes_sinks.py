@@ -1,6 +1,7 @@
 """Metrics beside the run folder: the same lines, and no failure of theirs reaches the run."""
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,7 @@ def test_wandb_offline_holds_the_local_log_and_keeps_its_ids(
     assert {name: [line["step"] for line in lines] for name, lines in first.items()} == {
         name: [10, 20] for name in ids
     }
+    time.sleep(1.1)  # wandb names the folder of a run by the second it began in
     _train(Source(), sweep, out=tmp_path, resume=True)
     assert json.loads((tmp_path / "sinks.json").read_text())["wandb"] == ids
     assert "warning" not in (tmp_path / "log.txt").read_text()

@@ -13,7 +13,7 @@ from torch import Tensor
 from lensbench.models.certificate import Certificate
 from lensbench.models.checks import Examiner
 from lensbench.models.site_checks import _MOVES, _nudge, sites_fire
-from lensbench.plan import Add, Zero, edit
+from lensbench.plan import Zero, edit
 from lensbench.provenance import record
 from lensbench.results import Controls
 from lensbench.sites import Site
@@ -100,7 +100,7 @@ class LensExaminer(Examiner):
         sites = [s for s in model.sites() if s.spec.writable and s not in layout.read_only]
         sites = [s for s in sites if s.name != "logits"]
         acts = model.run(self.tokens, capture=sites).acts
-        plans = [edit(s, Add(_nudge(s, acts[s], 0)[0])) for s in sites]
+        plans = [edit(s, _nudge(s, acts[s], 0)) for s in sites]
         edited = model.run_many(self.tokens.ids[:1], plans, batch_size=128).logits
         change = (edited - self.logits[:1]).abs().flatten(1).amax(1).float() / self.scale
         dead = [str(s) for s, c in zip(sites, change.tolist(), strict=True) if not c > _MOVES]
