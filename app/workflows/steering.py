@@ -190,7 +190,7 @@ def kept(ask: SteerAsk) -> Steering:
 def command_of(ask: SteerAsk) -> str:
     """The same on the command line."""
     options = {"model": ask.model, "towards": ask.towards, "layer": ask.layer, "from": ask.source,
-               "method": ask.method, "n": ask.n}  # fmt: skip
+               "method": ask.method, "n": ask.n, "new-tokens": ask.new_tokens}  # fmt: skip
     named = (f"--{k} {v}" for k, v in options.items() if v != "")
     return f"lensbench steer {ask.task} " + " ".join(named)
 
