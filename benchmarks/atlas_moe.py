@@ -41,7 +41,8 @@ def main() -> None:
     page.text(
         "`change`: of the share of questions to be refused that are refused. `matched`: the "
         "largest change under 20 random sets of as many experts of the same layers and about the "
-        "same load. `place`: of fTRI's first expert among all 64, suppressed one at a time."
+        "same load. `single`: the largest under any one of all 64 experts. `place`: of fTRI's "
+        "first expert among all 64, suppressed one at a time."
     )
     for revision, seed in RUNS[:3]:
         page.heading(f"Afterwards: suppressing more, {revision or 'seed0'}")
@@ -50,13 +51,14 @@ def main() -> None:
 
 
 HEAD = ["model", "study seed", "top experts (layer.expert)", "p", "refused before", "after",
-        "change", "matched", "neutral changed", "place", "newly refused", "n",
+        "change", "matched", "single", "neutral changed", "place", "newly refused", "n",
         "localised"]  # fmt: skip
 
 
 def _row(revision: str | None, seed: int) -> list[Any]:
     found = protocol.study(revision, seed)
-    numbers = (found.p, found.before, found.after, found.change, max(found.matched), found.neutral)
+    numbers = (found.p, found.before, found.after, found.change, max(found.matched), found.single,
+               found.neutral)  # fmt: skip
     shown = [f"{number:.3f}" for number in numbers]
     top = " ".join(f"{layer}.{expert}" for layer, expert in found.top)
     return [revision or "seed0", seed, top, *shown, found.place, f"{found.newly_refused:.3f}",

@@ -71,6 +71,8 @@ class Study:
     neutral_matched: float
     place: int
     """Of fTRI's first in the exhaustive scan (1 is best; ties count against it)."""
+    single: float
+    """Largest change under one expert of the exhaustive scan."""
     newly_refused: float
     """Share of the questions to be answered that are refused only under suppression."""
     n: int
@@ -142,6 +144,7 @@ def study(revision: str | None, seed: int) -> Study:
         neutral=float((words(model, neutral, plan) != clean).mean()),
         neutral_matched=float(np.mean(moved)),
         place=sum(one >= best for one in single),
+        single=max(single) / before if before > 0 else float("nan"),
         newly_refused=max(0.0, now - was),
         n=len(asked),
     )
