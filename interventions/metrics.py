@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lensbench.errors import ConfigError, UnknownNameError
+from lensbench.errors import ConfigError, NonFiniteError, UnknownNameError
 from lensbench.prompts.pairs import PromptPairs
 
 
@@ -46,12 +46,18 @@ class Metric:
 
         Raises:
             ConfigError: anything but one number per row.
+            NonFiniteError: NaN, which a mean over prompts would otherwise take for a missing place.
         """
         found = self.of(ends)
         if found.shape != ends.answer.shape:
             raise ConfigError(
                 f"metric {self.name!r} must give one number per prompt, shape "
                 f"{list(ends.answer.shape)}; it gave {list(found.shape)}"
+            )
+        if bool(found.isnan().any()):
+            raise NonFiniteError(
+                f"{self.name} is NaN for {int(found.isnan().sum())} of {len(found)} runs: their logits "
+                "hold NaN or infinity. Look at these runs alone, in float32"
             )
         return found
 
