@@ -232,6 +232,28 @@ def test_labels_that_no_probe_reads_are_not_asked_how_they_are_split(planted, co
     assert scores(made, "splitting", "latents per label")["n"] == 2
 
 
+def test_the_length_of_decoder_rows_moves_no_measure_of_main_latents(planted, corpus) -> None:
+    """Rows a thousand times as long, latents a thousandth as strong: the same dictionary."""
+    size = torch.ones(24)
+    size[[3, 5]] = 1000.0
+    own, scaled = reader(), reader()
+    scaled.W_enc, scaled.b_enc = scaled.W_enc / size, scaled.b_enc / size
+    scaled.W_dec = scaled.W_dec * size[:, None]
+    made = evaluate(
+        [Dictionary("own", SITE, own), Dictionary("scaled", SITE, scaled)],
+        planted,
+        suite=("absorption", "splitting"),
+        labels=sentences(corpus),
+        config=QUICK | {"letters": False, "suite_tokens": 1500},
+    )
+    for measure in ("absorption", "splitting"):
+        found = made.suite[measure]
+        assert [main[0] for main in found["own"].main] == [3, 5]
+        assert found["scaled"].main == found["own"].main
+        frames = (found[name].to_frame() for name in ("scaled", "own"))
+        pd.testing.assert_frame_equal(*frames, rtol=1e-4, obj=measure)
+
+
 def test_labels_of_another_length_are_refused(planted) -> None:
     one = Dictionary("d", SITE, reader())
     with pytest.raises(MismatchError, match=r"shape \[7\].*stored rows.*documents"):
