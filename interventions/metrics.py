@@ -46,7 +46,7 @@ class Metric:
 
         Raises:
             ConfigError: anything but one number per row.
-            NonFiniteError: NaN, which a mean over prompts would otherwise take for a missing place.
+            NonFiniteError: NaN or infinity, which a mean over prompts would take for a missing place.
         """
         found = self.of(ends)
         if found.shape != ends.answer.shape:
@@ -54,10 +54,11 @@ class Metric:
                 f"metric {self.name!r} must give one number per prompt, shape "
                 f"{list(ends.answer.shape)}; it gave {list(found.shape)}"
             )
-        if bool(found.isnan().any()):
+        bad = ~found.isfinite()
+        if bool(bad.any()):
             raise NonFiniteError(
-                f"{self.name} is NaN for {int(found.isnan().sum())} of {len(found)} runs: their logits "
-                "hold NaN or infinity. Look at these runs alone, in float32"
+                f"{self.name} is NaN or infinite for {int(bad.sum())} of {len(found)} runs; look at "
+                "their logits alone, in float32"
             )
         return found
 

@@ -189,12 +189,14 @@ def test_nan_in_a_state_is_refused_by_name(model, pairs):
 
 
 def test_nan_that_a_patch_makes_is_no_missing_place(model, pairs):
-    def broken(ends):
-        out = ends.logits.float()[:, 0]
-        return out.masked_fill(torch.arange(len(out)) == 1, float("nan"))
+    for value in ("nan", "inf"):
 
-    with pytest.raises(NonFiniteError, match="broken is NaN for 1 of"):
-        interventions.patch_sweep(model, pairs, "resid_pre", layers=[0], metric=broken)
+        def broken(ends, value=value):
+            out = ends.logits.float()[:, 0]
+            return out.masked_fill(torch.arange(len(out)) == 1, float(value))
+
+        with pytest.raises(NonFiniteError, match="broken is NaN or infinite for 1 of"):
+            interventions.patch_sweep(model, pairs, "resid_pre", layers=[0], metric=broken)
 
 
 def test_pairs_of_ids_are_aligned_or_refused(model):
