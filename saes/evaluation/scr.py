@@ -50,7 +50,8 @@ class SpuriousRemoval(Result):
     ablated_mean: Float[np.ndarray, "2 thresholds"]
     """The same as ``ablated``, but the latents held at their mean instead of taken out."""
     bounds: Float[np.ndarray, "2 thresholds 2"]
-    """Bootstrap interval of S over documents, the weights of the rows held."""
+    """Bootstrap interval of S over documents, the weights of the rows held; NaN where S is 0
+    because there is no gap."""
     n_ablated: Int[np.ndarray, "2 thresholds"]
     n_fit: int
     n_scored: int
@@ -185,7 +186,7 @@ def scr(
         return ((logits > 0) == truth[of]) * all_held  # weights sum to 1: its sum is the accuracy
 
     ablated, by_chance, at_mean = (np.zeros((2, len(sizes))) for _ in range(3))
-    taken, bounds = np.zeros((2, len(sizes)), np.int64), np.zeros((2, len(sizes), 2))
+    taken, bounds = np.zeros((2, len(sizes)), np.int64), np.full((2, len(sizes), 2), np.nan)
     start = [right(data.logits(biased), d) for d in (0, 1)]
     goal = [right(data.logits(probes[d]), d) for d in (0, 1)]
     means = np.asarray(data.fit.T @ all_fit).ravel()
@@ -204,8 +205,10 @@ def scr(
             at_mean[d, i] = right(left + held_at, d).sum()
             draws = data.random(len(chosen), seed, d)
             by_chance[d, i] = np.mean([right(data.logits(biased, some), d).sum() for some in draws])
-            between = interval_of_ratio(np.bincount(document, freed - start[d]), gap, seed=seed)
-            bounds[d, i] = between.low, between.high
+            if goal[d].sum() - start[d].sum() >= LEAST_GAP:  # else a rule says 0, not these rows
+                gained = np.bincount(document, freed - start[d])
+                between = interval_of_ratio(gained, gap, seed=seed)
+                bounds[d, i] = between.low, between.high
     result = SpuriousRemoval(
         labels=(str(labels[0]), str(labels[1])),
         thresholds=sizes,

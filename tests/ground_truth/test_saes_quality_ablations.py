@@ -224,6 +224,24 @@ def test_where_there_is_no_gap_the_score_is_zero() -> None:
     assert (level.scores() == 0).all()
 
 
+def test_a_score_of_zero_for_want_of_a_gap_has_no_interval() -> None:
+    """One label is read perfectly even by the biased probe, the other by none."""
+    from lensbench.saes import label_rows, scr
+
+    rng = np.random.default_rng(1)
+    target, spurious = rng.random(ROWS) < 0.5, rng.random(ROWS) < 0.4
+    acts = rng.uniform(1, 2, (ROWS, F)) * (rng.random((ROWS, F)) < 0.2)
+    acts[:, 0] = 5 * target
+    x = acts @ basis()[:F] + 0.05 * rng.normal(size=(ROWS, D))
+    rows = label_rows({"job": target, "gender": spurious}, docs=DOCS)
+    found = scr(sparse.csr_array(acts), rows, x, basis()[:F], ("job", "gender"), thresholds=(2,))
+    none = found.clean - found.biased < 0.001
+    assert none.any()
+    assert (found.scores()[none] == 0).all()
+    assert np.isnan(found.bounds[none]).all()
+    assert np.isfinite(found.bounds[~none]).all()
+
+
 def test_results_are_saved_and_drawn(tmp_path) -> None:
     from lensbench.results import load
     from lensbench.saes import scr, tpp
