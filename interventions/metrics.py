@@ -46,7 +46,7 @@ class Metric:
 
         Raises:
             ConfigError: anything but one number per row.
-            NonFiniteError: NaN or infinity, which a mean over prompts would take for a missing place.
+            NonFiniteError: NaN or infinity, which a mean would take for a missing place.
         """
         found = self.of(ends)
         if found.shape != ends.answer.shape:
@@ -57,8 +57,8 @@ class Metric:
         bad = ~found.isfinite()
         if bool(bad.any()):
             raise NonFiniteError(
-                f"{self.name} is NaN or infinite for {int(bad.sum())} of {len(found)} runs; look at "
-                "their logits alone, in float32"
+                f"{self.name} is NaN or infinite for {int(bad.sum())} of {len(found)} runs; look "
+                "at their logits alone, in float32"
             )
         return found
 
