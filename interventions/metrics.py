@@ -7,6 +7,7 @@ in float32, and all but ``rank`` can be differentiated.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -48,11 +49,12 @@ class Metric:
             ConfigError: anything but one number per row.
             NonFiniteError: NaN or infinity, which a mean would take for a missing place.
         """
-        found = self.of(ends)
-        if found.shape != ends.answer.shape:
+        found: Any = self.of(ends)
+        if not isinstance(found, Tensor) or found.shape != ends.answer.shape:
+            gave = list(found.shape) if isinstance(found, Tensor) else f"a {type(found).__name__}"
             raise ConfigError(
-                f"metric {self.name!r} must give one number per prompt, shape "
-                f"{list(ends.answer.shape)}; it gave {list(found.shape)}"
+                f"metric {self.name!r} must give one number per prompt, a tensor of shape "
+                f"{list(ends.answer.shape)}; it gave {gave}"
             )
         bad = ~found.isfinite()
         if bool(bad.any()):
@@ -84,11 +86,15 @@ def loss(ends: Ends) -> Float[Tensor, " batch"]:
 
 
 def rank(ends: Ends) -> Float[Tensor, " batch"]:
-    """Rank of the answer among all tokens: 1 is the most probable; ties count half."""
+    """Rank of the answer among all tokens: 1 is the most probable; ties count half.
+
+    NaN where a logit is NaN, which stands neither above nor below another.
+    """
     logits = ends.logits.float()
     own = _pick(logits, ends.answer)[:, None]
     ties = (logits == own).sum(-1) - 1
-    return 1 + (logits > own).sum(-1).float() + ties / 2
+    found = 1 + (logits > own).sum(-1).float() + ties / 2
+    return found.masked_fill(logits.isnan().any(-1), torch.nan)
 
 
 def kl(ends: Ends) -> Float[Tensor, " batch"]:

@@ -24,7 +24,8 @@ from lensbench.tokens import Tokens
 
 Ablation = Literal["zero", "mean", "resample", "solo"]
 ABLATIONS: tuple[Ablation, ...] = ("zero", "mean", "resample", "solo")
-_BY_QUERY = "batch head query key"
+BY_QUERY = "batch head query key"
+"""Axes of attention scores and patterns."""
 
 
 @runtime_checkable
@@ -61,7 +62,7 @@ class FromRun:
 
     def _cut(self, place: Place, row: int) -> Tensor:
         x = self.acts[place.site][row]
-        by_query = place.site.spec.axes == _BY_QUERY
+        by_query = place.site.spec.axes == BY_QUERY
         position = place.at(self.pairs, row)
         if position is not None:
             width, length = x.shape[1 if by_query else 0], len(self.pairs.clean_ids[row])
@@ -76,7 +77,7 @@ class FromRun:
         found = self.at(place, row)
         if found is None:
             return None
-        one_token = place.position is not None and place.site.spec.axes != _BY_QUERY
+        one_token = place.position is not None and place.site.spec.axes != BY_QUERY
         return Set(found[0] if one_token else found)
 
 
@@ -181,7 +182,7 @@ def means_of(
 
 
 def _axis(place: Place) -> int:
-    return 1 if place.site.spec.axes == _BY_QUERY else 0
+    return 1 if place.site.spec.axes == BY_QUERY else 0
 
 
 def _real(x: Tensor, place: Place, length: int) -> Tensor:
@@ -242,7 +243,7 @@ def solo_of(
         ConfigError: a site of attention patterns, which compare tokens.
     """
     sites = list(dict.fromkeys(p.site for p in places))
-    if mixed := [s for s in sites if s.spec.axes == _BY_QUERY]:
+    if mixed := [s for s in sites if s.spec.axes == BY_QUERY]:
         raise ConfigError(f"{mixed[0]} compares tokens: a token alone has no such state")
     first = {row[0] for row in pairs.clean_ids}
     bos = getattr(model.tokenizer, "bos_token_id", None)

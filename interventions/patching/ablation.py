@@ -6,6 +6,7 @@ them (Chan et al. 2022, causal scrubbing; Zhang & Nanda 2023, arXiv:2309.16042).
 
 from collections.abc import Callable, Sequence
 
+from lensbench.arguments import whole_number
 from lensbench.errors import ConfigError, UnknownNameError
 from lensbench.interventions.metrics import MetricLike, as_metric
 from lensbench.interventions.patching.engine import Engine, Group
@@ -13,6 +14,7 @@ from lensbench.interventions.patching.result import PatchingResult
 from lensbench.interventions.places import Each, Place, places
 from lensbench.interventions.values import (
     ABLATIONS,
+    BY_QUERY,
     Ablation,
     Means,
     Solo,
@@ -56,6 +58,8 @@ def ablation_sweep(
     """
     if how not in ABLATIONS:
         raise UnknownNameError("ablation", str(how), known=ABLATIONS)
+    whole_number("batch_size", batch_size, least=1)
+    whole_number("seed", seed, least=0)
     where = places(model, pairs, sites, layers=layers, positions=positions, heads=heads, dims=dims)
     make = _ablations(model, pairs, where, how, batch_size, seed)
     sweep = Engine(model, pairs, where, how, as_metric(metric), batch_size, seed)
@@ -67,6 +71,14 @@ def _ablations(
 ) -> Callable[[Group], Values]:
     if how == "zero":
         return lambda group: Zeros(group.pairs)
+    lengths = {len(row) for row in pairs.clean_ids}
+    keyed = next((p.site for p in where if p.site.spec.axes == BY_QUERY), None)
+    if keyed is not None and how != "solo" and len(lengths) > 1:
+        raise ConfigError(
+            f"{keyed} has a number for every token that is looked at, and these prompts have "
+            f"{min(lengths)} to {max(lengths)} tokens; select prompts of one length, or ablate "
+            "with 'zero'"
+        )
     if how == "mean":
         means = means_of(model, pairs, where, size)
         return lambda group: Means(means, group.pairs)
@@ -75,11 +87,11 @@ def _ablations(
         return lambda group: Solo(states, group.pairs)
     other = others(len(pairs), seed)
     by_role = all(isinstance(p.position, str) for p in where)
-    if not by_role and len({len(row) for row in pairs.clean_ids}) > 1:
+    if not by_role and len(lengths) > 1:
         raise ConfigError(
             "resample ablation takes the state of another prompt token by token, and these have "
-            f"{min(map(len, pairs.clean_ids))} to {max(map(len, pairs.clean_ids))} tokens; select "
-            "prompts of one length, name roles (positions=[...]), or ablate with 'mean'"
+            f"{min(lengths)} to {max(lengths)} tokens; select prompts of one length, name roles "
+            "(positions=[...]), or ablate with 'mean'"
         )
     read = list(dict.fromkeys(p.site for p in where))
 

@@ -73,7 +73,7 @@ def patch_sweep(
     if direction not in DIRECTIONS:
         raise UnknownNameError("direction", str(direction), known=DIRECTIONS)
     where = places(model, pairs, sites, layers=layers, positions=positions, heads=heads, dims=dims)
-    tried = _tried(where, random_patches, seed)
+    tried = _tried(where, random_patches, whole_number("seed", seed, least=0))
     rng = torch.Generator().manual_seed(seed)
     read = list(dict.fromkeys(p.site for p in where))
 
