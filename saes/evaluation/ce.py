@@ -141,9 +141,9 @@ def live_losses(
         clean, read = out.acts[site], out.acts[source]
         x = read[batch.kept.to(read.device)].flatten(1)
         states = _states(clean, batch.kept.to(clean.device), x, codecs, mean)  # 2
+        sums.layers_run += out.layers_run
         start = _continues_at(site)
         if start is not None:
-            sums.layers_run += out.layers_run
             top = _run_above(model, states, start, batch.tokens, sums, n_controls)  # 3
             score = _Scorer(batch, sums, score_first)
             for rows in _pieces(batch.tokens, model.card.d_vocab):

@@ -194,6 +194,21 @@ def test_eight_dictionaries_at_a_middle_site_cost_at_most_035_of_separate_ones(h
     assert live_losses(model, site, codecs[:1], batches, torch.zeros(D)).ratio > 0.35
 
 
+def test_inside_a_block_too_every_layer_that_ran_is_counted(hf, model) -> None:
+    """Those of the pass that takes the activations with them; controls apart."""
+    batches, site, seen = ragged(), "blocks.1.mlp_out", [0]
+    handles = [
+        layer.mlp.register_forward_pre_hook(lambda _m, a: seen.__setitem__(0, seen[0] + len(a[0])))
+        for layer in hf.model.layers
+    ]
+    codecs = [Affine(0.9), Affine(0.8), Affine(0.7)]
+    losses = live_losses(model, site, codecs, batches, torch.zeros(D), n_controls=1)
+    for handle in handles:
+        handle.remove()
+    assert losses.layers_run + losses.layers_controls == seen[0]
+    assert losses.layers_run > losses.layers_controls > 0
+
+
 def test_nothing_is_recovered_from_an_ablation_that_helps() -> None:
     for zero, expected in ((2.0, float("nan")), (8.0, 0.0)):  # control: one that hurts
         sums = LossSums(("clean", "zero", "mean", "it"))
