@@ -20,6 +20,7 @@ from lensbench.sites import SITES, Site
 
 Each = Literal["each", "together"]
 LAST_FORM = "'each', 'together', or a list such as [0, 3]"
+_SITES_FORM = "a name such as 'resid_pre', a Site, or a list of these"
 
 
 @dataclass(frozen=True)
@@ -102,16 +103,25 @@ def places(
                 found += [Place(site, p, head, dim) for p in where]
     if not found:
         raise ConfigError("the sweep has no place: no layer, position or head is left")
-    return tuple(found)
+    return tuple(dict.fromkeys(found))
+
+
+def _listed(name: str, values: Any, form: str = "a list such as [0, 3]") -> list[Any]:
+    """The values as a list; a bare one is refused."""
+    if isinstance(values, str) or not hasattr(values, "__iter__"):
+        raise ConfigError(f"{name} must be {form}, got {values!r}")
+    return list(values)
 
 
 def _sites(
     model: Model, sites: str | Site | Sequence[str | Site], layers: Sequence[int] | None
 ) -> list[Site]:
     known = model.sites()
-    given = [sites] if isinstance(sites, str | Site) else list(sites)
+    given = [sites] if isinstance(sites, str | Site) else _listed("sites", sites, _SITES_FORM)
     wanted: set[Site] = set()
     for one in given:
+        if not isinstance(one, str | Site):
+            raise ConfigError(f"sites must be {_SITES_FORM}, got {one!r}")
         every = [s for s in known if s.name == one or _alias(one) == s.name]
         chosen = every or [Site.parse(one)]
         if unknown := [s for s in chosen if s not in known]:
@@ -135,7 +145,7 @@ def _alias(name: str | Site) -> str:
 
 def _check_layers(model: Model, layers: Sequence[int]) -> None:
     n = model.card.n_layers
-    for layer in layers:
+    for layer in _listed("layers", layers):
         number = whole(layer)
         if number is None or not 0 <= number < n:
             raise ConfigError(f"layers must be whole numbers of 0..{n - 1}, got {layer!r}")
@@ -156,7 +166,11 @@ def _positions(
         )
     if positions == "each" or (positions is None and len(lengths) == 1):
         return list(range(min(lengths)))
-    chosen = _in_reading_order(pairs) if positions is None else list(positions)
+    chosen = (
+        _in_reading_order(pairs)
+        if positions is None
+        else _listed("positions", positions, LAST_FORM)
+    )
     return [_position(pairs, p, min(lengths)) for p in chosen]
 
 
@@ -190,21 +204,20 @@ def _heads(model: Model, site: Site, heads: Each | Sequence[int]) -> list[int | 
     n = model.heads(site)
     if heads == "each":
         return list(range(n))
-    if isinstance(heads, str):
-        raise ConfigError(f"heads must be {LAST_FORM}, got {heads!r}")
-    for head in heads:
+    chosen = _listed("heads", heads, LAST_FORM)
+    for head in chosen:
         number = whole(head)
         if number is None or not 0 <= number < n:
             raise ConfigError(f"{site} has heads 0..{n - 1}, got {head!r}")
-    return list(heads)
+    return chosen
 
 
 def _dims(model: Model, site: Site, dims: Sequence[int] | None) -> list[int | None]:
     if dims is None:
         return [None]
-    width = model.width(site)
-    for dim in dims:
+    width, chosen = model.width(site), _listed("dims", dims)
+    for dim in chosen:
         number = whole(dim)
         if number is None or not 0 <= number < width:
             raise ConfigError(f"{site} has dims 0..{width - 1}, got {dim!r}")
-    return list(dims)
+    return chosen
