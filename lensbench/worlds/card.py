@@ -13,6 +13,7 @@ import numpy as np
 from lensbench import io
 from lensbench.stats import Interval
 from lensbench.worlds.atlas import Atlas
+from lensbench.worlds.card_page import interval, page, write_page
 from lensbench.worlds.measure import (
     accuracy,
     accuracy_by_wording,
@@ -112,32 +113,23 @@ def _excess(world: Atlas, module: Any, corpus: Any) -> dict[str, float]:
 
 def write_card(folder: Path) -> Path:
     """Measure the model in ``folder``; write ``evaluation.json`` and ``README.md`` there."""
-    found = evaluate_model(folder)
-    io.write_json(folder / "evaluation.json", found)
-    io.write_text(folder / "README.md", card_text(found, io.read_json(folder / "recipe.json")))
-    return folder / "README.md"
+    return write_page(folder, evaluate_model(folder), card_text)
 
 
 def card_text(found: dict[str, Any], recipe: dict[str, Any]) -> str:
     """The card, in Markdown, from the measured figures alone."""
-    return "\n".join(
-        [
-            "---\nlicense: mit\nlibrary_name: transformers\n---",
-            f"# {recipe['model']}\n",
-            _about(found, recipe),
-            "\n## Loss beside the exact floor (nats per token)\n",
-            _loss_table(found),
-            "\n## Top-1 accuracy\n",
-            f"{found['n_questions']} questions per family, 95 % interval over prompts.\n",
-            _accuracy_table(found),
-            "\n## Circuits that can be checked\n",
-            _circuits(found),
-            "\n## What was not learnt\n",
-            _not_learnt(found),
-            "\n## Recipe\n",
-            "\n".join(f"- `{key}`: {value}" for key, value in recipe.items()),
-            "",
-        ]
+    return page(
+        recipe,
+        _about(found, recipe),
+        "\n## Loss beside the exact floor (nats per token)\n",
+        _loss_table(found),
+        "\n## Top-1 accuracy\n",
+        f"{found['n_questions']} questions per family, 95 % interval over prompts.\n",
+        _accuracy_table(found),
+        "\n## Circuits that can be checked\n",
+        _circuits(found),
+        "\n## What was not learnt\n",
+        _not_learnt(found),
     )
 
 
@@ -161,7 +153,7 @@ def _loss_table(found: dict[str, Any]) -> str:
     ):
         row = found[key]
         lines.append(
-            f"| {what} | {row['loss']:.3f} | {row['floor']:.3f} | {_interval(row['gap'])} "
+            f"| {what} | {row['loss']:.3f} | {row['floor']:.3f} | {interval(row['gap'])} "
             f"| {row['n_tokens']} |"
         )
     return "\n".join(lines)
@@ -171,8 +163,8 @@ def _accuracy_table(found: dict[str, Any]) -> str:
     lines = ["| family | aim | held-out combinations | training split |", "|---|---|---|---|"]
     for family, row in found["accuracy_heldout"].items():
         aim = f"{AIMS[family]:.2f}" if family in AIMS else "none"
-        train = _interval(found["accuracy_train"][family])
-        lines.append(f"| {family} | {aim} | {_interval(row)} | {train} |")
+        train = interval(found["accuracy_train"][family])
+        lines.append(f"| {family} | {aim} | {interval(row)} | {train} |")
     return "\n".join(lines)
 
 
@@ -220,7 +212,3 @@ def _not_learnt(found: dict[str, Any]) -> str:
         "a city for any pair of names."
     )
     return "\n".join(lines)
-
-
-def _interval(row: dict[str, float]) -> str:
-    return f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"

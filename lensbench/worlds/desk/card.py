@@ -14,6 +14,7 @@ from jaxtyping import Float
 from lensbench import io
 from lensbench.stats import Interval, bootstrap_mean
 from lensbench.worlds.card import load_module
+from lensbench.worlds.card_page import interval, page, write_page
 from lensbench.worlds.desk.people import LANGUAGES
 from lensbench.worlds.desk.prompts import CLASSES, DeskPrompts
 from lensbench.worlds.desk.scoring import guesses, is_refusal, said
@@ -104,33 +105,24 @@ def expert_load(module: Any, prompts: DeskPrompts) -> Float[np.ndarray, "layer n
 
 def write_card(folder: Path) -> Path:
     """Measure the model in ``folder``; write ``evaluation.json`` and ``README.md`` there."""
-    found = evaluate_model(folder)
-    io.write_json(folder / "evaluation.json", found)
-    io.write_text(folder / "README.md", card_text(found, io.read_json(folder / "recipe.json")))
-    return folder / "README.md"
+    return write_page(folder, evaluate_model(folder), card_text)
 
 
 def card_text(found: dict[str, Any], recipe: dict[str, Any]) -> str:
     """The card, in Markdown, from the measured figures alone."""
-    return "\n".join(
-        [
-            "---\nlicense: mit\nlibrary_name: transformers\n---",
-            f"# {recipe['model']}\n",
-            _about(found, recipe),
-            "\n## Right next words, held-out combinations\n",
-            _accuracy(found),
-            "\n## How often it refuses\n",
-            _table("questions", found["refused"]),
-            "\n## What knowing nobody scores\n",
-            _guesses(found),
-            "\n## Loss beside the exact floor (nats per word)\n",
-            _losses(found),
-            "\n## Load of the experts\n",
-            _load(found),
-            "\n## Recipe\n",
-            "\n".join(f"- `{key}`: {value}" for key, value in recipe.items()),
-            "",
-        ]
+    return page(
+        recipe,
+        _about(found, recipe),
+        "\n## Right next words, held-out combinations\n",
+        _accuracy(found),
+        "\n## How often it refuses\n",
+        _table("questions", found["refused"]),
+        "\n## What knowing nobody scores\n",
+        _guesses(found),
+        "\n## Loss beside the exact floor (nats per word)\n",
+        _losses(found),
+        "\n## Load of the experts\n",
+        _load(found),
     )
 
 
@@ -170,13 +162,13 @@ def _accuracy(found: dict[str, Any]) -> str:
     for name, aim in AIMS.items():
         row, trained = found["heldout"][name], found["train"][name]
         met = "" if row is not None and row["mean"] >= aim else " MISSED"
-        lines.append(f"| {name} | {aim:.2f}{met} | {_interval(row)} | {_interval(trained)} |")
+        lines.append(f"| {name} | {aim:.2f}{met} | {interval(row)} | {interval(trained)} |")
     return "\n".join(lines)
 
 
 def _table(what: str, rows: dict[str, Any]) -> str:
     lines = [f"| {what} | refused |", "|---|---|"]
-    return "\n".join(lines + [f"| {name} | {_interval(row)} |" for name, row in rows.items()])
+    return "\n".join(lines + [f"| {name} | {interval(row)} |" for name, row in rows.items()])
 
 
 def _guesses(found: dict[str, Any]) -> str:
@@ -187,14 +179,14 @@ def _guesses(found: dict[str, Any]) -> str:
     }
     lines = ["| predictor, held-out questions | right |", "|---|---|"]
     rows = found["guesses"]
-    return "\n".join(lines + [f"| {about[name]} | {_interval(rows[name])} |" for name in about])
+    return "\n".join(lines + [f"| {about[name]} | {interval(rows[name])} |" for name in about])
 
 
 def _losses(found: dict[str, Any]) -> str:
     lines = ["| documents | model | floor | difference |", "|---|---|---|---|"]
     for split, row in found["loss"].items():
         lines.append(
-            f"| {split} | {row['loss']:.3f} | {row['floor']:.3f} | {_interval(row['gap'])} |"
+            f"| {split} | {row['loss']:.3f} | {row['floor']:.3f} | {interval(row['gap'])} |"
         )
     return "\n".join(lines)
 
@@ -204,9 +196,3 @@ def _load(found: dict[str, Any]) -> str:
     lines = ["| layer | smallest share | largest share |", "|---|---|---|"]
     rows = [f"| {i} | {row.min():.3f} | {row.max():.3f} |" for i, row in enumerate(load)]
     return "\n".join([*lines, *rows, f"\nEven load would be {1 / load.shape[1]:.3f}."])
-
-
-def _interval(row: dict[str, float] | None) -> str:
-    if row is None:
-        return "none"
-    return f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"

@@ -8,6 +8,7 @@ from typing import Any
 
 from lensbench import io
 from lensbench.worlds.card import load_module
+from lensbench.worlds.card_page import interval, page, write_page
 from lensbench.worlds.controls import reinitialised_twin
 from lensbench.worlds.othello.games import OPENING, random_games
 from lensbench.worlds.othello.reading import board_accuracy
@@ -53,30 +54,21 @@ def _row(found: Legality) -> dict[str, Any]:
 
 def write_card(folder: Path) -> Path:
     """Measure the model in ``folder``; write ``evaluation.json`` and ``README.md`` there."""
-    found = evaluate_model(folder)
-    io.write_json(folder / "evaluation.json", found)
-    io.write_text(folder / "README.md", card_text(found, io.read_json(folder / "recipe.json")))
-    return folder / "README.md"
+    return write_page(folder, evaluate_model(folder), card_text)
 
 
 def card_text(found: dict[str, Any], recipe: dict[str, Any]) -> str:
     """The card, in Markdown, from the measured figures alone."""
-    return "\n".join(
-        [
-            "---\nlicense: mit\nlibrary_name: transformers\n---",
-            f"# {recipe['model']}\n",
-            _about(found, recipe),
-            "\n## Legal moves\n",
-            _legal_table(found),
-            "\n" + _verdict(found),
-            "\n## What never seeing the board scores\n",
-            _chance(found),
-            "\n## The board in the residual stream\n",
-            _board(found),
-            "\n## Recipe\n",
-            "\n".join(f"- `{key}`: {value}" for key, value in recipe.items()),
-            "",
-        ]
+    return page(
+        recipe,
+        _about(found, recipe),
+        "\n## Legal moves\n",
+        _legal_table(found),
+        "\n" + _verdict(found),
+        "\n## What never seeing the board scores\n",
+        _chance(found),
+        "\n## The board in the residual stream\n",
+        _board(found),
     )
 
 
@@ -126,7 +118,7 @@ def _legal_table(found: dict[str, Any]) -> str:
     ):
         row = found[key]
         lines.append(
-            f"| {what} | {_interval(row['top1'])} | {_interval(row['mass'])} | {row['loss']:.3f} "
+            f"| {what} | {interval(row['top1'])} | {interval(row['mass'])} | {row['loss']:.3f} "
             f"| {row['floor']:.3f} | {row['n_positions']} |"
         )
     return "\n".join(lines)
@@ -152,7 +144,7 @@ def _chance(found: dict[str, Any]) -> str:
     }
     return "\n".join(
         ["| predictor | legal |", "|---|---|"]
-        + [f"| {about[name]} | {_interval(row)} |" for name, row in found["chance"].items()]
+        + [f"| {about[name]} | {interval(row)} |" for name, row in found["chance"].items()]
     )
 
 
@@ -161,14 +153,10 @@ def _board(found: dict[str, Any]) -> str:
     lines = [
         "Share of squares a ridge regression on `resid_post` names rightly as mine, yours or "
         "empty (of the side to move), on games it was not fitted on; the majority per square and "
-        f"move number scores {_interval(trained['majority'])}.\n",
+        f"move number scores {interval(trained['majority'])}.\n",
         "| layer | this model | random weights |",
         "|---|---|---|",
     ]
     for layer, (a, b) in enumerate(zip(trained["layers"], twin["layers"], strict=True)):
-        lines.append(f"| {layer} | {_interval(a)} | {_interval(b)} |")
+        lines.append(f"| {layer} | {interval(a)} | {interval(b)} |")
     return "\n".join(lines)
-
-
-def _interval(row: dict[str, float]) -> str:
-    return f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
