@@ -106,6 +106,19 @@ def places(
     return tuple(dict.fromkeys(found))
 
 
+def check_place(model: Model, pairs: PromptPairs, place: Place) -> None:
+    """Refuse a place made by hand that a sweep of its site would not have.
+
+    Raises:
+        As :func:`places`.
+    """
+    one = lambda at: "together" if at is None else [at]  # noqa: E731 - used below
+    dims = None if place.dim is None else [place.dim]
+    places(
+        model, pairs, place.site, positions=one(place.position), heads=one(place.head), dims=dims
+    )
+
+
 def _listed(name: str, values: Any, form: str = "a list such as [0, 3]") -> list[Any]:
     """The values as a list; a bare one is refused."""
     if isinstance(values, str) or not hasattr(values, "__iter__"):

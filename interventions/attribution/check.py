@@ -11,6 +11,7 @@ Source: the diagnostic of Kramar et al. 2024, arXiv:2403.00745, with single plac
 
 import time
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -102,7 +103,12 @@ class AttributionCheck(Result):
 
     @property
     def missed_bound(self) -> float:
-        """Upper 95 % bound on the share of large changes among all places called small."""
+        """Upper 95 % bound on the share of large changes among all places called small.
+
+        NaN where the two runs do not differ: a change is then no share of anything.
+        """
+        if not np.isfinite(self.changes[0]).any():
+            return float("nan")  # no gap, so that nothing was called large or small
         found, drawn = self.missed
         return most_missed(found, drawn, self.n_small)
 
@@ -161,6 +167,7 @@ def check(
     """See :meth:`AttributionResult.verify`."""
     began = time.monotonic()
     belongs(result, model, pairs)
+    large = above_zero("large", large)
     picked, chosen = pick(result.strongest(), top, random, seed)
     every = result.places(pairs)
     where = [every[i] for i in picked]
@@ -179,7 +186,7 @@ def check(
         task=result.task, method=result.method, unit=result.unit, place=names_of(where),
         chosen=chosen, number=picked, estimated=result.values[picked],
         measured=found.values - base, other=result.other[picked] if len(result.other) else
-        result.other, gap=result.gap, signed=result.signed, large=float(large),
+        result.other, gap=result.gap, signed=result.signed, large=large,
         n_small=called_small(result.change, large, picked, chosen),
         config=_config(result, top, random, seed),
         provenance=provenance.record(
@@ -245,6 +252,17 @@ def pick(order: np.ndarray, top: int, random: int, seed: int) -> tuple[np.ndarra
     if not len(best) + len(drawn):
         raise ConfigError("verify needs something to patch: top and random are both 0")
     return np.concatenate([best, drawn]), ("top",) * len(best) + ("random",) * len(drawn)
+
+
+def above_zero(name: str, value: Any) -> float:
+    """``value`` as a float.
+
+    Raises:
+        ConfigError: no finite number above 0.
+    """
+    if not isinstance(value, Real) or not 0 < float(value) < float("inf"):
+        raise ConfigError(f"{name} must be a finite number above 0, got {value!r}")
+    return float(value)
 
 
 def belongs(result: Result, model: "Model", pairs: "PromptPairs") -> None:

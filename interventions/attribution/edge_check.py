@@ -13,6 +13,7 @@ import numpy as np
 from lensbench import provenance
 from lensbench.interventions.attribution.check import (
     AttributionCheck,
+    above_zero,
     belongs,
     called_small,
     known_metric,
@@ -35,6 +36,7 @@ def check_edges(
     """See :meth:`EdgeResult.verify`."""
     began = time.monotonic()
     belongs(result, model, pairs)
+    large = above_zero("large", large)
     picked, chosen = pick(result.strongest(), top, random, seed)
     asked = known_metric(result.metric, metric)
     runs = Runs(model, pairs, asked, batch_size, swap=result.direction == "denoise")
@@ -49,7 +51,7 @@ def check_edges(
         task=result.task, method=result.method, unit=result.unit,
         place=tuple(result.names[i] for i in picked), chosen=chosen, number=picked,
         estimated=result.values[picked], measured=measured, other=other,
-        gap=result.gap, signed=True, large=float(large),
+        gap=result.gap, signed=True, large=large,
         n_small=called_small(result.change, large, picked, chosen),
         config={**result.config, "top": top, "random": random, "verify_seed": seed},
         provenance=provenance.record(

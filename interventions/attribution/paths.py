@@ -24,7 +24,7 @@ from lensbench.interventions.metrics import MetricLike, as_metric
 from lensbench.interventions.patching.engine import Engine, Group, pick_rows
 from lensbench.interventions.patching.result import PatchingResult
 from lensbench.interventions.patching.sweep import DIRECTIONS
-from lensbench.interventions.places import Each, Place, places
+from lensbench.interventions.places import Each, Place, check_place, places
 from lensbench.interventions.values import FromRun, Planned, RandomSteps, Values, run_of
 from lensbench.models.base import Acts, Model
 from lensbench.ops import Set
@@ -88,6 +88,8 @@ def path_patch(
     where = places(model, pairs, senders, layers=layers, positions=positions, heads=heads)
     to = _receivers(model, receivers)
     _check(where, to)
+    for place in to:
+        check_place(model, pairs, place)
     n = whole_number("random_patches", random_patches, least=0)
     order = np.random.default_rng(seed).permutation(len(where))[:n]
     tried = sorted(int(i) for i in order)

@@ -12,6 +12,7 @@ Source: Conmy et al. 2023, arXiv:2304.14997 (signed differences, as there).
 
 import time
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -142,8 +143,8 @@ def acdc(
             f"{runs.metric.name} grows as the model does better; acdc wants a loss: 'kl', 'loss', "
             "or a function such as lambda ends: -logit_diff(ends)"
         )
-    if not (np.isfinite(threshold) and threshold >= 0):
-        raise ConfigError(f"threshold must be a number of at least 0, got {threshold!r}")
+    if not isinstance(threshold, Real) or not 0 <= float(threshold) < float("inf"):
+        raise ConfigError(f"threshold must be a finite number of at least 0, got {threshold!r}")
     of, draws = runs.graph.n_edges, whole_number("random", random, least=0)
     kept = np.ones(of, dtype=bool) if start is None else np.array(start, dtype=bool)
     if kept.shape != (of,):

@@ -111,10 +111,7 @@ class AttributionResult(Result):
         return np.argsort(-size, kind="stable")
 
     def to_frame(self) -> "pd.DataFrame":
-        """One row per place: ``change`` with its interval, the estimate in its unit, the control.
-
-        Integrals add a row ``path`` for each, with ``value`` the sum and ``other`` the real change.
-        """
+        """One row per place: ``change`` with its interval, estimate in its unit, the control."""
         import pandas as pd
 
         low, high = self.intervals()

@@ -31,7 +31,7 @@ from lensbench.interventions.attribution.gradients import Question
 from lensbench.interventions.attribution.scrub_result import ScrubResult
 from lensbench.interventions.metrics import MetricLike, as_metric
 from lensbench.interventions.patching.engine import pick_rows
-from lensbench.interventions.places import Place
+from lensbench.interventions.places import Place, check_place
 from lensbench.interventions.values import FromRun, groups, run_of
 from lensbench.models.base import Model
 from lensbench.ops import Set
@@ -208,8 +208,8 @@ class _Scrub:
 
 def _check(model: Model, pairs: PromptPairs, tree: Sequence[Claim]) -> None:
     model.require_next_token("causal scrubbing")
-    if not tree:
-        raise ConfigError("a hypothesis needs a claim, Claim(place, feature)")
+    if not tree or not all(isinstance(top, Claim) for top in tree):  # pyright: ignore[reportUnnecessaryIsInstance] - users
+        raise ConfigError(f"a hypothesis needs claims, Claim(place, feature); got {tree!r}")
     known, lengths = model.sites(), {len(row) for row in pairs.clean_ids}
     for claim in (c for top in tree for c in top.every()):
         if claim.place.site not in known:
@@ -219,6 +219,17 @@ def _check(model: Model, pairs: PromptPairs, tree: Sequence[Claim]) -> None:
                 f"the feature at {claim.place} has {len(claim.feature)} values for {len(pairs)} "
                 "prompts; give one each"
             )
+        try:
+            set(claim.feature)
+        except TypeError as error:
+            raise ConfigError(
+                f"features at {claim.place} must be numbers, text or tuples of them: {error}"
+            ) from error
+        if late := [c.place for c in claim.children if not c.place.site < claim.place.site]:
+            raise ConfigError(
+                f"{late[0]} is computed too late for {claim.place} to be made of it; children name "
+                "sites before their parent's"
+            )
         if isinstance(claim.place.position, str):
             if -1 in pairs.position(claim.place.position):
                 raise ConfigError(f"some prompts have no {claim.place.position!r}; select others")
@@ -227,6 +238,7 @@ def _check(model: Model, pairs: PromptPairs, tree: Sequence[Claim]) -> None:
                 f"prompts of {min(lengths)} to {max(lengths)} tokens share no {claim.place}; name "
                 f"a role, position={sorted(pairs.roles)}, or select prompts of one length"
             )
+        check_place(model, pairs, claim.place)
 
 
 def _config(pairs: PromptPairs, tree: Sequence[Claim], draws: int, seed: int) -> dict[str, Any]:

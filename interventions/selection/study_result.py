@@ -100,14 +100,15 @@ class SelectionStudy(Result):
     def summary(self) -> dict[str, float]:
         """Of the first latent of each class: its change in either class at the strongest step."""
         found: dict[str, float] = {"clean": float(self.clean.mean())}
-        last = len(self.conditions) - 2  # the last step; behind it stands ablation
+        sizes = np.abs(self.config["strengths"])  # in the order of the conditions
+        most = int(np.flatnonzero(sizes == sizes.max())[-1])
         for kind in self.classes:
             i = int(self.rows_of(kind)[0])
             found[f"{kind}_p"] = float(self.separation.p[self.classes.index(kind), self.latents[i]])
             for side, name in enumerate(self.classes):
                 mine = self.first == (side == 0)
-                found[f"{kind}_latent_on_{name}"] = float(self.change[i, last, mine].mean())
-        farthest = np.abs(self.change[self.rows_of("random"), last].mean(-1)).max()
+                found[f"{kind}_latent_on_{name}"] = float(self.change[i, most, mine].mean())
+        farthest = np.abs(self.change[self.rows_of("random"), most].mean(-1)).max()
         return {**found, "random_farthest": float(farthest), "prompts": float(len(self.clean))}
 
     def plot(self) -> "go.Figure":

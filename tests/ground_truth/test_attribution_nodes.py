@@ -205,6 +205,15 @@ def test_the_bound_holds_in_95_of_100_draws():
     assert np.mean(held) >= 0.93
 
 
+def test_nothing_is_said_of_what_was_missed_where_the_two_runs_do_not_differ(model, pairs):
+    def flat(ends):
+        return 0 * interventions.METRICS["logit_diff"](ends)
+
+    found = interventions.attribute(model, pairs, "mlp_out", positions=["end"], metric=flat)
+    done = found.verify(model, pairs, metric=flat, top=1, random=2)
+    assert np.isnan(done.missed_bound)
+
+
 def test_results_come_back_equal_and_are_drawn(model, pairs, tmp_path):
     found = interventions.attribute(model, pairs, "attn.z", positions=["end"], method="ig", steps=2)
     assert lensbench.results.load(found.save(tmp_path / "a")) == found
@@ -236,3 +245,6 @@ def test_slips_are_named(model, pairs):
         found.verify(worlds.linear(), pairs)
     with pytest.raises(ConfigError, match="top"):
         found.verify(model, pairs, top=0, random=0)
+    for large in (0.0, float("nan"), "0.1"):
+        with pytest.raises(ConfigError, match="large"):
+            found.verify(model, pairs, large=large)

@@ -117,4 +117,7 @@ def test_slips_are_named(model):
         interventions.path_patch(model, pairs, "attn.z", "blocks.9.attn.q")
     with pytest.raises(ConfigError, match="receiver"):
         interventions.path_patch(model, pairs, "attn.z", [])
+    far = Place(Site("attn.q", 3), position=99)
+    with pytest.raises(ConfigError, match="positions"):
+        interventions.path_patch(model, pairs, "attn.z", far)
     assert torch.is_grad_enabled()

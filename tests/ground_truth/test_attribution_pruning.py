@@ -88,5 +88,7 @@ def test_slips_are_named(induction):
         interventions.acdc(model, pairs, 0.1, metric="logit_diff")
     with pytest.raises(ConfigError, match="threshold"):
         interventions.acdc(model, pairs, float("nan"))
+    with pytest.raises(ConfigError, match="threshold"):
+        interventions.acdc(model, pairs, "0.1")
     with pytest.raises(MismatchError, match="edges"):
         interventions.acdc(model, pairs, 0.1, start=np.ones(3, dtype=bool))

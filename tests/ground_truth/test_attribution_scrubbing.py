@@ -103,8 +103,15 @@ def test_slips_are_named(gate):
         causal_scrub(model, pairs, Claim(OUT, [0, 1]))
     with pytest.raises(UnknownSiteError, match="mlp_out"):
         causal_scrub(model, pairs, Claim(Place(Site("mlp_out", 3)), of("or")))
-    with pytest.raises(ConfigError, match="claim"):
-        causal_scrub(model, pairs, [])
+    for none in ([], ["mlp_out"]):
+        with pytest.raises(ConfigError, match="claim"):
+            causal_scrub(model, pairs, none)
+    with pytest.raises(ConfigError, match="features"):
+        causal_scrub(model, pairs, Claim(OUT, [[0]] * len(pairs)))
+    with pytest.raises(ConfigError, match="too late"):
+        causal_scrub(model, pairs, Claim(FIRST, of("x0"), (Claim(OUT, of("or")),)))
+    with pytest.raises(ConfigError, match="positions"):
+        causal_scrub(model, pairs, Claim(Place(Site("mlp_out", 0), 99), of("or")))
     atlas = lensbench.load_model("atlas-dense", certify=False)
     mixed = prompts.ioi(atlas, n=8)
     with pytest.raises(ConfigError, match="role"):

@@ -5,6 +5,8 @@ to dim 1 of the last token, which "yes" reads with + and "no" with -; the questi
 way between what the two classes add. A second head looks harder at tokens that carry dim 0.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -191,6 +193,15 @@ def test_a_study_saves_frames_and_draws(study, tmp_path):
     assert "random (10)" in names
     assert study.summary()["known_p"] < 0.05
     assert study.controls.values["random_latents_farthest"] > 0
+
+
+def test_a_summary_tells_the_strongest_step_in_whatever_order_steps_are_given(study):
+    turned = replace(
+        study, config={**study.config, "strengths": [2.0, 0.5]}, conditions=("add 2", "add 0.5",
+        "ablate"),
+    )  # fmt: skip
+    expected = study.change[0, 0, study.first].mean()
+    assert turned.summary()["known_latent_on_known"] == pytest.approx(expected)
 
 
 def test_raw_neurons_do_without_a_dictionary(model):
