@@ -112,8 +112,11 @@ def align_subspace(
     began = time.monotonic()
     if direction not in DIRECTIONS:
         raise UnknownNameError("direction", str(direction), known=DIRECTIONS)
-    if not 0 <= held_out < 1:
-        raise ConfigError(f"held_out must be a share of 0 to 1, got {held_out}")
+    if isinstance(held_out, str) or not 0 <= held_out < 1:
+        raise ConfigError(f"held_out must be a share of 0 to 1, got {held_out!r}")
+    if isinstance(lr, str) or not 0 < lr < float("inf"):
+        raise ConfigError(f"lr must be a number above 0, got {lr!r}")
+    whole_number("batch_size", batch_size, least=1)
     check_pairs(model, pairs)
     place = one_place(model, pairs, site, position, head)
     width = model.width(place.site)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from lensbench import provenance
+from lensbench.arguments import whole_number
 from lensbench.errors import ConfigError, NotEnoughDataError, UnknownNameError
 from lensbench.interventions.metrics import Metric, MetricLike, as_metric, ends_of
 from lensbench.interventions.patching.engine import pick_rows
@@ -26,7 +27,7 @@ from lensbench.interventions.patching.sweep import DIRECTIONS
 from lensbench.interventions.places import Place, places
 from lensbench.interventions.subspace.next_map import WRITES, next_map
 from lensbench.interventions.subspace.result import ARMS, SubspaceResult
-from lensbench.interventions.subspace.spans import basis_of, orthonormal, split
+from lensbench.interventions.subspace.spans import basis_of, matrix_of, orthonormal, split
 from lensbench.interventions.subspace.values import InSpan, steps
 from lensbench.interventions.values import FromRun, groups, run_of
 from lensbench.models.base import Model
@@ -76,6 +77,7 @@ def subspace_patch(
     began = time.monotonic()
     if direction not in DIRECTIONS:
         raise UnknownNameError("direction", str(direction), known=DIRECTIONS)
+    whole_number("batch_size", batch_size, least=1)
     place = one_place(model, pairs, site, position, head)
     width = model.width(place.site)
     basis = basis_of(directions, width)
@@ -117,23 +119,26 @@ def one_place(
     """The one place meant.
 
     Raises:
-        ConfigError: a site name without its layer, or heads without saying which.
+        ConfigError: a site name without its layer, heads without saying which, or a head of a site
+            that has none.
     """
     heads: Sequence[int] | Literal["each"] = "each" if head is None else [head]
     found = places(model, pairs, str(site), positions=[position], heads=heads)
     if len(found) != 1:
         raise ConfigError(
-            f"{site} at {position!r} is {len(found)} places; name a layer (blocks.3.{site}) and, "
-            "at sites with heads, a head"
+            f"{site} at {position!r} is {len(found)} places; name a layer, such as "
+            f"blocks.3.{found[0].site.name}, and, at sites with heads, a head"
         )
+    if head is not None and found[0].head is None:
+        raise ConfigError(f"{found[0].site} has no heads, got head={head!r}")
     return found[0]
 
 
 def map_behind(model: Model, place: Place, reads: Tensor | np.ndarray | None, width: int) -> Tensor:
     """What reads the place: given, read off the model, or everything."""
     if reads is not None:
-        given = torch.as_tensor(np.asarray(reads)).double()
-        if given.ndim != 2 or given.shape[0] != width:
+        given = matrix_of("reads", reads)
+        if given.ndim != 2 or given.shape[0] != width or not given.shape[1]:
             raise ConfigError(
                 f"reads must be [{width}, m] at {place.site}, got {list(given.shape)}"
             )
@@ -192,6 +197,8 @@ def _patched(
             for row in range(len(part))
             if (op := InSpan(source, base, spans[name]).op(place, row)) is not None
         ]
+        if not todo:
+            continue  # no prompt of this group has the token
         chosen = [row for _, row, _ in todo]
         plans = [plan for *_, plan in todo]
         out = model.run_many(

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lensbench.results import Result
-from lensbench.stats import bootstrap_mean
+from lensbench.stats import Interval, bootstrap_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,9 +90,12 @@ class SubspaceResult(Result):
         import pandas as pd
 
         gap = float((self.source - self.base).mean())
+        gap = gap if abs(gap) > 1e-12 else float("nan")
         rows: list[dict[str, object]] = []
         for name, values, moves in zip(ARMS, self.values, self.moves, strict=True):
-            found = bootstrap_mean((values - self.base) / gap)
+            effects = (values - self.base) / gap
+            none = Interval(gap, gap, gap, len(effects))
+            found = bootstrap_mean(effects) if np.isfinite(gap) else none
             rows.append({"patched": name, "effect": found.mean, "low": found.low,
                          "high": found.high, "value": float(values.mean()), "moves": moves,
                          "n": found.n})  # fmt: skip

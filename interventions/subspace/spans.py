@@ -1,5 +1,7 @@
 """Subspaces: orthonormal bases, and their parts that the next map reads or ignores."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -11,6 +13,23 @@ RANK = 1e-5
 """Singular values below this share of the largest count as zero."""
 
 
+def matrix_of(name: str, values: Any) -> Tensor:
+    """Numbers of any library, type and device, in float64 on the CPU.
+
+    Raises:
+        ConfigError: no numbers.
+        NonFiniteError: NaN or infinity.
+    """
+    try:
+        given = values if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{name} must be an array of numbers, got {values!r}") from error
+    found = given.detach().cpu().double()
+    if not bool(found.isfinite().all()):
+        raise NonFiniteError(f"{name} hold NaN or infinity")
+    return found
+
+
 def basis_of(
     directions: Float[Tensor, "k d"] | Float[np.ndarray, "k d"], width: int
 ) -> Float[Tensor, "d rank"]:
@@ -20,12 +39,10 @@ def basis_of(
         ConfigError: directions of another width, or none that is not zero.
         NonFiniteError: NaN or infinity.
     """
-    rows = torch.as_tensor(np.asarray(directions)).double()
+    rows = matrix_of("directions", directions)
     rows = rows[None] if rows.ndim == 1 else rows
     if rows.ndim != 2 or rows.shape[1] != width:
         raise ConfigError(f"directions must be [k, {width}] here, got {list(rows.shape)}")
-    if not bool(rows.isfinite().all()):
-        raise NonFiniteError("a direction holds NaN or infinity")
     found = _orthonormal(rows)
     if not found.shape[1]:
         raise ConfigError("all directions are zero; there is no subspace to patch")
