@@ -191,13 +191,15 @@ class _Steering:
         ids = [[none] * len(rows) if given is None else [given[i] for i in rows]
                for given in (self.prompts.answer, self.prompts.foil)]  # fmt: skip
         answer, foil = (torch.tensor(one, device=logits.device) for one in ids)
-        found = self.metric(Ends(logits, answer, foil, clean)).double().cpu().numpy()
-        if not np.isfinite(found).all():
-            at = int(rows[np.flatnonzero(~np.isfinite(found))[0]])
+        ends = Ends(logits, answer, foil, clean)
+        try:
+            return self.metric(ends).double().cpu().numpy()
+        except NonFiniteError as error:
+            bad = ~self.metric.of(ends).isfinite().cpu().numpy()
+            at = int(rows[np.flatnonzero(bad)[0]])
             raise NonFiniteError(
                 f"{self.metric.name} of a prompt about {self.prompts.entity[at]!r} is not finite"
-            )
-        return found
+            ) from error
 
     def _attention(self, rows: np.ndarray, out: Forward) -> np.ndarray:
         """Attention of each head from the last token to all tokens of the entity, 0 to 1."""
@@ -241,6 +243,8 @@ def _measure(model: Model, metric: MetricLike, prompts: EntityPrompts) -> Metric
     flat = torch.zeros(1, size)
     try:
         found(Ends(flat, answer, foil, flat))
+    except NonFiniteError:
+        return found  # of logits that are all alike, which no prompt has
     except (IndexError, RuntimeError) as error:
         if prompts.answer is not None and prompts.foil is not None:
             raise

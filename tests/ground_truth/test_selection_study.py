@@ -264,5 +264,8 @@ def test_studies_that_cannot_be_are_refused(model):
         ask(token=2)
     with pytest.raises(NonFiniteError, match="odd of a prompt about"):
         ask(metric=Metric("odd", "", lambda ends: ends.logits[:, 0] * float("nan")))
+    # A metric need not be finite of logits that are all alike.
+    spread = Metric("log spread", "nats", lambda ends: ends.logits.std(-1).log())
+    assert np.isfinite(ask(metric=spread).clean).all()
     with pytest.raises(ConfigError, match="different token ids"):
         answer_entropy([3])
