@@ -278,6 +278,31 @@ def test_measures_of_decoders_read_the_site_that_is_written(
     assert "transcoder" in told["implants"]
 
 
+def test_the_suite_takes_the_activations_of_the_right_site(
+    plain: Transcoder, store: Any, acts: Any
+) -> None:
+    """Each measure beside its own call on x or y: another site would be another number."""
+    from lensbench.saes import label_rows, sparse_probing, tpp
+
+    first = np.arange(N_DOCS * LONG) % LONG == 0
+    x, y = acts[READ][~first], acts[WRITE][~first]
+    labels = {n: (y[:, i] > y[:, i].median()).numpy() for i, n in enumerate("ab")}
+    config = {"letters": False, "ks": (1,)}
+    found = evaluate(
+        [plain], store, labels=labels, suite=("tpp", "sparse_probing"), config=config
+    ).suite
+    rows = label_rows(labels, docs=np.repeat(np.arange(N_DOCS), LONG - 1))
+    latents = plain.encode(x)
+    written, read = (tpp(latents, rows, site, plain.W_dec).accuracy for site in (y, x))
+    np.testing.assert_allclose(found["tpp"]["plain"].accuracy, written, atol=0.01)
+    assert np.abs(written - read).max() > 0.02
+    own, other = (sparse_probing(latents, rows, x=site, ks=(1,)) for site in (x, y))
+    at = own.sources.index("channels")
+    probed = found["sparse_probing"]["plain"].scores[at]
+    np.testing.assert_allclose(probed, own.scores[at], atol=0.01)
+    assert np.abs(own.scores[at] - other.scores[at]).max() > 0.02
+
+
 def test_what_cannot_be_scored_says_why(plain: Transcoder, store: Any) -> None:
     bare = replace(plain, metadata={"name": "bare", "site": READ})
     with pytest.raises(ConfigError, match=r"which site it writes.*target="):
