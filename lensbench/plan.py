@@ -133,6 +133,7 @@ class Plan:
 
     def __add__(self, other: "Plan") -> "Plan":
         """Both plans: this one's edits first; skips united; the earlier stop."""
+        other = as_plan(other)
         stops = [s for s in (self.stop, other.stop) if s is not None]
         return Plan(
             self.edits + other.edits, self.skips | other.skips, min(stops) if stops else None

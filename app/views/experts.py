@@ -30,8 +30,8 @@ def show() -> None:
             ranking.plot(), key="experts", frame=ranking.to_frame(),
             code=expert_page.python_of(ask),
             alt="Differential routing of every expert, layers by experts",
-            caption=f"Gate weight on prompts that are refused, less that on others. Largest with "
-                    f"labels permuted: {ranking.controls}. A high rank is no proof.",
+            caption=f"Gate weight on prompts of class {ranking.target}, less that on others. "
+                    f"Largest with labels permuted: {ranking.controls}. A high rank is no proof.",
         )  # fmt: skip
         st.markdown("**Highest ranks**")
         show_listing(expert_page.top(ranking), alt="Experts with the largest differential")

@@ -127,6 +127,8 @@ def numbers(text: str, name: str) -> list[int] | None:
         if match is None:
             raise ConfigError(f"{name} must be numbers such as 0,3-5; got {part!r}")
         first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise ConfigError(f"{name}: the range {part} has no number; write {last}-{first}")
         found += range(first, last + 1)
     return found or None
 

@@ -88,7 +88,7 @@ def steer(ask: SteerAsk) -> Steering:
         made_of, tested = _halves(towards(found, _answers(ask, found)))
         name = f"blocks.{ask.layer}.{ask.site}"
         contrast = contrast_states(
-            model, made_of, name, position=_tokens(ask.source)[0], label=f"towards {ask.towards}"
+            model, made_of, name, position=_one_token(ask.source), label=f"towards {ask.towards}"
             if ask.towards else ask.task, batch_size=ask.batch_size,
         )  # fmt: skip
         direction = direction_of(contrast, ask.method)
@@ -144,6 +144,13 @@ def _tokens(text: str) -> list[int | str]:
     if not parts:
         raise ConfigError("name a token: a role such as subject, or a number such as -1")
     return [int(p) if re.fullmatch(r"-?\d+", p) else p for p in parts]
+
+
+def _one_token(text: str) -> int | str:
+    found = _tokens(text)
+    if len(found) > 1:
+        raise ConfigError(f"a direction is made of the states of one token, got {text!r}")
+    return found[0]
 
 
 def _at(text: str) -> Any:
@@ -206,7 +213,7 @@ def python_of(ask: SteerAsk) -> str:
         f"some = interventions.towards(pairs, {answers!r})\n"
         f"half = len(some) // 2\n"
         f"contrast = interventions.contrast_states(model, some.select(range(half)), "
-        f"'blocks.{ask.layer}.{ask.site}', position={_tokens(ask.source)[0]!r})\n"
+        f"'blocks.{ask.layer}.{ask.site}', position={_one_token(ask.source)!r})\n"
         f"result = interventions.dose_curve(model, contrast.{make}, "
         f"some.select(range(half, len(some))), {ask.strengths!r}, at={_tokens(ask.source)!r}, "
         f"shuffled=contrast.shuffled({ask.shuffled}))\n"

@@ -16,7 +16,7 @@ from torch import Tensor
 from lensbench import provenance
 from lensbench.arguments import whole_number
 from lensbench.interventions.metrics import Metric, ends_of
-from lensbench.interventions.patching.result import PatchingResult
+from lensbench.interventions.patching.result import PatchingResult, mean_of
 from lensbench.interventions.places import Place, columns
 from lensbench.interventions.values import Planned, Values, groups, run_of
 from lensbench.models.base import Model
@@ -163,8 +163,9 @@ def with_control(result: PatchingResult) -> PatchingResult:
         return result
     effect = result.random_effect
     note = f"steps of the patch's length in random directions, at {len(effect)} of the places"
-    values = {"random_patch": float(np.nanmean(effect)),
-              "random_patch_farthest": float(np.nanmax(np.abs(effect - result.base)))}  # fmt: skip
+    far = np.abs(effect - result.base)
+    farthest = float(np.nanmax(far)) if np.isfinite(far).any() else float("nan")
+    values = {"random_patch": mean_of(effect), "random_patch_farthest": farthest}
     return replace(result, controls=Controls(values, note))
 
 

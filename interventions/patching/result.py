@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from lensbench.arguments import whole_number
 from lensbench.errors import ConfigError
 from lensbench.results import Result
 from lensbench.sites import Site
@@ -73,7 +74,9 @@ class PatchingResult(Result):
             self.n, np.full(self.n, 1 / self.n), size=N_BOOT
         )
         found = self._normalised(self.values, drawn)
-        low, high = np.nanquantile(found, [0.025, 0.975], axis=0)
+        none = np.isnan(found).all(0)  # a place that no prompt has, or runs that do not differ
+        bounds = np.nanquantile(np.where(none, 0.0, found), [0.025, 0.975], axis=0)
+        low, high = np.where(none, np.nan, bounds)
         return low, high
 
     def _normalised(self, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -113,12 +116,13 @@ class PatchingResult(Result):
             {"kind": "corrupted", "effect": 0.0, "value": self.corrupted.mean()},
         ]
         if len(self.tried):
-            effect = float(np.nanmean(self.random_effect))
-            rows.append({"kind": "random", "effect": effect, "value": np.nanmean(self.random)})
+            effect, value = mean_of(self.random_effect), mean_of(self.random)
+            rows.append({"kind": "random", "effect": effect, "value": value})
         return [{**base, "low": nan, "high": nan, **row} for row in rows]
 
     def top(self, k: int = 10) -> "pd.DataFrame":
         """The ``k`` places that move the run farthest from where it began."""
+        whole_number("k", k, least=0)
         far = np.abs(np.nan_to_num(self.effect, nan=self.base) - self.base)
         return self.to_frame().take(np.argsort(-far, kind="stable")[:k]).reset_index(drop=True)
 
@@ -134,7 +138,7 @@ class PatchingResult(Result):
         found = {"strongest": float(self.effect[best]), "layer": float(self.layer[best])}
         found |= {"head": float(self.head[best])} if self.head[best] >= 0 else {}
         if len(self.tried):
-            found["random"] = float(np.nanmean(self.random_effect))
+            found["random"] = mean_of(self.random_effect)
         return {**found, "places": float(len(self.site)), "prompts": float(self.n)}
 
     def plot(self, site: str | None = None) -> "go.Figure":
@@ -158,6 +162,12 @@ class PatchingResult(Result):
             title=f"{self.task}: {self.intervention} at {site or names[0]}",
             subtitle=f"{self.metric}, {self.n} prompts; control: {self.controls}",
         )  # fmt: skip
+
+
+def mean_of(values: np.ndarray) -> float:
+    """Mean of what is there; NaN where nothing is."""
+    there = values[~np.isnan(values)]
+    return float(there.mean()) if there.size else float("nan")
 
 
 def _short(site: str) -> str:

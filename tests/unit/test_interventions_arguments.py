@@ -9,10 +9,13 @@ import torch
 
 import lensbench
 from lensbench import interventions, prompts
+from lensbench.app.workflows.patching import numbers
+from lensbench.app.workflows.steering import SteerAsk, python_of
 from lensbench.errors import ConfigError
 from lensbench.interventions.metrics import Ends, rank
 from lensbench.interventions.places import places
 from lensbench.models import Model
+from lensbench.plan import Zero, edit
 from lensbench.prompts import PromptPairs, from_ids
 
 CLEAN = [[1, 2, 3, 4, 5], [1, 2, 4, 4, 6], [1, 3, 3, 5, 5], [1, 7, 3, 4, 5]]
@@ -87,3 +90,40 @@ def test_a_rank_among_nan_is_nan() -> None:
     found = rank(Ends(logits, torch.tensor([1, 1, 1]), torch.tensor([0, 0, 0])))
     assert found[0] == 2
     assert found[1:].isnan().all()
+
+
+@pytest.mark.parametrize("same", [False, True], ids=["no prompt has it", "runs do not differ"])
+def test_a_place_without_an_effect_is_nan_in_the_table_and_the_control(
+    model: Model, pairs: PromptPairs, *, same: bool
+) -> None:
+    given = from_ids(CLEAN, CLEAN, [7] * 4, [8] * 4, model=model) if same else pairs
+    found = interventions.patch_sweep(
+        model, given, layers=[1], positions=["end" if same else "nowhere"]
+    )
+    frame = found.to_frame()
+    assert frame.loc[frame["kind"] == "patch", ["effect", "low", "high"]].isna().all(axis=None)
+    assert np.isnan(found.controls.values["random_patch_farthest"])
+    assert np.isnan(found.summary()["random"])
+
+
+def test_the_top_of_fewer_than_no_places_is_refused(model: Model, pairs: PromptPairs) -> None:
+    found = interventions.patch_sweep(model, pairs, layers=[1], positions=["end"], random_patches=0)
+    with pytest.raises(ConfigError, match="k must be a whole number"):
+        found.top(-1)
+
+
+def test_a_range_of_no_numbers_does_not_mean_all() -> None:
+    assert numbers("0,3-5", "layers") == [0, 3, 4, 5]
+    with pytest.raises(ConfigError, match="write 3-5"):
+        numbers("5-3", "layers")
+
+
+def test_a_direction_of_two_tokens_is_refused() -> None:
+    with pytest.raises(ConfigError, match="one token"):
+        python_of(SteerAsk("agreement", source="subject,end"))
+
+
+@pytest.mark.parametrize("other", [None, edit("blocks.1.mlp_out", Zero()).edits[0]])
+def test_a_plan_adds_up_with_plans_only(other: Any) -> None:
+    with pytest.raises(ConfigError, match="plan must be a Plan"):
+        edit("blocks.1.mlp_out", Zero()) + other
