@@ -32,7 +32,9 @@ def show() -> None:
         )  # fmt: skip
         st.markdown("**Strongest places**")
         shown = ["site", "position", "head", "effect", "low", "high", "value", "n"]
-        top = result.top(10).filter([c for c in shown if c != "head" or result.head.max() >= 0])
+        unused = {"position"} if not any(result.position) else set[str]()
+        unused |= {"head"} if result.head.max() < 0 else set[str]()
+        top = result.top(10).filter([c for c in shown if c not in unused])
         show_listing(top, alt="The places with the largest effect")
         command_line(patching.command_of(ask))
 

@@ -110,9 +110,9 @@ def model_frame() -> pd.DataFrame:
             {
                 "model": name,
                 "family": told.get("model_type"),
-                "layers": told.get("num_hidden_layers"),
-                "width": told.get("hidden_size"),
-                "heads": told.get("num_attention_heads"),
+                "layers": told.get("num_hidden_layers", told.get("n_layer")),
+                "width": told.get("hidden_size", told.get("n_embd")),
+                "heads": told.get("num_attention_heads", told.get("n_head")),
                 "vocabulary": told.get("vocab_size"),
                 "MiB": round(
                     sum(f.stat().st_size for f in folder.glob("*.safetensors")) / 2**20, 1

@@ -164,6 +164,10 @@ class PatchingResult(Result):
         )  # fmt: skip
 
 
+_MOST_TICKS = 32
+"""Heads that are named one by one; the ticks of more are plotly's."""
+
+
 def mean_of(values: np.ndarray) -> float:
     """Mean of what is there; NaN where nothing is."""
     there = values[~np.isnan(values)]
@@ -176,14 +180,17 @@ def _short(site: str) -> str:
 
 
 def cells(frame: "pd.DataFrame") -> "tuple[pd.DataFrame, str, str, dict[int, str] | None]":
-    """The frame with one row per cell, its columns for both axes, and labels of positions."""
+    """The frame with one row per cell, its columns for both axes, and labels of the first."""
     x = next((a for a in ("head", "dim") if max(frame[a].tolist()) >= 0), "position")
     order = list(dict.fromkeys(frame["position"].tolist()))
+    numbers = set(frame[x].tolist())
+    few = x != "position" and len(numbers) <= _MOST_TICKS
+    whole = {int(i): str(i) for i in numbers} if few else None
     if x != "position" and len(order) > 1:  # a row per layer and position
         rows = [f"{a}, {b}" for a, b in zip(frame["layer"], frame["position"], strict=True)]
-        return frame.assign(place=rows), x, "place", None
+        return frame.assign(place=rows), x, "place", whole
     if x != "position":
-        return frame, x, "layer", None
-    numbers = [order.index(p) for p in frame["position"].tolist()]
+        return frame, x, "layer", whole
+    columns = [order.index(p) for p in frame["position"].tolist()]
     labels = {i: name or "all" for i, name in enumerate(order)}
-    return frame.assign(position=numbers), x, "layer", labels
+    return frame.assign(position=columns), x, "layer", labels

@@ -71,3 +71,11 @@ def test_a_run_that_was_gone_on_with_keeps_its_start(small_root: Path, tmp_path:
     status = json.loads((run / "status.json").read_text())
     (run / "status.json").write_text(json.dumps(status | {"started": "2030-01-01T00:00:00Z"}))
     assert run_frame(tmp_path)["started (UTC)"].tolist() == ["2023-11-14 22:13"]
+
+
+def test_every_bundled_model_says_its_sizes() -> None:
+    from lensbench.app.workflows.overview import model_frame
+
+    frame = model_frame().set_index("model")
+    assert not frame.isna().any().any()
+    assert frame.loc["othello", "family"] == "gpt2"
