@@ -1,5 +1,6 @@
 """What the page Experts shows: a ranking, and the study of the highest ranks, kept by request."""
 
+import shlex
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -72,11 +73,10 @@ def top(ranking: ExpertRanking, n: int = 10) -> "pd.DataFrame":
 
 def command_of(ask: ExpertAsk, verb: str) -> str:
     """The same on the command line."""
-    says = f' --says "{ask.says}"' if ask.says else ""
-    return (
-        f"lensbench experts {verb} --model {ask.model} --prompts {ask.prompts}{says}"
-        f" --top {ask.top if verb == 'suppress' else 10}"
-    )
+    says = ["--says", ask.says] if ask.says else []
+    top = str(ask.top if verb == "suppress" else 10)
+    return shlex.join(["lensbench", "experts", verb, "--model", ask.model, "--prompts", ask.prompts,
+                       *says, "--top", top])  # fmt: skip
 
 
 def python_of(ask: ExpertAsk) -> str:

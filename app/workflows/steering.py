@@ -4,6 +4,7 @@ One request serves the command line and the page, so that they cannot disagree.
 """
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -198,13 +199,14 @@ def command_of(ask: SteerAsk) -> str:
     """The same on the command line."""
     options = {"model": ask.model, "towards": ask.towards, "layer": ask.layer, "from": ask.source,
                "method": ask.method, "n": ask.n, "new-tokens": ask.new_tokens}  # fmt: skip
-    named = (f"--{k} {v}" for k, v in options.items() if v != "")
-    return f"lensbench steer {ask.task} " + " ".join(named)
+    named = [word for k, v in options.items() if v != "" for word in (f"--{k}", str(v))]
+    return shlex.join(["lensbench", "steer", ask.task, *named])
 
 
 def python_of(ask: SteerAsk) -> str:
     """Code that makes such a curve in a notebook, from all pairs of the class."""
-    answers = [a for a in (ask.towards or TOWARDS.get(ask.task, "")).split(",") if a]
+    text = ask.towards or TOWARDS.get(ask.task, "")
+    answers = [part.strip() for part in text.split(",") if part.strip()]
     make = "mean_difference()" if ask.method == "mean_difference" else f"pca({ask.method!r})"
     return (
         "import lensbench\nfrom lensbench import interventions, prompts\n\n"
