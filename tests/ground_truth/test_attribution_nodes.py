@@ -9,7 +9,7 @@ import pytest
 import lensbench
 from lensbench import interventions, prompts
 from lensbench.errors import ConfigError, MismatchError, UnknownNameError
-from lensbench.interventions.attribution.check import most_missed
+from lensbench.interventions.attribution.check import called_small, most_missed
 from tests import attribution_worlds as worlds
 
 
@@ -194,6 +194,11 @@ def test_the_bound_on_what_is_missed_is_exact():
     assert hypergeom.cdf(0, 100, k, 10) > 0.05 >= hypergeom.cdf(0, 100, k + 1, 10)
     assert most_missed(3, 50, 50) == pytest.approx(0.06)  # all were tried: nothing is guessed
     assert np.isnan(most_missed(0, 0, 5))
+
+
+def test_what_is_called_small_leaves_out_the_top_and_what_is_large_or_unknown():
+    change = np.array([0.05, 0.02, 0.5, np.nan, -0.01])
+    assert called_small(change, 0.1, np.array([0, 1]), ("top", "random")) == 2
 
 
 def test_the_bound_holds_in_95_of_100_draws():

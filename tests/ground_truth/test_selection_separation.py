@@ -7,7 +7,7 @@ from scipy.stats import binom
 from lensbench import results
 from lensbench.errors import ConfigError, NonFiniteError, NotEnoughDataError
 from lensbench.interventions import separation
-from lensbench.interventions.selection.rates import null_maxima
+from lensbench.interventions.selection.rates import null_maxima, p_values
 
 RATE = 0.14
 """The source of the magnitudes below names no firing rate; at this one the spread of a single
@@ -155,3 +155,9 @@ def test_what_cannot_be_compared_is_refused():
         separation(acts[:-60], first[:-60], group[:-60])
     with pytest.raises(NotEnoughDataError, match="raise most"):
         separation(acts, first, background=np.ones((5, 20)))
+
+
+def test_a_score_that_float32_rounds_above_the_null_is_a_tie():
+    score = np.array([[1 / 3], [0.5]])
+    null = np.full((9, 2), np.float32(1 / 3) - 3e-8)
+    assert p_values(score, null)[:, 0].tolist() == [1.0, 0.1]
