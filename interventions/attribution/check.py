@@ -11,7 +11,6 @@ Source: the diagnostic of Kramar et al. 2024, arXiv:2403.00745, with single plac
 
 import time
 from dataclasses import dataclass, replace
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,9 +18,10 @@ from jaxtyping import Float, Int
 
 from lensbench import provenance
 from lensbench.arguments import whole_number
-from lensbench.errors import ConfigError, MismatchError
+from lensbench.errors import ConfigError
+from lensbench.interventions.attribution.asked import above_zero, belongs, known_metric
 from lensbench.interventions.attribution.result import AttributionResult, names_of, normalised
-from lensbench.interventions.metrics import METRICS, MetricLike, as_metric
+from lensbench.interventions.metrics import MetricLike, as_metric
 from lensbench.interventions.patching.engine import Engine, Group
 from lensbench.interventions.values import Values, run_of
 from lensbench.results import Controls, Result
@@ -252,46 +252,6 @@ def pick(order: np.ndarray, top: int, random: int, seed: int) -> tuple[np.ndarra
     if not len(best) + len(drawn):
         raise ConfigError("verify needs something to patch: top and random are both 0")
     return np.concatenate([best, drawn]), ("top",) * len(best) + ("random",) * len(drawn)
-
-
-def above_zero(name: str, value: Any) -> float:
-    """``value`` as a float.
-
-    Raises:
-        ConfigError: no finite number above 0.
-    """
-    if not isinstance(value, Real) or not 0 < float(value) < float("inf"):
-        raise ConfigError(f"{name} must be a finite number above 0, got {value!r}")
-    return float(value)
-
-
-def belongs(result: Result, model: "Model", pairs: "PromptPairs") -> None:
-    """Refuse another model, or other pairs, than the estimates are of.
-
-    Raises:
-        MismatchError: one of the two.
-    """
-    if pairs.fingerprint() != result.config["pairs"]:
-        raise MismatchError("these are not the pairs that were attributed; give the same ones")
-    known = result.provenance.model.get("fingerprint")
-    if model.card.fingerprint != known:
-        raise MismatchError(
-            f"the estimates are of a model with fingerprint {known}; this one has "
-            f"{model.card.fingerprint}. Attribute again with this model"
-        )
-
-
-def known_metric(name: str, metric: MetricLike | None) -> MetricLike:
-    """The metric of estimates, or the function that is given again.
-
-    Raises:
-        ConfigError: the metric was a function, and is not given again.
-    """
-    if metric is not None:
-        return metric
-    if name not in METRICS:
-        raise ConfigError(f"metric {name!r} is a function of yours: verify(metric=...)")
-    return name
 
 
 def _config(result: AttributionResult, top: int, random: int, seed: int) -> dict[str, Any]:

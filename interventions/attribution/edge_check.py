@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lensbench import provenance
+from lensbench.interventions.attribution.asked import above_zero, belongs, known_metric
 from lensbench.interventions.attribution.check import (
     AttributionCheck,
-    above_zero,
-    belongs,
     called_small,
-    known_metric,
     pick,
     with_control,
 )
