@@ -34,10 +34,11 @@ def from_ids(
         model: whose tokenizer the ids are of; left out for a model that has none.
 
     Raises:
-        ConfigError: lists of unequal length, rows of unequal length in a pair, an answer that is
-            its own foil, or a role outside its row.
+        ConfigError: lists of unequal length, rows of unequal length in a pair, an answer that
+            is no id or its own foil, or a role outside its row.
     """
     rows, others = (_rows(x) for x in (clean, corrupted))
+    answer, foil = _ids("answer", answer), _ids("foil", foil)
     n = len(rows)
     sizes = {"clean": n, "corrupted": len(others), "answer": len(answer), "foil": len(foil)}
     sizes |= {name: len(at) for name, at in (roles or {}).items()}
@@ -73,6 +74,15 @@ def from_ids(
 def _rows(tokens: TokensLike) -> tuple[tuple[int, ...], ...]:
     batch = as_tokens(tokens)
     return tuple(tuple(row[keep].tolist()) for row, keep in zip(batch.ids, batch.real, strict=True))
+
+
+def _ids(name: str, values: Any) -> list[int]:
+    listed: list[Any] = list(values) if hasattr(values, "__iter__") else [None]
+    found = [whole(value) for value in listed]
+    ids = [i for i in found if i is not None and i >= 0]
+    if len(ids) < len(found):
+        raise ConfigError(f"{name} must be a list of token ids, one per pair; got {values!r}")
+    return ids
 
 
 def _roles(given: Mapping[str, Sequence[int]], lengths: list[int]) -> dict[str, tuple[int, ...]]:

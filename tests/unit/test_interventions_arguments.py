@@ -127,3 +127,9 @@ def test_a_direction_of_two_tokens_is_refused() -> None:
 def test_a_plan_adds_up_with_plans_only(other: Any) -> None:
     with pytest.raises(ConfigError, match="plan must be a Plan"):
         edit("blocks.1.mlp_out", Zero()) + other
+
+
+@pytest.mark.parametrize("answer", [7, [1.5, 2, 3, 4], ["a"] * 4, [-1, 2, 3, 4]], ids=str)
+def test_answers_that_are_no_ids_are_refused(answer: Any) -> None:
+    with pytest.raises(ConfigError, match="answer must be a list of token ids"):
+        from_ids(CLEAN, CORRUPTED, answer, [11, 12, 13, 14])
