@@ -176,7 +176,7 @@ class _Task:
 
     def _states(self, run: FromRun) -> Tensor:
         found = [run.at(self.place, row) for row in range(len(self.pairs))]
-        return torch.stack([x for x in found if x is not None]).double()[:, 0]
+        return torch.stack([x for x in found if x is not None]).double().cpu()[:, 0]
 
     def loss(self, basis: Tensor, rows: list[int]) -> Tensor:
         """Cross-entropy of the source run's answers with the subspace exchanged."""

@@ -55,7 +55,7 @@ def next_map(
         shaped = rows.view(-1, n_heads, d_head) if where.name.endswith("attn.z") else rows
         plans = [Plan((Edit(where, Set(row), positions=(0,)),)) for row in shaped]
         found = model.run_many(one, plans, out, logits="none", batch_size=batch_size)
-        return found.acts[out][:, 0].float()
+        return found.acts[out][:, 0].float().cpu()
 
     basis = torch.eye(width)
     if head is not None:

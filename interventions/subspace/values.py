@@ -38,5 +38,5 @@ def steps(source: FromRun, base: FromRun, place: Place) -> list[Tensor]:
     for row in range(len(base.pairs)):
         to, at = source.at(place, row), base.at(place, row)
         if to is not None and at is not None:
-            found.append((to - at).reshape(-1).double())
+            found.append((to - at).reshape(-1).double().cpu())
     return found
