@@ -1,7 +1,8 @@
 """The shape that all contrastive rules share: states or a second prediction in, scores out.
 
 A rule is a value: it can be given to ``Model.generate(choose=rule)``, to ``contrastive_decode``
-(the same with a table of what it did) and to ``score_answers``.
+(the same with a table of what it did) and to ``score_answers``; ``rule.processor()`` is the same
+rule for transformers' own ``generate``.
 """
 
 from abc import ABC, abstractmethod
@@ -22,6 +23,7 @@ from lensbench.tokens import Tokens
 
 if TYPE_CHECKING:
     from lensbench.models import Model
+    from lensbench.probes.lenses.contrastive.processor import ContrastiveProcessor
 
 FORBIDDEN = -1000.0
 """Log-probability of an implausible token when given answers are scored, as in DoLa's code."""
@@ -84,6 +86,23 @@ class ContrastiveRule(ABC):
     def __call__(self, step: DecodingStep) -> Float[Tensor, "batch d_vocab"]:
         """Scores of one step; minus infinity where a token is not allowed."""
         return self.of_step(step).cut()
+
+    def processor(
+        self, attention_mask: Int[Tensor, "batch pos"] | Bool[Tensor, "batch pos"] | None = None
+    ) -> "ContrastiveProcessor":
+        """The rule as a transformers ``LogitsProcessor``.
+
+        ``model.module.generate(ids, logits_processor=[rule.processor()])`` gives the tokens of
+        ``model.generate(ids, choose=rule)``. Several rows need the ``attention_mask`` that
+        ``generate`` gets, as a processor is not told what is padding. States come from a second
+        pass up to the deepest of :attr:`depths`; the module is left as it is.
+
+        Raises:
+            ConfigError: another back end than the native one, or padding on the right.
+        """
+        from lensbench.probes.lenses.contrastive.processor import ContrastiveProcessor
+
+        return ContrastiveProcessor(self, attention_mask)
 
     def _other(self, step: DecodingStep) -> Tensor | None:
         """Logits of the second text, which goes on with the tokens chosen for the first."""
