@@ -133,6 +133,23 @@ def auroc(scores: Float[np.ndarray, " rows"], labels: Bool[np.ndarray, " rows"])
     return float((rank_sum - n_pos * (n_pos + 1) / 2) / (n_pos * n_neg))
 
 
+def pearson(a: Float[np.ndarray, " rows"], b: Float[np.ndarray, " rows"]) -> float:
+    """Pearson's correlation, -1 to 1; NaN below two rows, or where one of the two is constant."""
+    if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return float("nan")
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def spearman(a: Float[np.ndarray, " rows"], b: Float[np.ndarray, " rows"]) -> float:
+    """Correlation of ranks, -1 to 1; tied values share their mean rank. NaN where one is constant.
+
+    Source: Spearman 1904.
+    """
+    from scipy.stats import rankdata
+
+    return pearson(rankdata(a), rankdata(b))
+
+
 def _values(values: Any) -> Float[np.ndarray, " tokens"]:
     try:
         x = np.asarray(values, dtype=np.float64)

@@ -25,7 +25,7 @@ from lensbench.interventions.metrics import MetricLike, as_metric
 from lensbench.interventions.patching.engine import Engine, Group
 from lensbench.interventions.values import Values, run_of
 from lensbench.results import Controls, Result
-from lensbench.stats import mean_there
+from lensbench.stats import mean_there, pearson, spearman
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -216,14 +216,10 @@ def correlation(a: np.ndarray, b: np.ndarray, kind: str = "spearman") -> float:
     """
     if kind not in ("spearman", "pearson"):
         raise ConfigError(f"correlation is 'spearman' or 'pearson', got {kind!r}")
-    from scipy.stats import rankdata
-
     fine = np.isfinite(a) & np.isfinite(b)
-    a, b = a[fine], b[fine]
-    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
+    if fine.sum() < 3:
         return float("nan")
-    a, b = (rankdata(x) if kind == "spearman" else x for x in (a, b))
-    return float(np.corrcoef(a, b)[0, 1])
+    return (spearman if kind == "spearman" else pearson)(a[fine], b[fine])
 
 
 def most_missed(found: int, drawn: int, of: int, level: float = LEVEL) -> float:

@@ -134,12 +134,19 @@ class CircuitCurve(Result):
         )  # fmt: skip
 
 
-def alike(kept: Mask, groups: Int[np.ndarray, " parts"], rng: np.random.Generator) -> Mask:
-    """A random circuit with as many parts of each group (a layer, say) as ``kept`` has."""
+def alike(
+    kept: Mask, groups: Int[np.ndarray, " parts"], rng: np.random.Generator,
+    free: Mask | None = None,
+) -> Mask:  # fmt: skip
+    """A random circuit with as many parts of each group (a layer, say) as ``kept`` has.
+
+    Drawn from all parts, or from the ``free`` ones: then of each group as many as there are.
+    """
     found = np.zeros(len(kept), dtype=bool)
     for group in np.unique(groups[kept]):
-        members = np.flatnonzero(groups == group)
-        found[rng.permutation(members)[: int(kept[members].sum())]] = True
+        mine = groups == group
+        members = np.flatnonzero(mine if free is None else mine & free)
+        found[rng.permutation(members)[: int(kept[mine].sum())]] = True
     return found
 
 

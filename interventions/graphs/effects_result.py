@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
+    from lensbench.interventions.attribution.check import AttributionCheck
+
 METHODS = ("ig", "atp")
 
 
@@ -44,7 +46,8 @@ METHODS = ("ig", "atp")
 class LatentEffects(Result):
     """What a metric owes to every latent and error; above 0 where the node raises it.
 
-    An estimate is no measurement: :func:`lensbench.interventions.circuit_curve` runs circuits.
+    An estimate is no measurement: :meth:`verify` takes single nodes out, and
+    :func:`lensbench.interventions.circuit_curve` runs circuits.
     """
 
     task: str
@@ -132,6 +135,37 @@ class LatentEffects(Result):
             title=f"{self.task}: latents and errors, {self.method} from {self.base}",
             subtitle=f"{self.metric}; gap of the integral at most "
             f"{np.abs(self.completeness_gap).max():.1%}; control: {self.controls}",
+        )  # fmt: skip
+
+    def verify(
+        self, model: Model, pairs: PromptPairs, saes: Any = None, *, top: int = 10,
+        random: int = 20, large: float = 0.1, metric: MetricLike | None = None,
+        batch_size: int = 16, seed: int = 0,
+    ) -> "AttributionCheck":  # fmt: skip
+        """Set the ``top`` nodes and ``random`` others to their base, one by one, and compare.
+
+        Changes are shares of the way to the run in which every latent and error is at its base.
+
+        Args:
+            model: the one the effects are of.
+            pairs: the same prompts.
+            saes: the same dictionaries; left out, those spliced in already.
+            top: nodes of largest effect.
+            random: nodes drawn without replacement from all others.
+            large: what counts as a large change, as such a share.
+            metric: the function, where the metric was one of your own.
+            batch_size: prompts in one pass.
+            seed: of the draw.
+
+        Raises:
+            MismatchError: another model, other pairs or other dictionaries.
+            ConfigError: numbers that do not fit; a metric of your own that is not given again.
+        """
+        from lensbench.interventions.graphs.effects_check import check_latents
+
+        return check_latents(
+            self, model, pairs, saes, top=top, random=random, large=large, metric=metric,
+            batch_size=batch_size, seed=seed,
         )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ from jaxtyping import Bool, Float, Int
 from lensbench import provenance
 from lensbench.arguments import positive_number, whole_number
 from lensbench.errors import ConfigError, NotEnoughDataError, UnknownNameError
+from lensbench.interventions.attribution.curve import alike
 from lensbench.interventions.attribution.methods import RULES, Path, Rule
 from lensbench.interventions.graphs.effects import (
     ERROR,
@@ -41,7 +42,7 @@ from lensbench.interventions.graphs.effects import (
 from lensbench.interventions.graphs.effects_result import rises, sources
 from lensbench.interventions.graphs.items import Preference, ReadingItems, reading_items
 from lensbench.interventions.graphs.readings_result import GardenPathStudy
-from lensbench.interventions.graphs.readings_runs import Runs, drawn_like
+from lensbench.interventions.graphs.readings_runs import Runs
 from lensbench.interventions.steering.rows import batch_of
 from lensbench.interventions.values import groups
 from lensbench.models.base import Model
@@ -204,7 +205,7 @@ def _null(
     """Overlaps of the question's circuit with random ones of as many latents of each site."""
     if not circuit.any() or not question.any():
         return np.zeros(0)
-    several = [drawn_like(circuit, latent, nodes.site, rng) for _ in range(N_NULL)]
+    several = [alike(circuit, nodes.site, rng, latent) for _ in range(N_NULL)]
     return np.array([iou(one, question) for one in several])
 
 
@@ -219,8 +220,8 @@ def _dosed(
     for up, down in towards:
         pairs: list[tuple[np.ndarray, np.ndarray]] = []
         for _ in range(draws):
-            first = drawn_like(up, free, runs.nodes.site, rng)
-            pairs.append((first, drawn_like(down, free & ~first, runs.nodes.site, rng)))
+            first = alike(up, runs.nodes.site, rng, free)
+            pairs.append((first, alike(down, runs.nodes.site, rng, free & ~first)))
         band.append([[runs.clamped(*pair, dose) for pair in pairs] for dose in doses])
     return {"preference": runs.preference(), "dosed": np.array(own),
             "dosed_random": np.array(band)}  # fmt: skip
@@ -234,7 +235,7 @@ def _asked(
     if not asked:
         none = np.zeros(0)
         return {"answers": none, "without": none, "without_random": np.zeros((0, 0))}
-    several = [drawn_like(either, free, runs.nodes.site, rng) for _ in range(draws)]
+    several = [alike(either, runs.nodes.site, rng, free) for _ in range(draws)]
     nobody = np.zeros_like(either)
     return {"answers": runs.answers(nobody), "without": runs.answers(either),
             "without_random": np.array([runs.answers(one) for one in several])}  # fmt: skip

@@ -20,17 +20,6 @@ from lensbench.sites import Site
 Mask = Bool[np.ndarray, " nodes"]
 
 
-def drawn_like(
-    circuit: Mask, free: Mask, site: Int[np.ndarray, " nodes"], rng: np.random.Generator
-) -> Mask:
-    """Random latents out of ``free``, of each site as many as the circuit has, or all there are."""
-    found = np.zeros(len(circuit), dtype=bool)
-    for number in np.unique(site[circuit]):
-        members = np.flatnonzero(free & (site == number))
-        found[rng.permutation(members)[: int((circuit & (site == number)).sum())]] = True
-    return found
-
-
 @dataclass(frozen=True, eq=False)
 class Runs:
     """The held-out items, and the model with its dictionaries."""

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from lensbench.probes.linear.labels import Label
 from lensbench.probes.linear.probe import decide
-from lensbench.stats import auroc, bounds
+from lensbench.stats import auroc, bounds, spearman
 
 _MOST_UNITS = 2000  # documents resampled at most: 1000 draws of them are 16 MB
 _ROUNDING = 1e-12
@@ -169,16 +169,3 @@ def _details(said: np.ndarray, y: np.ndarray, label: Label) -> dict[str, float]:
         "f1": float(f1[1] if said.ndim == 1 else f1[there].mean()),
         "auroc": float(np.mean(known)) if known else float("nan"),
     }
-
-
-def spearman(a: Float[np.ndarray, " rows"], b: Float[np.ndarray, " rows"]) -> float:
-    """Correlation of ranks, -1 to 1; tied values share their mean rank. NaN where one is constant.
-
-    Source: Spearman 1904.
-    """
-    from scipy.stats import rankdata
-
-    x, y = rankdata(a), rankdata(b)
-    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return float("nan")
-    return float(np.corrcoef(x, y)[0, 1])

@@ -24,14 +24,13 @@ from lensbench import provenance
 from lensbench.arguments import positive_number, whole_number
 from lensbench.errors import ConfigError, MismatchError, UnknownNameError
 from lensbench.probes.linear.data import SHARES
-from lensbench.probes.linear.scores import spearman
 from lensbench.probes.linear.splits import Split, deal
 from lensbench.probes.structure import trees
 from lensbench.probes.structure.result import TASKS, StructuralProbes
 from lensbench.probes.structure.words import WordStates
 from lensbench.results import Controls
 from lensbench.sites import Site
-from lensbench.stats import bootstrap_mean
+from lensbench.stats import bootstrap_mean, spearman
 
 BATCH = 20
 

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from lensbench.errors import ConfigError
-from lensbench.probes.linear.scores import spearman
+from lensbench.stats import spearman
 
 ROOT = -1
 """Head of the root."""

@@ -11,7 +11,7 @@ import torch
 
 import lensbench
 from lensbench.errors import ConfigError, MismatchError, UnknownNameError
-from tests.attribution_worlds import gpt2, opened, pole
+from tests.attribution_worlds import gpt2, linear, opened, pole
 from tests.graph_worlds import autoencoder, random_model
 
 D, VOCAB, SITE = 32, 14, "blocks.0.resid_post"
@@ -210,3 +210,85 @@ def test_results_come_back_equal_are_drawn_and_bad_input_is_told(tmp_path) -> No
         circuit_curve(model, pairs, found, sae, [1], seed="x")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match="LatentEffects"):
         circuit_curve(model, pairs, "edges")  # pyright: ignore[reportArgumentType]
+
+
+LINEAR_SITE = "blocks.1.resid_post"
+
+
+def linear_effects(**options):
+    """Logits linear in every latent and in the error, which is large."""
+    from lensbench import prompts
+    from lensbench.interventions import latent_effects
+
+    model = linear()
+    ids = np.random.default_rng(2).integers(0, 8, (2, 6, 4)).tolist()
+    answers, foils = [3, 1, 0] * 2, [5, 6, 7] * 2
+    pairs = prompts.from_ids(ids[0], ids[1], answers, foils, model=model)
+    sae = autoencoder(LINEAR_SITE, d=32, n=40, dtype=torch.float32)
+    return model, pairs, sae, latent_effects(model, pairs, sae, **options)
+
+
+@pytest.mark.parametrize("base", ["corrupted", "zero"])
+def test_on_a_linear_model_every_node_does_what_its_effect_says(base) -> None:
+    model, pairs, sae, found = linear_effects(base=base)
+    done = found.verify(model, pairs, sae, top=10, random=10_000)
+    assert len(done.place) == len(found.latent)  # errors too
+    assert f"{LINEAR_SITE} error" in done.place
+    assert np.abs(done.measured).max() > 0.3
+    np.testing.assert_allclose(done.estimated, done.measured, atol=1e-4)
+    summary = done.summary()
+    assert summary["mean_error"] < 1e-4
+    assert summary["spearman"] > 0.999
+    assert summary["slope"] == pytest.approx(1.0, abs=1e-3)
+    assert summary["missed"] == 0
+    assert summary["missed_bound"] == 0  # all were tried
+    assert abs(summary["control_slope"]) < 0.6  # another pair's answer
+
+
+def test_effects_given_to_other_nodes_are_shown_wrong() -> None:
+    model, pairs, sae, found = linear_effects()
+    order = np.random.default_rng(0).permutation(len(found.latent))
+    wrong = replace(found, values=found.values[order])
+    done = wrong.verify(model, pairs, sae, top=5, random=10_000)
+    summary = done.summary()
+    assert abs(summary["spearman"]) < 0.5
+    assert summary["mean_error"] > 0.01
+    assert summary["slope"] < 0.5
+    assert summary["missed"] > 0
+    assert summary["missed_bound"] > 0
+
+
+def test_a_node_that_is_taken_out_leaves_later_dictionaries_free(tmp_path) -> None:
+    """Two sites: the change of one latent is that of the run with only that latent set."""
+    from lensbench.interventions import latent_effects
+    from lensbench.interventions.graphs.effects import part_of
+    from lensbench.ops import Zero
+    from lensbench.plan import Edit, Plan
+    from lensbench.sites import Site
+
+    model, pairs, _ = random_pairs()
+    first = Site.parse("blocks.0.resid_post")
+    spliced = model.with_saes([autoencoder(str(first)), autoencoder(R_SITE)])
+    found = latent_effects(spliced, pairs, base="zero", steps=20)
+    done = found.verify(spliced, pairs, top=4, random=6, batch_size=2)
+    assert done.chosen == ("top",) * 4 + ("random",) * 6
+    clean = pairs.logit_diff(spliced.run(pairs.clean).logits)
+    tried = 0
+    for i, node in enumerate(done.number):
+        number = int(found.latent[node])
+        if found.site[node] == 0 and number >= 0:
+            edit = Edit(part_of(first, "acts"), Zero(), dims=(number,))
+            out = pairs.logit_diff(spliced.run(pairs.clean, Plan((edit,))).logits)
+            np.testing.assert_allclose(done.measured[i], (out - clean).numpy(), atol=1e-9)
+            tried += 1
+    assert tried
+    assert done.correlation() > 0.6
+    again = lensbench.results.load(found.save(tmp_path / "f")).verify(
+        spliced, pairs, top=4, random=6, batch_size=2)  # fmt: skip
+    np.testing.assert_array_equal(again.measured, done.measured)
+    with pytest.raises(MismatchError, match="pairs"):
+        found.verify(spliced, pairs.select([0, 1]))
+    with pytest.raises(MismatchError, match="dictionaries"):
+        found.verify(model, pairs, autoencoder(R_SITE))
+    with pytest.raises(ConfigError, match="both 0"):
+        found.verify(spliced, pairs, top=0, random=0)
