@@ -57,7 +57,8 @@ def train(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="Which model: atlas-dense, atlas-moe, atlas-refusing, atlas-translate, othello.",
+            help="Which model: atlas-dense, atlas-equal, atlas-moe, atlas-refusing, "
+            "atlas-translate, othello.",
             show_default=False,
         ),
     ] = None,

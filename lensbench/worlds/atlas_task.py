@@ -16,6 +16,9 @@ from lensbench.worlds.recipe import WorldTrainConfig
 class AtlasTask:
     """The :class:`~lensbench.worlds.task.Task` of the atlas."""
 
+    family = ""
+    """The only family that speaks (empty: all of them)."""
+
     def __init__(self, config: WorldTrainConfig) -> None:
         self.config = config
         self.world = Atlas(config.world_seed, config.variant)
@@ -36,6 +39,7 @@ class AtlasTask:
             rows=config.rows,
             width=config.n_ctx,
             pool=config.pool(step),
+            family=self.family,
         )
         return self._loss(model, *tensors_of(batch, next(model.parameters()).device))
 

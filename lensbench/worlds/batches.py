@@ -69,9 +69,16 @@ def pack(documents: Iterator[Sequence[int]], rows: int, width: int) -> Batch:
 
 
 def batch_at(
-    world: Atlas, step: int, *, seed: int, rows: int, width: int, pool: float = 1.0
+    world: Atlas,
+    step: int,
+    *,
+    seed: int,
+    rows: int,
+    width: int,
+    pool: float = 1.0,
+    family: str = "",
 ) -> Batch:
     """The batch of one training step: a function of its arguments, so that runs resume exactly."""
     index, bos = world.index, world.index[BOS]
-    spoken = world.documents("train", seed * 100_000_000 + step, pool=pool)
+    spoken = world.documents("train", seed * 100_000_000 + step, pool=pool, family=family)
     return pack(([bos, *(index[w] for w in words)] for _, words in spoken), rows, width)

@@ -10,7 +10,9 @@ from pydantic import Field, model_validator
 from lensbench.config import Config
 from lensbench.errors import ConfigError
 
-MODELS = ("atlas-dense", "atlas-moe", "atlas-refusing", "atlas-translate", "othello")
+MODELS = (
+    "atlas-dense", "atlas-equal", "atlas-moe", "atlas-refusing", "atlas-translate", "othello",
+)  # fmt: skip
 
 
 class TrainConfig(Config):

@@ -47,11 +47,13 @@ def parse_recipe(settings: Mapping[str, Any]) -> TrainConfig:
         ConfigError: a key or a value that the recipe refuses.
     """
     from lensbench.worlds.desk.recipe import MoeTrainConfig
+    from lensbench.worlds.equal_recipe import EqualTrainConfig
     from lensbench.worlds.othello.recipe import OthelloTrainConfig
     from lensbench.worlds.refusing_recipe import RefusingTrainConfig
     from lensbench.worlds.translate.recipe import TranslateTrainConfig
 
     kinds: dict[Any, type[TrainConfig]] = {
+        "atlas-equal": EqualTrainConfig,
         "atlas-moe": MoeTrainConfig,
         "atlas-refusing": RefusingTrainConfig,
         "atlas-translate": TranslateTrainConfig,
@@ -63,6 +65,7 @@ def parse_recipe(settings: Mapping[str, Any]) -> TrainConfig:
 def task_of(config: TrainConfig) -> Task:
     """The task of a recipe."""
     from lensbench.worlds.desk.recipe import MoeTrainConfig
+    from lensbench.worlds.equal_recipe import EqualTrainConfig
     from lensbench.worlds.othello.recipe import OthelloTrainConfig
     from lensbench.worlds.refusing_recipe import RefusingTrainConfig
     from lensbench.worlds.translate.recipe import TranslateTrainConfig
@@ -83,6 +86,10 @@ def task_of(config: TrainConfig) -> Task:
         from lensbench.worlds.translate.task import TranslateTask
 
         return TranslateTask(config)
+    if isinstance(config, EqualTrainConfig):
+        from lensbench.worlds.equal_task import EqualTask
+
+        return EqualTask(config)
     from lensbench.worlds.atlas_task import AtlasTask
 
     return AtlasTask(config)  # pyright: ignore[reportArgumentType] - the only other recipe
