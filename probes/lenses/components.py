@@ -17,7 +17,6 @@ arXiv:2211.00593 (the held denominator).
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,6 +27,7 @@ from lensbench import provenance
 from lensbench.errors import ModelError
 from lensbench.models.transformer_lens.convert import lens_twin
 from lensbench.probes.circuits.terms import block_terms, norm_centres, norm_gain
+from lensbench.probes.lenses.held import HeldNorm
 from lensbench.probes.lenses.measures import tiles
 from lensbench.probes.lenses.readings import SiteLens
 from lensbench.probes.lenses.sites import Kept, Read, following, one_text
@@ -41,31 +41,6 @@ if TYPE_CHECKING:
 
 _EXACT = 1e-3  # nats; fp32 sums are good to about 1e-6
 _PARTS = ("attn.z", "attn_out", "mlp_out")
-
-
-@dataclass(frozen=True, eq=False)
-class HeldNorm:
-    """The final norm with its denominator held at that of the full state, and the unembedding."""
-
-    scale: Float[Tensor, "tokens 1"]
-    gain: Float[Tensor, " d_model"]
-    shift: Float[Tensor, " d_model"]
-    centres: bool
-    W_U: Float[Tensor, "d_model d_vocab"]
-    b_U: Float[Tensor, " d_vocab"]
-
-    def logits(
-        self, term: Float[Tensor, "tokens d_model"], part: slice
-    ) -> Float[Tensor, "columns d_vocab"]:
-        """Share of the logits that ``term`` has at some columns."""
-        x = term[part].float()
-        if self.centres:
-            x = x - x.mean(-1, keepdim=True)
-        return (x * self.gain / self.scale[part]) @ self.W_U
-
-    def constant(self) -> Float[Tensor, " d_vocab"]:
-        """What no component brings: the norm's bias and that of the unembedding."""
-        return self.shift @ self.W_U + self.b_U
 
 
 def component_lens(model: "Model", tokens: TokensLike, *, k: int = 5) -> SiteLens:

@@ -22,12 +22,12 @@ CELLS = 14
 class SiteLens(Result):
     """Places by tokens of one text; column ``i`` is the prediction made *at* token ``i``.
 
-    A place is a site of the residual stream, or a component whose share of the logits is read with
-    the final norm's denominator held (``reads`` says which). ``n`` is one text.
+    A place is a site of the residual stream, what a block adds to it, or a component whose share
+    of the logits is read with the final norm's denominator held (``reads``). ``n`` is one text.
     """
 
     reads: str
-    """``stream`` or ``components``."""
+    """``stream``, ``writes`` (what is added is among the places) or ``components``."""
     places: tuple[str, ...]
     layers: tuple[int, ...]
     """Block of each place; -1 outside the blocks."""
@@ -72,7 +72,7 @@ class SiteLens(Result):
         """Prediction depth of every token: the row from which on the best token is the final one.
 
         Raises:
-            ConfigError: of components, which are not steps on a way, or without the metrics.
+            ConfigError: of what is added, which is no step on a way, or without the metrics.
         """
         if self.reads != "stream" or np.isnan(self.values).all():
             raise ConfigError("prediction depth is that of the residual stream with its metrics: "
@@ -94,7 +94,7 @@ class SiteLens(Result):
             text="top" if len(self.tokens) <= CELLS else None,
             x_labels=dict(zip(self.positions.tolist(), map(visible, self.tokens), strict=True)),
             hover_columns=("token", "target", "top", "top_prob"),
-            title="Logit lens" if self.reads == "stream" else "Logit lens of single components",
+            title="Logit lens of single components" if self.reads == "components" else "Logit lens",
             subtitle=f"n = 1 text, {len(self.tokens)} tokens",
             labels={"pos": "token at which the prediction is made", "order": "read at"},
         )  # fmt: skip
@@ -106,7 +106,7 @@ class SiteLens(Result):
         found = {"places": float(len(self.places)), "tokens": float(len(self.tokens))}
         if self.reads == "components":
             return {**found, "gap": self.gap}
-        if np.isnan(self.values).all():
+        if self.reads != "stream" or np.isnan(self.values).all():
             return found
         return {**found, "prediction_depth_mean": float(self.depth().mean())}
 

@@ -1,19 +1,21 @@
-"""The logit lens at any site of the residual stream of one text, from one run of the model.
+"""The logit lens at any site as wide as the residual stream of one text, from one run of the model.
 
 Steps, numbered in the body:
 
-1. One run keeps the stream at the sites asked for and after the last block.
-2. A tile of tokens at a time, and in it a site at a time: z = unembed(state), p = softmax(z).
+1. One run keeps the sites asked for and the stream after the last block.
+2. A tile of tokens at a time, and in it a site at a time: z = unembed(state), p = softmax(z). What
+   is *added* to the stream (``attn_out``, ``mlp_out``, ..) goes through the norm with its own
+   statistics (``norm="own"``) or with the denominator of the full last state (``"held"``).
 3. Of each tile only the k best tokens and the metrics are kept: memory O(sites x tokens x k).
 
-Averages over a text of many documents are those of ``logit_lens``; what single heads and MLPs write
-is read by ``component_lens``. Source: nostalgebraist 2020, "interpreting GPT: the logit lens".
+Averages over a text of many documents are those of ``logit_lens``; what single heads write is read
+by ``component_lens``. Source: nostalgebraist 2020, "interpreting GPT: the logit lens".
 """
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -23,6 +25,7 @@ from torch import Tensor
 from lensbench import provenance
 from lensbench.arguments import whole
 from lensbench.errors import ConfigError, UnknownNameError
+from lensbench.probes.lenses.held import HeldNorm, held_norm
 from lensbench.probes.lenses.logit import STREAM, UnembedReadout, reader
 from lensbench.probes.lenses.measures import METRICS, Final, measure_log, tiles, top_k
 from lensbench.probes.lenses.readings import SiteLens, numbered
@@ -33,6 +36,10 @@ from lensbench.tokens import Tokens, TokensLike, as_tokens, token_texts
 
 if TYPE_CHECKING:
     from lensbench.models import Model
+
+WRITES = ("embed", "attn_out", "mlp_out", "ssm_out")
+"""Sites that hold what is added to the stream."""
+NORMS = ("own", "held")
 
 Read = Callable[[slice], Tensor]
 """Logits of a place at a range of columns."""
@@ -108,34 +115,54 @@ def site_lens(
     readout: Readout | None = None,
     k: int = 5,
     metrics: bool = True,
+    norm: Literal["own", "held"] = "own",
 ) -> SiteLens:
-    """Read the residual stream of one text at ``sites``: p = softmax(unembed(state)).
+    """Read one text at ``sites``: p = softmax(unembed(state)).
 
-    ``sites`` are names such as ``blocks.3.resid_mid``, or ``resid_pre``, ``resid_mid`` or
-    ``resid_post`` for that of every block, or ``stream`` for every state there is. The state after
-    the last block is always read last: it is the model's own prediction, bit for bit.
-    ``metrics=False`` keeps the k best tokens alone, which is quicker.
+    ``sites`` are names such as ``blocks.3.resid_mid`` or ``blocks.3.mlp_out``, or ``resid_post``,
+    ``attn_out``, .. for that of every block, or ``stream`` for every state there is. The state
+    after the last block is always read last: it is the model's own prediction, bit for bit.
+    ``norm`` is about what is *added* (``embed``, ``attn_out``, ``mlp_out``, ``ssm_out``): ``own``
+    norms it by itself, as if it were the whole state; ``held`` gives its share of the logits,
+    W_U^T (gain * (c - mean(c)) / s), s the final norm's denominator for the full last state
+    (native back end). ``metrics=False`` keeps the k best tokens alone, which is quicker.
 
     Raises:
-        UnknownNameError: no site of the residual stream, or none that this model has.
-        ConfigError: more than one text, a model that predicts no next token, k out of range.
+        UnknownNameError: no site as wide as the stream, none that this model has, another norm.
+        ConfigError: more than one text, a model that predicts no next token, k out of range, a
+            readout of states where what is added is read.
         MismatchError: a readout of another model.
     """
     start = time.monotonic()
     model.require_next_token("the logit lens")
+    if norm not in NORMS:
+        raise UnknownNameError("norm of what is added", norm, known=NORMS)
     batch = one_text(model, tokens)
     last = Site("resid_post", model.n_layers - 1)
     chosen = [*(s for s in stream_sites(model, sites) if s != last), last]
-    acts = model.run(batch, capture=chosen, logits="none").acts  # 1
+    added = any(s.name in WRITES for s in chosen)
+    if added and readout is not None and not isinstance(readout, UnembedReadout):
+        raise ConfigError(
+            f"a {type(readout).__name__} reads states, and attn_out or mlp_out is only what is "
+            "added to one; leave the readout out, or read resid_mid and resid_post"
+        )
+    scale = Site("ln_final.scale")  # some models end without a norm
+    holds = added and norm == "held"
+    more = [scale] if holds and scale in model.sites() else []
+    acts = model.run(batch, capture=[*chosen, *more], logits="none").acts  # 1
+    end = acts[last][0]
+    held = (
+        held_norm(model, acts[scale][0] if more else end.new_ones(len(end), 1)) if holds else None
+    )
     ids = batch.ids[0].tolist()
     kept = Kept(len(chosen), following(ids), k, model.card.d_vocab, metrics)
-    final = _read(model, None, last, acts[last][0])
-    reads = [_read(model, readout, s, acts[s][0]) for s in chosen]
+    final = _read(model, None, last, end)
+    reads = [_read(model, readout, s, acts[s][0], held) for s in chosen]
     if readout is None:
         reads[-1] = final
     kept.read(0, reads, final)
     return SiteLens(
-        reads="stream",
+        reads="writes" if added else "stream",
         places=tuple(map(str, chosen)),
         layers=tuple(-1 if s.layer is None else s.layer for s in chosen),
         **kept.fields(model, ids),
@@ -143,6 +170,7 @@ def site_lens(
             "k": k,
             "sites": [str(s) for s in chosen],
             "readout": type(readout or UnembedReadout(model)).__name__,
+            "norm": norm,
         },
         controls=Controls(note="one text; see LensTrajectory for states shuffled over tokens"),
         provenance=provenance.record(model=vars(model.card), seconds=time.monotonic() - start),
@@ -150,20 +178,21 @@ def site_lens(
 
 
 def stream_sites(model: "Model", named: str | Site | Sequence[str | Site]) -> list[Site]:
-    """Sites of the residual stream that this model has, in execution order."""
-    known = [s for s in model.sites() if s.name in STREAM and not s.stack]
+    """Sites of the stream, and of what is added to it, that this model has, in execution order."""
+    known = [s for s in model.sites() if s.name in (*STREAM, *WRITES) and not s.stack]
     names = [named] if isinstance(named, str | Site) else list(named)
     found: set[Site] = set()
     for name in names:
         if name == "stream":  # what enters a later block has left the one before
-            matching = [s for s in known if s.name != "resid_pre" or s.layer == 0]
+            states = [s for s in known if s.name in STREAM]
+            matching = [s for s in states if s.name != "resid_pre" or s.layer == 0]
         else:
             matching = [s for s in known if name == s.name or str(s) == _spelled(name)]
         if not matching:
             raise UnknownNameError(
-                "site of the residual stream", str(name),
-                known=("stream", *STREAM, *map(str, known)),
-                hint="What heads and MLPs add is read by probes.component_lens.",
+                "site as wide as the residual stream", str(name),
+                known=("stream", *STREAM, *WRITES, *map(str, known)),
+                hint="What single heads add is read by probes.component_lens.",
             )  # fmt: skip
         found |= set(matching)
     return sorted(found)
@@ -190,8 +219,16 @@ def following(ids: Sequence[int]) -> Tensor:
 
 
 def _read(
-    model: "Model", readout: Readout | None, site: Site, states: Float[Tensor, "tokens d_model"]
+    model: "Model",
+    readout: Readout | None,
+    site: Site,
+    states: Float[Tensor, "tokens d_model"],
+    held: HeldNorm | None = None,
 ) -> Read:
+    if site.name in WRITES:
+        if held is None:
+            return lambda part: model.unembed(states[part])
+        return lambda part: held.logits(states, part)
     assert site.layer is not None  # every site of the stream has one
     read, layer = reader(model, readout, site.name), site.layer
     return lambda part: read(states[part], layer)

@@ -12,6 +12,7 @@ import torch
 from lensbench import load_model
 from lensbench.errors import ConfigError
 from lensbench.probes.lenses.components import component_lens
+from lensbench.probes.lenses.held import held_norm
 from lensbench.probes.lenses.logit import UnembedReadout
 from lensbench.probes.lenses.measures import METRICS
 from lensbench.probes.lenses.sites import site_lens
@@ -63,6 +64,23 @@ def test_components_sum_to_the_model(kind: str) -> None:
     assert lens.places[0] == "embed"
     assert lens.places[-1] == "L2 MLP"
     assert len(lens.places) == 1 + 3 * (4 + 2)
+
+
+@pytest.mark.parametrize("kind", [*COMPONENTS, "mamba", "opt"])
+def test_what_is_added_sums_to_the_logits_with_the_norm_held(kind: str) -> None:
+    model = load_model(tiny(kind, seed=3), certify=False)
+    names = ("attn_out", "mlp_out", "ssm_out")
+    added = [s for s in model.sites() if s.name in names]
+    sites = [Site("resid_pre", 0), *added]
+    run = model.run(random_ids(1, 7), capture=[*sites, Site("ln_final.scale")])
+    held = held_norm(model, run.acts["ln_final.scale"][0])
+    parts = [held.logits(run.acts[s][0], slice(0, 7)) for s in sites]
+    total = torch.stack(parts).sum(0) + held.constant()
+    cap = getattr(model.module.config, "final_logit_softcapping", None)
+    total = total if cap is None else torch.tanh(total / cap) * cap
+    torch.testing.assert_close(total, run.logits[0].float(), atol=2e-4, rtol=1e-4)
+    less = total - parts[-1]  # control: one block's part is missing
+    assert float((less - run.logits[0]).abs().max()) > 1e-2
 
 
 def test_architectures_without_heads_or_next_tokens_are_refused() -> None:

@@ -104,6 +104,33 @@ def test_every_row_of_the_stream_is_the_unembedding_of_its_state(model: Any) -> 
         bare.depth()
 
 
+@pytest.mark.parametrize("norm", ["own", "held"])
+def test_what_a_block_adds_is_read_by_itself(model: Any, norm: Any) -> None:
+    from lensbench.probes.lenses.sites import site_lens
+
+    ids = random_ids(1, 9)
+    lens = site_lens(model, ids, ["attn_out", "blocks.1.mlp_out"], k=3, norm=norm)
+    assert lens.reads == "writes"
+    assert lens.places == ("blocks.0.attn_out", "blocks.1.attn_out", "blocks.1.mlp_out",
+                           "blocks.2.attn_out", "blocks.2.resid_post")  # fmt: skip
+    run = model.run(ids, capture=[*lens.places, "ln_final.scale"])
+    gain, table = model.module.model.norm.weight.detach(), model.module.lm_head.weight.detach()
+    for row, place in enumerate(lens.places[:-1]):
+        c = run.acts[place][0]
+        size = c.pow(2).mean(-1, keepdim=True).add(model.module.config.rms_norm_eps).sqrt()
+        scale = size if norm == "own" else run.acts["ln_final.scale"][0]
+        logits = (c / scale * gain) @ table.T
+        best = logits.softmax(-1).topk(3, -1)
+        assert lens.top_ids[row].tolist() == best.indices.tolist()
+        np.testing.assert_allclose(lens.top_prob[row], best.values, atol=1e-5)
+    assert lens.top_ids[-1].tolist() == run.logits[0].topk(3, -1).indices.tolist()
+    other = site_lens(model, ids, "attn_out", norm="held" if norm == "own" else "own")
+    assert float(np.abs(other.top_prob[0] - lens.top_prob[0, :, :1]).max()) > 1e-3
+    assert set(lens.summary()) == {"places", "tokens"}
+    with pytest.raises(ValueError, match="prediction depth"):
+        lens.depth()
+
+
 def test_memory_does_not_grow_with_layers_times_tokens_at_a_vocabulary_of_128_k() -> None:
     import lensbench
     from lensbench.probes.lenses.measures import TILE
@@ -152,7 +179,7 @@ def test_what_cannot_be_read_is_refused(model: Any) -> None:
 
     ids = random_ids(1, 5)
     with pytest.raises(UnknownNameError, match="component_lens"):
-        site_lens(model, ids, "attn_out")
+        site_lens(model, ids, "attn.z")
     with pytest.raises(UnknownNameError, match=r"blocks\.2\.resid_post"):
         site_lens(model, ids, "blocks.3.resid_post")
     with pytest.raises(ConfigError, match="one text at a time"):
@@ -161,6 +188,11 @@ def test_what_cannot_be_read_is_refused(model: Any) -> None:
         site_lens(model, ids, k=62)
     with pytest.raises(ConfigError, match="next token"):
         site_lens(lensbench.load_model(tiny("bert"), certify=False), ids)
+    with pytest.raises(UnknownNameError, match="held"):
+        site_lens(model, ids, "attn_out", norm="holds")  # pyright: ignore[reportArgumentType] - the slip
+    translated = lambda state, layer: model.unembed(state)  # noqa: ARG005, E731
+    with pytest.raises(ConfigError, match="added to one"):
+        site_lens(model, ids, "mlp_out", readout=translated)
     other = lensbench.load_model(tiny("llama", seed=5), certify=False)
     with pytest.raises(MismatchError, match="was made for"):
         site_lens(model, ids, readout=UnembedReadout(other))
