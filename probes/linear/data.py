@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from lensbench.arguments import whole_number
 from lensbench.errors import ConfigError, MismatchError, NonFiniteError, UnknownSiteError
@@ -52,6 +52,10 @@ class ProbeData:
     """Their numbers in the store; none of arrays."""
     selected: str = "all"
     """In words: which rows of a text these are."""
+    marks: Mapping[str, Bool[np.ndarray, " rows"]] = field(default_factory=dict[str, Any])
+    """Rows of each position that they were chosen by."""
+    least: int = LEAST
+    """Rows that every class needs."""
     left_out: Mapping[str, str] = field(default_factory=dict[str, str])
     """Labels of a corpus that cannot be probed on these rows, and why."""
 
@@ -110,6 +114,7 @@ class ProbeData:
             tokens=self.tokens[at], places=self.places[at], units=self.units[at],
             read=lambda site: self.read(site)[at],
             rows=None if self.rows is None else self.rows[at],
+            marks={name: mask[at] for name, mask in self.marks.items()},
             parts=self.parts and Split(self.parts.part[at], self.parts.how),
         )  # fmt: skip
 
@@ -145,13 +150,15 @@ class ProbeData:
         number = np.unique(raw, return_inverse=True)[1]
         units, what = units_of(number, _checked("groups", groups, n))
         found = read_labels(labels, n, number, kinds)
+        least = whole_number("min_per_class", min_per_class, least=1)
         for label in found:
-            label.check(whole_number("min_per_class", min_per_class, least=1))
+            label.check(least)
         ids = np.full(n, -1) if tokens is None else np.asarray(_checked("tokens", tokens, n))
         return cls(
             sites=tuple(values), labels=found, docs=number, tokens=ids, places=_counted(number),
             units=units, read=values.__getitem__, unit_name=what,
             parts=None if split is None else given(split, units), model=dict(model or {}),
+            least=least,
         )  # fmt: skip
 
 
@@ -178,8 +185,9 @@ def probe_data(
         sites: which; default: all that hold one vector per token.
         names: which labels; default: all, of a corpus only those that can be probed.
         positions: ``all``; ``first`` or ``last`` stored token of each document; places in the
-            document, negative ones from its end; a mask with one truth value per stored row; or the
-            name of a yes-or-no label that marks a role.
+            document, negative ones from its end; the name of a yes-or-no label that marks a role;
+            several of these (their rows together; a sweep can tell them apart); or a mask with one
+            truth value per stored row.
         groups: one value per stored row or document, or the name of a label; rows of one group are
             never on two sides of a split.
         split: ``train``, ``validation`` or ``test`` per stored row; else each seed deals documents.

@@ -11,12 +11,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
-from lensbench.arguments import whole
-from lensbench.errors import ConfigError, LensbenchError, MismatchError, UnknownNameError
+from lensbench.errors import ConfigError, LensbenchError, MismatchError
 from lensbench.probes.linear.data import ProbeData
 from lensbench.probes.linear.labels import Kind, Label, read_labels, some
+from lensbench.probes.linear.positions import marked
 from lensbench.probes.linear.splits import given, units_of
 from lensbench.sites import Site
 from lensbench.store.places import places_in_documents
@@ -24,8 +24,6 @@ from lensbench.worlds.corpora import WORLDS, LabelledCorpus, corpus_from_spec
 
 if TYPE_CHECKING:
     from lensbench.store import ActivationStore, StoreIndex
-
-NAMED = ("all", "first", "last")
 
 
 def assemble(
@@ -51,7 +49,8 @@ def assemble(
     corpus = _corpus(store, labels)
     table = _joined(corpus, index, places) if corpus is not None else labels
     known = read_labels(table, len(doc), doc, kinds)  # 2
-    at = np.flatnonzero(_chosen(positions, doc, places, known))  # 3
+    marks = marked(positions, doc, places, known)
+    at = np.flatnonzero(np.logical_or.reduce(list(marks.values())))  # 3
     at = _drawn(at, doc, max_rows, seed)  # 4
     asked = some(known, names)
     picked, left_out = _usable(asked, at, min_per_class, strict=corpus is None or names is not None)
@@ -62,7 +61,8 @@ def assemble(
         read=partial(store.rows, indices=at), unit_name=what,
         parts=None if split is None else given(_per_row("split", split, doc)[at], units),
         model=store.model, rows=at, left_out=left_out,
-        selected=positions if isinstance(positions, str) else "chosen rows",
+        marks={name: mask[at] for name, mask in marks.items()},
+        selected=", ".join(marks), least=min_per_class,
     )  # fmt: skip
 
 
@@ -130,59 +130,6 @@ def _joined(
             f"{wrong[0]}; use the corpus the store was captured from"
         )
     return {name: np.asarray(values)[at] for name, values in corpus.labels.items()}
-
-
-def _chosen(
-    positions: Any,
-    doc: Int[np.ndarray, " rows"],
-    places: Int[np.ndarray, " rows"],
-    labels: Sequence[Label],
-) -> Bool[np.ndarray, " rows"]:
-    if isinstance(positions, str):
-        return _by_name(positions, doc, places, labels)
-    array = np.asarray(positions)
-    if array.dtype == bool:
-        if array.shape != doc.shape:
-            raise MismatchError(
-                f"positions is a mask of shape {list(array.shape)}; the store has {len(doc):,} rows"
-            )
-        found = array
-    else:
-        numbers = [n for p in array.reshape(-1).tolist() if (n := whole(p)) is not None]
-        if not numbers or len(numbers) != array.size:
-            raise ConfigError(
-                f"positions must be {', '.join(NAMED)}, the name of a yes-or-no label, whole "
-                f"numbers, or a truth value per row; got {positions!r}"
-            )
-        # The stored row itself counts: what a capture left out has no place to count from.
-        last = np.full(int(doc.max()) + 1, -1)
-        np.maximum.at(last, doc, places)
-        found = np.isin(places, numbers) | np.isin(places - last[doc] - 1, numbers)
-    if not found.any():
-        raise ConfigError("positions choose no stored row")
-    return found
-
-
-def _by_name(
-    name: str,
-    doc: Int[np.ndarray, " rows"],
-    places: Int[np.ndarray, " rows"],
-    labels: Sequence[Label],
-) -> Bool[np.ndarray, " rows"]:
-    if name == "all":
-        return np.ones(len(doc), bool)
-    if name in ("first", "last"):
-        sign = 1 if name == "first" else -1
-        best = np.full(int(doc.max()) + 1, np.iinfo(np.int64).max)
-        np.minimum.at(best, doc, sign * places)
-        return sign * places == best[doc]
-    roles = {label.name: label for label in labels if label.kind == "binary"}
-    if name not in roles:
-        raise UnknownNameError("position or role", name, known=(*NAMED, *roles))
-    found = roles[name].values == 1
-    if not found.any():
-        raise ConfigError(f"no stored row is {name!r}")
-    return found
 
 
 def _drawn(

@@ -1,8 +1,8 @@
-"""All probes of a grid, fitted in batch: sites x labels x methods x seeds, beside their controls.
+"""A grid of probes in batch: sites x positions x labels x methods x seeds, beside their controls.
 
 Steps, numbered in the body:
 
-1. Read the rows of a site once and turn them to their principal axes.
+1. Read the rows of a site once, and turn those of each position to their principal axes.
 2. Every seed deals the documents anew, and draws its own control labels.
 3. Fit every label, its control task and its shuffled copy, at every penalty, in one batch.
 4. Score on the test documents; draw the same documents for a probe and its control.
@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from lensbench.devices import as_device
@@ -20,7 +21,8 @@ from lensbench.probes.linear.basis import Basis
 from lensbench.probes.linear.controls import CONTROLS, check_twin
 from lensbench.probes.linear.data import SHARES, ProbeData
 from lensbench.probes.linear.fitting import Fold
-from lensbench.probes.linear.sweep_plan import planned
+from lensbench.probes.linear.positions import Position
+from lensbench.probes.linear.sweep_plan import Part, planned
 from lensbench.probes.linear.sweep_result import ProbeSweep
 from lensbench.probes.linear.sweep_rows import SweepRows
 
@@ -33,6 +35,7 @@ def probe_sweep(
     labels: Sequence[str] | str | None = None,
     *,
     sites: Sequence[str] | str | None = None,
+    positions: Sequence[Position] | Position | None = None,
     methods: Sequence[str] | str = ("logistic",),
     seeds: Sequence[int] | int = 1,
     controls: Sequence[str] = CONTROLS,
@@ -50,6 +53,11 @@ def probe_sweep(
             text names a labelled corpus.
         labels: which; default: all, and those that a method cannot fit are left out and told.
         sites: which; default: all of the data.
+        positions: each fitted by itself: ``all``, ``first``, ``last``, places in the document
+            (negative from its end), or yes-or-no labels that mark a role; ``each``: those that the
+            data were chosen by. Documents that lack one are left out there (``n`` says how many
+            tests are left); a document is on the same side of a split at all of them. Default: all
+            rows of the data together.
         methods: ``mean_difference``, ``ridge``, ``logistic``, ``pls``.
         seeds: of splits and controls; a whole number n is seeds 0 .. n - 1.
         controls: ``control_task`` and ``shuffled_labels``; each is fitted as the label itself is.
@@ -62,25 +70,32 @@ def probe_sweep(
         options: see :class:`~lensbench.probes.linear.fitting.FitOptions`.
 
     Raises:
-        UnknownNameError, UnknownSiteError: a label, site, method or control that there is not.
+        UnknownNameError, UnknownSiteError: a label, site, position, method or control that there is
+            not.
         ConfigError: a label that the method does not have; no label left; settings.
-        NotEnoughDataError: too few documents, or a named label without training rows of a class.
+        NotEnoughDataError: too few documents, or a named label without training rows of a class;
+            with positions, with fewer rows of a class than ``min_per_class`` at one; says which.
         NonFiniteError: activations that are not finite.
         MismatchError: a twin of another text, or the same model.
     """
     start = time.monotonic()
-    plan = planned(data, labels, sites, methods, seeds, controls, metric, shares, n_boot, options)
+    plan = planned(
+        data, labels, sites, positions, methods, seeds, controls, metric, shares, n_boot, options
+    )
     pair = None if twin is None else check_twin(plan.data, _twin_data(twin, plan.data))
     rows = SweepRows(plan)
     where = as_device(device)
     for s, site in enumerate(plan.sites):
-        x = _turned(plan.data, site, where)  # 1
-        other = None if pair is None else _turned(pair, site, where)
-        for k in range(len(plan.seeds)):
-            fold = Fold(*x, plan.splits[k], site)
-            again = None if other is None else Fold(*other, plan.splits[k], site)
-            for m in range(len(plan.methods)):
-                rows.add((s, m, k), fold, again)
+        x = plan.data.x(site)  # 1
+        other = None if pair is None else pair.x(site)
+        for p, part in enumerate(plan.parts):
+            own = _turned(x, part, where)
+            theirs = None if other is None else _turned(other, part, where)
+            for k in range(len(plan.seeds)):
+                fold = Fold(*own, part.splits[k], site)
+                again = None if theirs is None else Fold(*theirs, part.splits[k], site)
+                for m in range(len(plan.methods)):
+                    rows.add((s, m, k, p), fold, again)
     return rows.result(start, str(where))
 
 
@@ -92,7 +107,7 @@ def _twin_data(twin: "ProbeData | ActivationStore", data: ProbeData) -> ProbeDat
     return same_rows(data, twin)
 
 
-def _turned(data: ProbeData, site: str, device: torch.device) -> tuple[Basis, torch.Tensor]:
-    x = torch.from_numpy(data.x(site)).to(device)
-    basis = Basis.of(x)
-    return basis, basis.turn(x)
+def _turned(x: np.ndarray, part: Part, device: torch.device) -> tuple[Basis, torch.Tensor]:
+    here = torch.from_numpy(x if part.rows is None else x[part.rows]).to(device)
+    basis = Basis.of(here)
+    return basis, basis.turn(here)

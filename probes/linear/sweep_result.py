@@ -28,17 +28,18 @@ COUNTED = ("n", "n_train", "n_test")
 UNITS = {
     "score": "accuracy, or R^2 of numbers", "selectivity": "score - control task",
     "loss": "nats, or squared units of the target", "auroc": "0 to 1", "f1": "0 to 1",
-    "balanced_accuracy": "0 to 1", "spearman": "-1 to 1", "n": "test documents",
+    "balanced_accuracy": "0 to 1", "spearman": "-1 to 1",
     "n_train": "rows", "n_test": "rows",
 }  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ProbeSweep(Result):
-    """Probes of sites x labels x methods x seeds; a row is one probe of one split.
+    """Probes of sites x positions x labels x methods x seeds; a row is one probe of one split.
 
     ``score`` is accuracy (of numbers R^2) on test documents, with a 95 % interval by bootstrap over
-    them. ``selectivity`` = score - ``control_task``, with its own interval (same documents drawn).
+    them (over groups where the split went by groups: ``unit``). ``selectivity`` = score -
+    ``control_task``, with its own interval (same documents drawn).
     """
 
     sites: tuple[str, ...]
@@ -47,8 +48,10 @@ class ProbeSweep(Result):
     classes: tuple[tuple[str, ...], ...]
     methods: tuple[str, ...]
     seeds: tuple[int, ...]
-    at: Int[np.ndarray, "rows 4"]
-    """Site, label, method and seed of each row, by place in the tuples above."""
+    positions: tuple[str, ...] = ("all",)
+    """Each fitted by itself."""
+    at: Int[np.ndarray, "rows 5"]
+    """Site, label, method, seed and position of each row, by place in the tuples above."""
     columns: Mapping[str, Float[np.ndarray, " rows"]]
     """Measured numbers of every row, see ``to_frame``."""
     weights: Mapping[str, Float[np.ndarray, "outputs width"]]
@@ -58,9 +61,19 @@ class ProbeSweep(Result):
     left_out: Mapping[str, str] = field(default_factory=dict[str, str])
     """Labels that could not be fitted, and why."""
     n_documents: int = 0
+    documents_at: tuple[int, ...] = ()
+    """How many of them have each position."""
     unit: str = "documents"
+    """What splits deal out and intervals resample: documents, or documents joined by groups."""
+    n_units: int = 0
     metric: str = "accuracy"
     """What ``score`` is of classes."""
+
+    def __post_init__(self) -> None:
+        """Results saved before there were positions have four columns: all rows were in one."""
+        missing = len(("site", "label", "method", "seed", "position")) - self.at.shape[1]
+        if missing:
+            object.__setattr__(self, "at", np.pad(self.at, ((0, 0), (0, missing))))
 
     def __len__(self) -> int:
         """Number of probes."""
@@ -70,11 +83,12 @@ class ProbeSweep(Result):
         """One row per probe: where, score with interval, controls, what was chosen, counts."""
         import pandas as pd
 
-        site, label, method, seed = self.at.T
+        site, label, method, seed, position = self.at.T
         layers = [Site.parse(s).layer for s in self.sites]
         head: dict[str, Any] = {
             "site": [self.sites[i] for i in site],
             "layer": [layers[i] for i in site],
+            "position": [self.positions[i] for i in position],
             "label": [self.labels[i] for i in label],
             "kind": [self.label_kinds[i] for i in label],
             "method": [self.methods[i] for i in method],
@@ -83,19 +97,20 @@ class ProbeSweep(Result):
         }
         frame = pd.DataFrame(head | dict(self.columns))
         frame = frame.astype(dict.fromkeys(COUNTED, np.int64))
-        frame.attrs["units"] = UNITS
+        frame.attrs["units"] = {**UNITS, "n": f"test {self.unit}"}
         return frame
 
     def probe(
-        self, label: str, site: str | Site, *, method: str | None = None, seed: int | None = None
-    ) -> LinearProbe:
-        """One of the probes; method and seed may be left out where there is one (else the first).
+        self, label: str, site: str | Site, *, method: str | None = None, seed: int | None = None,
+        position: int | str | None = None,
+    ) -> LinearProbe:  # fmt: skip
+        """One of the probes; what is left out is the only one there is, else the first.
 
         Raises:
-            UnknownNameError: no such label, site, method, or seed.
+            UnknownNameError: no such label, site, method, seed, or position.
         """
-        row = self._row(label, str(Site.parse(str(site))), method, seed)
-        where, what, how, which = self.at[row]
+        row = self._row(label, str(Site.parse(str(site))), method, seed, position)
+        where, what, how, which, place = self.at[row]
         name = self.sites[where]
         mine = slice(*self._span(row))
         reached = {k: float(self.columns[k][row]) for k in REACHED if k in self.columns}
@@ -106,21 +121,22 @@ class ProbeSweep(Result):
             weights=self.weights[name][mine].astype(np.float64), bias=self.bias[name][mine],
             scale=reached.pop("scale"),
             settings={k: v for k, v in reached.items() if np.isfinite(v)},
-            model=self.model, config={**self.config, "seed": self.seeds[which]},
+            model=self.model,
+            config={**self.config, "seed": self.seeds[which], "positions": self.positions[place]},
             controls=Controls({k: v for k, v in measured.items() if np.isfinite(v)},
                               f"score {self.columns['score'][row]:.3f} on test documents"),
             provenance=self.provenance,
         )  # fmt: skip
 
     def mean(self, column: str = "score") -> "pd.DataFrame":
-        """Means over seeds: a row per site, label and method, with the spread between seeds.
+        """Means over seeds: a row per site, position, label and method; spread between seeds.
 
         Raises:
             UnknownNameError: no such column.
         """
         if column not in self.columns:
             raise UnknownNameError("column", column, known=tuple(self.columns))
-        keys = ["site", "layer", "label", "kind", "method", "metric"]
+        keys = ["site", "layer", "position", "label", "kind", "method", "metric"]
         grouped = self.to_frame().groupby(keys, sort=False, dropna=False)[column]
         out = grouped.agg(["mean", "min", "max", "count"]).reset_index()
         return out.rename(columns={"mean": column, "count": "seeds"})
@@ -131,78 +147,61 @@ class ProbeSweep(Result):
         for name in ("score", "selectivity", *BESIDE):
             if name in self.columns and np.isfinite(self.columns[name]).any():
                 found[f"mean_{name}"] = float(np.nanmean(self.columns[name]))
+        if len(self.positions) > 1:
+            for i, name in enumerate(self.positions):
+                here = self.columns["score"][self.at[:, 4] == i]
+                found[f"mean_score @{name}"] = float(here.mean()) if len(here) else float("nan")
+                found[f"documents @{name}"] = float(self.documents_at[i])
         settled = self.columns["converged"]
         found["not_converged"] = float((settled == 0).sum())
         return found
 
-    def plot(self, label: str | None = None, *, column: str = "score") -> "go.Figure":
-        """One label (or the only one): score and controls by site; else sites by labels.
+    def plot(
+        self, label: str | None = None, *, column: str = "score", position: int | str | None = None
+    ) -> "go.Figure":
+        """A label (or the only one): score and controls by site; of several: sites by labels.
+
+        With several positions, and none named: sites by positions, of one label or the mean of all.
 
         Raises:
-            UnknownNameError: no such label or column.
+            UnknownNameError: no such label, position or column.
         """
-        from lensbench.plots import heatmap, lines
-        from lensbench.probes.circuits.panels import label_cells
+        from lensbench.probes.linear.sweep_plots import by_label, by_position, by_site
 
+        for kind, asked, known in (("label", label, self.labels),
+                                   ("position", position, self.positions)):  # fmt: skip
+            if asked is not None and str(asked) not in known:
+                raise UnknownNameError(kind, str(asked), known=known)
+        if position is None and len(self.positions) > 1:
+            return by_position(self, label, column)
+        where = next(iter(self.positions)) if position is None else str(position)
         if label is None and len(self.labels) > 1:
-            means: Any = self.mean(column)
-            first = means[means["method"] == self.methods[0]].copy()
-            first["number"] = first["label"].map(self.labels.index)
-            first["place"] = first["site"].map(self.sites.index)
-            figure = heatmap(
-                first, x="place", y="number", value=column, hover_columns=("site", "label"),
-                title=f"Probes ({self.methods[0]})", height=180 + 16 * len(self.labels),
-                subtitle=f"{len(self)} probes, {self.n_documents:,} {self.unit}",
-                labels={"number": "label", "place": "site, in execution order"},
-                unit=UNITS.get(column, ""),
-            )  # fmt: skip
-            named = dict(enumerate(self.labels))
-            label_cells(figure, dict(enumerate(self.sites)), named)
-            return figure.update_yaxes(tickvals=list(named), ticktext=list(self.labels))
-        chosen = label or next(iter(self.labels))
-        return lines(
-            self._beside(chosen), x="place", y="score", color="source",
-            low="low", high="high", hover_columns=("site",),
-            title=f"Probe of {chosen}",
-            subtitle=f"{self.n_documents:,} {self.unit}; means over {len(self.seeds)} seeds",
-            labels={"place": "site, in execution order"},
-        )  # fmt: skip
+            return by_label(self, column, where)
+        return by_site(self, label or next(iter(self.labels)), where)
 
-    def _beside(self, label: str) -> "pd.DataFrame":
-        import pandas as pd
+    def dealt(self) -> str:
+        """In words: documents, and what a split deals out where that is something else."""
+        how = "" if self.unit == "documents" else f", joined by groups to {self.n_units:,}"
+        return f"{self.n_documents:,} documents{how}"
 
-        if label not in self.labels:
-            raise UnknownNameError("label", label, known=self.labels)
-        whole: Any = self.to_frame()
-        frame = whole[whole["label"] == label]
-        frame = frame.assign(place=frame["site"].map(self.sites.index))
-        parts: list[Any] = []
-        for method in self.methods:
-            mine = frame[frame["method"] == method]
-            for name in ("score", *BESIDE):
-                if mine[name].isna().all() or (name in BESIDE and method != self.methods[0]):
-                    continue
-                cols = [name, "low", "high"] if name == "score" else [name]
-                part = mine.groupby(["place", "site"], sort=False)[cols].mean().reset_index()
-                part = part.rename(columns={name: "score"})
-                parts.append(part.assign(source=method if name == "score" else name))
-        out = pd.concat(parts).reindex(columns=["place", "site", "score", "low", "high", "source"])
-        out.attrs["units"] = UNITS
-        return out
-
-    def _row(self, label: str, site: str, method: str | None, seed: int | None) -> int:
+    def _row(
+        self, label: str, site: str, method: str | None, seed: int | None,
+        position: int | str | None,
+    ) -> int:  # fmt: skip
         wanted: list[int] = []
         for kind, asked, known in (
             ("site", site, self.sites), ("label", label, self.labels),
             ("probe", method or self.methods[0], self.methods),
             ("seed", str(self.seeds[0] if seed is None else seed), tuple(map(str, self.seeds))),
+            ("position", str(self.positions[0] if position is None else position), self.positions),
         ):  # fmt: skip
             if asked not in known:
                 raise UnknownNameError(kind, asked, known=known)
             wanted.append(known.index(asked))
         found = np.flatnonzero((self.at == wanted).all(1))
         if not len(found):
-            raise ConfigError(f"{method or self.methods[0]} has no probe of {label!r} at {site}")
+            raise ConfigError(f"{method or self.methods[0]} has no probe of {label!r} at {site} @"
+                              f"{position or self.positions[0]}")  # fmt: skip
         return int(found[0])
 
     def _span(self, row: int) -> tuple[int, int]:
