@@ -53,6 +53,57 @@ def test_the_error_counts_what_is_named_wrongly_and_what_is_missed() -> None:
     assert _error(logits, legal).tolist() == [0, 2, 4]
 
 
+def test_the_step_goes_from_the_discs_side_to_the_other() -> None:
+    """A stream with an axis per square, mine to yours; the head reads the moves of one flip off it.
+
+    Only a step from the disc's own side to the other one makes the changed board's moves likely, so
+    a sign turned round anywhere between the fit and the plan names every other move instead.
+    """
+    import torch
+
+    from lensbench import load_model
+    from lensbench.probes import ProbeData, board_probes, flip_study
+    from lensbench.probes.boards.cases import flip_cases
+    from lensbench.worlds.othello.rules import Position
+    from lensbench.worlds.othello.vocabulary import square_name, token_of_square, vocabulary
+    from tests.helpers import tiny
+
+    n, width, d_vocab, site = 600, 40, len(vocabulary(6)), "blocks.1.resid_post"
+    rng = np.random.default_rng(0)
+    state = rng.integers(0, 3, (n, 36))  # empty, mine, yours
+    x = 0.05 * rng.normal(size=(n, width))
+    x[:, :36] += np.array([0.0, -1.0, 1.0])[state]
+    words = np.array(["empty", "mine", "yours"])
+    labels = {f"relative {square_name(s, 6)}": words[state[:, s]] for s in range(36)}
+    probes = board_probes(
+        ProbeData.from_arrays({site: x}, labels, docs=np.arange(n) // 5), kinds="relative"
+    )
+
+    module = tiny("llama", vocab_size=d_vocab, hidden_size=width)
+    square_of = {int(t): s for s, t in enumerate(token_of_square(6)) if t >= 0}
+    cases = flip_cases(60, 6, d_vocab, seed=0)
+    first = {int(s): i for i, s in reversed(list(enumerate(cases.squares)))}
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            parameter.fill_(1.0 if "norm" in name else 0.0)
+        for square, i in first.items():
+            position = Position.start(6)
+            for t in cases.tokens[i, 1 : cases.lengths[i]]:
+                position = position.play(square_of[int(t)])
+            away = 1.0 if position.discs[square] == position.side else -1.0  # mine becomes yours
+            module.lm_head.weight[:, square] = away * torch.from_numpy(cases.after[i]).float()
+    model = load_model(module, certify=False)
+
+    found = flip_study(model, probes, layers=[1], alphas=(1.0,), n_cases=60, seed=0)
+    mine = list(first.values())
+    own = {bool(cases.to_yours[i]) for i in mine}
+    assert own == {True, False}  # discs of both sides are turned
+    assert len(mine) > 10
+    assert found.errors[0, 0, mine].max() == 0
+    assert found.errors[2, 0, mine].mean() > 2  # control: the direction of another square
+    assert found.null[mine].mean() > 2  # control: no step
+
+
 def test_a_small_study_runs_saves_and_refuses_other_models(model: Any, tmp_path: Any) -> None:
     import lensbench
     from lensbench import results

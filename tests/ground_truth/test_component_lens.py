@@ -54,3 +54,35 @@ def test_the_norm_is_held_at_the_full_state_and_not_taken_of_the_component() -> 
     own = model.unembed(state)[0].softmax(-1).amax(-1)  # the embedding normed by itself
     assert float(np.abs(lens.top_prob[0, :, 0] - own.numpy()).max()) > 0.01
     assert torch.isfinite(torch.from_numpy(lens.top_prob)).all()
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "olmo2"])
+def test_a_head_in_front_of_a_norm_is_read_as_its_share_of_what_the_norm_lets_through(
+    kind: str,
+) -> None:
+    """Written out with the modules' own norms: held, each is a factor per dimension."""
+    import lensbench
+    from lensbench.probes.lenses.components import component_lens
+
+    module, layer = tiny(kind), 1
+    model, ids = lensbench.load_model(module, certify=False), random_ids(1, 6)
+    lens = component_lens(model, ids, k=61)
+    sites = [f"blocks.{layer}.attn.z", f"blocks.{model.n_layers - 1}.resid_post"]
+    acts = model.run(ids, capture=sites, logits="none").acts
+    z, last = (acts[site][0] for site in sites)
+    block = module.model.layers[layer]
+    with torch.no_grad():
+        mixed = block.self_attn.o_proj.weight.unflatten(1, z.shape[1:])
+        heads = torch.einsum("the,dhe->htd", z, mixed)
+        raw = heads.sum(0)
+        through = block.post_attention_layernorm(raw) / raw
+        final = module.model.norm(last) / last
+        want = (heads * through * final @ module.lm_head.weight.T).softmax(-1).numpy()
+        bare = (heads * final @ module.lm_head.weight.T).softmax(-1).numpy()
+    at = lens.places.index(f"L{layer}H0")
+    assert lens.places[at + len(want) - 1] == f"L{layer}H{len(want) - 1}"
+    found = np.empty_like(want)
+    rows = slice(at, at + len(want))
+    np.put_along_axis(found, lens.top_ids[rows].astype(np.int64), lens.top_prob[rows], -1)
+    np.testing.assert_allclose(found, want, atol=1e-4)
+    assert np.abs(found - bare).max() > 0.01  # control: without the norm behind the heads
