@@ -1,17 +1,18 @@
-"""Where to intervene: a site, and a slice of it (position or role, head, single dimension).
+"""Where to intervene: a site, and a slice of it (position or role, head, dimension, subspace).
 
 A :class:`Place` says which numbers of the network are changed; what they become is the business of
 :mod:`lensbench.interventions.values`. ``places`` lists those of a sweep.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from lensbench.arguments import whole
 from lensbench.errors import ConfigError, UnknownNameError, UnknownSiteError
+from lensbench.interventions.subspace.slices import Subspace, SubspaceLike, subspaces
 from lensbench.models.base import Model
 from lensbench.ops import Op
 from lensbench.plan import Edit
@@ -33,6 +34,13 @@ class Place:
     head: int | None = None
     dim: int | None = None
     """A neuron, latent or channel of the last axis."""
+    subspace: Subspace | None = None
+    """Directions of the last axis; what is orthogonal to them is left as it is."""
+
+    @property
+    def whole(self) -> "Place":
+        """The place with all of its vector."""
+        return replace(self, dim=None, subspace=None)
 
     def at(self, pairs: PromptPairs, row: int) -> int | None:
         """Number of the token in this row; None where all are meant; -1 where there is no such."""
@@ -42,6 +50,7 @@ class Place:
 
     def edit(self, op: Op, position: int | None) -> Edit:
         """``op`` here, at a token of one row (None: at all)."""
+        op = op if self.subspace is None else self.subspace.within(op)
         one = lambda i: None if i is None else (i,)  # noqa: E731 - used below
         return Edit(self.site, op, None, one(position), one(self.head), one(self.dim))
 
@@ -50,6 +59,7 @@ class Place:
         where = [str(self.site)]
         where += [] if self.position is None else [f"@{self.position}"]
         where += [f"{n} {v}" for n, v in (("head", self.head), ("dim", self.dim)) if v is not None]
+        where += [] if self.subspace is None else [f"span of {self.subspace.k}"]
         return " ".join(where)
 
 
@@ -77,6 +87,7 @@ def places(
     positions: Each | Sequence[int | str] | None = None,
     heads: Each | Sequence[int] = "each",
     dims: Sequence[int] | None = None,
+    subspace: SubspaceLike | None = None,
 ) -> tuple[Place, ...]:
     """Every place of a sweep, in execution order.
 
@@ -89,18 +100,25 @@ def places(
             where all prompts are equally long and else each role.
         heads: of sites that have heads: ``"each"``, all ``"together"``, or numbers.
         dims: neurons, latents or channels, each a place of its own; left out, the whole vector.
+        subspace: directions ``[k, d]`` (or one, ``[d]``) whose span is meant instead of the whole
+            vector; they are made orthonormal. One array for all sites, or ``{layer: directions}``
+            or ``{site: directions}`` with some for each. At heads, d is the width of one.
 
     Raises:
         UnknownSiteError: a site that this model has not.
         UnknownNameError: a role that the pairs have not.
-        ConfigError: a position, head or dimension that does not exist.
+        ConfigError: a position, head or dimension that does not exist; directions of another
+            width, or for other sites; both dims and a subspace.
+        NonFiniteError: NaN or infinity in directions.
     """
-    where = _positions(pairs, positions)
+    if dims is not None and subspace is not None:
+        raise ConfigError("dims and subspace both say which part of a vector is meant; give one")
+    where, chosen = _positions(pairs, positions), _sites(model, sites, layers)
     found: list[Place] = []
-    for site in _sites(model, sites, layers):
+    for site, span in subspaces(model, chosen, subspace).items():
         for head in _heads(model, site, heads):
             for dim in _dims(model, site, dims):
-                found += [Place(site, p, head, dim) for p in where]
+                found += [Place(site, p, head, dim, span) for p in where]
     if not found:
         raise ConfigError("the sweep has no place: no layer, position or head is left")
     return tuple(dict.fromkeys(found))
@@ -114,9 +132,11 @@ def check_place(model: Model, pairs: PromptPairs, place: Place) -> None:
     """
     one = lambda at: "together" if at is None else [at]  # noqa: E731 - used below
     dims = None if place.dim is None else [place.dim]
+    span = None if place.subspace is None else place.subspace.rows
     places(
-        model, pairs, place.site, positions=one(place.position), heads=one(place.head), dims=dims
-    )
+        model, pairs, place.site, positions=one(place.position), heads=one(place.head), dims=dims,
+        subspace=span,
+    )  # fmt: skip
 
 
 def _listed(name: str, values: Any, form: str = "a list such as [0, 3]") -> list[Any]:

@@ -110,7 +110,10 @@ class Means:
 class RandomSteps:
     """A control: the base state plus a random step as long as the one a patch makes.
 
-    ``base + |source - base| * u`` with ``u`` uniform on the unit sphere of the place's last axis.
+    ``base + |part of (source - base)| * u`` with ``u`` uniform on the unit sphere of the place's
+    last axis. Where a patch changes part of a vector (a dimension, a subspace), the step is as long
+    as its own there, and goes anywhere in the vector: a random direction of a random subspace of
+    as many dimensions.
     """
 
     source: FromRun
@@ -118,13 +121,25 @@ class RandomSteps:
     rng: torch.Generator
 
     def op(self, place: Place, row: int) -> Op | None:
-        """Set the place to a state as far from its own as the patch's, in a random direction."""
-        to, at = self.source.at(place, row), self.base.at(place, row)
+        """Set all of the place to a state as far from its own as the patch's."""
+        to, at = (run.at(place.whole, row) for run in (self.source, self.base))
         if to is None or at is None:
             return None
         step = torch.randn(to.shape, generator=self.rng).to(to)
         step = step / step.norm(dim=-1, keepdim=True).clamp(min=1e-12)
-        return Set(at + step * (to - at).norm(dim=-1, keepdim=True))
+        return Set(at + step * _patched_part(place, to - at).norm(dim=-1, keepdim=True))
+
+    def plan(self, place: Place, row: int) -> Plan | None:
+        """The step, which is not kept to the part of the vector that the place names."""
+        op = self.op(place, row)
+        return None if op is None else Plan((place.whole.edit(op, place.at(self.base.pairs, row)),))
+
+
+def _patched_part(place: Place, step: Tensor) -> Tensor:
+    """What of a whole vector's step a patch of the place makes."""
+    if place.subspace is not None:
+        return place.subspace.part(step)
+    return step if place.dim is None else step[..., place.dim : place.dim + 1]
 
 
 def run_of(

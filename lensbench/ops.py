@@ -140,14 +140,37 @@ class Project(Op):
 
     @property
     def _basis(self) -> Tensor:
-        # Kept by hand: cached_property holds a lock (Python 3.11), and a plan is shipped to NDIF.
-        if "kept" not in self.__dict__:
-            rows = self.directions[None] if self.directions.ndim == 1 else self.directions
-            u, s, vh = torch.linalg.svd(rows.double(), full_matrices=False)
-            del u
-            basis = vh[s > s.max() * 1e-9].mT.float() if s.numel() else rows.mT.float()
-            self.__dict__["kept"] = basis
-        return self.__dict__["kept"]
+        return _kept_basis(self, self.directions)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SetInSpan(Op):
+    """Set what lies in the span of ``directions`` ``[n, d]``; what is orthogonal to it stays.
+
+    ``x + (value - x) Q Q^T`` with Q ``[d, rank]`` an orthonormal basis of the span: the rows need
+    not be orthonormal. ``value`` broadcasts; 0 takes the span out.
+    """
+
+    numbers: ClassVar[tuple[str, ...]] = ("directions", "value")
+    directions: Tensor
+    value: Tensor | float
+
+    def __post_init__(self) -> None:
+        """Arrays and lists as a tensor."""
+        super().__post_init__()
+        object.__setattr__(self, "directions", torch.as_tensor(self.directions))
+
+    def apply(self, x: Tensor) -> Tensor:
+        """See the class."""
+        wide = x if x.dtype in (torch.float32, torch.float64) else x.float()
+        basis = _kept_basis(self, self.directions).to(wide)
+        return (wide + (_like(self.value, wide) - wide) @ basis @ basis.mT).to(x.dtype)
+
+    def set_to(self, value: Tensor | float) -> "SetInSpan":
+        """The same span, set to another value; its basis is not computed again."""
+        found = SetInSpan(self.directions, value)
+        found.__dict__["kept"] = _kept_basis(self, self.directions)
+        return found
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -227,6 +250,17 @@ def _operations(base: type[Op]) -> list[type[Op]]:
     """Every kind of operation, whatever it derives from."""
     own = base.__subclasses__()
     return own + [deeper for cls in own for deeper in _operations(cls)]
+
+
+def _kept_basis(op: Op, directions: Tensor) -> Tensor:
+    """Orthonormal basis ``[d, rank]`` of rows; computed once per operation."""
+    # Kept by hand: cached_property holds a lock (Python 3.11), and a plan is shipped to NDIF.
+    if "kept" not in op.__dict__:
+        rows = directions[None] if directions.ndim == 1 else directions
+        _, s, vh = torch.linalg.svd(rows.double(), full_matrices=False)
+        basis = vh[s > s.max() * 1e-9].mT.float() if s.numel() else rows.mT.float()
+        op.__dict__["kept"] = basis
+    return op.__dict__["kept"]
 
 
 def _like(value: Tensor | float, x: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from lensbench.interventions.patching.engine import Engine, Group
 from lensbench.interventions.patching.result import PatchingResult
 from lensbench.interventions.patching.whole import run_sweep
 from lensbench.interventions.places import Each, Place, places
+from lensbench.interventions.subspace.slices import SubspaceLike
 from lensbench.interventions.values import (
     ABLATIONS,
     BY_QUERY,
@@ -42,6 +43,7 @@ def ablation_sweep(
     positions: Each | Sequence[int | str] | None = "together",
     heads: Each | Sequence[int] = "each",
     dims: Sequence[int] | None = None,
+    subspace: SubspaceLike | None = None,
     batch_size: int = 64,
     seed: int = 0,
 ) -> PatchingResult:
@@ -61,7 +63,10 @@ def ablation_sweep(
         raise UnknownNameError("ablation", str(how), known=ABLATIONS)
     whole_number("batch_size", batch_size, least=1)
     whole_number("seed", seed, least=0)
-    where = places(model, pairs, sites, layers=layers, positions=positions, heads=heads, dims=dims)
+    where = places(
+        model, pairs, sites, layers=layers, positions=positions, heads=heads, dims=dims,
+        subspace=subspace,
+    )  # fmt: skip
 
     def values_of(some: PromptPairs, at: Sequence[Place]) -> Callable[[Group], tuple[Values, None]]:
         make = _ablations(model, some, at, how, batch_size, seed)

@@ -18,7 +18,7 @@ from lensbench.arguments import whole_number
 from lensbench.interventions.metrics import Metric, ends_of
 from lensbench.interventions.patching.result import PatchingResult, mean_of
 from lensbench.interventions.places import Place, columns
-from lensbench.interventions.values import Planned, Values, groups, run_of
+from lensbench.interventions.values import Planned, RandomSteps, Values, groups, run_of
 from lensbench.models.base import Model
 from lensbench.plan import Plan
 from lensbench.prompts.pairs import PromptPairs
@@ -114,7 +114,7 @@ class Engine:
 
     def _plan(self, group: Group, place: Place, row: int, values: Given) -> Plan | None:
         """What is done for one place of one prompt; None where it lacks the place."""
-        if isinstance(values, Planned):
+        if isinstance(values, Planned | RandomSteps):
             return values.plan(place, row)
         op = values.op(place, row)
         return None if op is None else Plan((place.edit(op, place.at(group.pairs, row)),))
@@ -159,8 +159,15 @@ class Engine:
             "metric": self.metric.name,
             "places": [str(p) for p in self.where],
             "seed": self.seed,
+            **self._subspaces(),
             **self.pairs.scoring(),
         }
+
+    def _subspaces(self) -> dict[str, Any]:
+        """Dimensions and content of every site's subspace, where such are patched."""
+        found = {str(p.site): p.subspace for p in self.where if p.subspace is not None}
+        told = {site: {"k": s.k, "fingerprint": s.fingerprint} for site, s in found.items()}
+        return {"subspace": told} if told else {}
 
 
 def with_control(result: PatchingResult) -> PatchingResult:

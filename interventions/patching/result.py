@@ -135,6 +135,8 @@ class PatchingResult(Result):
         best = int(np.nanargmax(far)) if np.isfinite(far).any() else 0
         found = {"strongest": float(self.effect[best]), "layer": float(self.layer[best])}
         found |= {"head": float(self.head[best])} if self.head[best] >= 0 else {}
+        if span := self.config.get("subspace", {}).get(self.site[best]):
+            found["subspace_dims"] = float(span["k"])
         if len(self.tried):
             found["random"] = mean_of(self.random_effect)
         counts = {"places": float(len(self.site)), "prompts": float(self.n)}
@@ -160,9 +162,19 @@ class PatchingResult(Result):
             frame, x=x, y=y, value="effect", span=(-reach, reach), diverging=True,
             unit="0 = corrupted, 1 = clean", x_labels=labels,
             hover_columns=("low", "high", "value", "n"),
-            title=f"{self.task}: {self.intervention} at {site or names[0]}",
+            title=f"{self.task}: {self.intervention} at {self._part(chosen)}{site or names[0]}",
             subtitle=f"{self.metric}, {self.n} prompts; control: {self.controls}",
         )  # fmt: skip
+
+    def _part(self, chosen: list[int]) -> str:
+        """``2 dims of `` where a subspace was changed."""
+        spans = self.config.get("subspace", {})
+        sizes = sorted({spans[self.site[i]]["k"] for i in chosen if self.site[i] in spans})
+        return (
+            f"{'-'.join(str(k) for k in dict.fromkeys([sizes[0], sizes[-1]]))} dims of "
+            if sizes
+            else ""
+        )
 
 
 _MOST_TICKS = 32

@@ -22,6 +22,7 @@ from lensbench.interventions.patching.engine import Engine, Group
 from lensbench.interventions.patching.result import PatchingResult
 from lensbench.interventions.patching.whole import run_sweep
 from lensbench.interventions.places import Each, Place, places
+from lensbench.interventions.subspace.slices import SubspaceLike
 from lensbench.interventions.values import RandomSteps, Values, run_of
 from lensbench.models.base import Model
 from lensbench.prompts.pairs import PromptPairs
@@ -41,6 +42,7 @@ def patch_sweep(
     positions: Each | Sequence[int | str] | None = None,
     heads: Each | Sequence[int] = "each",
     dims: Sequence[int] | None = None,
+    subspace: SubspaceLike | None = None,
     random_patches: int = 16,
     batch_size: int = 64,
     seed: int = 0,
@@ -62,7 +64,11 @@ def patch_sweep(
         layers: which layers; left out, all.
         positions: ``each``, ``together``, numbers or roles.
         heads: ``each``, ``together`` or numbers.
-        dims: neurons, latents or channels, one by one.
+        dims: neurons, latents or channels, one by one. Latents are dims of a dictionary's site:
+            ``patch_sweep(model.with_saes([sae]), pairs, "blocks.3.resid_post.sae.acts", dims=[7])``
+            moves the state by ``(f' - f) W_dec[7]`` and keeps what the dictionary leaves over.
+        subspace: directions ``[k, d]`` whose span alone is patched, ``h + (h' - h) B B^T`` with B
+            an orthonormal basis of it; for each layer its own with ``{layer: directions}``.
         random_patches: number of places, drawn at random, that are patched with a random step of
             the patch's length too; 0 for none.
         batch_size: most rows in one forward pass.
@@ -75,7 +81,10 @@ def patch_sweep(
     """
     if direction not in DIRECTIONS:
         raise UnknownNameError("direction", str(direction), known=DIRECTIONS)
-    where = places(model, pairs, sites, layers=layers, positions=positions, heads=heads, dims=dims)
+    where = places(
+        model, pairs, sites, layers=layers, positions=positions, heads=heads, dims=dims,
+        subspace=subspace,
+    )  # fmt: skip
     tried = _tried(where, random_patches, whole_number("seed", seed, least=0))
     read = list(dict.fromkeys(p.site for p in where))
 

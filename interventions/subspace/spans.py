@@ -42,7 +42,8 @@ def basis_of(
     rows = matrix_of("directions", directions)
     rows = rows[None] if rows.ndim == 1 else rows
     if rows.ndim != 2 or rows.shape[1] != width:
-        raise ConfigError(f"directions must be [k, {width}] here, got {list(rows.shape)}")
+        turned = "; its transpose would do" if rows.ndim == 2 and len(rows) == width else ""
+        raise ConfigError(f"directions must be [k, {width}] here, got {list(rows.shape)}{turned}")
     found = _orthonormal(rows)
     if not found.shape[1]:
         raise ConfigError("all directions are zero; there is no subspace to patch")

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lensbench.errors import ConfigError, UnknownNameError
+from lensbench.ops import SetInSpan
 from lensbench.plan import (
     Add,
     Call,
@@ -36,6 +37,11 @@ OP = st.one_of(
         st.integers(1, 3),
     ),
     st.builds(Clamp, NUMBER, st.none()),
+    st.builds(
+        lambda n, v: SetInSpan(torch.randn(n, 4, generator=torch.Generator().manual_seed(n)), v),
+        st.integers(1, 3),
+        NUMBER,
+    ),
 )
 PLAN = st.builds(
     Plan,
@@ -91,6 +97,10 @@ def test_content_decides_equality() -> None:
             Project(torch.tensor([[2.0, 0.0, 0.0], [1.0, 1.0, 0.0], [2.0, 2.0, 0.0]]), keep=True),
             [1.0, 2.0, 0.0],
         ),
+        (SetInSpan(torch.tensor([[0.0, 3.0, 0.0]]), 7.0), [1.0, 7.0, 3.0]),
+        (SetInSpan(torch.tensor([0.0, 2.0, 2.0]), 0.0), [1.0, -0.5, 0.5]),
+        (SetInSpan(torch.zeros(1, 3), 7.0), [1.0, 2.0, 3.0]),
+        (SetInSpan(torch.ones(1, 3), 9.0).set_to(torch.tensor([3.0, 3.0, 0.0])), [1.0, 2.0, 3.0]),
     ],
 )
 def test_operations(op: Op, expected: list[float]) -> None:
