@@ -50,8 +50,9 @@ def number(atlas, pairs):
 @pytest.fixture(scope="module")
 def curve(atlas, pairs, number):
     return dose_curve(
-        atlas, number, pairs, [1.0, 0.0, -0.5], at="subject", random=2, new_tokens=4, batch_size=16
-    )
+        atlas, number, pairs, [1.0, 0.0, -0.5], at="subject", random=2, shuffled=0, new_tokens=4,
+        batch_size=16,
+    )  # fmt: skip
 
 
 def test_number_at_the_subject_flips_the_verb_where_chance_directions_of_its_length_do_not(atlas):
@@ -65,7 +66,7 @@ def test_number_at_the_subject_flips_the_verb_where_chance_directions_of_its_len
     contrast = contrast_states(atlas, of(0, ["near", "past"]), SITE, position="subject")
     found = dose_curve(
         atlas, contrast.mean_difference(), of(1, ["that", "plain"]), [0.0, 1.0], at="subject",
-        random=20, shuffled=contrast.shuffled(20), new_tokens=0,
+        random=20, new_tokens=0,
     )  # fmt: skip
     success = (found.effect[:, 1] > 0).mean(-1)
     assert success[0] >= 0.8
@@ -135,7 +136,7 @@ def test_texts_of_a_batch_are_those_of_every_row_alone(atlas, pairs, number):
 
 @pytest.mark.parametrize("at", ["all", "after", [-1], ["subject", "end"], 1])
 def test_where_a_dose_stands(atlas, pairs, number, at):
-    found = dose_curve(atlas, number, pairs, [1.0], at=at, random=0, new_tokens=2)
+    found = dose_curve(atlas, number, pairs, [1.0], at=at, random=0, shuffled=0, new_tokens=2)
     ids = [list(pairs.corrupted_ids[0])]
     n, subject = len(ids[0]), pairs.position("subject")[0]
     named = {"all": None, "after": range(n - 1, n + 2), "1": [1], "[-1]": [n - 1]}
@@ -391,6 +392,38 @@ def test_a_neuron_clamp_equals_one_by_hand_and_another_neuron_does_less(tmp_path
     assert np.isnan(plain.gate_act).all()
 
 
+def test_the_rows_of_a_table_are_clamped_together_each_with_its_sign(tmp_path):
+    """Neurons 0 to 39 of block 1 write token 7; the table of another package names them."""
+    from lensbench.ops import Set
+    from lensbench.plan import edit
+    from lensbench.probes import decode_neurons
+
+    model, ids = planted_neurons(), random_ids(3, 8)
+    table = decode_neurons(model).specialised(0.0)
+    rows = table[(table["layer"] == 1) & (table["neuron"] < 40)].head(5)
+    assert set(decode_neurons(model, layers=[1]).top_ids[:40, 0].tolist()) == {7}
+    found = neuron_clamps(model, ids, rows, token=7, values=[-2.0, 2.0], at=["post"])
+    numbers = rows["neuron"].tolist()
+    assert found.neurons == tuple((1, n, 1) for n in numbers)
+    plan = edit("blocks.1.mlp.post", Set(2.0), dims=sorted(numbers))
+    p = model.run(ids, plan).logits[:, -1].softmax(-1)[:, 7]
+    np.testing.assert_allclose(found.values[0, 1], p, atol=1e-5)
+    one = neuron_clamps(model, ids, 1, numbers[0], 7, values=[2.0], at=["post"])
+    assert found.values[0, 1].mean() > one.values[0, 0].mean() > found.clean.mean()
+    # All that were planted, so that none of them is among the others of the control.
+    # Downwards, as the token is likely already.
+    down = [(1, n, -1) for n in range(40)]
+    every = neuron_clamps(model, ids, down, token=7, values=[0.5], at=["post"])
+    assert not {row[1] for row in every.config["others"]} & set(range(40))
+    assert every.values.mean() < 0.5 * every.other.mean(), "control: forty others"
+    # Signs: two that write the same cancel.
+    signed = neuron_clamps(model, ids, [(1, 3, 1), (1, 4, -1)], token=7, values=[3.0], at=["post"])
+    zero = neuron_clamps(model, ids, [(1, 3), (1, 4)], token=7, values=[0.0], at=["post"])
+    np.testing.assert_allclose(signed.values, zero.values, atol=1e-5)
+    assert lensbench.results.load(found.save(tmp_path / "n")) == found
+    assert "5 neurons" in found.plot().layout.title.text
+
+
 @pytest.mark.illtyped
 def test_slips_are_named(atlas, pairs, number):
     with pytest.raises(UnknownNameError, match="subject"):
@@ -417,6 +450,25 @@ def test_slips_are_named(atlas, pairs, number):
         dose_curve(atlas, front, pairs)
     with pytest.raises(ConfigError, match=r"neurons 0\.\.383"):
         neuron_clamps(atlas, ["I think"], 1, 384, 7)
+    for rows, match in (
+        ([], "no rows"),
+        ([(1, 3), (1, 3)], "twice"),
+        ([(1, 3, 2)], "must be 1 or -1"),
+        ([(1, 384)], r"neurons 0\.\.383"),
+        ([(1,)], r"\(layer, neuron\)"),
+        ("1.3", "must be a table"),
+        ([(1, n) for n in range(300)], "too few others"),
+    ):
+        with pytest.raises(ConfigError, match=match):
+            neuron_clamps(atlas, ["I think"], rows, token=7)
+    import pandas as pd
+
+    with pytest.raises(ConfigError, match="'neuron' is missing"):
+        neuron_clamps(atlas, ["I think"], pd.DataFrame({"layer": [1]}), token=7)
+    with pytest.raises(ConfigError, match="leave neuron out"):
+        neuron_clamps(atlas, ["I think"], [(1, 3)], 4, 7)
+    with pytest.raises(ConfigError, match="token must be"):
+        neuron_clamps(atlas, ["I think"], [(1, 3)])
     with pytest.raises(ConfigError, match="measure one with 'probability'"):
         neuron_clamps(atlas, ["I think"], 1, 3, 7, metric="logit_diff")
     with pytest.raises(ConfigError, match="token must be"):
