@@ -107,7 +107,7 @@ def steer(
         "\n".join([
             head, "", table(told["doses"], _DOSES), "", "at equal KL:",
             table(told["matched"], _MATCHED), "", *said,
-            f"Control: {found.result.controls}",
+            f"Control: {found.result.controlled}",
             *([f"saved in {told['saved']}"] if out is not None else []),
         ]),
     )  # fmt: skip

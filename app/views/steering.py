@@ -43,8 +43,10 @@ def _draw(found: Steering, ask: SteerAsk) -> None:
         result.plot(measure), key="steering", frame=result.to_frame(), code=steering.python_of(ask),
         alt=f"{MEASURES[measure]} against the strength, task {ask.task}, with bands of controls",
         caption=f"{found.n_made_of} prompts made the direction, {result.n} others are steered; one "
-                f"unit is a step as long as the state ({result.scale[0]:.1f}). Controls: 20 random "
-                "directions and 20 made of shuffled labels, of the same length.",
+                f"unit is a step as long as the state ({result.scale[0]:.1f}). Controls of the "
+                f"same length: {len(result.rows_of('random'))} random directions and "
+                f"{len(result.rows_of('shuffled'))} made of shuffled labels. "
+                + " ".join(result.undefined),
     )  # fmt: skip
     st.markdown("**At equal KL**")
     show_listing(result.matched(), alt="Effect beside controls at the same KL")

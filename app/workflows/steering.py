@@ -96,7 +96,7 @@ def steer(ask: SteerAsk) -> Steering:
         at = _at(ask.at or ask.source)
         result = dose_curve(
             model, direction, tested, ask.strengths, effect=ask.metric, at=at, random=ask.random,
-            shuffled=contrast.shuffled(ask.shuffled, ask.seed) if ask.shuffled else (),
+            shuffled=ask.shuffled,
             new_tokens=ask.new_tokens, batch_size=ask.batch_size, seed=ask.seed,
         )  # fmt: skip
         texts = _texts(model, direction, tested, result, at, ask)
@@ -218,7 +218,7 @@ def python_of(ask: SteerAsk) -> str:
         f"'blocks.{ask.layer}.{ask.site}', position={_one_token(ask.source)!r})\n"
         f"result = interventions.dose_curve(model, contrast.{make}, "
         f"some.select(range(half, len(some))), {ask.strengths!r}, at={_tokens(ask.source)!r}, "
-        f"shuffled=contrast.shuffled({ask.shuffled}))\n"
+        f"shuffled={ask.shuffled})\n"
         "result.plot()\n"
     )
 

@@ -68,7 +68,8 @@ class Contrast:
 
         Source: Rimsky et al. 2023 (CAA), arXiv:2312.06681; Marks & Tegmark 2023, arXiv:2310.06824.
         """
-        return self._direction(self.plus.mean(0) - self.minus.mean(0), "mean_difference")
+        shift = self.plus.mean(0) - self.minus.mean(0)
+        return self._direction(shift, "mean_difference").redrawn_by(self.shuffled)
 
     def pca(
         self, how: Literal["pca_center", "pca_uncentred", "pca_diff"] = "pca_center"
@@ -100,14 +101,17 @@ class Contrast:
             rows = difference - difference.mean(0)
         axis = np.linalg.svd(rows, full_matrices=False)[2][0]
         along = float(((difference @ axis) > 0).mean())
-        return self._direction(axis if along >= 0.5 else -axis, how)
+        found = self._direction(axis if along >= 0.5 else -axis, how)
+        return found.redrawn_by(self.shuffled)
 
     def shuffled(self, n: int = 20, seed: int = 0) -> tuple[Direction, ...]:
         """A control: mean differences after labels were exchanged at random, in balance.
 
         Exactly half of each side changes sides (half of the pairs are turned round), so that a
         shift between the sides cancels; with labels drawn freely, what is left of it would
-        dominate once the directions are given equal length.
+        dominate once the directions are given equal length. The control of principal components
+        too, which are the same axis whichever way round the pairs are: labels give their sign
+        alone. Directions made here carry it (:meth:`Direction.shuffled`).
 
         Raises:
             NotEnoughDataError: fewer than four states on a side.

@@ -1,8 +1,11 @@
-"""What steering is compared with: random directions of the same length."""
+"""What steering is compared with: random and shuffled-label directions of the same length."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from lensbench.arguments import whole_number
+from lensbench.errors import NotEnoughDataError
 from lensbench.interventions.steering.direction import Direction
 
 
@@ -27,3 +30,26 @@ def random_directions(like: Direction, n: int = 20, seed: int = 0) -> tuple[Dire
             )
         )  # fmt: skip
     return tuple(found)
+
+
+def shuffled_directions(
+    own: Sequence[Direction], n: int = 20, seed: int = 0
+) -> tuple[tuple[Direction, ...], tuple[str, ...]]:
+    """``n`` directions of shuffled labels for each of ``own`` that has labels.
+
+    Directions made of the same states share theirs. The second value says for each of ``own`` why
+    there are none; it is empty where there are.
+    """
+    found: list[Direction] = []
+    why: list[str] = []
+    seen: list[object] = []
+    for direction in own:
+        try:
+            drawn = () if direction.redraw in seen else direction.shuffled(n, seed)
+        except NotEnoughDataError as error:
+            why.append(str(error))
+            continue
+        found += drawn
+        seen += [] if direction.redraw is None else [direction.redraw]
+        why.append("")
+    return tuple(found), tuple(why)

@@ -1,14 +1,15 @@
 """A direction at a site: a value that saves, loads, and knows how it was made."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lensbench.arguments import whole_number
 from lensbench.errors import ConfigError, MismatchError, NonFiniteError, NotEnoughDataError
 from lensbench.models.base import Model
 from lensbench.ops import Add
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
+Redraw: TypeAlias = Callable[[int, int], "tuple[Direction, ...]"]
+"""Makes ``n`` directions, drawn with a seed, by the same procedure under shuffled labels."""
+UNFITTED = ("activation_addition", "latent", "clamped_latent", "random")
+"""Methods that use no labels."""
 _ONE_VECTOR = 3
 """Axes of a site with one vector per token: batch, position, width."""
 
@@ -84,7 +89,44 @@ class Direction(Result):
                 f"direction {self.label!r} at {self.site} is zero: the two sides do not differ "
                 "there, so it points nowhere"
             )
-        return replace(self, vector=self.vector * np.float32(norm / self.norm))
+        longer = replace(self, vector=self.vector * np.float32(norm / self.norm))
+        return longer if self.redraw is None else longer.redrawn_by(self.redraw)
+
+    @property
+    def redraw(self) -> Redraw | None:
+        """How it is made again under shuffled labels; None where there are no labels at hand."""
+        return self.__dict__.get("redraw_")
+
+    def redrawn_by(self, redraw: Redraw) -> "Direction":
+        """This direction, knowing how it is made again under shuffled labels.
+
+        Kept in memory, with the states of both classes behind it, and no part of what is saved or
+        compared: the states are as many vectors as there were prompts.
+        """
+        found = replace(self)
+        found.__dict__["redraw_"] = redraw  # no field, so not compared or saved
+        return found
+
+    def shuffled(self, n: int = 20, seed: int = 0) -> "tuple[Direction, ...]":
+        """``n`` directions made under shuffled labels, each as long as this one.
+
+        Of mean differences, components and in-context vectors: :meth:`Contrast.shuffled`; of
+        probes: ``refit`` of :func:`probe_direction`.
+
+        Raises:
+            NotEnoughDataError: a direction without labels, or with too few; it says which.
+            ConfigError: n or seed is no whole number of at least 0.
+        """
+        n, seed = whole_number("n", n, least=0), whole_number("seed", seed, least=0)
+        if self.redraw is None:
+            method = str(self.config.get("method", "of your own"))
+            raise NotEnoughDataError(
+                "no labels: shuffled-label control not defined" if method in UNFITTED else
+                f"no labels kept with this direction ({method}): shuffled-label control not drawn. "
+                "Make it from its states again (they are not saved), give probe_direction(refit=), "
+                "or pass shuffled=[...]"
+            )  # fmt: skip
+        return tuple(d.with_norm(self.norm) for d in self.redraw(n, seed))
 
     def cosine(self, other: "Direction | Float[np.ndarray, '...']") -> float:
         """Cosine with another direction or vector, -1 to 1."""
@@ -152,11 +194,36 @@ def one_vector(site: str | Site) -> Site:
 
 def probe_direction(
     site: str | Site, vector: Float[np.ndarray, " d"] | Tensor | Sequence[float],
-    label: str = "probe",
+    label: str = "probe", *, refit: Callable[[int], Any] | None = None,
 ) -> Direction:  # fmt: skip
     """The direction of a probe: any vector with its site; adding it raises the probe's score.
 
     ``w . (x + c w) = w . x + c |w|^2``.
+
+    Args:
+        site: where the probe reads.
+        vector: its weights.
+        label: a name.
+        refit: gives, for a seed, the weights of such a probe fitted to labels shuffled with that
+            seed: the control of :meth:`Direction.shuffled` and of dose curves.
+
+    Raises:
+        ConfigError: a vector or a ``refit`` that is none.
     """
-    vector = vector if isinstance(vector, Tensor) else np.asarray(vector)
-    return Direction(site=str(site), vector=vector, label=label, config={"method": "probe"})  # pyright: ignore[reportArgumentType] - tensors become arrays
+    if refit is not None and not callable(refit):
+        raise ConfigError(f"refit must be a function of a seed, got {refit!r}")
+    made = _of_probe(site, vector, label, "probe")
+    if refit is None:
+        return made
+
+    def redraw(n: int, seed: int) -> tuple[Direction, ...]:
+        seeds = np.random.SeedSequence(seed).generate_state(n).tolist()
+        return tuple(_of_probe(site, refit(one), f"shuffled {i}", "shuffled_labels")
+                     for i, one in enumerate(seeds))  # fmt: skip
+
+    return made.redrawn_by(redraw)
+
+
+def _of_probe(site: str | Site, vector: Any, label: str, method: str) -> Direction:
+    array = vector if isinstance(vector, Tensor) else np.asarray(vector)
+    return Direction(site=str(site), vector=array, label=label, config={"method": method})  # pyright: ignore[reportArgumentType] - tensors become arrays

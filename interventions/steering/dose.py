@@ -1,7 +1,7 @@
 """Dose curves: what a direction does at every strength, what it costs, and what chance does.
 
 1. All directions get one length: that of the state at the steered tokens, times the strength.
-2. Random directions (and shuffled labels, where given) of the same length stand beside them.
+2. Random directions of the same length stand beside them, and such made under shuffled labels.
 3. Every (direction, strength, prompt) is a plan and a row of ``Model.run_many``.
 4. Continuations are decoded under the plans and scored by the unsteered model.
 """
@@ -21,7 +21,7 @@ from lensbench.interventions.metrics import Metric
 from lensbench.interventions.patching.engine import LOGITS_AT_ONCE, pick_rows
 from lensbench.interventions.steering.aligned import Align
 from lensbench.interventions.steering.continuations import continue_rows, surprise
-from lensbench.interventions.steering.controls import random_directions
+from lensbench.interventions.steering.controls import random_directions, shuffled_directions
 from lensbench.interventions.steering.direction import Direction
 from lensbench.interventions.steering.dose_result import SteeringResult
 from lensbench.interventions.steering.effects import Effect, OfText, as_effect, last_effect
@@ -47,7 +47,7 @@ def dose_curve(
     at: At = "all",
     align: Align = "front",
     random: int = 20,
-    shuffled: Sequence[Direction] = (),
+    shuffled: int | Sequence[Direction] = 20,
     new_tokens: int = 12,
     above: float = 0.0,
     batch_size: int = 64,
@@ -71,7 +71,8 @@ def dose_curve(
         align: ``front``, ``middle`` or ``back`` of every prompt, for directions with a vector per
             token (ActAdd).
         random: number of random directions per site.
-        shuffled: directions of shuffled labels, from :meth:`Contrast.shuffled`.
+        shuffled: number of directions of shuffled labels per direction that has labels
+            (:meth:`Direction.shuffled`; the result says where there are none), or directions.
         new_tokens: length of the continuations; 0 for none (no perplexity).
         above: a prompt is a success where its effect is above this.
         batch_size: most rows in one forward pass.
@@ -91,7 +92,8 @@ def dose_curve(
     measure = as_effect(effect, pairs, new_tokens)
     own = [directions] if isinstance(directions, Direction) else list(directions)
     steered = Steered(rows, pairs, at, new_tokens, align)
-    doses = _all(model, own, shuffled, random, seed)
+    mixed, why_not = _mixed(own, shuffled, seed)
+    doses = _all(model, own, mixed, random, seed)
     alike = {(d.site, d.vector.shape): d for d, _ in doses}
     scales = {key: scale_at(model, steered, d, batch_size) for key, d in alike.items()}
     scale = np.array([scales[d.site, d.vector.shape] for d, _ in doses])
@@ -102,6 +104,7 @@ def dose_curve(
         task=pairs.task if pairs else "prompts",
         metric=measure.name, unit=measure.unit, above=above, at=_told(at, own, align),
         labels=tuple(d.label for d, _ in doses), kinds=tuple(kind for _, kind in doses),
+        unshuffled=why_not,
         sites=tuple(d.site for d, _ in doses), scale=scale,
         norms=np.array([d.norm for d, _ in doses]), strengths=np.array(dosed.strengths),
         effect=found["effect"], kl=found["kl"], nll=found["nll"],
@@ -221,6 +224,19 @@ def _strengths(values: Sequence[float]) -> list[float]:
     return sorted(found)
 
 
+def _mixed(
+    own: Sequence[Any], shuffled: int | Sequence[Direction], seed: int
+) -> tuple[Sequence[Any], tuple[str, ...]]:
+    """Directions of shuffled labels, drawn or given, and why there are none of a direction."""
+    if isinstance(shuffled, Direction):
+        return [shuffled], ()
+    if isinstance(shuffled, (list, tuple)):
+        return shuffled, ()
+    n = whole_number("shuffled", shuffled, least=0)
+    there = all(isinstance(d, Direction) for d in own)  # else :func:`_all` refuses them
+    return shuffled_directions(own, n, seed) if n and there else ((), ())
+
+
 def _all(
     model: Model, own: Sequence[Any], shuffled: Sequence[Any], random: int, seed: int
 ) -> list[tuple[Direction, str]]:
@@ -258,4 +274,5 @@ def _controls(result: SteeringResult) -> Controls:
         for kind in ("random", "shuffled")
         if len(rows := result.rows_of(kind))
     }
-    return Controls(found, f"mean effect at strength {result.strengths[j]:g}")
+    note = f"mean effect at strength {result.strengths[j]:g}"
+    return Controls(found, "; ".join([note, *result.undefined]))

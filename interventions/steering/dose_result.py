@@ -52,11 +52,27 @@ class SteeringResult(Result):
     where nothing was generated."""
     clean: Float[np.ndarray, " prompts"]
     clean_nll: Float[np.ndarray, " prompts"]
+    unshuffled: tuple[str, ...] = ()
+    """Of each direction why it has no controls of shuffled labels; empty where it has."""
 
     @property
     def n(self) -> int:
         """Number of prompts."""
         return len(self.clean)
+
+    @property
+    def undefined(self) -> tuple[str, ...]:
+        """Controls that there are none of, in words, with the directions they are missing for."""
+        names: dict[str, list[str]] = {}
+        for label, why in zip(self.labels, self.unshuffled, strict=False):
+            if why:
+                names.setdefault(why, []).append(label)
+        return tuple(f"{why} ({', '.join(which)})" for why, which in names.items())
+
+    @property
+    def controlled(self) -> str:
+        """The controls, and what is not defined."""
+        return "; ".join([str(self.controls), *self.undefined])
 
     def rows_of(self, kind: str) -> np.ndarray:
         """Numbers of the directions of a kind."""
@@ -139,7 +155,8 @@ class SteeringResult(Result):
         rows: list[dict[str, Any]] = []
         for i in self.rows_of("direction"):
             for j in np.flatnonzero(self.strengths):
-                for kind in ("random", "shuffled"):
+                none = i < len(self.unshuffled) and self.unshuffled[i]
+                for kind in ("random",) if none else ("random", "shuffled"):
                     same = [k for k in self.rows_of(kind) if self.sites[k] == self.sites[i]]
                     if same:
                         rows.append(self._matched(int(i), int(j), kind, same))
@@ -188,7 +205,13 @@ class SteeringResult(Result):
         if np.isfinite(self.nll[0, j]).all():
             found["perplexity"] = float(np.exp(self.nll[0, j].mean()))
             found["clean_perplexity"] = float(np.exp(self.clean_nll.mean()))
-        return {**found, "prompts": float(self.n)}
+        counts = {f"{kind}_directions": float(len(self.rows_of(kind)))
+                  for kind in ("random", "shuffled")}  # fmt: skip
+        return {**found, **counts, "prompts": float(self.n)}
+
+    def __repr__(self) -> str:
+        """The headline numbers, and which control is not defined."""
+        return Result.__repr__(self)[:-1] + "".join(f"; {w}" for w in self.undefined) + ")"
 
     def plot(self, y: str = "effect", x: Axis = "strength") -> "go.Figure":
         """One measure against the strength, or against KL, with bands of the controls.
@@ -210,5 +233,5 @@ class SteeringResult(Result):
             hover_columns=("site", "step", "n", "directions"),
             title=f"{self.task}: {self.metric if y == 'effect' else y} under steering",
             subtitle=f"steps of equal length at {self.at}, {self.n} prompts; control: "
-            f"{self.controls}",
+            f"{self.controlled}",
         )  # fmt: skip

@@ -126,7 +126,8 @@ def in_context_vector(
     found = provenance.record(model=vars(model.card))
     contrast = Contrast(str(parsed), plus, minus, True, label, config, found)
     shift = contrast.mean_difference()
-    return replace(shift, config={**shift.config, "method": "in_context_vector"})
+    named = replace(shift, config={**shift.config, "method": "in_context_vector"})
+    return named.redrawn_by(contrast.shuffled)
 
 
 def _behind(
