@@ -99,7 +99,7 @@ _PHI = replace(
 _STARCODER2 = replace(_LLAMA, gate=None, up="mlp.c_fc", down="mlp.c_proj")
 _MOE = replace(_LLAMA, moe=Experts())
 _DEEPSEEK = Experts(shared="mlp.shared_experts", rule="sigmoid_groups")
-_GPT_OSS = Experts(router="mlp.router", rule="chosen_softmax")
+_GPT_OSS = Experts(router="mlp.router", rule="chosen_softmax", gives_pair=True)
 _BERT = Family(
     blocks="bert.encoder.layer",
     final_norm=None,
@@ -203,7 +203,7 @@ def _seq2seq(*, post_norm: bool, **changes: Any) -> Architecture:
 ARCHITECTURES: dict[str, Architecture] = {
     "bart": _seq2seq(post_norm=True, right_padded=True),
     "bert": _one(_BERT, auto="MaskedLM", head=("cls",)),
-    "bloom": _one(_BLOOM, interface=False),
+    "bloom": _one(_BLOOM, interface=False, entry_norm="transformer.word_embeddings_layernorm"),
     "codegen": _one(_GPTJ, interface=False),
     "deepseek_v3": _one(replace(_MOE, moe=_DEEPSEEK)),
     "falcon": _one(_FALCON, interface=False),
@@ -211,8 +211,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     "gemma2": _one(_GEMMA),
     "gemma3_text": _one(_GEMMA),
     "glm4": _one(_GLM4),
-    "gpt2": _one(_GPT2),
-    "gpt_neo": _one(_GPT_NEO, interface=False),
+    "gpt2": _one(_GPT2, positions="transformer.wpe"),
+    "gpt_neo": _one(_GPT_NEO, interface=False, positions="transformer.wpe"),
     "gpt_neox": _one(_NEOX),
     "gpt_oss": _one(replace(_LLAMA, moe=_GPT_OSS)),
     "gptj": _one(_GPTJ, interface=False),
@@ -227,7 +227,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "mt5": Architecture(stacks=_T5, auto="Seq2SeqLM"),
     "olmo2": _one(_OLMO2),
     "olmoe": _one(_MOE),
-    "opt": _one(_OPT),
+    "opt": _one(_OPT, positions="model.decoder.embed_positions"),
     "phi": _one(_PHI),
     "phi3": _one(_FUSED),
     "qwen2": _one(_LLAMA),

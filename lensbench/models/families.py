@@ -41,6 +41,8 @@ class Experts:
     """Takes ``(states, indices, weights)``."""
     shared: str | None = None
     rule: Rule = "softmax"
+    gives_pair: bool = False
+    """The MLP gives ``(states, scores)``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +109,10 @@ class Architecture:
     """Positions are counted from the first column, so padding must stand on the right."""
     own_positions: bool = False
     """Positions are read off the ids (padding is known by its id)."""
+    positions: str = ""
+    """Module of learned positions, added to the embedding."""
+    entry_norm: str = ""
+    """Norm between the embedding and block 0."""
     position_offset: Literal["none", "pad"] = "none"
     """``pad``: position 0 is row ``pad_token_id + 1`` of the table (RoBERTa)."""
     cache: str = "past_key_values"

@@ -28,6 +28,7 @@ from lensbench.types import LogitsMode
 
 if TYPE_CHECKING:
     from lensbench.models.certificate import Certificate
+    from lensbench.models.ranges import LayerRunner
 
 _TAPS: "WeakKeyDictionary[nn.Module, Taps]" = WeakKeyDictionary()
 _OWN_ATTENTION: "WeakKeyDictionary[nn.Module, str]" = WeakKeyDictionary()
@@ -45,7 +46,8 @@ class NativeModel(Model):
         if module not in _TAPS:
             opened = self.layout.architecture.interface
             _TAPS[module] = Taps(module, self.layout.architecture, card.n_heads, opened=opened)
-        self.trunk = Trunk(module, _TAPS[module], card.n_layers, card.n_ctx)
+        self.taps = _TAPS[module]
+        self.trunk = Trunk(module, self.taps, card.n_layers, card.n_ctx)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "NativeModel":
         """A model of its own around a copy of the module, with hooks of its own."""
@@ -196,6 +198,27 @@ class NativeModel(Model):
         out, last = self.trunk.forward(request)
         assert last is not None  # block stop-1 is not skipped: the plan is empty
         return last, out.past
+
+    def layers(
+        self,
+        room: int,
+        *,
+        rows: int = 1,
+        mask: Bool[Tensor, "rows prompt"] | None = None,
+        plan: Plan = Plan(),  # noqa: B008
+    ) -> "LayerRunner":
+        """Blocks to be run range by range, with keys and values of their own lengths.
+
+        ``room`` is the number of tokens that prompt and continuation will have, ``mask`` is False
+        under the padding of the prompts (on the left), ``plan`` acts on every token.
+
+        Raises:
+            ConfigError: an architecture without keys and values per token, or too much room.
+        """
+        from lensbench.models.ranges import LayerRunner
+
+        self.layout.check_plan(plan)
+        return LayerRunner(self, room, mask, rows, plan)
 
     def unembed(  # noqa: D102
         self, resid: Float[Tensor, "... d_model"], *, grad: bool = False

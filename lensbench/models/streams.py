@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lensbench.models.families import Family
 from lensbench.models.hooks import Hook, session_of, tap
+from lensbench.models.ranges.calls import Recording
 from lensbench.models.session import Key, first, replace_first
 
 Base = Literal["resid_pre", "resid_mid"]
@@ -31,6 +32,9 @@ class BlockForward:
         session = session_of(self.owner)
         if session is None:
             return self.original(hidden_states, *args, **kwargs)
+        if isinstance(session, Recording):
+            session.note(self.layer, hidden_states, args, kwargs)
+            return self._pass_on(hidden_states, args, kwargs)
         return session.block(
             self.layer,
             self.stack,
