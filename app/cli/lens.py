@@ -20,6 +20,7 @@ def group() -> typer.Typer:
     app = new_group("Lenses: what a layer, an encoder or a neuron says through the vocabulary.")
     app.command("layers")(layers)
     app.command("text")(text)
+    app.command("tune")(tune)
     app.command("decoder")(decoder)
     app.command("neurons")(neurons)
     return app
@@ -52,16 +53,49 @@ def text(
         int, typer.Option("--at", help="Token (from 0; negative ones from the end).")
     ] = -1,
     k: Annotated[int, typer.Option("--top", help="Tokens per layer.")] = 5,
+    tuned: Annotated[
+        Path | None,
+        typer.Option("--tuned", help="Folder of a tuned lens to read with (see lens tune)."),
+    ] = None,
     out: OutOption = None,
     revision: RevisionOption = None,
 ) -> Answer:
     """Show what every layer would say after one token of --prompt."""
     from lensbench.app.workflows.reading import read_text
 
-    facts = read_text(model, prompt, at=at, k=k, revision=revision, out=out)
+    facts = read_text(model, prompt, at=at, k=k, tuned=tuned, revision=revision, out=out)
     head = f"after token {facts['position']}, {facts['token']!r}\n\n"
     shown = ("layer", "top", "probability", "entropy", "kl_to_final")
     return _answer(facts, "layers", shown, head)
+
+
+def tune(
+    store: Annotated[Path, typer.Option("--store", help="Activations with every resid_post.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the lens; goes on if killed.")],
+    model: Annotated[
+        str | None, typer.Option("--model", help="Default: the model the store names.")
+    ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Any setting: steps=250, tokens_per_step=262144, optimizer=adam. Repeat."
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda, auto.")] = "cpu",
+    max_tokens: Annotated[int, typer.Option("--max-tokens", help="Tokens to compare on.")] = 5_000,
+) -> Answer:
+    """Train a tuned lens from a store, and hold it beside the logit lens on held-out documents."""
+    from lensbench.app.cli.console import Progress
+    from lensbench.app.workflows.settings import assignments
+    from lensbench.app.workflows.tuned import SHOWN, tune
+
+    progress = Progress("tune")
+    facts = tune(store, model, out, assignments(sets or ()), device=device, max_tokens=max_tokens,
+                 progress=progress)  # fmt: skip
+    progress.end()
+    told = {**facts["summary"], "control": facts["control"], "lens": facts["lens"]}
+    head = f"KL to the final prediction (nats), documents: {facts['documents']}\n\n"
+    return Answer(facts, f"{head}{table(facts['layers'], SHOWN)}\n\n{fields(told)}")
 
 
 def decoder(
@@ -123,6 +157,6 @@ def _answer(
 ) -> Answer:
     """Rows as a table, then the summary and the controls."""
     told = {**facts["summary"], "control": facts["control"], **facts["controls"]}
-    told |= {"saved": facts["saved"]} if "saved" in facts else {}
+    told |= {k: v for k, v in facts.items() if k.startswith("saved")}
     shown = [c for c in columns if facts[rows] and c in facts[rows][0]]
     return Answer(facts, f"{before}{table(facts[rows], shown)}{after}\n\n{fields(told)}")

@@ -44,14 +44,26 @@ def linear(
         typer.Option("--method", help="logistic, mean_difference, ridge or pls (may be repeated)."),
     ] = None,
     positions: Annotated[
-        str, typer.Option("--positions", help="all, first, last, places such as 0,-1, or a role.")
-    ] = "all",
+        list[str] | None,
+        typer.Option(
+            "--positions",
+            help="all (the default), first, last, places such as 0,-1 (together), or a role; "
+            "repeated, each is fitted by itself.",
+        ),
+    ] = None,
     seeds: Annotated[int, typer.Option("--seeds", help="Splits of the documents.")] = 1,
     max_rows: Annotated[int, typer.Option("--max-rows", help="Rows to read.")] = 20_000,
     twin: Annotated[
         Path | None,
-        typer.Option("--twin", help="Store of a re-initialised model on the same text: a control."),
+        typer.Option(
+            "--twin",
+            help="Store of a re-initialised model on the same text: a control; default: captured "
+            "for this sweep, where the model can be opened.",
+        ),
     ] = None,
+    no_twin: Annotated[
+        bool, typer.Option("--no-twin", help="Without --twin: do not capture one.")
+    ] = False,
     metric: Annotated[
         str, typer.Option("--metric", help="balanced_accuracy or accuracy (numbers: R^2).")
     ] = "balanced_accuracy",
@@ -59,20 +71,20 @@ def linear(
     out: OutOption = None,
 ) -> Answer:
     """Fit linear probes of every label at every site in one batch, beside their controls."""
-    from lensbench.app.workflows.probing import SHOWN, ProbeAsk, facts, probe
+    from lensbench.app.workflows.probing import SHOWN, ProbeAsk, facts, probe_and_why
 
-    found = facts(
-        probe(
-            ProbeAsk(
-                str(store), tuple(labels or ()), str(label_file or ""), tuple(sites or ()),
-                tuple(methods or ("logistic",)), positions, seeds, max_rows, str(twin or ""),
-                metric,
-            )
-        ),
-        top, out,
+    ask = ProbeAsk(
+        str(store), tuple(labels or ()), str(label_file or ""), tuple(sites or ()),
+        tuple(methods or ("logistic",)), tuple(positions or ("all",)), seeds, max_rows,
+        str(twin or ""), metric, make_twin=twin is None and not no_twin,
     )  # fmt: skip
+    result, why = probe_and_why(ask)
+    found = facts(result, top, out, why)
     shown = [c for c in SHOWN if found["rows"] and c in found["rows"][0]]
     told = {**found["summary"], **({"saved": found["saved"]} if "saved" in found else {})}
+    told |= {f"no {name}": how for name, how in found["missing"].items()}
+    if found["unit"] != "documents":
+        told["split and intervals by"] = found["unit"]
     if found["left_out"]:
         told["left out"] = f"{', '.join(found['left_out'])} (why: --json)"
     return Answer(found, f"{table(found['rows'], shown)}\n\n{fields(told)}")
@@ -115,7 +127,7 @@ def tokens(
     if test:
         shown = ("method", "metric", "value", "shuffled", "beats_shuffles")
         text += f"\n\n{table(facts['faithfulness'], shown)}"
-    told = {**facts["summary"], **({"saved": facts["saved"]} if "saved" in facts else {})}
+    told = {**facts["summary"], **{k: v for k, v in facts.items() if k.startswith("saved")}}
     return Answer(facts, f"{text}\n\n{fields(told)}")
 
 

@@ -1,9 +1,9 @@
-"""The page Probe: linear probes of a text's labels at every stored site, beside controls."""
+"""The page Probe: linear probes of a text's labels at stored sites, beside controls."""
 
 import streamlit as st
 
 from lensbench.app.state import inside, store_names
-from lensbench.app.widgets.choose import choose
+from lensbench.app.widgets.choose import choose, several
 from lensbench.app.widgets.figures import show_figure
 from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import command_line, guarded, nothing_yet
@@ -12,11 +12,7 @@ from lensbench.app.workflows import probing
 from lensbench.app.workflows.probing import METHODS, ProbeAsk
 
 CAPTURE = "lensbench capture --model atlas-dense --text atlas:2000 --sites all --out acts"
-COLUMNS = {
-    "selectivity": "Score less control task",
-    "score": "Score",
-    "auroc": "AUROC",
-}
+COLUMNS = {"selectivity": "Score less control task", "score": "Score", "auroc": "AUROC"}
 POSITIONS = {"all": "All tokens", "last": "Last token", "first": "First token"}
 
 
@@ -29,13 +25,13 @@ def show() -> None:
     if ask is None:
         return
     with guarded():
-        with st.spinner("Fitting probes of every label at every site, and their controls"):
+        with st.spinner("Fitting probes of every label at these sites, and their controls"):
             found = probing.kept(ask)
-        code = probing.python_of(ask)
         if len(found.labels) > 1:
             column = one_of("Shown", COLUMNS, key="shown")
             show_figure(
-                found.plot(column=column), key="probe-map", frame=found.to_frame(), code=code,
+                found.plot(column=column), key="probe-map", frame=found.to_frame(),
+                code=probing.python_of(ask, f".plot(column={column!r})"),
                 alt=f"{COLUMNS[column]} of every label at every site",
                 caption=f"{found.n_documents:,} documents, split by document. Scores are "
                         f"{found.metric.replace('_', ' ')}. Control task: the same probe on random "
@@ -44,12 +40,15 @@ def show() -> None:
         names = list(found.labels)
         label = pick_of("Label", names, names[0], key="label")
         show_figure(
-            found.plot(label), key="probe-label", frame=found.to_frame(), code=code,
+            found.plot(label), key="probe-label", frame=found.to_frame(),
+            code=probing.python_of(ask, f".plot({label!r})"),
             alt=f"Score of the probe of {label} at every site, beside its controls",
             caption="Bands: 95 % intervals over test documents. Token lookup: each token's most "
                     "frequent label; majority: the most frequent label.",
         )  # fmt: skip
         show_listing(probing.table_of(found, label), alt=f"Probes of {label}")
+        for name, how in probing.missing(found).items():
+            st.caption(f"Not shown: {name.replace('_', ' ')}. {how}.")
         command_line(probing.command_of(ask))
 
 
@@ -58,9 +57,7 @@ def _ask() -> ProbeAsk | None:
     if not stores:
         nothing_yet("There is no store of activations here yet.", CAPTURE)
         return None
-    left, right = st.columns(2)
-    with left:
-        name = choose("Store", list(stores), key="store")
+    name = choose("Store", list(stores), key="store")
     if name is None:
         return None
     with guarded():
@@ -69,12 +66,15 @@ def _ask() -> ProbeAsk | None:
             st.info("The text of this store has no labels. Give your own on the command line.")
             command_line(f"lensbench probe linear --store {name} --label-file labels.json")
             return None
+        every, few = probing.few_sites(stores[name])
+        labels = several("Labels", known, [], key="labels", empty="All that can be probed")
+        sites = several("Sites", every, few, key="sites", empty="All of the store")
+        left, right = st.columns(2)
         with left:
-            labels = st.multiselect("Labels", known, key="labels", bind="query-params",
-                                    placeholder="All that can be probed")  # fmt: skip
-        with right:
             method = pick_of("Probe", list(METHODS), METHODS[0], key="method")
+            twin = choose("Twin", list(stores), key="twin", placeholder="Store of its random twin")
+        with right:
             where = pick_of("Tokens", list(POSITIONS), "all", key="where", shown=POSITIONS)
-        return ProbeAsk(stores[name], tuple(labels), methods=(method,), positions=where,
-                        max_rows=10_000)  # fmt: skip
+        return ProbeAsk(stores[name], labels, sites=sites, methods=(method,), positions=(where,),
+                        max_rows=10_000, twin=stores.get(twin or "", ""))  # fmt: skip
     return None

@@ -30,3 +30,14 @@ def choose(
         placeholder=placeholder or f"Choose a {label.lower()}",
         bind="query-params",
     )
+
+
+def several(
+    label: str, options: Sequence[str], default: Sequence[str], *, key: str, empty: str
+) -> tuple[str, ...]:
+    """Any of ``options``, part of the address; ``empty`` says what choosing none means."""
+    asked = st.session_state.get(key)
+    if asked is not None and not set(asked) <= set(options):
+        del st.session_state[key]  # chosen for another text
+    return tuple(st.multiselect(label, options, default=list(default), key=key, placeholder=empty,
+                                bind="query-params"))  # fmt: skip

@@ -1,23 +1,34 @@
 """Linear probes by names: a store, labels and sites as a user typed them."""
 
+import shlex
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from lensbench import probes
 from lensbench.app.workflows.answers import rows_of_frame, saved_in
 from lensbench.app.workflows.live import Shelf, hold_store, store_version
 from lensbench.app.workflows.quality import read_labels
+from lensbench.app.workflows.shapes import sites_in
+from lensbench.app.workflows.twins import TWIN, passing_twin
 from lensbench.probes.linear.sweep_result import BESIDE, ProbeSweep
+from lensbench.sites import Site
 from lensbench.store import open_store
 
 if TYPE_CHECKING:
     import pandas as pd
 
 METHODS = ("logistic", "mean_difference", "ridge", "pls")
-SHOWN = ("site", "label", "method", "score", "low", "high", *BESIDE, "selectivity", "auroc",
-         "n_train", "n")  # fmt: skip
+SHOWN = ("site", "position", "label", "method", "score", "low", "high", *BESIDE, "selectivity",
+         "auroc", "n_train", "n")  # fmt: skip
+
+
+FEW = 4
+"""Layers that a page probes unasked."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +41,16 @@ class ProbeAsk:
     label_file: str = ""
     sites: tuple[str, ...] = ()
     methods: tuple[str, ...] = ("logistic",)
-    positions: str = "all"
+    positions: tuple[str, ...] = ("all",)
+    """One: all of its rows together (``0,-1`` too). Several: each fitted by itself."""
     seeds: int = 1
     max_rows: int = 20_000
     twin: str = ""
     """Store of a re-initialised model on the same text."""
     metric: str = "balanced_accuracy"
     """Or ``accuracy``, which a rare label makes high for whoever says no to all."""
+    make_twin: bool = False
+    """Without ``twin``: capture one for the time of the sweep."""
 
 
 def probe(ask: ProbeAsk) -> ProbeSweep:
@@ -45,21 +59,46 @@ def probe(ask: ProbeAsk) -> ProbeSweep:
     Raises:
         LensbenchError: see :func:`lensbench.probes.probe_sweep`.
     """
+    return probe_and_why(ask)[0]
+
+
+def probe_and_why(ask: ProbeAsk) -> tuple[ProbeSweep, str]:
+    """The sweep, and why a twin that it was to have could not be made.
+
+    Raises:
+        LensbenchError: as :func:`probe`.
+    """
     opened = open_store(ask.store)
     own = read_labels(Path(ask.label_file)) if ask.label_file else None
     data = probes.probe_data(
         opened, own, sites=list(ask.sites) or None, names=list(ask.labels) or None,
         positions=_positions(ask.positions), max_rows=ask.max_rows,
     )  # fmt: skip
-    twin = open_store(ask.twin) if ask.twin else None
-    return probes.probe_sweep(data, methods=list(ask.methods), seeds=ask.seeds, twin=twin,
-                              metric=ask.metric)  # fmt: skip
+    given = nullcontext((open_store(ask.twin) if ask.twin else None, ""))
+    with given if ask.twin or not ask.make_twin else passing_twin(opened, data.sites) as pair:
+        twin, why = pair
+        found = probes.probe_sweep(
+            data, positions="each" if len(ask.positions) > 1 else None, methods=list(ask.methods),
+            seeds=ask.seeds, twin=twin, metric=ask.metric,
+        )  # fmt: skip
+    return found, why
 
 
-def facts(result: ProbeSweep, top: int | None = None, out: Path | None = None) -> dict[str, Any]:
+def missing(found: ProbeSweep, why: str = "") -> dict[str, str]:
+    """Baselines that a sweep lacks, and how the command line has them."""
+    said = {**found.missing}
+    if TWIN in said:
+        how = "--twin STORE names the same text through random weights"
+        said[TWIN] = f"{why}; {how}" if why else f"{how}, and without --no-twin it is made"
+    return said
+
+
+def facts(
+    result: ProbeSweep, top: int | None = None, out: Path | None = None, why: str = ""
+) -> dict[str, Any]:
     """What the command line says of a sweep: means over seeds, best first."""
     frame: Any = result.to_frame()
-    keys = ["site", "label", "method"]
+    keys = ["site", "position", "label", "method"]
     numbers = list(frame.select_dtypes("number").columns)
     groups: Any = frame.groupby(keys, sort=False)[numbers]
     means: Any = groups.agg(lambda x: x.mean(skipna=False)).reset_index()  # NaN is not left out
@@ -67,7 +106,8 @@ def facts(result: ProbeSweep, top: int | None = None, out: Path | None = None) -
     return {
         "probes": len(result), "documents": result.n_documents, "metric": result.metric,
         "rows": rows_of_frame(ranked, top), "summary": result.summary(),
-        "left_out": dict(result.left_out), **saved_in(result, out),
+        "left_out": dict(result.left_out), "missing": missing(result, why),
+        "unit": result.unit, **saved_in(result, out),
     }  # fmt: skip
 
 
@@ -100,43 +140,69 @@ def labels_in(store: str) -> list[str]:
     return list(corpus_from_spec(spec).labels)
 
 
+def few_sites(store: str) -> tuple[list[str], list[str]]:
+    """Sites of a store that can be probed, and a few layers of one of them to begin with."""
+    known = sites_in(store)
+    kinds: dict[str, list[str]] = {}
+    for name in known:
+        kinds.setdefault(Site.parse(name).name, []).append(name)
+    layers = kinds.get("resid_post") or max(kinds.values(), key=len, default=[])
+    steps = np.linspace(0, len(layers) - 1, min(FEW, len(layers))).round().astype(int)
+    return known, [layers[i] for i in steps]
+
+
 def command_of(ask: ProbeAsk) -> str:
     """The same on the command line."""
-    import shlex
-
     words = ["lensbench", "probe", "linear", "--store", ask.store]
+    where = () if ask.positions == ("all",) else ask.positions
     for name, values in (
-        ("--labels", ask.labels),
-        ("--site", ask.sites),
-        ("--method", ask.methods),
-    ):
+        ("--labels", ask.labels), ("--site", ask.sites), ("--method", ask.methods),
+        ("--positions", where),
+    ):  # fmt: skip
         words += [w for v in values for w in (name, v)]
-    given = {"--label-file": ask.label_file, "--positions": ask.positions, "--twin": ask.twin,
-             "--seeds": str(ask.seeds), "--max-rows": str(ask.max_rows),
-             "--metric": ask.metric}  # fmt: skip
-    usual = {"--positions": "all", "--seeds": "1", "--max-rows": "20000",
-             "--metric": "balanced_accuracy"}  # fmt: skip
+    given = {"--label-file": ask.label_file, "--twin": ask.twin, "--seeds": str(ask.seeds),
+             "--max-rows": str(ask.max_rows), "--metric": ask.metric}  # fmt: skip
+    usual = {"--seeds": "1", "--max-rows": "20000", "--metric": "balanced_accuracy"}
     words += [w for k, v in given.items() if v and v != usual.get(k) for w in (k, v)]
+    words += [] if ask.twin or ask.make_twin else ["--no-twin"]
     return shlex.join(words)
 
 
-def python_of(ask: ProbeAsk) -> str:
-    """The same in a notebook."""
+def python_of(ask: ProbeAsk, then: str = "") -> str:
+    """The same in a notebook; ``then`` follows the sweep, such as its plot."""
     named: Sequence[str] | None = list(ask.labels) or None
+    labels = "labels, " if ask.label_file else ""
+    twin = f", twin=lensbench.open_store({ask.twin!r})" if ask.twin else ""
+    each = ", positions='each'" if len(ask.positions) > 1 else ""
     return "\n".join([
-        "import lensbench", "from lensbench import probes",
+        *(_READ if ask.label_file else []), "import lensbench", "from lensbench import probes",
+        *([_LABELS.format(ask.label_file)] if ask.label_file else []),
         f"store = lensbench.open_store({ask.store!r})",
-        f"data = probes.probe_data(store, sites={list(ask.sites) or None!r}, names={named!r}, "
-        f"positions={_positions(ask.positions)!r}, max_rows={ask.max_rows})",
-        f"probes.probe_sweep(data, methods={list(ask.methods)!r}, seeds={ask.seeds}, "
-        f"metric={ask.metric!r})",
+        f"data = probes.probe_data(store, {labels}sites={list(ask.sites) or None!r}, "
+        f"names={named!r}, positions={_positions(ask.positions)!r}, max_rows={ask.max_rows}, "
+        "seed=0)",
+        f"sweep = probes.probe_sweep(data{each}, methods={list(ask.methods)!r}, "
+        f"seeds={list(range(ask.seeds))!r}, metric={ask.metric!r}{twin})",
+        f"sweep{then}",
     ])  # fmt: skip
 
 
-def _positions(text: str) -> Any:
-    """``all``, ``first``, ``last``, a label's name, or places such as ``0,-1``."""
-    parts = [p.strip() for p in text.split(",")]
+_READ = ("import json", "from pathlib import Path", "import numpy as np")
+_LABELS = """labels = {{name: np.array(values, bool)
+          for name, values in json.loads(Path({!r}).read_text()).items()}}"""
+
+
+def _positions(asked: tuple[str, ...]) -> Any:
+    """``all``, ``first``, ``last``, a label's name, or places such as ``0,-1``; or several."""
+    if len(asked) > 1:
+        return [_number(one) for one in asked]
+    one = next(iter(asked))
+    found = [_number(p.strip()) for p in one.split(",")]
+    return one if any(isinstance(p, str) for p in found) else found
+
+
+def _number(text: str) -> int | str:
     try:
-        return [int(p) for p in parts]
+        return int(text)
     except ValueError:  # a name
         return text

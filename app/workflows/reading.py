@@ -16,6 +16,7 @@ from lensbench.store import open_store
 
 if TYPE_CHECKING:
     from lensbench.probes.lenses.neurons.matrices import Side, Table
+    from lensbench.results import Result
 
 LAYERS = ("kl_to_final", "agreement", "target_prob", "target_rank", "entropy")
 
@@ -56,19 +57,22 @@ def read_text(
     *,
     at: int = -1,
     k: int = 5,
+    tuned: Path | None = None,
     revision: str | None = None,
     out: Path | None = None,
 ) -> dict[str, Any]:
-    """What every layer would say after one token of a text.
+    """What every layer would say after one token of a text, by the logit lens or a tuned one.
 
     Raises:
         ConfigError: a token that is not there, or no text.
+        MismatchError: a tuned lens of another model.
         LensbenchError: see :func:`lensbench.probes.states_of_text`.
     """
     opened = open_model(model, revision)
     if not text.strip():
         raise ConfigError("the text is empty; type a few words")
-    found = probes.states_of_text(opened, opened.tokens(text)).lens(opened, k=k)
+    lens = None if tuned is None else probes.load_tuned_lens(tuned, opened)
+    found = probes.states_of_text(opened, opened.tokens(text)).lens(opened, k=k, readout=lens)
     n = len(found.tokens)
     if not -n <= at < n:
         raise ConfigError(f"--at {at}: the text has tokens {-n}..{n - 1}")
@@ -110,6 +114,7 @@ def read_neurons(
         other = probes.decode_neurons(open_model(against), cast("Side", side), **how)
         agreement = probes.neuron_agreement(found, other)
         facts["agreement"] = {"against": against, **agreement.summary()}
+        facts |= _beside(agreement, out, "agreement")
     return {**facts, **saved_in(found, out)}
 
 
@@ -168,7 +173,13 @@ def read_tokens(
     if test:
         tested = probes.faithfulness(opened, found, seed=seed)
         facts["faithfulness"] = rows_of_frame(tested.to_frame())
+        facts |= _beside(tested, out, "faithfulness")
     return {**facts, **saved_in(found, out)}
+
+
+def _beside(result: "Result", out: Path | None, name: str) -> dict[str, str]:
+    """A second result of one command, in a folder of its own within that of the first."""
+    return {} if out is None else {f"saved_{name}": str(result.save(out / name))}
 
 
 def lines_of(path: Path) -> list[str]:

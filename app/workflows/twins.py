@@ -1,21 +1,50 @@
 """A control by doing it all again: the same text, site and settings through random weights."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from lensbench.app.workflows.capturing import tokens_done
-from lensbench.errors import MissingDataError
+from lensbench.errors import LensbenchError, MissingDataError
 
 if TYPE_CHECKING:
     from lensbench.models import Model
     from lensbench.saes import SAERun
     from lensbench.store import ActivationStore
 
+TWIN = "reinitialised_twin"
 FORGOTTEN = (
     "the store holds activations of {kind}, which cannot be read again; a twin needs a text file "
     "or atlas:N"
 )
+
+
+MOST_ROWS = 500_000
+"""Rows of a store up to which its twin is captured unasked."""
+
+
+@contextmanager
+def passing_twin(
+    store: "ActivationStore", sites: Sequence[str]
+) -> "Generator[tuple[ActivationStore | None, str]]":
+    """The text of ``store`` through random weights, until the end; or none, and why."""
+    from lensbench.app.workflows.models import open_model
+    from lensbench.app.workflows.sequences import model_name
+    from lensbench.probes import control_stores
+
+    if store.n_tokens > MOST_ROWS:
+        yield None, f"the store has {store.n_tokens:,} rows, and twins are made of {MOST_ROWS:,}"
+        return
+    with TemporaryDirectory(prefix="lensbench-twin-") as folder:
+        try:
+            model = open_model(*model_name(store))
+            made = control_stores(store, model, folder, which=[TWIN], sites=sites)[TWIN]
+        except LensbenchError as error:
+            yield None, str(error)
+            return
+        yield made, ""
 
 
 def trained_twin(

@@ -25,6 +25,7 @@ def control_stores(
     out: str | Path,
     *,
     which: Sequence[str] = CONTROLS,
+    sites: Sequence[str] | None = None,
     seed: int = 0,
     batch_size: int | None = None,
 ) -> "dict[str, ActivationStore]":
@@ -32,7 +33,8 @@ def control_stores(
 
     ``shuffled_text`` keeps every sequence's first token and its special tokens in place and
     permutes the others within the sequence; ``reinitialised_twin`` reads the text as it is. Row
-    numbers, documents and positions are those of ``store`` where all tokens of it were kept.
+    numbers, documents and positions are those of ``store`` where all tokens of it were kept. Sites
+    are those of ``store``, or some of them.
 
     Raises:
         ConfigError: an unknown control.
@@ -52,7 +54,7 @@ def control_stores(
         run = model if name == SHUFFLED else reinitialised_twin(model, seed + 1)
         kept, where = [int(i) for i in store.settings["excluded_ids"]], store.settings["positions"]
         found[name] = capture(
-            run, texts, store.sites, out=str(Path(out) / name), layout="pad",
+            run, texts, sites or store.sites, out=str(Path(out) / name), layout="pad",
             context=max(map(len, texts)), exclude_special=kept or False, dtype=store.dtype,
             positions=slice(*where.values()) if isinstance(where, Mapping) else where,
             batch_size=batch_size or int(store.settings["batch_size"]),

@@ -12,6 +12,7 @@ from lensbench.probes.linear.labels import Kind
 from lensbench.probes.linear.probe import LinearProbe
 from lensbench.results import Controls, Result
 from lensbench.sites import Site
+from lensbench.stats import told
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +20,15 @@ if TYPE_CHECKING:
 
 BESIDE = ("control_task", "shuffled_labels", "reinitialised_twin", "token_lookup", "majority")
 """Controls, each in the unit of ``score``; NaN where there is none."""
+MISSING = {
+    "control_task": "its control asks for token ids of the rows: give tokens=, and keep it among "
+    "controls=",
+    "shuffled_labels": "keep it among controls=",
+    "token_lookup": "it asks for token ids of the rows: give tokens=",
+    "reinitialised_twin": "give twin=: the same text through random weights, such as "
+    "probes.control_stores(store, model, folder, which=['reinitialised_twin'])",
+}
+"""How to have a baseline that a sweep lacks."""
 MEASURED = (
     "score", "low", "high", *BESIDE, "selectivity", "selectivity_low", "selectivity_high",
     "balanced_accuracy", "f1", "auroc", "spearman",
@@ -128,6 +138,12 @@ class ProbeSweep(Result):
             provenance=self.provenance,
         )  # fmt: skip
 
+    @property
+    def missing(self) -> dict[str, str]:
+        """Baselines that stand beside no score of this sweep, and how to have them."""
+        there = {name for name, values in self.columns.items() if np.isfinite(values).any()}
+        return {name: how for name, how in MISSING.items() if name not in there}
+
     def mean(self, column: str = "score") -> "pd.DataFrame":
         """Means over seeds: a row per site, position, label and method; spread between seeds.
 
@@ -142,15 +158,19 @@ class ProbeSweep(Result):
         return out.rename(columns={"mean": column, "count": "seeds"})
 
     def summary(self) -> dict[str, float]:
-        """Probes, mean score with its controls, and how many are not converged."""
+        """Probes, mean score with its controls, and how many are not converged.
+
+        A mean is NaN where a probe has no such figure (a control that its label cannot have); then
+        ``_undefined`` counts those and ``_defined`` is the mean of the others.
+        """
         found = {"probes": float(len(self)), "labels": float(len(self.labels))}
         for name in ("score", "selectivity", *BESIDE):
             if name in self.columns and np.isfinite(self.columns[name]).any():
-                found[f"mean_{name}"] = float(np.nanmean(self.columns[name]))
+                found |= told(f"mean_{name}", self.columns[name])
         if len(self.positions) > 1:
             for i, name in enumerate(self.positions):
                 here = self.columns["score"][self.at[:, 4] == i]
-                found[f"mean_score @{name}"] = float(here.mean()) if len(here) else float("nan")
+                found |= told(f"mean_score @{name}", here)
                 found[f"documents @{name}"] = float(self.documents_at[i])
         settled = self.columns["converged"]
         found["not_converged"] = float((settled == 0).sum())

@@ -15,7 +15,14 @@ from lensbench.probes.linear.labels import Label
 from lensbench.probes.linear.scores import Scores, score_probes
 from lensbench.probes.linear.splits import Split
 from lensbench.probes.linear.sweep_plan import Part, Plan
-from lensbench.probes.linear.sweep_result import BESIDE, COUNTED, MEASURED, REACHED, ProbeSweep
+from lensbench.probes.linear.sweep_result import (
+    BESIDE,
+    COUNTED,
+    MEASURED,
+    MISSING,
+    REACHED,
+    ProbeSweep,
+)  # fmt: skip
 from lensbench.results import Controls
 
 
@@ -112,6 +119,8 @@ class SweepRows:
         plan, data = self.plan, self.plan.data
         columns = {name: np.concatenate(parts) for name, parts in self.columns.items()}
         beside = {n: float(np.nanmean(columns[n])) for n in BESIDE if np.isfinite(columns[n]).any()}
+        without = ", ".join(name for name in MISSING if name not in beside)
+        note = "mean over probes, in the unit of score" + (f"; without {without}" * bool(without))
         return ProbeSweep(
             sites=plan.sites,
             labels=tuple(one.name for one in plan.labels),
@@ -135,7 +144,7 @@ class SweepRows:
                 "positions": data.selected, "split": plan.parts[0].splits[0].how,
                 "n_boot": plan.n_boot, **asdict(plan.options),
             },
-            controls=Controls(beside, "mean over probes, in the unit of score"),
+            controls=Controls(beside, note),
             provenance=provenance.record(
                 model=dict(data.model), seed=plan.seeds[0], device=device,
                 seconds=time.monotonic() - start,

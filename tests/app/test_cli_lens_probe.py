@@ -98,6 +98,8 @@ def test_the_page_shows_a_label_beside_its_controls(
     assert not page.exception
     assert not page.error
     assert page.multiselect[0].value == ["is_comma"]
+    assert page.multiselect[1].value == [SITE]
+    assert "Not shown: reinitialised twin. --twin STORE" in words(page)
     [figure] = page.get("plotly_chart")  # one label has no map
     names = {trace["name"] for trace in json.loads(figure.proto.spec)["data"] if "name" in trace}
     assert {"logistic", "shuffled_labels"} <= names
@@ -111,3 +113,104 @@ def test_the_page_without_a_store_says_how_to_make_one(
     page = open_page(monkeypatch, tmp_path, "probe")
     assert not page.exception
     assert "lensbench capture" in words(page)
+
+
+def test_positions_repeated_are_fitted_each_by_itself_and_one_joins_its_rows(
+    small_root: Path, capsys: Any
+) -> None:
+    line = ("probe", "linear", "--store", small_root / STORE, "--labels", "starts_upper",
+            "--max-rows", 2000, "--no-twin")  # fmt: skip
+    each = answer(capsys, *line, "--positions", "1", "--positions", "-3")
+    assert {row["position"] for row in each["rows"]} == {"1", "-3"}
+    assert each["summary"]["documents @1"] == each["documents"]
+    both = answer(capsys, *line, "--positions", "1,-3")
+    assert {row["position"] for row in both["rows"]} == {"1, -3"}
+    assert both["rows"][0]["n_train"] > each["rows"][0]["n_train"]
+    assert "Did you mean 'last'" in refused(capsys, *line, "--positions", "lst")
+
+
+def test_a_twin_is_captured_unasked_and_what_is_missing_is_said(
+    small_root: Path, tmp_path: Path, capsys: Any
+) -> None:
+    line = ("probe", "linear", "--store", small_root / STORE, "--labels", "starts_upper",
+            "--max-rows", 2000)  # fmt: skip
+    with_twin = answer(capsys, *line)
+    assert with_twin["missing"] == {}
+    [row] = with_twin["rows"]
+    assert 0 < row["reinitialised_twin"] < row["score"]
+    without = answer(capsys, *line, "--no-twin")
+    assert list(without["missing"]) == ["reinitialised_twin"]
+    assert "without --no-twin it is made" in without["missing"]["reinitialised_twin"]
+    assert without["rows"][0]["score"] == row["score"]
+    assert run(*line, "--no-twin") == 0
+    assert "no reinitialised_twin" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_twin_of_a_model_without_a_name_is_said_not_made(tmp_path: Path, capsys: Any) -> None:
+    import numpy as np
+
+    from tests import store_builder
+
+    x = np.random.default_rng(0).normal(size=(400, 6)).astype(np.float32)
+    store_builder.build(tmp_path / "acts", {"blocks.0.resid_post": x}, [400])
+    (tmp_path / "y.json").write_text(json.dumps({"y": (x[:, 0] > 0).tolist()}))
+    line = ("probe", "linear", "--store", tmp_path / "acts", "--label-file", tmp_path / "y.json")
+    facts = answer(capsys, *line)
+    assert facts["rows"][0]["score"] > 0.9
+    assert "toy" in facts["missing"]["reinitialised_twin"]
+
+
+def test_what_tests_and_comparisons_found_is_saved_too(tmp_path: Path, capsys: Any) -> None:
+    from lensbench import results
+
+    out = tmp_path / "out"
+    facts = answer(capsys, "probe", "tokens", "--model", "atlas-dense", "--prompt", PROMPT,
+                   "--method", "leave_one_out", "--test", "--out", out)  # fmt: skip
+    tested: Any = results.load(facts["saved_faithfulness"])
+    assert tested.to_frame().to_dict("records") == facts["faithfulness"]
+    assert results.load(facts["saved"]).kind == "TokenAttribution"
+    both = ("lens", "neurons", "--model", "atlas-dense", "--against", "atlas-dense")
+    facts = answer(capsys, *both, "--out", tmp_path / "n")
+    assert results.load(facts["saved_agreement"]).summary()["same"] == 1
+    assert run(*both, "--out", tmp_path / "m") == 0
+    assert str(tmp_path / "m" / "agreement") in capsys.readouterr().out
+
+
+def test_the_code_that_is_shown_gives_the_numbers_of_the_sweep(
+    small_root: Path, tmp_path: Path
+) -> None:
+    import numpy as np
+
+    from lensbench.app.workflows import probing
+    from lensbench.store import open_store
+
+    ids = open_store(small_root / STORE).index().token_ids
+    file = tmp_path / "own labels.json"
+    file.write_text(json.dumps({"even": [int(i) for i in ids % 2 == 0]}))
+    ask = probing.ProbeAsk(
+        str(small_root / STORE), label_file=str(file), sites=(SITE,), methods=("ridge",),
+        positions=("all", "1"), seeds=2, max_rows=1500,
+    )  # fmt: skip
+    shown: dict[str, Any] = {}
+    exec(probing.python_of(ask, ".plot('even')"), shown)
+    ours = probing.probe(ask)
+    for column in ("score", "low", "control_task", "n_train"):
+        np.testing.assert_array_equal(shown["sweep"].columns[column], ours.columns[column])
+    assert set(ours.positions) == {"all", "1"}
+    assert "--label-file" in probing.command_of(ask)
+    assert "twin=lensbench.open_store('t')" in probing.python_of(probing.ProbeAsk("s", twin="t"))
+
+
+def test_a_page_begins_with_a_few_layers_of_one_site(tmp_path: Path) -> None:
+    import numpy as np
+
+    from lensbench.app.workflows.probing import few_sites
+    from tests import store_builder
+
+    names = [f"blocks.{n}.{s}" for n in range(6) for s in ("resid_mid", "resid_post", "mlp_out")]
+    x = np.zeros((20, 3), np.float32)
+    store_builder.build(tmp_path / "s", dict.fromkeys(names, x), [20])
+    every, few = few_sites(str(tmp_path / "s"))
+    assert set(every) == set(names)
+    assert few == [f"blocks.{n}.resid_post" for n in (0, 2, 3, 5)]
