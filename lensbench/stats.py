@@ -150,6 +150,23 @@ def spearman(a: Float[np.ndarray, " rows"], b: Float[np.ndarray, " rows"]) -> fl
     return pearson(rankdata(a), rankdata(b))
 
 
+def most_missed(found: int, drawn: int, of: int, level: float = 0.95) -> float:
+    """Upper bound on a share, of ``found`` among ``drawn`` taken from ``of`` without replacement.
+
+    The largest K / N with P(X <= found) > 1 - level, X hypergeometric; 0 with nothing to miss, NaN
+    with nothing drawn.
+    """
+    if of == 0:
+        return 0.0
+    if drawn == 0:
+        return float("nan")
+    from scipy.stats import hypergeom
+
+    most = np.arange(found, of - (drawn - found) + 1)
+    likely = hypergeom.cdf(found, of, most, drawn) > 1 - level
+    return float(most[likely].max() / of)
+
+
 def _values(values: Any) -> Float[np.ndarray, " tokens"]:
     try:
         x = np.asarray(values, dtype=np.float64)

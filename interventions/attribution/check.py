@@ -25,7 +25,7 @@ from lensbench.interventions.metrics import MetricLike, as_metric
 from lensbench.interventions.patching.engine import Engine, Group
 from lensbench.interventions.values import Values, run_of
 from lensbench.results import Controls, Result
-from lensbench.stats import mean_there, pearson, spearman
+from lensbench.stats import mean_there, most_missed, pearson, spearman
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
     from lensbench.models.base import Model
     from lensbench.prompts.pairs import PromptPairs
-
-LEVEL = 0.95
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,9 +96,7 @@ class AttributionCheck(Result):
     @property
     def missed(self) -> tuple[int, int]:
         """Random places called small whose measured change is large, and how many were called."""
-        a, b = (np.abs(x) for x in self.changes)
-        small = np.array([c == "random" for c in self.chosen], dtype=bool) & (a < self.large)
-        return int((small & (b >= self.large)).sum()), int(small.sum())
+        return missed_among(*self.changes, self.chosen, self.large)
 
     @property
     def missed_bound(self) -> float:
@@ -222,21 +218,13 @@ def correlation(a: np.ndarray, b: np.ndarray, kind: str = "spearman") -> float:
     return (spearman if kind == "spearman" else pearson)(a[fine], b[fine])
 
 
-def most_missed(found: int, drawn: int, of: int, level: float = LEVEL) -> float:
-    """Upper bound on a share, of ``found`` among ``drawn`` taken from ``of`` without replacement.
-
-    The largest K / N with P(X <= found) > 1 - level, X hypergeometric; 0 with nothing to miss, NaN
-    with nothing drawn.
-    """
-    if of == 0:
-        return 0.0
-    if drawn == 0:
-        return float("nan")
-    from scipy.stats import hypergeom
-
-    most = np.arange(found, of - (drawn - found) + 1)
-    likely = hypergeom.cdf(found, of, most, drawn) > 1 - level
-    return float(most[likely].max() / of)
+def missed_among(
+    estimated: np.ndarray, measured: np.ndarray, chosen: tuple[str, ...], large: float
+) -> tuple[int, int]:
+    """Random ones called small whose measured change is large, and how many were called small."""
+    random = np.array([c == "random" for c in chosen], dtype=bool)
+    small = random & (np.abs(estimated) < large)
+    return int((small & (np.abs(measured) >= large)).sum()), int(small.sum())
 
 
 def pick(order: np.ndarray, top: int, random: int, seed: int) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -226,9 +226,12 @@ class FeatureAttribution(Result):
         return f"What latent {self.latent} of {self.read} reads at position {self.position}"
 
     def verify(
-        self, model: "Model", top: int = 20, random: int = 20, *, seed: int = 0
+        self, model: "Model", top: int = 20, random: int = 20, *, large: float = 0.1, seed: int = 0
     ) -> "FeatureCheck":
-        """Take parts out of the model, once with everything else held and once without."""
+        """Take parts out of the model, once with everything else held and once without.
+
+        A removal counts as ``large`` from this share of the pre-activation on.
+        """
         from lensbench.interventions.graphs.feature_check import check_features
 
-        return check_features(model, self, top, random, seed=seed)
+        return check_features(model, self, top, random, large=large, seed=seed)

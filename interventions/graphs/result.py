@@ -224,7 +224,7 @@ class LatentGraph(Result):
         return beside(replace(self), read_coders(model, codecs))
 
     def verify(self, model: "Model", top: int = 20, random: int = 20, *, hold: bool = False,
-               seed: int = 0) -> "GraphCheck":  # fmt: skip
+               large: float = 0.1, seed: int = 0) -> "GraphCheck":  # fmt: skip
         """Take sources of edges out of the real model, and see what becomes of their targets.
 
         What a latent is by then is its dictionary's own code. A graph from disk has no dictionary:
@@ -233,7 +233,7 @@ class LatentGraph(Result):
         """
         from lensbench.interventions.graphs.check import check_graph
 
-        return check_graph(model, self, top, random, hold=hold, seed=seed)
+        return check_graph(model, self, top, random, hold=hold, large=large, seed=seed)
 
     def faithfulness(self, model: "Model", sizes: Any = None, *, random: int = 20,
                      seed: int = 0) -> "LatentCircuitCurve":  # fmt: skip

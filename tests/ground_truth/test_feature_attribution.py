@@ -221,6 +221,11 @@ def test_removals_are_the_shares_when_held_and_something_else_when_free() -> Non
     assert check.correlation() < 1.0
     assert sum(c == "top" for c in check.chosen) == 20
     assert {"held", "free", "share"} <= set(check.to_frame().columns)
+    # random parts called small (below .1 of the pre-activation) whose free removal does .1 and more
+    small = (np.abs(check.share) < 0.1 * abs(found.value)) & (np.array(check.chosen) == "random")
+    large = np.abs(check.free) >= 0.1 * abs(found.value)
+    assert check.missed == (int((small & large).sum()), int(small.sum()))
+    assert check.missed[0] / max(1, check.missed[1]) <= check.missed_bound <= 1
     assert check.plot().data
 
 

@@ -465,3 +465,35 @@ def test_on_the_bundled_model_direct_effects_are_confirmed_with_all_else_held(at
     assert check.error < 1e-3 * np.abs(graph.value).max()
     curve = graph.faithfulness(model, [0, int(graph.are("latent").sum())], random=1)
     np.testing.assert_allclose(curve.faithfulness, [0, 1], atol=1e-6)
+
+
+def test_what_a_graph_missed_is_bounded_and_a_wrong_graph_misses_more() -> None:
+    """Held, edges are exact: none is missed. With effects dealt to other edges many are."""
+    from dataclasses import replace
+
+    model, graph = random_model(), graph_of()
+    right = graph.verify(model, top=10, random=10_000, hold=True)
+    found = right.summary()
+    assert found["mean_error"] < 1e-8
+    assert found["missed"] == 0
+    assert found["missed_bound"] == 0  # all were tried
+    assert found["called_small"] == right.n_small > 0
+    some = graph.verify(model, top=10, random=20, hold=True)
+    assert some.missed[0] == 0
+    assert 0 < some.missed_bound < 0.3
+    edges = np.argwhere(np.abs(graph.adjacency) * graph.are("latent") > 0)
+    wrong = graph.adjacency.copy()
+    order = np.random.default_rng(0).permutation(len(edges))
+    wrong[tuple(edges.T)] = graph.adjacency[tuple(edges[order].T)]
+    bad = beside(graph, replace(graph, adjacency=wrong)).verify(
+        model, top=10, random=10_000, hold=True)  # fmt: skip
+    assert abs(bad.correlation()) < 0.5
+    assert bad.summary()["mean_error"] > 0.05
+    assert bad.missed[0] > 0
+    assert bad.missed_bound > 0
+
+
+def beside(graph, other):
+    """Another graph with the dictionaries of this one."""
+    other.__dict__["coders"] = graph.coders
+    return other
