@@ -50,5 +50,12 @@ def store_names() -> list[str]:
     return [_name(str(folder)) for folder in find_stores(root())]
 
 
+def lens_names() -> list[str]:
+    """Tuned lenses below the root, as the address names them."""
+    from lensbench.app.workflows.tuned import find_lenses
+
+    return [_name(str(folder)) for folder in find_lenses(root())]
+
+
 def _name(folder: str) -> str:
     return Path(folder).resolve().relative_to(root()).as_posix()

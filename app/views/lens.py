@@ -4,6 +4,7 @@ import streamlit as st
 
 from lensbench.app.widgets.figures import show_figure, take_away
 from lensbench.app.widgets.heat import click_map
+from lensbench.app.widgets.lens_choice import choose_lens
 from lensbench.app.widgets.lens_note import lens_note, tall_enough
 from lensbench.app.widgets.states import guarded, plain
 from lensbench.app.widgets.text_source import STORED, TYPED, choose_source
@@ -28,8 +29,9 @@ def show() -> None:
     source = choose_source(STORED, TYPED)
     if source is None:
         return
-    ask = LensAsk(store=source.store, row=source.row, model=source.model, text=source.text)
     with guarded():
+        ask = LensAsk(store=source.store, row=source.row, model=source.model, text=source.text,
+                      lens=choose_lens())  # fmt: skip
         if lens_note(ask):
             _map(ask)
 
@@ -55,10 +57,10 @@ def _map(ask: LensAsk) -> None:
 
         click_map(tall_enough(lens.plot(metric), len(lens.layers)), pick, key="lens-map",
                   chosen=(position, layer),
-                  alt=f"Logit lens of {len(places)} tokens over {len(lens.layers)} layers: "
+                  alt=f"Lens of {len(places)} tokens over {len(lens.layers)} layers: "
                       f"{NAMES[metric]}")  # fmt: skip
         st.caption(f"{NAMES[metric]}, {lens.source}. Colours have one range for every text of this "
-                   f"model. Remember: {lenses.DISCLAIMER}.")  # fmt: skip
+                   f"model. Remember: {lenses.reminder(ask)}.")  # fmt: skip
         code = lenses.python_of(ask, metric)
         take_away(lens.to_frame(), key="lens", code=code, file=f"lens-{metric}")
         code = lenses.python_of_cell(ask, position, layer)

@@ -14,6 +14,7 @@ import pandas as pd
 
 from lensbench.app.workflows.live import Shelf, hold_model, hold_store, running, store_version
 from lensbench.app.workflows.sequences import model_name, model_of
+from lensbench.app.workflows.tuned import REMINDER, open_lens, read_states, version
 from lensbench.errors import ConfigError, LensbenchError, MissingDataError
 from lensbench.sites import Site
 from lensbench.tokens import token_texts
@@ -46,6 +47,8 @@ class LensAsk:
     text: str = ""
     k: int = 5
     max_tokens: int = 32
+    lens: str = ""
+    """Folder of a tuned lens; empty for the logit lens."""
 
     def __post_init__(self) -> None:
         """One of the two, and not too much of it."""
@@ -92,6 +95,11 @@ _states: "Shelf[LensStates]" = Shelf(8)
 _lenses: "Shelf[TokenLens]" = Shelf(16)
 
 
+def reminder(ask: LensAsk) -> str:
+    """What the lens that was chosen must not be taken for."""
+    return REMINDER if ask.lens else DISCLAIMER
+
+
 def lens_for(ask: LensAsk) -> "TokenLens":
     """The map. A typed text runs the model once; a store asks only for its unembedding.
 
@@ -129,7 +137,8 @@ def stored_layers(store: "ActivationStore") -> tuple[int, ...]:
 
 
 def _lens(ask: LensAsk, model: "Model", where: str) -> "TokenLens":
-    found = _states_for(ask).lens(model, k=ask.k, source=where)
+    lens = open_lens(ask.lens, model)
+    found = _states_for(ask).lens(model, k=ask.k, source=where, readout=lens)
     if not lacking(ask):
         return found
     values = found.values.copy()
@@ -152,7 +161,8 @@ def cell_for(ask: LensAsk, position: int, layer: int) -> Cell:
                           f"{places[0]} to {places[-1]}, layers {found.layers[0]} to "
                           f"{found.layers[-1]}")  # fmt: skip
     column = places.index(position)
-    logits = model.unembed(found.states[:, column]).float().cpu()
+    lens = open_lens(ask.lens, model)
+    logits = read_states(found.states[:, column], found.layers, model, lens).float().cpu()
     at = logits[found.layers.index(layer)]
     best = at.topk(min(ask.k, len(at)))
     words = token_texts(model.tokenizer, best.indices.tolist())
@@ -199,7 +209,8 @@ def follow(
 def python_of(ask: LensAsk, metric: str) -> str:
     """Code that draws the same figure in a notebook."""
     lines = ["import lensbench", "from lensbench import probes"]
-    show = f'.lens(model, k={ask.k}).plot("{metric}")'
+    tuned = f", readout=probes.load_tuned_lens({json.dumps(ask.lens)}, model)" if ask.lens else ""
+    show = f'.lens(model, k={ask.k}{tuned}).plot("{metric}")'
     if ask.store:
         name, revision = model_name(hold_store(ask.store))
         lines += [f"store = lensbench.open_store({json.dumps(ask.store)})"]
@@ -246,7 +257,7 @@ def _states_for(ask: LensAsk) -> "LensStates":
         with running(ask.model) as model:
             return states_of_text(model, model.tokens(ask.text), max_tokens=ask.max_tokens)
 
-    return _states.get(_key(ask, _model(ask)), read)
+    return _states.get(_key(replace(ask, lens=""), _model(ask)), read)
 
 
 def _model(ask: LensAsk) -> "Model":
@@ -283,4 +294,5 @@ def _partial_states(store: "ActivationStore", ask: LensAsk) -> "LensStates":
 
 def _key(ask: LensAsk, model: "Model") -> tuple[object, ...]:
     """A store that changed, or other weights under the same name, are something else."""
-    return (ask, store_version(ask.store) if ask.store else (), model.card.fingerprint)
+    store = store_version(ask.store) if ask.store else ()
+    return (ask, store, model.card.fingerprint, *version(ask.lens))

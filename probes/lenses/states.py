@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lensbench.errors import ConfigError
 from lensbench.probes.lenses.tokens import TokenLens, token_lens
+from lensbench.protocols import Readout
 from lensbench.sites import Site
 from lensbench.tokens import as_tokens, token_texts
 
@@ -31,12 +32,15 @@ class LensStates:
     positions: Int[np.ndarray, " tokens"]
     left_out: int = 0
 
-    def lens(self, model: "Model", *, k: int = 5, source: str = "") -> TokenLens:
-        """The logit lens on them."""
+    def lens(
+        self, model: "Model", *, k: int = 5, source: str = "", readout: Readout | None = None
+    ) -> TokenLens:
+        """The logit lens on them, or ``readout``, such as a tuned lens."""
         return token_lens(
             self.states, self.layers, model,
             token_texts(model.tokenizer, self.ids.tolist()), self.targets.tolist(),
-            positions=self.positions.tolist(), k=k, source=source, left_out=self.left_out,
+            positions=self.positions.tolist(), readout=readout, k=k, source=source,
+            left_out=self.left_out,
         )  # fmt: skip
 
 

@@ -128,13 +128,18 @@ class TokenLens(Result):
             span=(0.0, largest) if metric in ("entropy", "kl_to_final") else span,
             x_labels=dict(zip(self.positions.tolist(), map(visible, self.tokens), strict=True)),
             hover_columns=("token", "target", "target_prob", "target_rank", "hint"),
-            title=f"Logit lens: {FORMULAS[metric]}",
+            title=f"{self._named()}: {FORMULAS[metric]}",
             subtitle=f"n = 1 text, {len(self.tokens)} tokens{left}"
             + ("; cell: most probable next token" if few else ""),
             labels={"pos": "token at which the prediction is made", "layer": "after block",
                     "target": "token that follows", "hint": "most probable",
                     "token": "prediction made at"},
         )  # fmt: skip
+
+    def _named(self) -> str:
+        """What read the states."""
+        told = str(self.config.get("readout", "UnembedReadout"))
+        return {"UnembedReadout": "Logit lens", "TunedLens": "Tuned lens"}.get(told, told)
 
     def _drawn(self, value: str) -> "pd.DataFrame":
         """The frame with its words made visible."""
