@@ -4,6 +4,7 @@ Tokens of one document are not independent: every bootstrap here resamples docum
 never tokens.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
 from operator import index as whole
@@ -115,6 +116,26 @@ def mean_there(
     there = np.isfinite(values)
     n = there.sum(axis)
     return np.where(n > 0, np.where(there, values, 0.0).sum(axis) / np.maximum(n, 1), np.nan)
+
+
+def told(
+    name: str,
+    values: Float[np.ndarray, " rows"],
+    reduce: Callable[[Float[np.ndarray, " rows"]], Any] = np.mean,
+) -> dict[str, float]:
+    """A column in a line of a summary: its mean (or another figure), NaN where a value is missing.
+
+    Then ``<name>_undefined`` says how many of the values are not finite, and ``<name>_defined`` is
+    the figure of the others, which speaks for those alone.
+    """
+    there = np.isfinite(values)
+    if len(values) and there.all():
+        return {name: float(reduce(values))}
+    rest = float(reduce(values[there])) if there.any() else float("nan")
+    return {
+        name: float("nan"), f"{name}_defined": rest,
+        f"{name}_undefined": float((~there).sum()),
+    }  # fmt: skip
 
 
 def auroc(scores: Float[np.ndarray, " rows"], labels: Bool[np.ndarray, " rows"]) -> float:
