@@ -6,7 +6,9 @@ Steps, numbered in the body:
    a random projection of the same rank.
 2. Fresh logistic probes are fitted on the changed training rows (penalty chosen on validation) and
    scored on test rows. On the very rows it was fitted on an eraser leaves nothing, so:
-3. a second fresh probe is fitted on the changed validation rows, which the eraser never saw.
+3. a second fresh probe is fitted on two thirds of the documents of the changed validation rows,
+   which the eraser never saw, and its penalty is chosen on the others: on the eraser's own rows,
+   where nothing is left, every penalty would look as bad as the next.
 """
 
 import time
@@ -25,7 +27,7 @@ from lensbench.probes.linear.controls import shuffled
 from lensbench.probes.linear.data import ProbeData
 from lensbench.probes.linear.fit import fit_probe
 from lensbench.probes.linear.labels import Label, some
-from lensbench.probes.linear.splits import Split
+from lensbench.probes.linear.splits import Split, deal
 from lensbench.results import Controls, Result
 from lensbench.sites import Site
 
@@ -139,6 +141,7 @@ def erasure_check(
     where, x = leace.site, data.x(leace.site)
     mixed = data.with_labels(shuffled(data.labels, data.docs, seed))
     wrong = fit_eraser(mixed, label, where, method="leace", seed=seed, shares=shares)  # 1
+    later = _later(data, split, seed)
     changed = {
         "before": x,
         **{way: _applied(eraser[way], x, columns[0]) for way in ways},
@@ -150,7 +153,7 @@ def erasure_check(
     for i, rows in enumerate(changed.values()):
         for j, column in enumerate(columns):
             scores[0, i, j] = _fresh(kept, where, rows, column, split, options)  # 2
-            scores[1, i, j] = _fresh(kept, where, rows, column, _later(split), options)  # 3
+            scores[1, i, j] = _fresh(kept, where, rows, column, later, options)  # 3
     test = split.test
     variance = float(np.square(x[test] - x[test].mean(0)).sum())
     moved = [
@@ -194,9 +197,16 @@ def _random(leace: Eraser, x: np.ndarray, seed: int) -> np.ndarray:
     return ErasingMap(q, q, leace.mean).apply(x).astype("f4")
 
 
-def _later(split: Split) -> Split:
-    """Validation rows to fit on; the eraser's own rows are left to choose the penalty on."""
-    part = np.where(split.validation, 0, np.where(split.test, 2, 1)).astype(np.int8)
+def _later(data: ProbeData, split: Split, seed: int) -> Split:
+    """Validation rows to fit on and to choose the penalty on; the eraser's own rows in no part.
+
+    Raises:
+        NotEnoughDataError: fewer than two documents (or groups) to validate on.
+    """
+    new = split.validation
+    units = np.unique(data.units[new], return_inverse=True)[1]
+    part = np.where(split.test, 2, -1).astype(np.int8)
+    part[new] = deal(units, (2 / 3, 0, 1 / 3), seed, data.unit_name).part // 2  # 0 fits, 1 chooses
     return Split(part, "probe on rows the eraser never saw")
 
 

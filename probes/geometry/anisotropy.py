@@ -20,6 +20,7 @@ from lensbench import provenance
 from lensbench.probes.geometry.clouds import Cloud, as_points, clouds_of
 from lensbench.probes.geometry.tables import Table, columns
 from lensbench.results import Controls
+from lensbench.stats import told
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -61,14 +62,17 @@ class Anisotropy(Table):
         )  # fmt: skip
 
     def summary(self) -> dict[str, float]:
-        """Largest and mean anisotropy of what is no control, with and without the first token."""
+        """Largest and mean anisotropy of what is no control, with and without the first token.
+
+        Both are NaN where a site has none (all its rows are equal); then ``_undefined`` counts
+        those sites and ``_defined`` is the figure of the others.
+        """
         frame: Any = self.to_frame()
         own = frame[frame["control"] == 0]
         found: dict[str, float] = {}
         for rows in ROWS:
-            values = own.loc[own["rows"] == rows, "anisotropy"]
-            found[f"mean_{rows}"] = float(values.mean())
-            found[f"max_{rows}"] = float(values.max())
+            values = own.loc[own["rows"] == rows, "anisotropy"].to_numpy()
+            found |= told(f"mean_{rows}", values) | told(f"max_{rows}", values, np.max)
         return {**found, "warnings": float(len(self.warnings))}
 
 

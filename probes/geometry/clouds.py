@@ -91,11 +91,13 @@ def clouds_of(
     seed: int = 0,
     controls: Mapping[str, Any] | None = None,
     least: int = 3,
+    why: str = "",
     paired: bool = False,
 ) -> tuple[Cloud, ...]:
     """Clouds of every site of every source, those of ``controls`` last.
 
     ``paired`` keeps the rows that every store has: the same row numbers, or documents at ``last``.
+    ``why`` says in an error what ``least`` is for.
 
     Raises:
         ConfigError: neither store nor arrays, an unknown position, or no site left.
@@ -123,7 +125,8 @@ def clouds_of(
     n = n if cap is None else min(n, cap)
     if n < least:
         raise NotEnoughDataError(
-            f"{n} rows are left, {least} are needed; capture more text, or choose other positions"
+            f"{n} rows are left, {least} are needed{why}; capture more text, or choose other "
+            "positions"
         )
     return tuple(_first_rows(cloud, n) for cloud in found) if cap or not repeated else tuple(found)
 

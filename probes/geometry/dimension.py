@@ -19,7 +19,7 @@ from lensbench import provenance
 from lensbench.arguments import whole_number
 from lensbench.errors import NotEnoughDataError, UnknownNameError
 from lensbench.probes.geometry.clouds import Cloud, PositionName, clouds_of, distinct
-from lensbench.probes.geometry.estimators import Dimension, likelihood, regression
+from lensbench.probes.geometry.estimators import LEAST, Dimension, likelihood, regression
 from lensbench.probes.geometry.nearest import neighbours
 from lensbench.probes.geometry.tables import Table, columns
 from lensbench.results import Controls
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SCALES = (1, 4, 16, 64)
 REGRESSION, GRIDE = "two_nn_regression", "gride"
+WHY = f"{LEAST}, where the standard error is a seventh of the dimension; 2 n1 + 2 for scale n1"
 GROUPS = 20
 """Parts of the documents of which one at a time is left out."""
 
@@ -117,14 +118,14 @@ def intrinsic_dimension(
 
     Raises:
         ConfigError, MissingDataError, NonFiniteError: see ``clouds_of``.
-        NotEnoughDataError: too few distinct rows for the largest scale.
+        NotEnoughDataError: fewer than 50 distinct rows, or than 2 n1 + 2 of the largest scale.
     """
     start = time.monotonic()
     chosen = sorted({whole_number("a scale n1", n, least=1) for n in scales})
     if not chosen:
         raise UnknownNameError("scale n1", "none", known=[str(n) for n in SCALES])
     clouds = clouds_of(source, sites=sites, positions=positions, max_rows=max_rows, seed=seed,
-                       controls=controls, least=2 * chosen[-1] + 2)  # fmt: skip
+                       controls=controls, least=_least(chosen), why=f" ({WHY})")  # fmt: skip
     rows: list[dict[str, Any]] = []
     seen: dict[tuple[str, bool], int] = {}
     for cloud in clouds:
@@ -142,10 +143,11 @@ def _measure(cloud: Cloud, scales: Sequence[int]) -> list[dict[str, Any]]:
     x = cloud.x()
     kept = distinct(x)  # 1
     n, duplicates = int(kept.sum()), int((~kept).sum())
-    if n < 2 * scales[-1] + 2:
+    if n < _least(scales):
+        lower = "lower the scale or " if _least(scales) > LEAST else ""
         raise NotEnoughDataError(
-            f"{cloud.site} of {cloud.source or 'array'} has {n} distinct rows of {len(x)}; scale "
-            f"{scales[-1]} needs {2 * scales[-1] + 2}. Lower the scale or capture more text"
+            f"{cloud.site} of {cloud.source or 'array'} has {n} distinct rows of {len(x)}; "
+            f"{_least(scales)} are needed ({WHY}): {lower}capture more text"
         )
     far = neighbours(x[kept], 2 * scales[-1])[0]  # 2
     groups = _groups(cloud.docs[kept])
@@ -162,6 +164,11 @@ def _measure(cloud: Cloud, scales: Sequence[int]) -> list[dict[str, Any]]:
             "length": cloud.length, "width": x.shape[1], "control": float(cloud.control),
         })  # fmt: skip
     return found
+
+
+def _least(scales: Sequence[int]) -> int:
+    """Rows: enough for an estimate at all, and for the neighbours of the largest scale."""
+    return max(LEAST, 2 * scales[-1] + 2)
 
 
 def _estimate(name: str, near: np.ndarray, far: np.ndarray, n1: int) -> Dimension:

@@ -74,7 +74,8 @@ def hd_study(
 
     Raises:
         UnknownNameError: no such task, split, baseline or way to ingest.
-        ConfigError: a model that predicts no next token, or too small a dimension.
+        ConfigError: a model that predicts no next token or does not know the words of the prompts
+            (a model of games), or too small a dimension.
         NotEnoughDataError: the model gets none of the test prompts right.
     """
     began = time.monotonic()
@@ -86,6 +87,7 @@ def hd_study(
         raise ConfigError(f"when must be 'before' or 'after' generation, got {when!r}")
     config = encoder or DEFAULT_ENCODER
     dealt = prompts or atlas_prompts(task, split, n_train=n_train, n_test=n_test, seed=seed)  # 1
+    _check_words(model, dealt.test.texts)
     sides = (dealt.train, dealt.validation, dealt.test)
     n_pairs = len(dealt.train.pairs[0])
     memory = ItemMemory.random(dealt.concepts, dim=dim, pairs=n_pairs, seed=seed + 101)
@@ -122,6 +124,29 @@ def hd_study(
             model=vars(model.card), seed=seed, seconds=time.monotonic() - began
         ),
     )  # fmt: skip
+
+
+def _check_words(model: "Model", texts: Sequence[str]) -> None:
+    """Refuse a model for which the prompts are not text.
+
+    Raises:
+        ConfigError: no tokenizer, or one that knows less than half of the words.
+    """
+    tokenizer = model.tokenizer
+    own = "hd_study reads models of text whose words the prompts are made of, such as atlas-dense"
+    if tokenizer is None:
+        raise ConfigError(f"{model.card.name!r} has no tokenizer; {own}")
+    shown = list(texts[:50])
+    ids: list[list[int]] = tokenizer(shown, add_special_tokens=False)["input_ids"]
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    asked = sum(map(len, ids))
+    strange = sum(i == unknown for row in ids for i in row)
+    if unknown is not None and 2 * strange > asked:
+        raise ConfigError(
+            f"the tokenizer of {model.card.name!r} does not know {strange} of {asked} words of the "
+            f"prompts, such as {shown[0]!r}: it is no model of this text. {own}; or give prompts= "
+            "in its own words"
+        )
 
 
 States = tuple[LayerStates, LayerStates, LayerStates]

@@ -11,6 +11,7 @@ from lensbench.errors import ConfigError, UnknownNameError
 from lensbench.probes.linear.probe import LinearProbe
 from lensbench.results import Controls, Result
 from lensbench.sites import Site
+from lensbench.stats import told
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,12 +106,15 @@ class Codelengths(Result):
         )  # fmt: skip
 
     def summary(self) -> dict[str, float]:
-        """Codes, and mean compression with that of its controls."""
-        mean = float(self.columns["compression"].mean())
-        found = {"codes": float(len(self)), "compression": mean}
+        """Codes, and mean compression with that of its controls.
+
+        A mean is NaN where a code has no such figure (the online code no accuracy); then
+        ``_undefined`` counts those and ``_defined`` is the mean of the others.
+        """
+        found = {"codes": float(len(self)), **told("compression", self.columns["compression"])}
         for name in ("control_task", "shuffled_labels", "accuracy"):
             if np.isfinite(self.columns[name]).any():
-                found[name] = float(np.nanmean(self.columns[name]))
+                found |= told(name, self.columns[name])
         return found
 
     def plot(self, label: str | None = None) -> "go.Figure":

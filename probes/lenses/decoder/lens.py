@@ -39,6 +39,10 @@ from lensbench.results import Controls
 if TYPE_CHECKING:
     from lensbench.models import Model
 
+T5_CONTEXT = 512
+UNBOUNDED = 10**6
+"""Tokenizers that know no longest text say a huge number."""
+
 
 def decoder_lens(
     model: "Model",
@@ -86,7 +90,7 @@ def decoder_lens(
 
     Raises:
         ConfigError: a model without an encoder for its decoder, nothing asked for, lists that do
-            not fit each other, a layer that is not there, an exhausted context.
+            not fit each other, a layer that is not there, more new tokens than the context holds.
     """
     began = time.monotonic()
     depth = encoder_depth(model)
@@ -96,7 +100,7 @@ def decoder_lens(
     )
     if given.targets is None and not generate:
         raise ConfigError("nothing to measure: give targets, or leave generate on")
-    new = _room(given, max_new_tokens) if generate else 0
+    new = _room(model, given, max_new_tokens) if generate else 0
     settings = Settings(
         metrics=_metrics(given, generate),
         layers=chosen_layers(layers, depth),
@@ -135,10 +139,28 @@ def decoder_lens(
     )
 
 
-def _room(given: Sentences, asked: int | None) -> int:
-    if asked is not None:
-        return whole_number("max_new_tokens", asked, least=1)
-    return max(map(len, given.targets)) if given.targets else 32
+def _room(model: "Model", given: Sentences, asked: int | None) -> int:
+    """Tokens that may be written.
+
+    T5 has relative positions and no end of its own; what its tokenizer says of the longest text, or
+    the 512 tokens T5 was trained on, stands for its context.
+
+    Raises:
+        ConfigError: more than the context has room for.
+    """
+    if asked is None:
+        return max(map(len, given.targets)) if given.targets else 32
+    new = whole_number("max_new_tokens", asked, least=1)
+    longest = int(getattr(model.tokenizer, "model_max_length", None) or UNBOUNDED)
+    context = model.card.n_ctx or (longest if longest < UNBOUNDED else T5_CONTEXT)
+    begun = max(map(len, given.prefix))
+    if new > context - begun:
+        raise ConfigError(
+            f"max_new_tokens is {new:,}; the decoder of {model.card.name} has a context of "
+            f"{context:,} tokens, of which {begun} are begun with, so ask for at most "
+            f"{context - begun:,}"
+        )
+    return new
 
 
 def _stops(model: "Model", stop_ids: Sequence[int] | None) -> frozenset[int]:
