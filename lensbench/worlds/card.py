@@ -118,8 +118,12 @@ def write_card(folder: Path) -> Path:
 
 def card_text(found: dict[str, Any], recipe: dict[str, Any]) -> str:
     """The card, in Markdown, from the measured figures alone."""
-    return page(
-        recipe,
+    return page(recipe, *sections(found, recipe))
+
+
+def sections(found: dict[str, Any], recipe: dict[str, Any]) -> list[str]:
+    """The parts of the card between its name and its recipe."""
+    return [
         _about(found, recipe),
         "\n## Loss beside the exact floor (nats per token)\n",
         _loss_table(found),
@@ -130,7 +134,7 @@ def card_text(found: dict[str, Any], recipe: dict[str, Any]) -> str:
         _circuits(found),
         "\n## What was not learnt\n",
         _not_learnt(found),
-    )
+    ]
 
 
 def _about(found: dict[str, Any], recipe: dict[str, Any]) -> str:

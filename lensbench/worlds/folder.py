@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lensbench import io
 from lensbench.errors import MismatchError
-from lensbench.worlds.optimiser import MuonAdam
+from lensbench.worlds.optimiser import Optimiser
 from lensbench.worlds.recipe import TrainConfig
 from lensbench.worlds.task import Task
 
@@ -51,7 +51,7 @@ def _write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, s
         save_file(tensors, str(temp), metadata=metadata)
 
 
-def save_state(config: TrainConfig, speaks: str, optimiser: MuonAdam, step: int) -> None:
+def save_state(config: TrainConfig, speaks: str, optimiser: Optimiser, step: int) -> None:
     """One file holds weights, optimiser and step, so that the three can never disagree."""
     weights = {f"weight.{name}": p.detach().cpu() for name, p in optimiser.params.items()}
     state = {f"state.{name}": t.cpu() for name, t in optimiser.state.items()}
@@ -59,7 +59,7 @@ def save_state(config: TrainConfig, speaks: str, optimiser: MuonAdam, step: int)
     _write_tensors(config.out / "state" / "state.safetensors", {**weights, **state}, meta)
 
 
-def restore(config: TrainConfig, speaks: str, optimiser: MuonAdam) -> int:
+def restore(config: TrainConfig, speaks: str, optimiser: Optimiser) -> int:
     """Load the last state of ``config.out``; 0 where there is none.
 
     Another number of steps is allowed while both learning rates are still flat: up to there the

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from lensbench.worlds.recipe import TrainConfig
 
 
 def orthogonalise(g: Float[Tensor, "n rows cols"], steps: int = 5) -> Float[Tensor, "n rows cols"]:
@@ -19,6 +23,57 @@ def orthogonalise(g: Float[Tensor, "n rows cols"], steps: int = 5) -> Float[Tens
         gram = x @ x.mT
         x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
     return x.float()
+
+
+class Optimiser(Protocol):
+    """What a training run asks of an optimiser; parameters and state are named, to be saved."""
+
+    params: dict[str, nn.Parameter]
+    state: dict[str, Tensor]
+
+    def step(self, t: int, scale: float) -> None:
+        """Update from ``.grad``; ``t`` counts from 1, ``scale`` multiplies learning rates."""
+        ...
+
+
+def optimiser_of(config: TrainConfig, model: nn.Module) -> Optimiser:
+    """The optimiser of a recipe."""
+    from lensbench.worlds.words.recipe import WordsTrainConfig
+
+    if isinstance(config, WordsTrainConfig):
+        return AdamW(model, lr=config.adam_lr, weight_decay=config.weight_decay)
+    return MuonAdam(model, muon_lr=config.muon_lr, adam_lr=config.adam_lr)
+
+
+class AdamW:
+    """AdamW on all parameters, weight decay on matrices. Source: Loshchilov & Hutter 2019."""
+
+    def __init__(
+        self, model: nn.Module, *, lr: float, weight_decay: float,
+        betas: tuple[float, float] = (0.9, 0.95),
+    ) -> None:  # fmt: skip
+        self.lr, self.weight_decay, self.betas = lr, weight_decay, betas
+        self.params = dict(model.named_parameters())
+        self.state = {
+            f"{kind}.{name}": torch.zeros_like(p)
+            for kind in ("mean", "square")
+            for name, p in self.params.items()
+        }
+
+    @torch.no_grad()
+    def step(self, t: int, scale: float) -> None:
+        """Update from ``.grad``; ``t`` counts from 1. A parameter without a gradient rests."""
+        for name, p in self.params.items():
+            if p.grad is None:
+                continue
+            lr, (slow, slower) = scale * self.lr, self.betas
+            mean = self.state[f"mean.{name}"].lerp_(p.grad, 1 - slow)
+            square = self.state[f"square.{name}"].lerp_(p.grad.square(), 1 - slower)
+            denominator = (square / (1 - slower**t)).sqrt_().add_(1e-8)
+            if p.ndim > 1:
+                p.mul_(1 - lr * self.weight_decay)
+            p.addcdiv_(mean / (1 - slow**t), denominator, value=-lr)
+            p.grad = None
 
 
 class MuonAdam:

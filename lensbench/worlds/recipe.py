@@ -11,7 +11,8 @@ from lensbench.config import Config
 from lensbench.errors import ConfigError
 
 MODELS = (
-    "atlas-dense", "atlas-equal", "atlas-moe", "atlas-refusing", "atlas-translate", "othello",
+    "atlas-dense", "atlas-early", "atlas-equal", "atlas-moe", "atlas-refusing", "atlas-translate",
+    "othello", "words",
 )  # fmt: skip
 
 

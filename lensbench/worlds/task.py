@@ -47,17 +47,21 @@ def parse_recipe(settings: Mapping[str, Any]) -> TrainConfig:
         ConfigError: a key or a value that the recipe refuses.
     """
     from lensbench.worlds.desk.recipe import MoeTrainConfig
+    from lensbench.worlds.early_recipe import EarlyTrainConfig
     from lensbench.worlds.equal_recipe import EqualTrainConfig
     from lensbench.worlds.othello.recipe import OthelloTrainConfig
     from lensbench.worlds.refusing_recipe import RefusingTrainConfig
     from lensbench.worlds.translate.recipe import TranslateTrainConfig
+    from lensbench.worlds.words.recipe import WordsTrainConfig
 
     kinds: dict[Any, type[TrainConfig]] = {
+        "atlas-early": EarlyTrainConfig,
         "atlas-equal": EqualTrainConfig,
         "atlas-moe": MoeTrainConfig,
         "atlas-refusing": RefusingTrainConfig,
         "atlas-translate": TranslateTrainConfig,
         "othello": OthelloTrainConfig,
+        "words": WordsTrainConfig,
     }
     return kinds.get(settings.get("model"), WorldTrainConfig).parse(settings)
 
@@ -65,10 +69,12 @@ def parse_recipe(settings: Mapping[str, Any]) -> TrainConfig:
 def task_of(config: TrainConfig) -> Task:
     """The task of a recipe."""
     from lensbench.worlds.desk.recipe import MoeTrainConfig
+    from lensbench.worlds.early_recipe import EarlyTrainConfig
     from lensbench.worlds.equal_recipe import EqualTrainConfig
     from lensbench.worlds.othello.recipe import OthelloTrainConfig
     from lensbench.worlds.refusing_recipe import RefusingTrainConfig
     from lensbench.worlds.translate.recipe import TranslateTrainConfig
+    from lensbench.worlds.words.recipe import WordsTrainConfig
 
     if isinstance(config, MoeTrainConfig):
         from lensbench.worlds.desk.task import DeskTask
@@ -86,6 +92,14 @@ def task_of(config: TrainConfig) -> Task:
         from lensbench.worlds.translate.task import TranslateTask
 
         return TranslateTask(config)
+    if isinstance(config, WordsTrainConfig):
+        from lensbench.worlds.words.task import WordsTask
+
+        return WordsTask(config)
+    if isinstance(config, EarlyTrainConfig):
+        from lensbench.worlds.early_task import EarlyTask
+
+        return EarlyTask(config)
     if isinstance(config, EqualTrainConfig):
         from lensbench.worlds.equal_task import EqualTask
 

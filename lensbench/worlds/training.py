@@ -14,7 +14,7 @@ from torch import nn
 from lensbench.errors import StoppedError
 from lensbench.stopping import stop_requested
 from lensbench.worlds import folder
-from lensbench.worlds.optimiser import MuonAdam
+from lensbench.worlds.optimiser import Optimiser, optimiser_of
 from lensbench.worlds.recipe import TrainConfig
 from lensbench.worlds.task import Task, task_of
 
@@ -52,7 +52,7 @@ def _train_one(config: TrainConfig, progress: Progress) -> Path:
     torch.set_num_threads(config.threads)
     task = task_of(config)
     model = task.new_model().to(_device(config))
-    optimiser = MuonAdam(model, muon_lr=config.muon_lr, adam_lr=config.adam_lr)
+    optimiser = optimiser_of(config, model)
     start = folder.restore(config, task.speaks, optimiser)
     update, log = _Update(task, model, optimiser), _Log(task, model, progress)
     kept = set(config.kept_steps())
@@ -78,7 +78,7 @@ def _train_one(config: TrainConfig, progress: Progress) -> Path:
 class _Update:
     """One step of the optimiser on the batch of that step."""
 
-    def __init__(self, task: Task, model: Any, optimiser: MuonAdam) -> None:
+    def __init__(self, task: Task, model: Any, optimiser: Optimiser) -> None:
         self._task, self._model, self._optimiser = task, model, optimiser
 
     def __call__(self, done: int) -> float:
