@@ -45,6 +45,14 @@ def patch(
     positions: PositionsOption = "",
     heads: HeadsOption = "each",
     dims: DimsOption = "",
+    subspace: Annotated[
+        str,
+        typer.Option(
+            "--subspace",
+            help="Patch only the span of directions: a safetensors file with a tensor directions "
+            "[k, d], or one for each site by name; or the folder of a saved AlignedSubspace.",
+        ),
+    ] = "",
     pairs: PairsOption = "",
     several: SeveralOption = "",
     n: CountOption = 32,
@@ -64,16 +72,18 @@ def patch(
         PatchAsk(
             task, model, revision, sites_of(sites, "resid_pre"), how, metric, layers, positions,
             heads, dims, pairs, n, random_patches, batch_size, seed,
-            several,
+            several, subspace,
         )
     )  # fmt: skip
     found = facts(result, top)
     if out is not None:
         found["saved"] = str(result.save(out))
+    sizes = sorted({span["k"] for span in found.get("subspace", {}).values()})
+    span = f" of a subspace of {', '.join(map(str, sizes))} dims" if sizes else ""
     head = (
-        f"{result.intervention} on {result.task}: {result.n} prompts, {len(result.site)} places; "
-        f"{result.metric} {found['clean']:.3f} clean, {found['corrupted']:.3f} corrupted "
-        f"({result.unit})"
+        f"{result.intervention}{span} on {result.task}: {result.n} prompts, "
+        f"{len(result.site)} places; {result.metric} {found['clean']:.3f} clean, "
+        f"{found['corrupted']:.3f} corrupted ({result.unit})"
     )
     return Answer(
         found,

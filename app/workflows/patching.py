@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lensbench import prompts
+from lensbench import io, prompts
 from lensbench.app.workflows.live import running
-from lensbench.errors import ConfigError, UnknownNameError
+from lensbench.errors import ConfigError, LensbenchError, UnknownNameError
 from lensbench.interventions.patching.ablation import ablation_sweep
 from lensbench.interventions.patching.result import PatchingResult
 from lensbench.interventions.patching.sweep import DIRECTIONS, patch_sweep
@@ -23,6 +23,7 @@ from lensbench.interventions.values import ABLATIONS
 from lensbench.prompts.pairs import PromptPairs
 from lensbench.prompts.several import known_several
 from lensbench.results import Result
+from lensbench.sites import Site
 
 if TYPE_CHECKING:
     from lensbench.models import Model
@@ -76,6 +77,8 @@ class PatchAsk:
     seed: int = 0
     several: str = ""
     """``sum``, ``first`` or ``refuse``; empty: as the task or the file says."""
+    subspace: str = ""
+    """A safetensors file, or the folder of an ``AlignedSubspace``; empty: whole vectors."""
 
 
 def patch(ask: PatchAsk) -> PatchingResult:
@@ -94,6 +97,7 @@ def patch(ask: PatchAsk) -> PatchingResult:
             "layers": numbers(ask.layers, "layers"),
             "heads": each_of(ask.heads, "heads"),
             "dims": numbers(ask.dims, "dims"),
+            "subspace": subspace_of(ask.subspace) if ask.subspace else None,
             "batch_size": ask.batch_size,
             "seed": ask.seed,
         }
@@ -127,6 +131,27 @@ def _read(file: str) -> PromptPairs:
     if not path.is_file():
         raise ConfigError(f"--pairs: there is no file {file}")
     return PromptPairs.from_json(path.read_text(encoding="utf-8"))
+
+
+def subspace_of(file: str) -> Any:
+    """Directions of a safetensors file: its ``directions``, or those of every site by name.
+
+    Raises:
+        MissingDataError: no such file.
+        DamagedDataError: not one of safetensors.
+        ConfigError: tensors of other names.
+    """
+    path = Path(file)
+    found = io.read_arrays(path / "arrays.safetensors" if path.is_dir() else path)
+    if "directions" in found:
+        return found["directions"]
+    try:
+        return {Site.parse(name): rows for name, rows in found.items()}
+    except LensbenchError as error:
+        raise ConfigError(
+            f"--subspace: {file} must hold a tensor 'directions' [k, d], or one for each site by "
+            f"its name, such as 'blocks.3.resid_pre'; it holds {', '.join(sorted(found)[:6])}"
+        ) from error
 
 
 MOST_NUMBERS = 1_000_000
@@ -205,6 +230,7 @@ def facts(result: PatchingResult, top: int = 10) -> dict[str, Any]:
         "intervention": result.intervention,
         "metric": result.metric,
         "unit": "0 = corrupted, 1 = clean",
+        **({"subspace": result.config["subspace"]} if "subspace" in result.config else {}),
         "prompts": result.n,
         "places": len(result.site),
         "clean": float(result.clean.mean()),
@@ -261,7 +287,7 @@ def command_of(ask: PatchAsk) -> str:
     """The same on the command line."""
     options = {
         "model": ask.model, "sites": ",".join(ask.sites), "how": ask.how, "metric": ask.metric,
-        "positions": ask.positions, "several": ask.several,
+        "positions": ask.positions, "several": ask.several, "subspace": ask.subspace,
     }  # fmt: skip
     return f"lensbench patch {ask.task} " + " ".join(f"--{k} {v}" for k, v in options.items() if v)
 

@@ -59,6 +59,27 @@ def test_ablations_and_files_of_pairs(capsys, tmp_path: Path) -> None:
     assert answer["top"][0]["effect"] < 0.9
 
 
+def test_a_subspace_comes_from_a_file(capsys, tmp_path: Path) -> None:
+    from lensbench.io import write_arrays
+
+    rng, site = np.random.default_rng(0), "blocks.1.resid_pre"
+    where = ("patch", "recall", "--n", 4, "--layers", 1, "--positions", "value", "--json")
+    whole, effects = tmp_path / "whole.safetensors", []
+    write_arrays(whole, {"directions": rng.standard_normal((128, 128)).astype("float32")})
+    write_arrays(tmp_path / "f" / "arrays.safetensors", {site: np.eye(128, dtype="float32")[:3]})
+    for more in ((), ("--subspace", whole), ("--subspace", tmp_path / "f")):
+        assert run(*where, *more) == 0
+        answer = json.loads(capsys.readouterr().out)
+        effects.append(answer["top"][0]["effect"])
+    assert effects[1] == pytest.approx(effects[0], abs=1e-4)
+    assert abs(effects[2]) < 0.5  # control: three of 128 axes
+    assert answer["subspace"][site]["k"] == 3
+    write_arrays(tmp_path / "named.safetensors", {"basis": np.eye(128, dtype="float32")})
+    for file, code, said in (("named", 2, "'directions'"), ("none", 3, "none.safetensors")):
+        assert run(*where, "--subspace", tmp_path / f"{file}.safetensors") == code
+        assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
