@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 MODELS = {
+    "03b-clamped-training": "attention only",
     "04-expert-steering": "atlas-moe",
     "05-lenses": "atlas-dense",
     "06-hyperdimensional-probe": "atlas-dense",
