@@ -1,0 +1,18 @@
+"""Acceleration: what skipping and exiting cost, predicted from captured activations, then measured.
+
+``decode`` and the drafting engines run a model live; the readers of a store predict the same
+numbers without running it. An exit layer E is the number of layers that were executed, 1 to L.
+"""
+
+from lensbench.lazy import exports
+
+_NAMES: dict[str, tuple[str, ...]] = {
+    "decoding": ("Decoded", "Round", "greedy"),
+    "sampling": ("Warp",),
+    "speculative.fixed": ("fixed_exit",),
+}
+"""Module -> the public names that live in it."""
+
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
+__all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll] - resolved by __getattr__
+__getattr__, __dir__ = exports(__name__, _HOME)
