@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lensbench.app.cli import lens_prompt
 from lensbench.app.cli.console import Answer, fields, table
 from lensbench.app.cli.groups import ModelOption, RevisionOption, new_group
 
@@ -22,6 +23,9 @@ def group() -> typer.Typer:
     app.command("text")(text)
     app.command("tune")(tune)
     app.command("decoder")(decoder)
+    app.command("language")(lens_prompt.language)
+    app.command("patchscope")(lens_prompt.patchscope)
+    app.command("decode")(lens_prompt.decode)
     app.command("neurons")(neurons)
     return app
 
