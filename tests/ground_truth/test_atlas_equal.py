@@ -160,20 +160,21 @@ def test_a_pivot_put_into_this_model_is_found(
     module, index = load_module(folder), WORLD.index
     table = module.lm_head.weight.detach()
     other = {index[a]: index[b] for a, b in zip(LEXICON[source], LEXICON[pivot], strict=True)}
-    seen: list[torch.Tensor] = []
+    seen: dict[str, torch.Tensor] = {}
+    block = module.model.layers[PLANTED_AT]
 
-    def remember(_: Any, given: tuple[torch.Tensor, ...]) -> None:
-        seen[:] = [given[0]]
-
-    def plant(_: Any, __: Any, out: Any) -> Any:
-        state = out[0] if isinstance(out, tuple) else out
-        words = [next(other[t] for t in row.tolist() if t in other) for row in seen[0]]
+    def plant(_: Any, __: Any, out: torch.Tensor) -> torch.Tensor:
+        """Into what the block's MLP adds, so that the block's own output has it."""
+        words = [next(other[t] for t in row.tolist() if t in other) for row in seen["ids"]]
         unit = torch.nn.functional.normalize(table[words], dim=-1)[:, None]
-        state = state + STRENGTH * state.norm(dim=-1, keepdim=True) * unit
-        return (state, *out[1:]) if isinstance(out, tuple) else state
+        return out + STRENGTH * (seen["middle"] + out).norm(dim=-1, keepdim=True) * unit
 
-    module.model.embed_tokens.register_forward_pre_hook(remember)
-    module.model.layers[PLANTED_AT].register_forward_hook(plant)
+    def remember(name: str) -> Any:
+        return lambda _, given: seen.update({name: given[0]})
+
+    module.model.embed_tokens.register_forward_pre_hook(remember("ids"))
+    block.post_attention_layernorm.register_forward_pre_hook(remember("middle"))
+    block.mlp.register_forward_hook(plant)
     tokenizer = load_model("atlas-equal").tokenizer
     model = load_model(module, tokenizer=tokenizer, certify=False)
     assert PLANTED_AT in asked(model, source, target, pivot).pivot_layers()
