@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from lensbench.app.cli import probe_bits
 from lensbench.app.cli.console import Answer, fields, table
 from lensbench.app.cli.groups import ModelOption, RevisionOption, new_group
 
@@ -19,6 +20,8 @@ def group() -> typer.Typer:
     app.command("tokens")(tokens)
     app.command("hd")(hd)
     app.command("geometry")(geometry)
+    app.command("erase")(probe_bits.erase)
+    app.command("codelength")(probe_bits.codelength)
     return app
 
 
