@@ -188,6 +188,29 @@ def most_missed(found: int, drawn: int, of: int, level: float = 0.95) -> float:
     return float(most[likely].max() / of)
 
 
+def missed_among(
+    estimated: np.ndarray, measured: np.ndarray, chosen: tuple[str, ...], large: float
+) -> tuple[int, int]:
+    """Random ones called small whose measured change is large, and how many were called small."""
+    random = np.array([c == "random" for c in chosen], dtype=bool)
+    small = random & (np.abs(estimated) < large)
+    return int((small & (np.abs(measured) >= large)).sum()), int(small.sum())
+
+
+def pick(order: np.ndarray, top: int, random: int, seed: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The first ``top`` of an order, ``random`` others, and which is which.
+
+    Raises:
+        ConfigError: nothing is picked.
+    """
+    top, random = _count("top", top), _count("random", random)
+    best, rest = order[:top], order[top:]
+    drawn = np.random.default_rng(seed).permutation(rest)[:random]
+    if not len(best) + len(drawn):
+        raise ConfigError("verify needs something to patch: top and random are both 0")
+    return np.concatenate([best, drawn]), ("top",) * len(best) + ("random",) * len(drawn)
+
+
 def _values(values: Any) -> Float[np.ndarray, " tokens"]:
     try:
         x = np.asarray(values, dtype=np.float64)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from lensbench.probes.circuits.attribution import (
         direct_logit_attribution as direct_logit_attribution,
     )
+    from lensbench.probes.circuits.attribution_check import (
+        LogitAttributionCheck as LogitAttributionCheck,
+    )
     from lensbench.probes.circuits.composition import CompositionScores as CompositionScores
     from lensbench.probes.circuits.composition import composition_scores as composition_scores
     from lensbench.probes.circuits.heads import HeadScores as HeadScores
@@ -204,6 +207,7 @@ _NAMES = {
     "circuits.composition": "CompositionScores composition_scores",
     "circuits.heads": "HeadScores head_scores",
     "circuits.attribution": "LogitAttribution direct_logit_attribution",
+    "circuits.attribution_check": "LogitAttributionCheck",
     "circuits.weights": "full_ov_circuit full_qk_circuit ov_circuit qk_circuit",
     "hd.atlas": "atlas_prompts",
     "hd.capacity": "CapacityCurve capacity_curve",

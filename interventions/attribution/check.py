@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lensbench import provenance
-from lensbench.arguments import positive_number, whole_number
+from lensbench.arguments import positive_number
 from lensbench.errors import ConfigError
 from lensbench.interventions.attribution.asked import belongs, known_metric
 from lensbench.interventions.attribution.result import AttributionResult, names_of, normalised
@@ -25,7 +25,7 @@ from lensbench.interventions.metrics import MetricLike, as_metric
 from lensbench.interventions.patching.engine import Engine, Group
 from lensbench.interventions.values import Values, run_of
 from lensbench.results import Controls, Result
-from lensbench.stats import mean_there, most_missed, pearson, spearman
+from lensbench.stats import mean_there, missed_among, most_missed, pearson, pick, spearman
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -216,29 +216,6 @@ def correlation(a: np.ndarray, b: np.ndarray, kind: str = "spearman") -> float:
     if fine.sum() < 3:
         return float("nan")
     return (spearman if kind == "spearman" else pearson)(a[fine], b[fine])
-
-
-def missed_among(
-    estimated: np.ndarray, measured: np.ndarray, chosen: tuple[str, ...], large: float
-) -> tuple[int, int]:
-    """Random ones called small whose measured change is large, and how many were called small."""
-    random = np.array([c == "random" for c in chosen], dtype=bool)
-    small = random & (np.abs(estimated) < large)
-    return int((small & (np.abs(measured) >= large)).sum()), int(small.sum())
-
-
-def pick(order: np.ndarray, top: int, random: int, seed: int) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The first ``top`` of an order, ``random`` others, and which is which.
-
-    Raises:
-        ConfigError: nothing is picked.
-    """
-    top, random = (whole_number(n, v, least=0) for n, v in (("top", top), ("random", random)))
-    best, rest = order[:top], order[top:]
-    drawn = np.random.default_rng(seed).permutation(rest)[:random]
-    if not len(best) + len(drawn):
-        raise ConfigError("verify needs something to patch: top and random are both 0")
-    return np.concatenate([best, drawn]), ("top",) * len(best) + ("random",) * len(drawn)
 
 
 def _config(result: AttributionResult, top: int, random: int, seed: int) -> dict[str, Any]:

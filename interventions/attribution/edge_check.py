@@ -16,12 +16,12 @@ from lensbench.interventions.attribution.asked import belongs, known_metric
 from lensbench.interventions.attribution.check import (
     AttributionCheck,
     called_small,
-    pick,
     with_control,
 )
 from lensbench.interventions.attribution.edge_result import EdgeResult
 from lensbench.interventions.attribution.faithful import Runs
 from lensbench.interventions.metrics import MetricLike
+from lensbench.stats import pick
 
 if TYPE_CHECKING:
     from lensbench.models.base import Model

@@ -17,13 +17,13 @@ from jaxtyping import Float, Int
 from lensbench import provenance
 from lensbench.arguments import positive_number, whole_number
 from lensbench.errors import ConfigError
-from lensbench.interventions.attribution.check import correlation, missed_among
+from lensbench.interventions.attribution.check import correlation
 from lensbench.interventions.graphs.result import LatentGraph
 from lensbench.interventions.graphs.table import LATENT
 from lensbench.interventions.graphs.taken import values_without
 from lensbench.models.base import Model
 from lensbench.results import Controls, Result
-from lensbench.stats import mean_there, most_missed
+from lensbench.stats import mean_there, missed_among, most_missed
 
 if TYPE_CHECKING:
     import pandas as pd

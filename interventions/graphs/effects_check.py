@@ -15,13 +15,13 @@ from lensbench.interventions.attribution.asked import belongs, known_metric
 from lensbench.interventions.attribution.check import (
     AttributionCheck,
     called_small,
-    pick,
     with_control,
 )
 from lensbench.interventions.attribution.result import normalised
 from lensbench.interventions.graphs.curves import LatentRuns
 from lensbench.interventions.graphs.effects_result import LatentEffects
 from lensbench.interventions.metrics import MetricLike, as_metric
+from lensbench.stats import pick
 
 if TYPE_CHECKING:
     from lensbench.models.base import Model

@@ -18,14 +18,14 @@ from jaxtyping import Float, Int
 from lensbench import provenance
 from lensbench.arguments import positive_number, whole_number
 from lensbench.errors import ConfigError, MismatchError
-from lensbench.interventions.attribution.check import correlation, missed_among, pick
+from lensbench.interventions.attribution.check import correlation
 from lensbench.interventions.graphs.check import shares_of
 from lensbench.interventions.graphs.feature_parts import BIAS, HEAD, SKIP
 from lensbench.interventions.graphs.feature_result import FeatureAttribution
 from lensbench.interventions.graphs.feature_taken import lost_without
 from lensbench.models.base import Model
 from lensbench.results import Controls, Result
-from lensbench.stats import most_missed
+from lensbench.stats import missed_among, most_missed, pick
 
 if TYPE_CHECKING:
     import pandas as pd

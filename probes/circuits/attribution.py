@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from lensbench.models import Model
     from lensbench.models.transformer_lens import TransformerLensModel
+    from lensbench.probes.circuits.attribution_check import LogitAttributionCheck
 
 _EXACT = 1e-3  # of the size of the terms (at least 0.1 nats); fp32 sums are good to about 1e-6
 
@@ -60,7 +61,7 @@ class LogitAttribution(Result):
             rows.append(
                 {
                     "component": name,
-                    **_place(name),
+                    **dict(zip(("layer", "part"), place_of(name), strict=True)),
                     "share": share.mean,
                     "low": share.low,
                     "high": share.high,
@@ -98,6 +99,33 @@ class LogitAttribution(Result):
         """The component with the largest positive share."""
         return self.names[int(self.shares.mean(0).argmax())]
 
+    def verify(
+        self, model: "Model", tokens: TokensLike, *, top: int = 10, random: int = 20,
+        large: float = 0.1, seed: int = 0,
+    ) -> "LogitAttributionCheck":  # fmt: skip
+        """Take components out of the model, with all that follows held, and with nothing held.
+
+        Held are what later layers write and the final norm's denominator: the change is then minus
+        the share. Free, it is what the component does in all.
+
+        Args:
+            model: the one the shares are of.
+            tokens: the same prompts.
+            top: components of largest mean share; biases are not taken out.
+            random: others, drawn without replacement.
+            large: what counts as a large change, as a share of the mean logit difference.
+            seed: of the draw.
+
+        Raises:
+            MismatchError: another model, or other prompts.
+            ConfigError: numbers that do not fit.
+        """
+        from lensbench.probes.circuits.attribution_check import check_attribution
+
+        return check_attribution(
+            self, model, tokens, top=top, random=random, large=large, seed=seed
+        )
+
 
 def direct_logit_attribution(
     model: "Model",
@@ -123,13 +151,15 @@ def direct_logit_attribution(
     start, lens = time.time(), lens_twin(model)
     batch = lens.layout.batch(as_tokens(tokens), lens.device)
     right, wrong = (_ids(x, batch.n_rows, lens.card.d_vocab) for x in (answer, foil))
-    at = _columns(batch.real, position)
+    at, cap = columns_of(batch.real, position), _cap(lens)
     names, terms = _terms(lens, batch, at)
     shares = _project(lens, batch, at, terms, right, wrong)
     rng = torch.Generator().manual_seed(seed)
     pair = torch.randint(0, lens.card.d_vocab, (2, batch.n_rows), generator=rng).to(right.device)
     chance = _project(lens, batch, at, terms, pair[0], pair[1])
-    measured = _measured(model, lens, batch, at, right, wrong)
+    logits = model.run(batch).logits
+    assert logits is not None  # the run was asked for all
+    measured = difference(logits.to(at.device), at, right, wrong, cap)
     gap = (shares.sum(1) - measured).abs().max() / shares.abs().sum(1).max().clamp_min(0.1)
     if not float(gap) <= _EXACT:
         raise ModelError(
@@ -141,7 +171,7 @@ def direct_logit_attribution(
         shares=shares.double().cpu().numpy(),
         logit_diff=measured.double().cpu().numpy(),
         random_pair=chance.double().cpu().numpy(),
-        config={"answer": right.tolist(), "foil": wrong.tolist(), "position": position},
+        config={"answer": right.tolist(), "foil": wrong.tolist(), "position": position, "cap": cap},
         provenance=provenance.record(
             model=vars(model.card), seed=seed, device=str(lens.device), seconds=time.time() - start
         ),
@@ -161,7 +191,7 @@ def _ids(given: int | Sequence[int], rows: int, d_vocab: int) -> Tensor:
     return torch.tensor(ids)
 
 
-def _columns(real: Tensor, position: int) -> Tensor:
+def columns_of(real: Tensor, position: int) -> Tensor:
     """Column of the position in each row."""
     n = real.sum(1)
     place = n + position if position < 0 else torch.full_like(n, position)
@@ -210,22 +240,22 @@ def _project(
     return torch.cat((shares, extra[:, None]), 1)
 
 
-def _measured(
-    model: "Model", lens: "TransformerLensModel", batch: Any, at: Tensor, a: Tensor, b: Tensor
-) -> Tensor:
-    """The model's own logit difference, before a cap."""
-    logits = model.run(batch).logits
-    assert logits is not None  # the run was asked for all
-    rows = torch.arange(batch.n_rows, device=at.device)
-    here = logits.to(at.device)[rows, at].double()
-    cap = float(getattr(lens.root.cfg, "output_logits_soft_cap", None) or 0.0)
+def _cap(lens: "TransformerLensModel") -> float:
+    """Where the logits are capped; 0 where they are not."""
+    return float(getattr(lens.root.cfg, "output_logits_soft_cap", None) or 0.0)
+
+
+def difference(logits: Tensor, at: Tensor, a: Tensor, b: Tensor, cap: float) -> Tensor:
+    """``logit(a) - logit(b)`` at a column of each row, before the cap."""
+    rows = torch.arange(len(logits), device=logits.device)
+    here = logits[rows, at.to(logits.device)].double()
     here = torch.atanh(here / cap) * cap if cap > 0 else here
-    return (here[rows, a.to(at.device)] - here[rows, b.to(at.device)]).float()
+    return (here[rows, a.to(logits.device)] - here[rows, b.to(logits.device)]).float()
 
 
-def _place(name: str) -> dict[str, Any]:
+def place_of(name: str) -> tuple[int, str]:
     """Layer and part of a component; layer -1 outside the blocks."""
     if not name.startswith("L"):
-        return {"layer": -1, "part": name}
+        return -1, name
     layer, _, part = name[1:].replace("H", " H").partition(" ")
-    return {"layer": int(layer), "part": part}
+    return int(layer), part
