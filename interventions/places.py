@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lensbench.arguments import whole
+from lensbench.arguments import refuse_no_model, whole
 from lensbench.errors import ConfigError, UnknownNameError, UnknownSiteError
 from lensbench.interventions.subspace.slices import Subspace, SubspaceLike, subspaces
 from lensbench.models.base import Model
@@ -113,6 +113,7 @@ def places(
     """
     if dims is not None and subspace is not None:
         raise ConfigError("dims and subspace both say which part of a vector is meant; give one")
+    refuse_no_model(model)
     where, chosen = _positions(pairs, positions), _sites(model, sites, layers)
     found: list[Place] = []
     for site, span in subspaces(model, chosen, subspace).items():

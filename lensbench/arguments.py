@@ -47,6 +47,17 @@ def positive_number(name: str, value: Any) -> float:
     return number
 
 
+def refuse_no_model(value: Any) -> None:
+    """Refuse what cannot be run under plans, such as None or a bare module.
+
+    Raises:
+        ConfigError: no model of ours.
+    """
+    if not (hasattr(value, "run_many") and hasattr(value, "card")):
+        what = "None" if value is None else f"a {type(value).__name__}"
+        raise ConfigError(f"model must be what lensbench.load_model(...) gives, got {what}")
+
+
 def refuse_no_numbers(owner: str, name: str, value: Any) -> None:
     """Refuse what cannot become a tensor of real numbers.
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lensbench import provenance
-from lensbench.arguments import whole_number
+from lensbench.arguments import refuse_no_model, whole_number
 from lensbench.errors import ConfigError, UnknownNameError
 from lensbench.interventions.attribution.gradients import Question
 from lensbench.interventions.attribution.methods import (
@@ -91,6 +91,7 @@ def attribute(
         MismatchError: pairs of another tokenizer.
         NonFiniteError: NaN in a state or in a gradient.
     """
+    refuse_no_model(model)
     began = time.monotonic()
     chosen = as_metric(metric)
     _check(method, direction, chosen, rule)

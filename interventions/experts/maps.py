@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lensbench import provenance
-from lensbench.arguments import whole_number
+from lensbench.arguments import refuse_no_model, whole_number
 from lensbench.errors import ConfigError, UnknownNameError
 from lensbench.interventions.experts.rows import Prompts, batches, moe_layers, rows_of
 from lensbench.models.base import Model
@@ -162,6 +162,7 @@ def routing(
     Raises:
         ConfigError: a model without experts, or a position that a prompt has not.
     """
+    refuse_no_model(model)
     began = time.monotonic()
     layers, rows = moe_layers(model), rows_of(model, prompts)
     batch_size = whole_number("batch_size", batch_size, least=1)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lensbench import provenance
-from lensbench.arguments import whole, whole_number
+from lensbench.arguments import refuse_no_model, whole, whole_number
 from lensbench.errors import ConfigError, UnknownNameError
 from lensbench.interventions.experts.behaviour import (
     Behaviour,
@@ -161,6 +161,7 @@ def expert_scan(
         ConfigError, UnknownNameError: a model without experts, layers without a router, or a label
             that no prompt has.
     """
+    refuse_no_model(model)
     began = time.monotonic()
     if how not in _MAKE:
         raise UnknownNameError("intervention", str(how), known=tuple(_MAKE))

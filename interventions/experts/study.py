@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from lensbench import provenance
-from lensbench.arguments import whole_number
+from lensbench.arguments import refuse_no_model, whole_number
 from lensbench.errors import NotEnoughDataError
 from lensbench.interventions.experts.behaviour import (
     Behaviour,
@@ -94,6 +94,7 @@ def expert_study(
         NotEnoughDataError: a half without both classes, no neutral prompt, or a layer with too
             few experts to match.
     """
+    refuse_no_model(model)
     began = time.monotonic()
     moe_layers(model)
     model.require_next_token("expert_study")

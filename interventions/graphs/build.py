@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lensbench import provenance
-from lensbench.arguments import whole_number
+from lensbench.arguments import refuse_no_model, whole_number
 from lensbench.errors import ConfigError, NonFiniteError
 from lensbench.interventions.graphs.coders import Coder, read_coders
 from lensbench.interventions.graphs.influence import a_share
@@ -65,6 +65,7 @@ def attribution_graph(
         MismatchError: a dictionary of another model, site or width.
         NonFiniteError: NaN in an effect.
     """
+    refuse_no_model(model)
     began = time.monotonic()
     model.require_next_token("an attribution graph")
     coders = read_coders(model, codecs)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from lensbench import provenance
-from lensbench.arguments import whole_number
+from lensbench.arguments import refuse_no_model, whole_number
 from lensbench.errors import ConfigError, UnknownNameError
 from lensbench.interventions.attribution.gradients import Question
 from lensbench.interventions.attribution.methods import RULES, Path, Rule
@@ -212,6 +212,7 @@ def latent_effects(
         MismatchError: pairs or dictionaries of another model.
         NonFiniteError: NaN in a state or a gradient.
     """
+    refuse_no_model(model)
     began = time.monotonic()
     for kind, name, known in (("base", base, BASES), ("method", method, METHODS),
                               ("rule", rule, RULES)):  # fmt: skip

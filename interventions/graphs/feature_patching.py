@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 LATENTS, PCA, RANDOM = BASES = ("latents", "pca", "random rotation")
 N_BOOT = 1000
+NOTHING = 1e-6
+"""A KL below this, in nats, is rounding: both runs say the same."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,10 +79,21 @@ class FeaturePatching(Result):
         frame.attrs["units"] = {"kl": "nats", "n": "prompts"}
         return frame
 
+    @property
+    def undefined(self) -> str:
+        """Why no number of components halves the KL; empty where one may."""
+        kl = float(self.base.mean())
+        return "" if kl > NOTHING else f"undefined: both runs say the same (KL {kl:.1e} nats)"
+
     def needed(self, basis: str, share: float = 0.5) -> float:
-        """Fewest components that take the KL to ``share`` of what it was; NaN: none tried do."""
+        """Fewest components that take the KL to ``share`` of what it was.
+
+        NaN: none tried do, or there was none to take away (:attr:`undefined`).
+        """
         if basis not in BASES:
             raise ConfigError(f"basis must be one of {', '.join(BASES)}; got {basis!r}")
+        if self.undefined:
+            return float("nan")
         b = BASES.index(basis)
         enough = (self.n[b] >= 0) & (self.kl[b].mean(1) <= share * self.base.mean())
         return float(self.n[b][enough].min()) if enough.any() else float("nan")
@@ -99,7 +112,8 @@ class FeaturePatching(Result):
             self.to_frame(), x="patched", y="kl", color="basis", low="low", high="high",
             hover_columns=("edit_norm",),
             title=f"{self.task}: components of {self.site} with clean values",
-            subtitle=f"KL(clean, patched), {len(self.base)} prompts; control: {self.controls}",
+            subtitle=f"KL(clean, patched), {len(self.base)} prompts; control: {self.controls}"
+            + f"; components needed: {self.undefined}" * bool(self.undefined),
         )  # fmt: skip
 
 
@@ -168,7 +182,8 @@ def feature_patching(
     kl, edit = (np.array([[pair[i] for pair in row] for row in runs]) for i in (0, 1))
     most = np.array([[len(b.directions)] for b in bases])
     n = np.where(np.array(chosen)[None] <= most, np.array(chosen)[None], -1)
-    control = float(np.mean(kl[BASES.index(RANDOM)]) / max(float(base.mean()), 1e-12))
+    before = float(base.mean())
+    control = float(np.mean(kl[BASES.index(RANDOM)])) / before if before > NOTHING else np.nan
     return FeaturePatching(
         task=pairs.task, site=str(coder.read), n=n, kl=kl, edit=edit,
         base=base.double().numpy(), whole=whole.double().numpy(),

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from lensbench.arguments import whole_number
-from lensbench.errors import NotEnoughDataError, UnknownNameError
+from lensbench.errors import ConfigError, NotEnoughDataError, UnknownNameError
 from lensbench.results import Result
 
 if TYPE_CHECKING:
@@ -91,8 +91,11 @@ class LatentSeparation(Result):
         step along them is a step along nothing the model uses.
 
         Raises:
+            ConfigError: a ``within`` that is no number of at least 0.
             NotEnoughDataError: fewer such latents.
         """
+        if isinstance(within, str | bool) or not hasattr(within, "__float__") or not within >= 0:
+            raise ConfigError(f"within must be a number of at least 0, got {within!r}")
         difference = np.abs(self.frequency[0] - self.frequency[1]).max(0)
         fires = self.frequency.max((0, 1)) > 0
         pool = np.flatnonzero(self.kept & fires & (difference <= within))

@@ -18,8 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lensbench import provenance
-from lensbench.arguments import whole, whole_number
-from lensbench.errors import ConfigError, NonFiniteError, NotEnoughDataError
+from lensbench.arguments import refuse_no_model, whole, whole_number
+from lensbench.errors import ConfigError, NonFiniteError, NotEnoughDataError, UnknownNameError
 from lensbench.interventions.experts.rows import rows_of
 from lensbench.interventions.selection.entities import KNOWN, EntityPrompts, flags, one_class
 from lensbench.interventions.selection.rates import frequencies, general, null_maxima, p_values
@@ -134,6 +134,8 @@ def entity_separation(
         MismatchError: a dictionary of another model, site or width.
         NonFiniteError: NaN in the states.
     """
+    _check_settings(settings)
+    refuse_no_model(model)
     spliced = reader(model, site, codec)
     where = tuple(_token(prompts, row, token) for row in range(len(prompts)))
     acts = acts_at(model, prompts.rows, [(at,) for at in where], spliced, site, batch_size)
@@ -184,6 +186,18 @@ def acts_at(
         with torch.no_grad():
             found.append((x if spliced is None else spliced.on(x.device).encode(x)).float().cpu())
     return torch.cat(found)
+
+
+_SETTINGS = ("threshold", "most", "permutations", "seed")
+
+
+def _check_settings(settings: dict[str, Any]) -> None:
+    if unknown := [name for name in settings if name not in _SETTINGS]:
+        raise UnknownNameError("setting", unknown[0], known=_SETTINGS)
+    for name in ("threshold", "most"):
+        given = settings.get(name, 0.0)
+        if isinstance(given, str | bool) or not hasattr(given, "__float__"):
+            raise ConfigError(f"{name} must be a number, got {given!r}")
 
 
 def _token(prompts: EntityPrompts, row: int, token: int) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lensbench.arguments import refuse_no_model
 from lensbench.errors import ConfigError
 from lensbench.interventions.experts.rows import rows_of, texts_of
 from lensbench.interventions.steering.rows import Asked, batch_of
@@ -31,6 +32,7 @@ def generate_beside(
     Raises:
         ConfigError: no plan, or a plan called ``prompt`` or ``clean``.
     """
+    refuse_no_model(model)
     import pandas as pd
 
     named = _named(plans)

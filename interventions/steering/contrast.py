@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lensbench import provenance
+from lensbench.arguments import refuse_no_model
 from lensbench.errors import ConfigError, NotEnoughDataError, UnknownNameError
 from lensbench.interventions.steering.direction import Direction, one_vector
 from lensbench.interventions.values import groups, run_of
@@ -171,6 +172,7 @@ def contrast_states(
         MismatchError: pairs of another tokenizer.
         NonFiniteError: NaN in a state.
     """
+    refuse_no_model(model)
     parsed = one_vector(site)
     model.width(parsed)
     check_pairs(model, pairs)

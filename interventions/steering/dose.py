@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from lensbench import provenance
-from lensbench.arguments import whole_number
+from lensbench.arguments import refuse_no_model, whole_number
 from lensbench.errors import ConfigError
 from lensbench.interventions.metrics import Metric
 from lensbench.interventions.patching.engine import LOGITS_AT_ONCE, pick_rows
@@ -83,6 +83,7 @@ def dose_curve(
         MismatchError: pairs of another tokenizer, or a direction of another width.
         NotEnoughDataError: a direction of length 0.
     """
+    refuse_no_model(model)
     began = time.monotonic()
     model.require_next_token("steering")
     for name, value, least in (("random", random, 0), ("new_tokens", new_tokens, 0),

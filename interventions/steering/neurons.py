@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lensbench import provenance
-from lensbench.arguments import whole
+from lensbench.arguments import refuse_no_model, whole
 from lensbench.errors import ConfigError
 from lensbench.interventions.experts.rows import Rows, rows_of
 from lensbench.interventions.metrics import Ends, MetricLike, as_metric
@@ -145,6 +145,7 @@ def neuron_clamps(
         ConfigError: a layer, neuron or token that is not there, a table without its columns, or a
             metric of two tokens.
     """
+    refuse_no_model(model)
     began = time.monotonic()
     model.require_next_token("neuron clamping")
     neurons, measure = _neurons(model, layer, neuron), as_metric(metric)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lensbench.arguments import refuse_no_model
 from lensbench.errors import ConfigError, MismatchError
 from lensbench.interventions.steering.direction import Direction
 from lensbench.interventions.steering.plans import every_write
@@ -37,6 +38,7 @@ def orthogonalised(model: Model, directions: Direction | Sequence[Direction]) ->
             of the matrices does it.
         MismatchError: a direction of another width than the residual stream.
     """
+    refuse_no_model(model)
     from lensbench.models.huggingface import NativeModel
     from lensbench.models.weights import fingerprint
 

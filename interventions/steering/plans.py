@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from lensbench.arguments import whole, whole_number
+from lensbench.arguments import refuse_no_model, whole, whole_number
 from lensbench.errors import ConfigError, MismatchError, NonFiniteError, UnknownNameError
 from lensbench.interventions.steering.aligned import Align, aligned, check_align
 from lensbench.interventions.steering.direction import Direction
@@ -113,6 +113,7 @@ def every_write(model: Model) -> tuple[Site, ...]:
     ``blocks.0.resid_pre`` holds token and position embeddings; a block writes ``attn_out`` and
     ``mlp_out`` (``ssm_out``, ``xattn_out`` where it has them).
     """
+    refuse_no_model(model)
     sites = model.sites()
     written = ("attn_out", "mlp_out", "ssm_out", "xattn_out")
     return (Site("resid_pre", 0), *(s for s in sites if s.name in written))

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from lensbench import provenance
-from lensbench.arguments import whole_number
+from lensbench.arguments import refuse_no_model, whole_number
 from lensbench.errors import ConfigError, NotEnoughDataError, UnknownNameError
 from lensbench.interventions.patching.sweep import patch_sweep
 from lensbench.interventions.subspace.edit_result import EDITS, MEASURES, EditStudy
@@ -81,13 +81,18 @@ def edit_study(
         settings: of :func:`fact_edit`: ``steps``, ``lr``, ``kl``, ``clamp``.
 
     Raises:
-        ConfigError: paraphrases of other facts, answers that are to be summed, settings out of
-            range.
+        ConfigError: no model, paraphrases of other facts, answers that are to be summed, settings
+            out of range, a ``patched`` that is no name.
         NotEnoughDataError: a fact without a neighbour.
     """
     began = time.monotonic()
     whole_number("seed", seed, least=0)
     _check_settings(settings)
+    refuse_no_model(model)
+    if not isinstance(patched, str):  # pyright: ignore[reportUnnecessaryIsInstance] - users
+        raise ConfigError(
+            f"patched must name a site without its layer, such as 'mlp_out'; got {patched!r}"
+        )
     where = _layers(model, layers)
     prompts = _Prompts(model, pairs, paraphrases, pairs if neighbours is None else neighbours)
     effect = patch_effects(model, pairs, where, position, patched)

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lensbench.arguments import positive_number, whole_number
+from lensbench.arguments import positive_number, refuse_no_model, whole_number
 from lensbench.errors import ConfigError, NonFiniteError, NotEnoughDataError
 from lensbench.interventions.subspace.keys import key_site, states_at
 from lensbench.interventions.subspace.patch import one_place
@@ -71,6 +71,7 @@ def fact_edit(
         NotEnoughDataError: no prompt has the subject.
         NonFiniteError: the loss became NaN.
     """
+    refuse_no_model(model)
     began = time.monotonic()
     model.require_next_token("editing a fact")
     pairs.require_next_token("editing a fact")

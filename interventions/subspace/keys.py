@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lensbench.arguments import whole, whole_number
+from lensbench.arguments import refuse_no_model, whole, whole_number
 from lensbench.errors import ConfigError, NonFiniteError, NotEnoughDataError, UnknownSiteError
 from lensbench.interventions.subspace.spans import matrix_of
 from lensbench.interventions.values import groups
@@ -51,6 +51,7 @@ def second_moment(
         NotEnoughDataError: fewer tokens than neurons, so that C has no inverse.
         NonFiniteError: NaN or infinity in a key.
     """
+    refuse_no_model(model)
     whole_number("batch_size", batch_size, least=1)
     site = key_site(model, layer)
     tokens = as_tokens(text, pad_id=getattr(model.tokenizer, "pad_token_id", None))

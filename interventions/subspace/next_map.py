@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lensbench.arguments import refuse_no_model
 from lensbench.errors import ConfigError
 from lensbench.models.base import Model
 from lensbench.ops import Set
@@ -38,6 +39,7 @@ def next_map(
     Raises:
         ConfigError: a site that no single matrix reads, or one behind which a norm stands.
     """
+    refuse_no_model(model)
     where = Site.parse(site)
     if where.name not in WRITES:
         raise ConfigError(

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lensbench import provenance
+from lensbench.arguments import refuse_no_model
 from lensbench.errors import MismatchError
 from lensbench.prompts.checks import whole_number
 from lensbench.prompts.pairs import PromptPairs
@@ -121,6 +122,7 @@ def score(
         ConfigError: a model that predicts no next token, or a batch size below one.
         MismatchError: the pairs were made with another tokenizer.
     """
+    refuse_no_model(model)
     began = time.monotonic()
     model.require_next_token("prompts.score")
     batch_size = whole_number(batch_size, "batch_size")
@@ -232,10 +234,12 @@ def check_pairs(model: "Model", pairs: PromptPairs) -> None:
     """Refuse pairs that were made with another tokenizer.
 
     Raises:
+        ConfigError: no model.
         MismatchError: the tokenizer's fingerprint differs.
     """
     from lensbench.harvest.describe import tokenizer_entry
 
+    refuse_no_model(model)
     own = tokenizer_entry(model.tokenizer)
     if model.tokenizer is not None and own["fingerprint"] != pairs.tokenizer.get("fingerprint"):
         raise MismatchError(

@@ -92,3 +92,18 @@ def test_the_curve_is_a_result_and_refuses_what_it_cannot_patch(tmp_path) -> Non
         feature_patching(model, pairs, sae, [1000])
     with pytest.raises(ConfigError, match="seed"):
         feature_patching(model, pairs, sae, [1], seed="x")
+
+
+def test_runs_that_say_the_same_have_no_components_to_need() -> None:
+    from lensbench import prompts
+    from lensbench.interventions import feature_patching
+
+    model, pairs, sae = world()
+    same = prompts.from_ids(pairs.clean_ids, pairs.clean_ids, [1] * 12, [2] * 12, task="same")
+    found = feature_patching(model, same, sae, [0, 2])
+    assert "both runs say the same" in found.undefined
+    assert all(np.isnan(found.needed(basis)) for basis in ("latents", "pca", "random rotation"))
+    assert np.isnan(found.summary()["half_latents"])
+    assert np.isnan(found.controls.values["random_rotation"])
+    assert "undefined" in found.plot().layout.title.subtitle.text
+    assert not feature_patching(model, pairs, sae, [0, 2]).undefined  # control

@@ -14,7 +14,7 @@ import torch
 
 import lensbench
 from lensbench import results
-from lensbench.errors import ConfigError, MismatchError
+from lensbench.errors import ConfigError, MismatchError, UnknownNameError
 from lensbench.interventions import (
     EntityPrompts,
     answer_entropy,
@@ -255,6 +255,12 @@ def test_what_is_no_sibling_or_no_fair_test_is_refused(base, halves):
         ask(b=prompts.select(prompts.first))
     with pytest.raises(ConfigError, match="3 heads are asked for and 2"):
         ask(heads=3)
+    with pytest.raises(ConfigError, match="within must be a number"):
+        ask(heads=2, within="near")
+    with pytest.raises(UnknownNameError, match="Did you mean 'permutations'"):
+        ask(heads=2, permutation=3)
+    with pytest.raises(ConfigError, match="threshold must be a number"):
+        ask(heads=2, threshold="high")
     bare = EntityPrompts(found_on.rows, found_on.tokens, found_on.entity, found_on.first,
                          found_on.group)  # fmt: skip
     with pytest.raises(ConfigError, match="need answer="):

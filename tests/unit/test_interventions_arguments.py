@@ -133,3 +133,33 @@ def test_a_plan_adds_up_with_plans_only(other: Any) -> None:
 def test_answers_that_are_no_ids_are_refused(answer: Any) -> None:
     with pytest.raises(ConfigError, match="answer must be a list of token ids"):
         from_ids(CLEAN, CORRUPTED, answer, [11, 12, 13, 14])
+
+
+@pytest.mark.illtyped
+@pytest.mark.parametrize("given", [None, "atlas-dense", torch.nn.Linear(2, 2)], ids=repr)
+def test_what_is_no_model_is_refused_as_such(pairs: PromptPairs, given: Any) -> None:
+    site = "blocks.1.resid_post"
+    asks: list[Callable[[], Any]] = [
+        lambda: interventions.patch_sweep(given, pairs),
+        lambda: interventions.ablation_sweep(given, pairs),
+        lambda: interventions.subspace_patch(given, pairs, site, torch.ones(128)),
+        lambda: interventions.attribute(given, pairs),
+        lambda: interventions.attribute_edges(given, pairs),
+        lambda: interventions.fact_edit(given, pairs, 1),
+        lambda: interventions.edit_study(given, pairs),
+        lambda: interventions.next_map(given, "blocks.1.mlp.post"),
+        lambda: interventions.contrast_states(given, pairs, site),
+        lambda: interventions.dose_curve(given, [], pairs),
+        lambda: interventions.entity_separation(given, pairs, site),
+        lambda: interventions.latent_effects(given, pairs, []),
+        lambda: prompts.score(given, pairs),
+    ]
+    for ask in asks:
+        with pytest.raises(ConfigError, match=r"must be what lensbench\.load_model"):
+            ask()
+
+
+@pytest.mark.illtyped
+def test_the_patched_site_of_a_study_of_edits_is_a_name(model: Model, pairs: PromptPairs) -> None:
+    with pytest.raises(ConfigError, match=r"mlp_out.*got 3"):
+        interventions.edit_study(model, pairs, patched=3)  # type: ignore[arg-type]
