@@ -96,11 +96,11 @@ def test_the_model_is_left_as_found_when_a_step_fails(model: Any) -> None:
     class Broken(DoLa):
         steps = 0
 
-        def __call__(self, step: Any) -> Any:
+        def of_step(self, step: Any) -> Any:
             Broken.steps += 1
             if Broken.steps == 3:
                 raise RuntimeError("broken on purpose")
-            return super().__call__(step)
+            return super().of_step(step)
 
     def hooks() -> list[int]:
         return [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.module.modules()]
@@ -137,6 +137,9 @@ def test_what_a_processor_cannot_know_is_asked_for(model: Any) -> None:
     nothing[0, (allowed + 1) % model.card.d_vocab] = 0.0
     with pytest.raises(ConfigError, match="forbidden by another"):
         sh2.processor()(IDS[:1], nothing)
+    code = DoLa(model, (0, 1), divergence="code_reverse").processor()
+    with pytest.raises(ConfigError, match="divergence='paper_jsd'"):
+        theirs(model, [code], IDS[:1], None, bad_words_ids=[[3]])
     from lensbench.models.transformer_lens import to_transformer_lens
 
     other = DoLa(to_transformer_lens(model), (0, 1))

@@ -51,8 +51,8 @@ class ContrastiveProcessor(LogitsProcessor):
         """Scores of the rule at one step.
 
         Raises:
-            ConfigError: several rows without a mask, scores of another model, or a row in which
-                every token is forbidden.
+            ConfigError: several rows without a mask, scores of another model, a row in which
+                every token is forbidden, or layers that cannot be told apart for that.
         """
         width = self.rule.model.card.d_vocab
         if scores.shape[-1] != width:
@@ -65,8 +65,15 @@ class ContrastiveProcessor(LogitsProcessor):
         assert self._prompt is not None
         acts = self._states(new)
         chosen = input_ids[:, self._prompt.n_pos :]
-        found = self.rule(DecodingStep(self._prompt, chosen, acts, scores, self._memory))
-        found = found.masked_fill(scores == -torch.inf, -torch.inf).to(scores)
+        step = DecodingStep(self._prompt, chosen, acts, scores, self._memory)
+        contrast = self.rule.of_step(step)
+        if contrast.measured is not None and not bool(torch.isfinite(contrast.measured).all()):
+            raise ConfigError(
+                f"the {self.rule.measures} is not finite at some layer, so none can be chosen: "
+                "another logits processor forbids tokens that an earlier layer predicts (use "
+                "divergence='paper_jsd'), or the states are no numbers"
+            )
+        found = contrast.cut().masked_fill(scores == -torch.inf, -torch.inf).to(scores)
         if not bool(torch.isfinite(found.amax(-1)).all()):
             raise ConfigError(
                 "a row of the rule's scores has no finite largest one: every token it allows is "
