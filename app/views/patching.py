@@ -30,6 +30,9 @@ def show() -> None:
                     f"and {result.corrupted.mean():.2f} on corrupted prompts ({result.unit}). "
                     f"Random steps of the same length: {result.controls}.",
         )  # fmt: skip
+        scored = patching.scoring_told({**patching.scoring_of(result), "prompts": result.n})
+        if scored:
+            st.caption(scored.capitalize() + ".")
         st.markdown("**Strongest places**")
         shown = ["site", "position", "head", "effect", "low", "high", "value", "n"]
         unused = {"position"} if not any(result.position) else set[str]()
