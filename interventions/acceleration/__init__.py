@@ -8,6 +8,10 @@ from lensbench.lazy import exports
 
 _NAMES: dict[str, tuple[str, ...]] = {
     "decoding": ("Decoded", "Round", "greedy"),
+    "exits.calibrate": ("Calibration", "learn_then_test"),
+    "exits.classifier": ("ExitClassifier", "fit_exit_classifier"),
+    "exits.free": ("free_exit",),
+    "exits.live": ("early_exit",),
     "sampling": ("Warp",),
     "speculative.fixed": ("fixed_exit",),
 }

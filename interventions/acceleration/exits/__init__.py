@@ -1,0 +1,1 @@
+"""Leaving the network early for a token, unchecked: CALM, FREE and EE-LLM as one engine."""
