@@ -16,8 +16,8 @@ import torch
 
 from tests.transplant_worlds import LENGTH, V, captured, ceiling, chain, markov_ids
 
-WITHIN, CHANCE = 0.02, 0.12
-"""Of the Bayes ceiling; most that knowing nothing scores."""
+WITHIN, CHANCE, LEFT = 0.02, 0.12, 0.05
+"""Of the Bayes ceiling; most that knowing nothing scores; KL of a prompt that has learned, nats."""
 TOKEN, ROOM, ONE, MARK, SEEN = slice(0, V), slice(V, 2 * V), 2 * V, 2 * V + 1, 2 * V + 2
 WIDTH, PAIRS, SHARP, DROWNS = 2 * V + 4, 8, 2.0, 8.0
 """Room for a token, the token before, a constant, the mark and its mean."""
@@ -89,7 +89,7 @@ def scored(bench: tuple[Any, Any, np.ndarray], ahead: int, **changes: Any) -> An
     settings: dict[str, Any] = {"contexts": 800, "batch_size": 16, "lr": 0.05, "length": 3}
     settings |= {"init_std": 0.5, "ahead": ahead} | changes
     prompts = train_soft_prompts(store, model, **settings)
-    return future_scores(store, model, prompts, ahead=ahead, max_tokens=3000)
+    return prompts, future_scores(store, model, prompts, ahead=ahead, max_tokens=3000)
 
 
 def test_the_hand_set_model_reads_the_token_before(
@@ -108,20 +108,23 @@ def test_learned_prompts_reach_the_bayes_ceiling_where_the_state_tells_and_can_b
     bayes = ceiling(bench[2], 1)
     assert bayes == pytest.approx(0.70, abs=0.005)
     next_one, one_beyond = scored(bench, 0, contexts=160), scored(bench, 1)
-    for found, far, tells in ((next_one, 0, (1, 2)), (one_beyond, 1, (0,))):
+    for (prompts, found), far, tells in ((next_one, 0, (1, 2)), (one_beyond, 1, (0,))):
         for layer in range(3):
             got = found.score("text_accuracy", layer, far)
             own = found.score("precision@1", layer, far)
             if layer in tells:
                 assert abs(got - bayes) < WITHIN
                 assert own > 1 - WITHIN
+                # What it was trained towards is what the model says at t + N.
+                assert prompts.losses[layer, -5:].mean() < LEFT
             else:  # the state does not hold it, or is put in where nothing reads it any more
                 assert got < CHANCE
+                assert prompts.losses[layer, -5:].mean() > 1
             assert found.score("text_accuracy", layer, far, "no_transplant") < CHANCE
 
 
 def test_a_prompt_that_learned_nothing_does_not_reach_it(
     bench: tuple[Any, Any, np.ndarray],
 ) -> None:
-    found = scored(bench, 1, layers=[0], contexts=16, lr=1e-9)
+    _, found = scored(bench, 1, layers=[0], contexts=16, lr=1e-9)
     assert found.score("text_accuracy", 0, 1) < 0.5
