@@ -52,6 +52,19 @@ def steer(
         str,
         typer.Option("--method", help="mean_difference, pca_center, pca_uncentred or pca_diff."),
     ] = "mean_difference",
+    plus: Annotated[
+        str,
+        typer.Option(
+            "--plus", help="ActAdd: the direction is the states of this text less those of --minus."
+        ),
+    ] = "",
+    minus: Annotated[str, typer.Option("--minus", help="See --plus.")] = "",
+    align: Annotated[
+        str,
+        typer.Option(
+            "--align", help="ActAdd: where it is added to a prompt: front, middle or back."
+        ),
+    ] = "front",
     strengths: Annotated[
         str,
         typer.Option("--strengths", help="Lengths of the step, in lengths of the state; -1 to 1."),
@@ -86,7 +99,8 @@ def steer(
     found = run(
         SteerAsk(
             task, model, revision, towards, site, layer, made_of, at, method, _numbers(strengths),
-            metric, pairs, n, random, shuffled, new_tokens, shown, batch_size, seed,
+            metric, pairs, n, random, shuffled, new_tokens, shown, batch_size, seed, plus, minus,
+            align,
         )
     )  # fmt: skip
     told = facts(found)
@@ -94,9 +108,12 @@ def steer(
         told["saved"] = str(found.result.save(out))
         told["direction"]["saved"] = str(found.direction.save(out / "direction"))
     direction = told["direction"]
+    origin = f"two prompts ({plus!r} less {minus!r})" if plus else (
+        f"{direction['n']} pairs ({', '.join(direction['made_of'])})"
+    )  # fmt: skip
     head = (
-        f"{direction['method']} at {direction['site']}, made of {direction['n']} pairs "
-        f"({', '.join(direction['made_of'])}), on {told['prompts']} others "
+        f"{direction['method']} at {direction['site']}, made of {origin}, on {told['prompts']} "
+        f"{'pairs' if plus else 'others'} "
         f"({', '.join(told['tested_on'])}): {told['metric']} ({told['unit']})"
     )
     names = [key for key in (told["texts"][0] if told["texts"] else ()) if key != "prompt"]

@@ -15,6 +15,7 @@ import numpy as np
 from lensbench.app.workflows.live import running
 from lensbench.app.workflows.patching import pairs_of
 from lensbench.errors import ConfigError, NotEnoughDataError, UnknownNameError
+from lensbench.interventions.steering.aligned import check_align
 from lensbench.interventions.steering.beside import generate_beside
 from lensbench.interventions.steering.contrast import PCA, Contrast, contrast_states, towards
 from lensbench.interventions.steering.direction import Direction
@@ -22,7 +23,9 @@ from lensbench.interventions.steering.dose import dose_curve
 from lensbench.interventions.steering.dose_result import SteeringResult
 from lensbench.interventions.steering.plans import steer as step
 from lensbench.interventions.steering.rows import merged
+from lensbench.interventions.steering.sources import activation_addition
 from lensbench.interventions.steering.where import Steered
+from lensbench.plan import Plan
 from lensbench.prompts.pairs import PromptPairs
 
 if TYPE_CHECKING:
@@ -60,6 +63,11 @@ class SteerAsk:
     """Prompts of which clean and steered texts are shown."""
     batch_size: int = 64
     seed: int = 0
+    plus: str = ""
+    minus: str = ""
+    """Two prompts whose difference is the direction (ActAdd), instead of one made of pairs."""
+    align: str = "front"
+    """Where the vectors of such a direction stand in a prompt."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,7 @@ class Steering:
     result: SteeringResult
     direction: Direction
     made_of: tuple[str, ...]
-    """Wordings that the direction was made of."""
+    """Wordings that the direction was made of, or its two prompts."""
     tested_on: tuple[str, ...]
     n_made_of: int
     texts: list[dict[str, str]]
@@ -82,28 +90,48 @@ def steer(ask: SteerAsk) -> Steering:
         ConfigError, UnknownNameError, UnknownSiteError: something that does not fit.
         NotEnoughDataError: too few pairs of this class.
     """
-    if ask.method not in METHODS:
-        raise UnknownNameError("method", ask.method, known=METHODS)
+    _check(ask)
     with running(ask.model, ask.revision) as model:
         found = pairs_of(model, ask.task, ask.n, ask.seed, ask.pairs)
         made_of, tested = _halves(towards(found, _answers(ask, found)))
         name = f"blocks.{ask.layer}.{ask.site}"
-        contrast = contrast_states(
-            model, made_of, name, position=_one_token(ask.source), label=f"towards {ask.towards}"
-            if ask.towards else ask.task, batch_size=ask.batch_size,
-        )  # fmt: skip
-        direction = direction_of(contrast, ask.method)
+        direction = _direction(ask, model, made_of, name)
         at = _at(ask.at or ask.source)
         result = dose_curve(
             model, direction, tested, ask.strengths, effect=ask.metric, at=at, random=ask.random,
-            shuffled=ask.shuffled,
-            new_tokens=ask.new_tokens, batch_size=ask.batch_size, seed=ask.seed,
+            shuffled=ask.shuffled, align=cast("Any", ask.align), new_tokens=ask.new_tokens,
+            batch_size=ask.batch_size, seed=ask.seed,
         )  # fmt: skip
         texts = _texts(model, direction, tested, result, at, ask)
-    return Steering(
-        result, direction, tuple(sorted({*made_of.wordings})), tuple(sorted({*tested.wordings})),
-        len(made_of), texts,
+    own = (ask.plus, ask.minus) if ask.plus else tuple(sorted({*made_of.wordings}))
+    n = 1 if ask.plus else len(made_of)
+    return Steering(result, direction, own, tuple(sorted({*tested.wordings})), n, texts)
+
+
+def _check(ask: SteerAsk) -> None:
+    """Refuse a method that is none, and half an ActAdd direction."""
+    if ask.method not in METHODS:
+        raise UnknownNameError("method", ask.method, known=METHODS)
+    check_align(ask.align)
+    if bool(ask.plus) != bool(ask.minus):
+        raise ConfigError("an ActAdd direction is made of two prompts: give --plus and --minus")
+    if ask.plus and ask.method != METHODS[0]:
+        raise ConfigError(f"--plus and --minus make the direction; leave out --method {ask.method}")
+    if ask.plus and ask.at:
+        raise ConfigError("an ActAdd direction stands where --align says; leave out --at")
+    if ask.align != "front" and not ask.plus:
+        raise ConfigError("--align is of ActAdd directions: give --plus and --minus, or --at")
+
+
+def _direction(ask: SteerAsk, model: "Model", made_of: PromptPairs, site: str) -> Direction:
+    """Of two prompts, or of the states of pairs."""
+    if ask.plus:
+        return activation_addition(model, ask.plus, ask.minus, site)
+    contrast = contrast_states(
+        model, made_of, site, position=_one_token(ask.source), batch_size=ask.batch_size,
+        label=f"towards {ask.towards}" if ask.towards else ask.task,
     )  # fmt: skip
+    return direction_of(contrast, ask.method)
 
 
 def direction_of(contrast: Contrast, method: str) -> Direction:
@@ -173,16 +201,14 @@ def _texts(
     rows = [list(row) for row in some.corrupted_ids]
     where = Steered(rows, some, at, ask.new_tokens)
     unit = direction.with_norm(float(result.scale[0]))
-    plans = {
-        f"{strength:g}": merged(
-            [
-                step(unit, strength, positions=where.positions(row, generating=True))
-                for row in range(len(rows))
-            ]
-        )
-        for strength in result.strengths
-        if strength
-    }
+
+    def plan(row: int, strength: float) -> Plan:
+        if unit.vector.ndim == 2:
+            return step(unit, strength, align=cast("Any", ask.align), length=len(rows[row]))
+        return step(unit, strength, positions=where.positions(row, generating=True))
+
+    plans = {f"{s:g}": merged([plan(row, s) for row in range(len(rows))])
+             for s in result.strengths if s}  # fmt: skip
     if not plans:
         return []
     frame = generate_beside(model, rows, plans, ask.new_tokens, seed=ask.seed)
@@ -242,6 +268,7 @@ def facts(found: Steering) -> dict[str, Any]:
         "matched": _plain(result.matched().to_dict("records")),
         "texts": found.texts,
         "controls": dict(result.controls.values),
+        "controls_not_defined": list(result.undefined),
     }  # fmt: skip
 
 

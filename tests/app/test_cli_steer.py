@@ -52,6 +52,37 @@ def test_negative_strengths_and_other_methods_are_taken(capsys):
     assert "perplexity" not in facts["doses"][0]
 
 
+def test_two_prompts_are_added_where_align_says_and_have_no_labels(capsys):
+    import numpy as np
+
+    import lensbench
+    from lensbench import prompts
+    from lensbench.interventions import activation_addition, dose_curve, towards
+
+    pair = ("--plus", "The queens", "--minus", "The queen")
+    front, back = (answer(capsys, "agreement", *SMALL, *pair, "--align", where)
+                   for where in ("front", "back"))  # fmt: skip
+    assert (front["at"], back["at"]) == ("the first tokens", "the last tokens")
+    assert front["direction"]["method"] == "activation_addition"
+    assert front["direction"]["made_of"] == ["The queens", "The queen"]
+    assert {row["kind"] for row in front["doses"]} == {"direction", "random"}
+    assert "no labels" in front["controls_not_defined"][0]
+    assert front["texts"][0]["clean"] == back["texts"][0]["clean"]
+    assert any(a["1"] != b["1"] for a, b in zip(front["texts"], back["texts"], strict=True))
+    model = lensbench.load_model("atlas-dense", certify=False)
+    pairs = towards(prompts.agreement(model, n=24, seed=0), ["are", "were", "seem"])
+    tested = pairs.select(np.isin(pairs.wordings, front["tested_on"]))
+    d = activation_addition(model, "The queens", "The queen", "blocks.1.resid_post")
+    for facts, align in ((front, "front"), (back, "back")):
+        found = dose_curve(model, d, tested, [1.0], random=0, new_tokens=0, align=align)
+        row = next(r for r in facts["doses"] if r["kind"] == "direction" and r["strength"] == 1)
+        assert row["effect"] == pytest.approx(float(found.effect.mean()), abs=1e-3)
+    assert run("agreement", *SMALL, *pair) == 0
+    said = capsys.readouterr().out
+    assert "two prompts ('The queens' less 'The queen')" in said
+    assert "no labels: shuffled-label control not defined" in said
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [
@@ -63,6 +94,11 @@ def test_negative_strengths_and_other_methods_are_taken(capsys):
         (("agreement", "--at", "subjekt"), "subject"),
         (("agreement", "--n", "4"), "8 are needed"),
         (("agreemnt",), "agreement"),
+        (("agreement", "--plus", "The queens"), "--plus and --minus"),
+        (("agreement", "--align", "back"), "--align is of ActAdd"),
+        (("agreement", "--align", "centre"), "middle"),
+        (("agreement", "--plus", "a", "--minus", "b", "--at", "all"), "leave out --at"),
+        (("agreement", "--plus", "a", "--minus", "b", "--method", "pca_diff"), "leave out"),
         (("agreement", "--site", "attn.z"), "one vector per token"),
     ],
 )
