@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensbench.arguments import whole_number
-from lensbench.errors import ConfigError, ShapeError
+from lensbench.errors import ConfigError
 
 WARM_UP = 32
 """Prompt positions that the first statistics are taken from; the last predicts the first token."""
@@ -74,12 +74,12 @@ class DelRule:
 
     @property
     def threshold(self) -> float:
-        """tau of the exit layer; NaN before it had both a match and a mismatch."""
+        """Tau of the exit layer; NaN before it had both a match and a mismatch."""
         return self._threshold(self.exit_layer)
 
     @property
     def alpha(self) -> Floats:
-        """Agreement ``[L-1]`` of each exit layer with the full model, NaN before the first round."""
+        """Agreement ``[L-1]`` of each exit layer with the model; NaN before a round."""
         return _ratio(self._counts[1], self._counts.sum(0))
 
     @property
@@ -117,12 +117,12 @@ class DelRule:
             before: positions ahead of the first one that predicts a draft.
 
         Raises:
-            ShapeError: arrays that do not belong together, or fewer positions than accepted.
+            ConfigError: arrays that do not belong together, or fewer positions than accepted.
         """
         shape = (self.n_layers - 1, len(target))
         n = before + accepted + 1
         if tokens.shape != shape or confidence.shape != shape or len(target) < n:
-            raise ShapeError(
+            raise ConfigError(
                 f"tokens and confidence are [{shape[0]}, positions] with at least {n} positions, "
                 f"got {list(tokens.shape)}, {list(confidence.shape)} and {len(target)} targets"
             )
@@ -144,5 +144,5 @@ class DelRule:
 
 
 def _ratio(a: Floats, b: Floats) -> Floats:
-    """a / b, NaN where b is 0."""
+    """Quotients, NaN where b is 0."""
     return np.divide(a, b, out=np.full_like(a, np.nan), where=b > 0)
