@@ -116,7 +116,7 @@ def test_a_file_that_is_no_text_is_told(tmp_path: Path):
 
 @pytest.mark.parametrize(("typed", "meant"), [("0,-1", [0, -1]), ("--5", "--5"), ("²", "²")])
 def test_places_of_rows_are_numbers_or_a_name(typed: str, meant: object):
-    assert _positions(typed) == meant
+    assert _positions((typed,)) == meant
 
 
 def test_two_controls_of_one_name_are_refused():
@@ -151,10 +151,12 @@ def test_a_lens_on_a_text_refuses_a_model_that_predicts_no_next_token():
 
 def test_a_score_that_is_unknown_for_one_seed_is_not_averaged_away():
     frame = pd.DataFrame({"site": "s", "label": ["a", "a", "b", "b"], "method": "m",
+                          "position": "all",
                           "seed": [0, 1] * 2,
                           "score": [0.9, np.nan, 0.6, 0.8]})  # fmt: skip
     members = {"to_frame": lambda _: frame, "__len__": lambda _: 2, "summary": dict, "left_out": {},
-               "n_documents": 1, "metric": "accuracy"}  # fmt: skip
+               "n_documents": 1, "metric": "accuracy", "missing": {},
+               "unit": "documents"}  # fmt: skip
     rows = {row["label"]: row["score"] for row in probe_facts(type("Sweep", (), members)())["rows"]}
     assert rows["b"] == pytest.approx(0.7)
     assert np.isnan(rows["a"])
