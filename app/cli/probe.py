@@ -140,7 +140,11 @@ def hd(
         str, typer.Option("--task", help="analogy, pattern, association or question.")
     ] = "analogy",
     split: Annotated[
-        str, typer.Option("--split", help="pair (of facts) or combination: what is held out.")
+        str,
+        typer.Option(
+            "--split",
+            help="What is held out: pair (of facts), entity, relation, both, combination.",
+        ),
     ] = "pair",
     dim: Annotated[int, typer.Option("--dim", help="Numbers of a hypervector.")] = 2048,
     n_train: Annotated[int, typer.Option("--n-train", help="Training prompts.")] = 6000,
@@ -148,6 +152,12 @@ def hd(
     after: Annotated[
         bool, typer.Option("--after", help="Read at the word that the model has said.")
     ] = False,
+    solver: Annotated[
+        str, typer.Option("--solver", help="threshold (queries, as published), greedy, resonator.")
+    ] = "threshold",
+    augment: Annotated[
+        str, typer.Option("--augment", help="none, or single_concepts, for the published encoder.")
+    ] = "none",
     seed: SeedOption = 0,
     out: OutOption = None,
     revision: RevisionOption = None,
@@ -155,7 +165,9 @@ def hd(
     """Read concepts off the stream with a hyperdimensional probe, beside its baselines."""
     from lensbench.app.workflows.hyper import SHOWN, HDAsk, facts
 
-    found = facts(HDAsk(model, task, split, dim, n_train, n_test, after, seed, revision), out)
+    found = facts(
+        HDAsk(model, task, split, dim, n_train, n_test, after, seed, revision, solver, augment), out
+    )
     flags = table(found["failures"]) if found["failures"] else found["no_failures"]
     told = {"concepts": found["concepts"], "model accuracy": found["summary"]["model accuracy"]}
     told |= {"saved": found["saved"]} if "saved" in found else {}

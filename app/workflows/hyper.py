@@ -11,6 +11,7 @@ from lensbench.app.workflows.live import Shelf, running
 from lensbench.app.workflows.models import open_model
 from lensbench.errors import NotEnoughDataError
 from lensbench.probes.hd.atlas import SPLITS, TASKS
+from lensbench.probes.hd.encoder import EncoderConfig
 from lensbench.probes.hd.study_result import HDStudy
 
 if TYPE_CHECKING:
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
 
     from lensbench.models import Model
     from lensbench.probes.hd.atlas import Split
+    from lensbench.probes.hd.augment import Augment
+    from lensbench.probes.hd.solving import Solver
 
 TASK_NAMES, SPLIT_NAMES = tuple(TASKS), tuple(SPLITS)
+PUBLISHED: dict[str, Any] = {"kind": "mlp", "max_epochs": 6}
 SHOWN = ("source", "score", "value", "low", "high", "cosine", "n")
 
 
@@ -37,6 +41,9 @@ class HDAsk:
     """Read at the word the model has said, not at the end of the prompt."""
     seed: int = 0
     revision: str | None = None
+    solver: str = "threshold"
+    augment: str = "none"
+    """Anything else is for the published encoder, which is then fitted."""
 
 
 def study(ask: HDAsk, model: "Model | None" = None) -> HDStudy:
@@ -49,6 +56,8 @@ def study(ask: HDAsk, model: "Model | None" = None) -> HDStudy:
     return probes.hd_study(
         opened, ask.task, cast("Split", ask.split), dim=ask.dim, n_train=ask.n_train,
         n_test=ask.n_test, when="after" if ask.after else "before", seed=ask.seed,
+        solver=cast("Solver", ask.solver), augment=cast("Augment", ask.augment),
+        encoder=None if ask.augment == "none" else EncoderConfig(**PUBLISHED),
     )  # fmt: skip
 
 
@@ -110,6 +119,8 @@ def command_of(ask: HDAsk) -> str:
              ask.split, "--dim", str(ask.dim), "--n-train", str(ask.n_train), "--n-test",
              str(ask.n_test), *(["--after"] if ask.after else []),
              *(["--seed", str(ask.seed)] if ask.seed else []),
+             *(["--solver", ask.solver] if ask.solver != "threshold" else []),
+             *(["--augment", ask.augment] if ask.augment != "none" else []),
              *(["--revision", ask.revision] if ask.revision else [])]  # fmt: skip
     return shlex.join(words)
 
@@ -119,6 +130,9 @@ def python_of(ask: HDAsk) -> str:
     when = "after" if ask.after else "before"
     revision = f", revision={ask.revision!r}" if ask.revision else ""
     seed = f", seed={ask.seed}" if ask.seed else ""
+    seed += f", solver={ask.solver!r}" if ask.solver != "threshold" else ""
+    if ask.augment != "none":
+        seed += f", augment={ask.augment!r}, encoder=probes.EncoderConfig(**{PUBLISHED!r})"
     return "\n".join([
         "import lensbench", "from lensbench import probes",
         f"model = lensbench.load_model({ask.model!r}{revision})",

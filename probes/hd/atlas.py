@@ -10,6 +10,7 @@ value) stands on two sides, neither asked nor as an example. A random code that 
 cannot be given back, so a pair is held out only where its entity is still asked about with another
 relation in training and its value is still the answer to another entity. ``combination``: the same
 pairs on all sides, in new combinations, as published; a table of pairs learnt by heart does well.
+``entity``, ``relation``, ``both``: see :mod:`~lensbench.probes.hd.dealing`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,12 +20,13 @@ from typing import Literal
 
 from lensbench.arguments import whole_number
 from lensbench.errors import ConfigError, NotEnoughDataError, UnknownNameError
+from lensbench.probes.hd.dealing import SHARES, Fact, Pools, deal_names
 from lensbench.probes.hd.prompts import ConceptPrompts, from_analogies
 from lensbench.worlds.atlas import lexicon as lex
 from lensbench.worlds.atlas.knowledge import _FACT_PATTERNS
 
-Split = Literal["pair", "combination"]
-SPLITS: tuple[Split, ...] = ("pair", "combination")
+Split = Literal["pair", "combination", "entity", "relation", "both"]
+SPLITS: tuple[Split, ...] = ("pair", "combination", "entity", "relation", "both")
 TASKS = ("analogy", "pattern", "association", "question")
 RELATIONS: dict[str, dict[str, str]] = {
     **lex.FACTS, "plural": lex.PLURALS, "french": lex.FRENCH, "german": lex.GERMAN,
@@ -33,9 +35,7 @@ RELATIONS: dict[str, dict[str, str]] = {
 }  # fmt: skip
 """Relations of the analogies, word by word."""
 
-Fact = tuple[str, str, str]
-"""Relation, entity, value."""
-_SHARES = (0.2, 0.1)  # of the facts that can be held out: for test, for validation
+_SHARES = SHARES  # of the facts that can be held out: for test, for validation
 _SIDES = ("train", "validation", "test")
 
 
@@ -70,7 +70,8 @@ def atlas_prompts(
 
     Raises:
         UnknownNameError: no such task or split.
-        NotEnoughDataError: the world has not so many different prompts.
+        NotEnoughDataError: the world has not so many different prompts, or too few relations for
+            the split (patterns have one, associations two).
     """
     if task not in TASKS:
         raise UnknownNameError("task", task, known=TASKS)
@@ -79,18 +80,28 @@ def atlas_prompts(
     n_train = whole_number("n_train", n_train, least=2)
     n_test = whole_number("n_test", n_test, least=1)
     seed = whole_number("seed", seed)
-    facts = _facts(task)
-    side = _deal(facts, Random(f"hd|{task}|{seed}")) if split == "pair" else {}
+    pools, held = _pools(_facts(task), split, Random(f"hd|{task}|{seed}"))
     seen: set[str] = set()
     sides: dict[str, ConceptPrompts] = {}
     for number, name in reversed(list(enumerate(_SIDES))):  # training takes what is left
-        asked = [f for f in facts if side.get(f, 0) == number] if side else facts
-        known = [f for f in facts if side.get(f, 0) == 0]
+        asked, known = pools[number]
         rng = Random(f"hd|{task}|{split}|{name}|{seed}")
         wanted = n_train if number == 0 else n_test
         sides[name] = _collect(_MAKERS[task](asked, known, rng), wanted, seen, task)
-    held = tuple(f for f in facts if side.get(f) == 2)
     return Dealt(**sides, task=task, split=split, held_out=held)
+
+
+def _pools(facts: list[Fact], split: Split, rng: Random) -> tuple[Pools, tuple[Fact, ...]]:
+    """Facts of each side, and those that are held out for test."""
+    if split == "combination":
+        return [(facts, facts)] * len(_SIDES), ()
+    if split == "pair":
+        side = _deal(facts, rng)
+        known = [f for f in facts if side.get(f, 0) == 0]
+        pools = [([f for f in facts if side.get(f, 0) == n], known) for n in range(len(_SIDES))]
+    else:
+        pools = deal_names(facts, split, rng)
+    return pools, tuple(pools[-1][0])
 
 
 def _facts(task: str) -> list[Fact]:

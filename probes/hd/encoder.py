@@ -137,15 +137,19 @@ def fit_encoder(
     *,
     validation: tuple[Tensor, Tensor],
     ties: Ties = "random",
+    single: tuple[Tensor, Tensor] | None = None,
 ) -> HDEncoder:
     """Fit an encoder of rows ``x`` to the bound pairs they stand for.
 
     ``pairs[i, j]`` are the concept numbers (rows of ``memory``) of key and value of pair j.
     ``validation`` are rows and pairs of which none is in ``x``. ``ties`` is how even votes in the
-    targets are settled; it is there to show what ``"minus"`` costs.
+    targets are settled; it is there to show what ``"minus"`` costs. ``single`` are more training
+    rows and the one concept that each stands for (``mlp`` only: see
+    :mod:`~lensbench.probes.hd.augment`); inputs are standardised by the other rows.
 
     Raises:
-        ConfigError: rows and pairs that do not fit each other, or no rows.
+        ConfigError: rows and pairs that do not fit each other, or no rows; single concepts for an
+            encoder that gives roles, or of another width.
     """
     config = config or EncoderConfig()
     began, space = time.monotonic(), memory.space
@@ -157,10 +161,18 @@ def fit_encoder(
             )
     if len(x) < 2:
         raise ConfigError("training needs at least two rows: states are divided by their deviation")
+    if single is not None and (config.kind != "mlp" or single[0].shape[1:] != x.shape[1:]):
+        raise ConfigError(
+            "rows of single concepts are for an encoder of kind 'mlp' and as wide as the others "
+            f"({x.shape[1]}); got kind {config.kind!r} and rows {list(single[0].shape)}: read the "
+            "layers by kmeans, mean or last"
+        )
     mean, std = x.mean(0), x.std(0).clamp_min(1e-6)  # 1
     x, seen = (x - mean) / std, (validation[0] - mean) / std
     wanted = memory.encode(validation[1], seed=config.seed + 1, ties=ties)
     targets = _targets(memory, pairs, config, ties)
+    if single is not None and len(single[0]):
+        x, targets = _with_single(x, targets, (single[0] - mean) / std, single[1], memory)
     n_pairs = pairs.shape[1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -215,6 +227,14 @@ def _targets(memory: ItemMemory, pairs: Tensor, config: EncoderConfig, ties: Tie
     else:
         real = space.real(memory.vectors)[pairs.flatten(1)]
     return real.to(torch.int8) if space.name in ("MAP", "BSC") else real
+
+
+def _with_single(
+    x: Tensor, targets: Tensor, more: Tensor, concepts: Tensor, memory: ItemMemory
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Rows with those of single concepts behind them, whose targets are the items themselves."""
+    items = memory.space.real(memory.vectors[concepts])[:, None].to(targets.dtype)
+    return torch.cat([x, more]), torch.cat([targets, items])
 
 
 def _join(space: Space, kind: str, roles: Tensor, seed: int) -> Tensor:

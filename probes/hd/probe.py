@@ -8,6 +8,9 @@
 3. *Label-free rule*: larger subsets first, and among equally large ones those whose concepts stand
    later in the prompt; the first query kept whose best score is above the threshold answers. If
    none is, there is no answer, which counts as wrong.
+   With a *solver* the vector is taken apart instead: the bound pairs it holds are found one after
+   the other, and the pair of the concept mentioned latest answers
+   (:mod:`~lensbench.probes.hd.solving`). Below the threshold there is no answer here either.
 4. *Gold-target rule*, as the released code has it: of all queries kept, the one that ranks the
    right word best. It needs the answer it is to find, so it is an upper bound and no reading.
 
@@ -25,9 +28,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lensbench.arguments import whole_number
-from lensbench.errors import ConfigError, MismatchError
+from lensbench.errors import ConfigError, MismatchError, UnknownNameError
 from lensbench.probes.hd.memory import ItemMemory
 from lensbench.probes.hd.prompts import ConceptPrompts
+from lensbench.probes.hd.solving import SOLVERS, Solver, solve_bundle
 from lensbench.results import Controls, Result
 from lensbench.stats import Interval, bootstrap_mean
 
@@ -35,6 +39,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
+SOLVER: Solver = "greedy"
+"""Never worse than the others on planted bundles (tests/ground_truth/test_hd_solvers.py)."""
 KEPT = 5
 """How many concepts of the answering query are kept."""
 
@@ -61,6 +67,8 @@ class HDReading(Result):
     support: Float[np.ndarray, " prompts"]
     """Similarity of the model's own answer under the answering query; NaN where it is unknown."""
     threshold: float
+    pairs: tuple[tuple[tuple[str, str], ...], ...] = ()
+    """Bound pairs found in each vector by a solver, strongest first."""
 
     def precision(self, k: int = 1, *, rule: str = "label-free") -> Interval:
         """probing@k: share of prompts whose target is among the first k; 95 % over groups."""
@@ -75,6 +83,7 @@ class HDReading(Result):
         rows = np.asarray(rows)
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows
         names = ("texts", "targets", "groups", "query", "found", "kinds")
+        names = (*names, "pairs") if self.pairs else names
         columns: dict[str, Any] = {n: tuple(getattr(self, n)[i] for i in rows) for n in names}
         arrays = {
             n: getattr(self, n)[rows]
@@ -131,16 +140,19 @@ def read_concepts(
     prompts: ConceptPrompts,
     *,
     answers: Sequence[str] | None = None,
+    solver: Solver = SOLVER,
     threshold: float | None = None,
     max_query: int = 3,
 ) -> HDReading:
     """Read every prompt's concepts off its hypervector ``vectors[i]``.
 
     ``answers`` are the words that the model itself says; with them the reading has ``support``.
-    ``max_query`` is the largest number of concepts unbound at once.
+    ``solver``: ``threshold`` asks queries as published; ``greedy`` and ``resonator`` find the pairs
+    of the bundle and explain them away (the reading then has ``pairs``). ``max_query`` is the
+    largest number of concepts that a query unbinds at once.
 
     Raises:
-        UnknownNameError: a concept of a prompt that is not in the codebook.
+        UnknownNameError: no such solver, or a concept of a prompt that is not in the codebook.
         MismatchError: not one vector per prompt.
         ConfigError: a threshold that the answer itself could not reach; says which dimension could.
     """
@@ -148,9 +160,12 @@ def read_concepts(
         raise MismatchError(f"{len(vectors)} vectors for {len(prompts)} prompts")
     floor = memory.space.threshold(memory.dim) if threshold is None else float(threshold)
     _reachable(memory, len(prompts.pairs[0]), floor)
+    if solver not in SOLVERS:
+        raise UnknownNameError("solver", str(solver), known=SOLVERS)
     most = whole_number("max_query", max_query, least=0)
     said = [None] * len(prompts) if answers is None else list(answers)
-    rows = [_read(memory, v, prompts, i, floor, most, said[i]) for i, v in enumerate(vectors)]
+    rows = [_read(memory, v, prompts, i, floor, most, said[i], solver)
+            for i, v in enumerate(vectors)]  # fmt: skip
     return HDReading(
         texts=prompts.texts, targets=prompts.targets, groups=prompts.groups,
         query=tuple(r.query for r in rows), answered=np.array([r.answered for r in rows]),
@@ -159,7 +174,9 @@ def read_concepts(
         rank=np.array([r.rank for r in rows], float),
         gold_rank=np.array([r.gold for r in rows], float),
         support=np.array([r.support for r in rows], float), threshold=floor,
-        config={"space": memory.space.name, "dim": memory.dim, "max_query": most},
+        pairs=() if solver == "threshold" else tuple(r.pairs for r in rows),
+        config={"space": memory.space.name, "dim": memory.dim, "max_query": most,
+                "solver": solver},
         controls=Controls({"chance@1": 1 / len(memory)}, "one concept drawn at random"),
     )  # fmt: skip
 
@@ -174,6 +191,7 @@ class _Row:
     rank: float
     gold: float
     support: float
+    pairs: tuple[tuple[str, str], ...] = ()
 
 
 def queries_of(n: int, most: int) -> list[tuple[int, ...]]:
@@ -194,6 +212,7 @@ def _read(
     floor: float,
     most: int,
     said: str | None,
+    solver: Solver,
 ) -> _Row:
     there = prompts.mentioned[row]
     numbers = memory.indices(there)
@@ -205,16 +224,26 @@ def _read(
     kept = [i for i, s in enumerate(subsets)
             if not any(float(scores[i, numbers[j]]) > floor for j in s)]  # 2  # fmt: skip
     gold = min((float(ranks[i]) for i in kept), default=float("inf"))  # 4
-    chosen = next((i for i in kept if float(scores[i].max()) > floor), None)  # 3
-    shown = scores[(kept[0] if kept else 0) if chosen is None else chosen]
+    shown = scores[kept[0] if kept else 0]
+    used, answer, pairs = "", None, ()
+    if solver == "threshold":
+        chosen = next((i for i in kept if float(scores[i].max()) > floor), None)  # 3
+        if chosen is not None:
+            answer, used = scores[chosen], " * ".join(there[j] for j in subsets[chosen])
+    elif solved := solve_bundle(
+        memory, v, there, max_pairs=len(prompts.pairs[row]), method=solver, threshold=floor
+    ):
+        answer = solved.scores if float(solved.scores.max()) > floor else None
+        used, pairs = solved.question if answer is not None else "", solved.pairs
+    shown = shown if answer is None else answer
     support = float(shown[memory.index(said)]) if said in memory.names else float("nan")
     best = shown.topk(min(KEPT, len(memory)))
     top: Int[Any, " kept"] = best.indices.tolist()
-    if chosen is None:
-        return _Row("", False, top, best.values.tolist(), "none", float("inf"), gold, support)
-    used = " * ".join(there[j] for j in subsets[chosen])
-    kind = _kind(prompts, row, memory.names[top[0]])
-    return _Row(used, True, top, best.values.tolist(), kind, float(ranks[chosen]), gold, support)
+    values = best.values.tolist()
+    if answer is None:
+        return _Row("", False, top, values, "none", float("inf"), gold, support, pairs)
+    kind, rank = _kind(prompts, row, memory.names[top[0]]), 1 + (answer > answer[target]).sum()
+    return _Row(used, True, top, values, kind, float(rank), gold, support, pairs)
 
 
 def _unbind(memory: ItemMemory, v: Tensor, rows: Sequence[int]) -> Tensor:

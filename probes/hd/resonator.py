@@ -58,7 +58,7 @@ def factorise(
     """
     space = _common(codebooks)
     if isinstance(space, BSC):
-        books = [_bipolar(c, x) for c in codebooks]
+        books = [bipolar(c, x) for c in codebooks]
         return factorise(books[0][1], [b for b, _ in books], max_steps=max_steps, seed=seed)
     max_steps = whole_number("max_steps", max_steps, least=1)
     rng = torch.Generator().manual_seed(seed)
@@ -110,7 +110,7 @@ def explain_bundle(
     if method not in ("greedy", "resonator"):
         raise ConfigError(f"method must be 'greedy' or 'resonator', got {method!r}")
     most = whole_number("max_pairs", max_pairs, least=1)
-    memory, x = _bipolar(memory, x)
+    memory, x = bipolar(memory, x)
     space = memory.space
     floor = space.threshold(memory.dim) if threshold is None else threshold
     rows = list(range(len(memory))) if keys is None else memory.indices(keys)
@@ -118,7 +118,7 @@ def explain_bundle(
     left, taken = whole, list[Tensor]()
     found = list[Pair]()
     for _ in range(most):
-        state = _complex(space, left)
+        state = in_its_numbers(space, left)
         i, j = (_resonate(memory, state, rows, seed) if method == "resonator"
                 else _best_pair(memory, state, rows))  # fmt: skip
         product = space.real(space.bind(memory.vectors[i], memory.vectors[j]))
@@ -150,7 +150,7 @@ def _resonate(memory: ItemMemory, x: Tensor, rows: list[int], seed: int) -> tupl
     return memory.index(found.names[0]), memory.index(found.names[1])
 
 
-def _bipolar(memory: ItemMemory, x: Tensor) -> tuple[ItemMemory, Tensor]:
+def bipolar(memory: ItemMemory, x: Tensor) -> tuple[ItemMemory, Tensor]:
     """BSC as MAP, which has residuals: 0 as 1 and 1 as -1 turns exclusive or into a product."""
     if not isinstance(memory.space, BSC):
         return memory, x
@@ -173,7 +173,7 @@ def _table(memory: ItemMemory) -> Tensor:
     return _numbers(memory.vectors)
 
 
-def _complex(space: Space, real: Tensor) -> Tensor:
+def in_its_numbers(space: Space, real: Tensor) -> Tensor:
     """A residual in the numbers of its space, not snapped onto it."""
     return torch.complex(*real.chunk(2, -1)) if space.name == "FHRR" else real
 

@@ -23,12 +23,14 @@ from torch import Tensor
 from lensbench import provenance
 from lensbench.errors import ConfigError, NotEnoughDataError, UnknownNameError
 from lensbench.probes.hd.atlas import Dealt, Split, atlas_prompts
+from lensbench.probes.hd.augment import AUGMENTS, Augment, single_concepts
 from lensbench.probes.hd.baselines import classifier_scores, constant_vector
 from lensbench.probes.hd.encoder import EncoderConfig, HDEncoder, fit_encoder
 from lensbench.probes.hd.ingest import How, LayerStates, ingest_layers, prompt_states, upper_half
 from lensbench.probes.hd.memory import ItemMemory
 from lensbench.probes.hd.probe import HDReading, read_concepts
 from lensbench.probes.hd.prompts import ConceptPrompts
+from lensbench.probes.hd.solving import SOLVERS, Solver
 from lensbench.probes.hd.study_result import SCORES, HDStudy
 from lensbench.results import Controls
 from lensbench.stats import bootstrap_mean
@@ -49,6 +51,7 @@ class _Setting:
     pairs: Sides
     config: EncoderConfig
     test: ConceptPrompts
+    solver: Solver
 
 
 def hd_study(
@@ -64,13 +67,18 @@ def hd_study(
     when: Literal["before", "after"] = "before",
     how: How = "kmeans",
     k: int = 5,
+    solver: Solver = "threshold",
+    augment: Augment = "none",
     baselines: Sequence[str] = BASELINES,
     seed: int = 0,
 ) -> HDStudy:
     """Fit and score a hyperdimensional probe on prompts of the atlas, beside its baselines.
 
     ``when="after"`` reads the state at the word that the model has just said instead of at the end
-    of the prompt. ``prompts`` replaces the prompts of ``task`` and ``split`` by your own.
+    of the prompt. ``solver`` is how hypervectors are read (``read_concepts``): by queries, as
+    published, unless you say otherwise. ``augment="single_concepts"`` gives the probe (not the
+    baselines) the published extra training rows; see :mod:`~lensbench.probes.hd.augment`.
+    ``prompts`` replaces the prompts of ``task`` and ``split`` by your own.
 
     Raises:
         UnknownNameError: no such task, split, baseline or way to ingest.
@@ -80,9 +88,15 @@ def hd_study(
     """
     began = time.monotonic()
     model.require_next_token("hd_study")
-    for name in baselines:
-        if name not in BASELINES:
-            raise UnknownNameError("baseline", name, known=BASELINES)
+    for kind, asked, known in (("baseline", baselines, BASELINES), ("solver", [solver], SOLVERS),
+                               ("augmentation", [augment], AUGMENTS)):  # fmt: skip
+        for name in asked:
+            if name not in known:
+                raise UnknownNameError(kind, name, known=known)
+    if when == "after" and augment != "none":
+        raise ConfigError(
+            "augment= is for the end of the prompt: after it the last layer says the next word"
+        )
     if when not in ("before", "after"):
         raise ConfigError(f"when must be 'before' or 'after' generation, got {when!r}")
     config = encoder or DEFAULT_ENCODER
@@ -92,7 +106,7 @@ def hd_study(
     n_pairs = len(dealt.train.pairs[0])
     memory = ItemMemory.random(dealt.concepts, dim=dim, pairs=n_pairs, seed=seed + 101)
     numbers = tuple(s.numbers(memory) for s in sides)
-    setting = _Setting(memory, (numbers[0], numbers[1], numbers[2]), config, dealt.test)
+    setting = _Setting(memory, (numbers[0], numbers[1], numbers[2]), config, dealt.test, solver)
     states, answers, max_prob = _run(model, sides, when)  # 2
     right = np.array([a == t for a, t in zip(answers, dealt.test.targets, strict=True)])
     if not right.any():
@@ -101,7 +115,11 @@ def hd_study(
             f"{dealt.test.texts[0]!r}; use another task or model"
         )
     upper = _sides(states, how, k)
-    fitted, found, vectors = _probe(setting, upper, answers)  # 3
+    more = None
+    if augment == "single_concepts":
+        said, prob = _answers(model, list(dealt.train.texts))
+        more = single_concepts(memory, states[0].values[:, -1], said, prob, dealt.train.targets)
+    fitted, found, vectors = _probe(setting, upper, answers, single=more)  # 3
     rows: dict[str, tuple[np.ndarray, np.ndarray, float]] = {
         "probe": (found.rank, found.gold_rank, _cosine(setting, vectors))
     }
@@ -118,6 +136,8 @@ def hd_study(
         layer_correlation=_upper(states[2]).correlation(), n_train=len(dealt.train),
         held_out=tuple(" ".join(fact) for fact in dealt.held_out),
         config={"dim": dim, "seed": seed, "when": when, "how": how, "k": k,
+                "solver": solver, "augment": augment,
+                "single_concepts": 0 if more is None else len(more[0]),
                 "encoder": config.to_dict()},
         controls=Controls(controls, "the same score of what must not find it, or is told it"),
         provenance=provenance.record(
@@ -192,15 +212,28 @@ def _sides(states: States, how: How, k: int) -> Sides:
 
 
 def _probe(
-    setting: _Setting, x: Sides, answers: Sequence[str] | None = None, *, shuffled: bool = False
+    setting: _Setting,
+    x: Sides,
+    answers: Sequence[str] | None = None,
+    *,
+    shuffled: bool = False,
+    single: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[HDEncoder, HDReading, Tensor]:
     train, validation = setting.pairs[0], setting.pairs[1]
     if shuffled:
         rng = torch.Generator().manual_seed(setting.config.seed + 7)
         train, validation = (p[torch.randperm(len(p), generator=rng)] for p in (train, validation))
-    fitted = fit_encoder(x[0], train, setting.memory, setting.config, validation=(x[1], validation))
+    fitted = fit_encoder(
+        x[0], train, setting.memory, setting.config, validation=(x[1], validation), single=single
+    )
     vectors = fitted.encode(x[2], seed=setting.config.seed + 3)
-    return fitted, read_concepts(setting.memory, vectors, setting.test, answers=answers), vectors
+    return fitted, _read(setting, vectors, answers), vectors
+
+
+def _read(setting: _Setting, vectors: Tensor, answers: Sequence[str] | None = None) -> HDReading:
+    return read_concepts(
+        setting.memory, vectors, setting.test, answers=answers, solver=setting.solver
+    )
 
 
 def _cosine(setting: _Setting, vectors: Tensor) -> float:
@@ -223,7 +256,7 @@ def _baseline(
         return ranks, np.full(len(ranks), np.nan), float("nan")
     if name == "constant vector":
         vectors = constant_vector(memory, setting.pairs[0]).expand(len(upper[2]), -1)
-        found = read_concepts(memory, vectors, setting.test)
+        found = _read(setting, vectors)
         return found.rank, found.gold_rank, _cosine(setting, vectors)
     if name == "layer 0":
         first, second, third = (s.values[:, 0] for s in states)

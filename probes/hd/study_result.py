@@ -102,7 +102,8 @@ class HDStudy(Result):
         for i, source in enumerate(self.sources):
             for j, score in enumerate(SCORES):
                 rows.append({
-                    "source": source, "score": score, "value": float(self.score[i, j]),
+                    "task": self.task, "split": self.split, "source": source, "score": score,
+                    "value": float(self.score[i, j]),
                     "low": float(self.low[i, j]), "high": float(self.high[i, j]),
                     "cosine": float(self.cosine[i]), "n": int(self.right.sum()),
                 })  # fmt: skip
