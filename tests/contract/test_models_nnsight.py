@@ -57,6 +57,7 @@ def test_every_site_equals_the_native_one(pair) -> None:
 
 def random_op(rng: random.Random, site, shape: list[int], seed: int):
     """An operation of any kind that fits a selection of ``shape``; nothing that overflows."""
+    from lensbench.ops import SetInSpan
     from lensbench.plan import Add, Call, Clamp, Project, Replace, Scale, Set, Zero
 
     torch.manual_seed(seed)
@@ -76,6 +77,7 @@ def random_op(rng: random.Random, site, shape: list[int], seed: int):
             Scale(rng.uniform(-2, 3)),
             Zero(),
             Project(torch.randn(2, d), keep=rng.random() < 0.5),
+            SetInSpan(torch.randn(2, d), torch.randn(d)),
             Clamp(low=-0.1, high=0.2),
             Replace(torch.randn(shape)),
             Call(lambda x: x.sin() + 0.1, "sin"),

@@ -34,6 +34,7 @@ def native(folder):
 
 
 def plans():
+    from lensbench.ops import SetInSpan
     from lensbench.plan import (
         Add,
         Clamp,
@@ -55,6 +56,7 @@ def plans():
         edit("blocks.0.mlp.post", Set(0.3), dims=[1, 4], rows=[1]),
         edit("blocks.2.resid_pre", Add(torch.randn(32))) + edit("logits", Clamp(high=1.0)),
         edit("blocks.1.resid_post", Project(torch.randn(2, 32)), positions=[2, 3]),
+        edit("blocks.1.mlp_out", SetInSpan(torch.randn(2, 32), torch.randn(32)), positions=[1]),
         edit("ln_final.scale", Scale(2.0)) + edit("embed", Replace(torch.randn(2, 8, 32))),
         Plan(stop=2),
     ]
