@@ -3,7 +3,6 @@
 1. At one site at a time all latents and the error go together from their own state to a base: zero,
    or the state of the corrupted run. Everything above follows.
 2. ``effect = sum over tokens of (a - a_base) . (mean slope along the path)``: what the metric owes
-2. ``effect = sum over tokens of (a - a_base) . (mean slope along the path)``: what the metric owes
    to the node. Over the nodes of a site they add up to ``m - m(site at its base)``, but for a gap.
 3. Nodes that differ from their base at some token of some prompt are listed.
 Source: Marks et al. 2024, arXiv:2403.19647; the integral as in Hanna & Mueller 2024,
@@ -12,7 +11,7 @@ arXiv:2412.05353.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -38,6 +37,7 @@ State = tuple[Float[Tensor, "batch pos d_sae"], Float[Tensor, "batch pos d_in"]]
 """Latents and error of a site."""
 
 
+@runtime_checkable
 class Asked(Protocol):
     """A metric of the last logits of some prompts."""
 

@@ -164,14 +164,18 @@ def test_too_few_states_and_directions_from_disk_say_what_is_missing(
     assert "no labels kept with this direction (mean_difference)" in told
     with pytest.raises(NotEnoughDataError, match="refit"):
         probe_direction(SITE, np.ones(128)).shuffled()
-    with pytest.raises(ConfigError, match="refit must be a function"):
-        probe_direction(SITE, np.ones(128), refit=3)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match="shuffled"):
         dose_curve(atlas, direction, pairs, [0.5], shuffled=-1)
-    with pytest.raises(ConfigError, match="shuffled"):
-        dose_curve(atlas, direction, pairs, [0.5], shuffled="20")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match="n must"):
         direction.shuffled(-1)
     own = Direction(site=SITE, vector=np.ones(128))
     with pytest.raises(NotEnoughDataError, match="of your own"):
         own.shuffled()
+
+
+@pytest.mark.illtyped
+def test_slips_of_type_are_named(atlas, pairs, contrast):
+    with pytest.raises(ConfigError, match="refit must be a function"):
+        probe_direction(SITE, np.ones(128), refit=3)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match="shuffled"):
+        dose_curve(atlas, contrast.mean_difference(), pairs, [0.5], shuffled="20")  # pyright: ignore[reportArgumentType]
