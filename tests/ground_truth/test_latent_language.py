@@ -249,7 +249,10 @@ def test_atlas_dense_passes_through_english(source: str, target: str) -> None:
     assert on_atlas(source, target, "en").pivot_layers()
 
 
-@pytest.mark.parametrize(("source", "target", "pivot"), [("en", "de", "fr"), ("en", "fr", "de")])
+@pytest.mark.parametrize(
+    ("source", "target", "pivot"),
+    [("en", "de", "fr"), ("en", "fr", "de"), ("de", "en", "fr"), ("fr", "en", "de")],
+)
 def test_atlas_dense_does_not_pass_through_the_rarer_languages(
     source: str, target: str, pivot: str
 ) -> None:
