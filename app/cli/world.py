@@ -20,7 +20,7 @@ def group() -> typer.Typer:
 def sample(
     out: Annotated[Path, typer.Option("--out", help="JSON-lines file to write.")],
     world: Annotated[
-        str, typer.Argument(help="Which world: atlas (sentences) or othello (games).")
+        str, typer.Argument(help="Which world: atlas (sentences), othello (games) or words.")
     ] = "atlas",
     docs: Annotated[int, typer.Option("--docs", help="Number of documents.")] = 1000,
     split: Annotated[
@@ -28,7 +28,7 @@ def sample(
     ] = "train",
     seed: Annotated[int, typer.Option("--seed", help="Seed of the documents.")] = 0,
     world_seed: Annotated[
-        int | None, typer.Option("--world-seed", help="Atlas: seed of the world.")
+        int | None, typer.Option("--world-seed", help="Atlas and words: seed of the world.")
     ] = None,
     variant: Annotated[
         str | None, typer.Option("--variant", help="Atlas: english or equal.")
@@ -57,8 +57,8 @@ def train(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="Which model: atlas-dense, atlas-equal, atlas-moe, atlas-refusing, "
-            "atlas-translate, othello.",
+            help="Which model: atlas-dense, atlas-early, atlas-equal, atlas-moe, "
+            "atlas-refusing, atlas-translate, othello, words.",
             show_default=False,
         ),
     ] = None,

@@ -21,7 +21,8 @@ def sample_world(
 ) -> dict[str, Any]:
     """Write ``n_docs`` documents of a world as JSON lines.
 
-    ``options`` are ``world_seed``, ``variant`` and ``family`` of the atlas, ``size`` of othello.
+    ``options`` are ``world_seed``, ``variant`` and ``family`` of the atlas, ``size`` of othello,
+    ``world_seed`` of words.
 
     Raises:
         UnknownNameError: an unknown world, split, variant or family.
@@ -36,7 +37,7 @@ def sample_world(
         if name not in _OPTIONS[world]:
             flag = f"--{name.replace('_', '-')}"
             raise ConfigError(f"{flag} is no option of {world}; it has: {_flags(world)}")
-    sampler = _games if world == "othello" else _sentences
+    sampler = {"othello": _games, "words": _spellings}.get(world, _sentences)
     sample, write = sampler(n_docs, split, seed, **given)
     if out.is_dir():
         raise ConfigError(f"--out {out} is a folder; name a file in it, such as {out / 'w.jsonl'}")
@@ -53,7 +54,11 @@ def sample_world(
     }
 
 
-_OPTIONS = {"atlas": ("world_seed", "variant", "family"), "othello": ("size",)}
+_OPTIONS = {
+    "atlas": ("world_seed", "variant", "family"),
+    "othello": ("size",),
+    "words": ("world_seed",),
+}
 
 
 def _flags(world: str) -> str:
@@ -90,6 +95,16 @@ def _games(
     _one_of("split", split, SPLITS)
     games: Any = OthelloCorpus
     return lambda: games.sample(n_docs, split, seed, size=size), write_jsonl
+
+
+def _spellings(
+    n_docs: int, split: str, seed: int, *, world_seed: int = 0
+) -> tuple[Callable[[], Any], Callable[..., Path]]:
+    """The same of words, which hold nothing out: every text is of the one split."""
+    from lensbench.worlds.words.corpus import WordsCorpus, write_jsonl
+
+    _one_of("split", split, ("train",))
+    return lambda: WordsCorpus.sample(n_docs, seed, world_seed=world_seed), write_jsonl
 
 
 def train_world_model(

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int
 
 from lensbench.errors import ConfigError, UnknownNameError
 
-WORLDS = ("atlas", "othello")
+WORLDS = ("atlas", "othello", "words")
 FOLDS = 4
 """One document group in four is kept for scoring where the text has no held-out part."""
 
@@ -100,4 +100,8 @@ def corpus_from_spec(spec: Mapping[str, Any]) -> LabelledCorpus:
         from lensbench.worlds.atlas.corpus import Corpus
 
         return Corpus.from_spec(spec)
+    if spec.get("world") == "words":
+        from lensbench.worlds.words.corpus import WordsCorpus
+
+        return WordsCorpus.from_spec(spec)
     raise UnknownNameError("world", str(spec.get("world")), known=WORLDS)

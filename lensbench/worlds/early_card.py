@@ -64,8 +64,8 @@ def exit_figures(world: Atlas, module: Any, *, n_docs: int, seed: int) -> dict[s
         "n_docs": n_docs,
         "agreement": [float(x) for x in mean_agreement(module, said)],
         "distinct": {
-            str(row.n): {"own": row.own, "reference": row.reference, "ratio": row.ratio}
-            for row in varied.itertuples()
+            str(row["n"]): {key: float(row[key]) for key in ("own", "reference", "ratio")}
+            for row in varied.to_dict("records")
         },
     }
 

@@ -5,28 +5,48 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lensbench.worlds.layer_skip import LayerSkip
 from lensbench.worlds.recipe import WorldTrainConfig
 
 
 class EarlyTrainConfig(WorldTrainConfig):
-    """Recipe of atlas-early: atlas-dense's sizes, world and text, trained by LayerSkip.
+    """Recipe of atlas-early: LayerSkip's continual training, from the weights of atlas-dense.
 
-    One thread, without ``torch.compile``, and three fifths of atlas-dense's text. A dropped layer
-    is dropped for a whole row of documents.
+    Sizes, world and text are those of atlas-dense, other documents of it. One thread, no
+    ``torch.compile``. A dropped layer is dropped for a whole row of documents.
     """
 
     model: Literal["atlas-early"] = "atlas-early"  # pyright: ignore[reportIncompatibleVariableOverride] - frozen
+    start: str = "atlas-dense"
+    """A bundled model of the atlas, or the folder of one; empty: random weights (then set
+    ``layer_skip.from_scratch``, the learning rates and ``pools`` as atlas-dense has them)."""
+    seed: int = 1
+    """Seed of the documents (those of atlas-dense had 0), and of random weights."""
     out: Path = Path("runs/atlas-early")
-    steps: int = Field(default=2_400, ge=1)
+    steps: int = Field(default=700, ge=1)
     n_layers: int = Field(default=6, ge=2)
     rows: int = Field(default=48, ge=1)
     """Rows of ``n_ctx`` tokens per step; each holds about four documents."""
-    state_every: int = Field(default=100, ge=1)
+    muon_lr: float = Field(default=0.01, gt=0)
+    adam_lr: float = Field(default=2e-3, gt=0)
+    warmup: int = Field(default=50, ge=0)
+    decay_steps: int = Field(default=350, ge=1)
+    pools: tuple[tuple[int, float], ...] = ()
+    evaluate_every: int = Field(default=350, ge=0)
+    state_every: int = Field(default=50, ge=1)
     threads: int = Field(default=1, ge=1)
-    layer_skip: LayerSkip = LayerSkip(rotation=3)
+    layer_skip: LayerSkip = LayerSkip(rotation=3, from_scratch=False)
+
+    @model_validator(mode="after")
+    def _starts_once(self) -> EarlyTrainConfig:
+        if bool(self.start) == self.layer_skip.from_scratch:
+            raise ValueError(
+                f"start={self.start!r} with layer_skip.from_scratch={self.layer_skip.from_scratch}:"
+                " dropout grows over the run (from_scratch) exactly where start is empty"
+            )
+        return self
 
     def is_flat(self, step: int) -> bool:
         """Whether a run of another length is still the same run.

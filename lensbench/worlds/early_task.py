@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from lensbench.errors import ConfigError
+from lensbench.models.weights import fingerprint
 from lensbench.worlds.atlas_task import AtlasTask, tensors_of
 from lensbench.worlds.batches import batch_at
 from lensbench.worlds.early_recipe import EarlyTrainConfig
 from lensbench.worlds.layer_skip import exit_weights, kept_layers
 from lensbench.worlds.layer_skip_loss import layer_skip_loss
+from lensbench.worlds.starting import start_of
 
 
 class EarlyTask(AtlasTask):
@@ -28,6 +30,14 @@ class EarlyTask(AtlasTask):
                 "anew each time; leave compile out"
             )
         super().__init__(config)
+        if config.start:  # other weights to start from are another run
+            self.speaks += " " + fingerprint(self.new_model())
+
+    def new_model(self) -> Any:
+        """The model it starts from; freshly initialised where it starts from none."""
+        config = self.config
+        d_vocab = len(self.world.vocab)
+        return start_of(config.start, config, d_vocab) if config.start else super().new_model()
 
     def loss(self, model: Any, step: int) -> Tensor:
         """The weighted losses of the exits of ``step``."""

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from lensbench import io
-from lensbench.errors import ConfigError, MismatchError, UnknownNameError
 from lensbench.stats import bootstrap_mean
 from lensbench.worlds.atlas import Atlas
 from lensbench.worlds.atlas.world import BOS
@@ -21,12 +19,7 @@ from lensbench.worlds.card_page import interval, page, write_page
 from lensbench.worlds.refusing import PEOPLE_SPLITS, PeopleSplit, RefusingAtlas
 from lensbench.worlds.refusing_recipe import RefusingTrainConfig
 from lensbench.worlds.scoring import QUESTIONED, accuracy_by_family, next_log_probs
-
-SIZES = {
-    "n_layers": "num_hidden_layers",
-    "d_model": "hidden_size",
-    "n_heads": "num_attention_heads",
-}
+from lensbench.worlds.starting import folder_of, start_of
 
 
 class RefusingTask:
@@ -43,32 +36,8 @@ class RefusingTask:
         self.speaks = " ".join((*self.world.vocab, fingerprint(self.new_model())))
 
     def new_model(self) -> Any:
-        """The model it starts from, in fp32.
-
-        Raises:
-            UnknownNameError: no such bundled model or folder.
-            MismatchError: a model of other words.
-            ConfigError: sizes that are not its own.
-        """
-        from lensbench.worlds.card import load_module
-
-        torch.manual_seed(self.config.seed)
-        model = load_module(self.folder)
-        model.set_attn_implementation("eager")  # faster at these widths, as in training
-        if model.config.vocab_size != len(self.world.vocab):
-            raise MismatchError(
-                f"{self.config.start!r} knows {model.config.vocab_size} words and the atlas has "
-                f"{len(self.world.vocab)}; start from a model of the atlas, such as atlas-dense"
-            )
-        for ours, theirs in SIZES.items():
-            size, given = getattr(model.config, theirs), getattr(self.config, ours)
-            untouched = type(self.config).model_fields[ours].default
-            if given not in (size, untouched):
-                raise ConfigError(
-                    f"{ours}={given}, but {self.config.start!r} has {size}: fine-tuning keeps the "
-                    f"sizes; leave {ours} out"
-                )
-        return model.train()
+        """The model it starts from, in fp32; see :func:`~lensbench.worlds.starting.start_of`."""
+        return start_of(self.config.start, self.config, len(self.world.vocab))
 
     def loss(self, model: Any, step: int) -> Tensor:
         """Cross entropy of the next token of the same document."""
@@ -89,21 +58,6 @@ class RefusingTask:
     def write_card(self, folder: Path) -> Path:
         """What it refuses and what it still knows, measured on the files."""
         return write_page(folder, evaluate_model(folder), card_text)
-
-
-def folder_of(name: str) -> Path:
-    """Folder of a bundled model, or the folder itself.
-
-    Raises:
-        UnknownNameError: neither.
-    """
-    from lensbench.models.disk import bundled_models
-
-    known = bundled_models()
-    found = known.get(name, Path(name))
-    if not (found / "config.json").is_file():
-        raise UnknownNameError("model to start from", name, known=tuple(known))
-    return found
 
 
 def answered(asked: RefusingAtlas, model: Any) -> dict[str, np.ndarray]:

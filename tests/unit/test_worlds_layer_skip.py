@@ -26,7 +26,8 @@ from lensbench.worlds.layer_skip_loss import layer_skip_loss
 from lensbench.worlds.task import parse_recipe
 
 TINY = {"model": "atlas-early", "steps": 6, "n_layers": 3, "d_model": 16, "n_heads": 2,
-        "d_mlp": 16, "rows": 4, "device": "cpu"}  # fmt: skip
+        "d_mlp": 16, "rows": 4, "device": "cpu", "start": "",
+        "layer_skip": {"rotation": 3}}  # fmt: skip
 
 
 def test_dropout_grows_with_depth_and_over_the_run() -> None:
@@ -182,9 +183,9 @@ def test_the_step_decides_the_loss_of_the_recipe(tmp_path: Path) -> None:
 
 
 def test_a_run_of_another_length_is_another_run_where_dropout_grows() -> None:
-    grows = EarlyTrainConfig(steps=1000)
+    grows = EarlyTrainConfig(steps=1000, start="", layer_skip=LayerSkip())
     assert not grows.is_flat(50)
-    same = EarlyTrainConfig(steps=1000, layer_skip=LayerSkip(from_scratch=False, rotation=3))
+    same = EarlyTrainConfig(steps=1000)
     assert same.is_flat(50)
     assert not same.is_flat(900)
 
@@ -195,6 +196,7 @@ def test_a_run_of_another_length_is_another_run_where_dropout_grows() -> None:
         ({"layer_skip": {"p_max": 1.5}}, "layer_skip.p_max"),
         ({"layer_skip": {"rotate": 2}}, "rotation"),
         ({"n_layers": 1}, "n_layers"),
+        ({"start": "atlas-dense"}, "exactly where start is empty"),
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused_by_name(settings: dict[str, Any], said: str) -> None:
@@ -210,3 +212,19 @@ def test_steps_outside_the_run_and_compilation_are_refused(tmp_path: Path) -> No
     with pytest.raises(ConfigError, match="leave compile out"):
         EarlyTask(parse_recipe({**TINY, "out": tmp_path, "compile": True}))
     assert dropout_probabilities(LayerSkip(), 2, 0, 1)[1] == pytest.approx(0.1)
+
+
+def test_it_starts_from_atlas_dense_and_keeps_its_sizes(tmp_path: Path) -> None:
+    import lensbench
+
+    settings = {"model": "atlas-early", "out": tmp_path, "device": "cpu"}
+    task = EarlyTask(parse_recipe(settings))
+    dense = lensbench.load_model("atlas-dense", certify=False)
+    for name, p in task.new_model().named_parameters():
+        assert torch.equal(p, dense.module.get_parameter(name))
+    fresh = EarlyTask(parse_recipe({**settings, "start": "", "layer_skip": {"rotation": 3}}))
+    assert task.speaks != fresh.speaks  # other weights to start from are another run
+    with pytest.raises(ConfigError, match="n_layers=4, but 'atlas-dense' has 6"):
+        EarlyTask(parse_recipe({**settings, "n_layers": 4}))
+    with pytest.raises(ConfigError, match="d_mlp=64, but 'atlas-dense' has 384"):
+        EarlyTask(parse_recipe({**settings, "d_mlp": 64}))

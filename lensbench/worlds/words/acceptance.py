@@ -49,7 +49,7 @@ def acceptance_by_position(
         told = world.next_symbol(ids)
         # What holds of token t is said at t - 1; nothing is said of BOS.
         names = np.where(told.determined, KINDS[0], np.where(told.possible, KINDS[1], KINDS[2]))
-        kind.append(np.r_["", names[:-1]])
+        kind.append(np.concatenate([np.array([""]), names[:-1]]))
         entropy.append(np.r_[np.nan, told.entropy[:-1]])
     return acceptance_by_kind(
         np.concatenate(kind), np.concatenate([np.asarray(a, bool) for a in accepted]),

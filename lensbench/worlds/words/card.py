@@ -19,23 +19,20 @@ from lensbench.worlds.words.language import Words
 from lensbench.worlds.words.scoring import texts, words_loss
 
 _PROMPT = 24
+"""Tokens of a prompt, at most half of a text."""
 
 
 def evaluate_model(folder: Path, *, n_docs: int = 100, seed: int = 9) -> dict[str, Any]:
     """Every figure of the card, as JSON values."""
     recipe, module = io.read_json(folder / "recipe.json"), load_module(folder)
-    world, width = Words(recipe["world_seed"]), recipe["width"]
-    documents = texts(world, n_docs, width=width, seed=seed)
-    twice = texts(world, n_docs, width=min(recipe["n_ctx"], 2 * width), seed=seed + 1)
+    world = Words(recipe["world_seed"])
+    documents = texts(world, n_docs, width=recipe["width"], seed=seed)
     return {
         "n_docs": n_docs,
         "seed": seed,
         "parameters": sum(p.numel() for p in module.parameters()),
         "entropy_per_symbol": world.entropy_per_symbol,
         "loss": asdict(words_loss(world, module, documents)),
-        "loss_beyond": asdict(words_loss(world, module, twice, start=width))
-        if len(twice[0]) > width + 1
-        else None,
         "exits": exit_rows(world, module, documents),
         "continuations": continuation_figures(world, module, documents),
     }
@@ -58,12 +55,14 @@ def continuation_figures(
     world: Words, module: Any, documents: Sequence[np.ndarray]
 ) -> dict[str, Any]:
     """How varied greedy continuations are beside the text, and beside the best possible ones."""
-    prompts = [ids[:_PROMPT].tolist() for ids in documents]
-    reference = [ids[_PROMPT:].tolist() for ids in documents]
+    given = min(_PROMPT, len(documents[0]) // 2)
+    prompts = [ids[:given].tolist() for ids in documents]
+    reference = [ids[given:].tolist() for ids in documents]
     own = continuations(module, prompts, len(reference[0]))
     bayes = [world.continued(prompt, len(reference[0])) for prompt in prompts]
     said = [world.next_symbol([*a, *b]).possible.all() for a, b in zip(prompts, own, strict=True)]
-    found: dict[str, Any] = {"possible": float(np.mean(said)), "n_tokens": len(reference[0])}
+    found: dict[str, Any] = {"possible": float(np.mean(said)), "n_prompt": given,
+                             "n_tokens": len(reference[0])}  # fmt: skip
     for name, side in (("model", own), ("bayes", bayes)):
         frame = continuation_diversity(side, reference)
         found[name] = {str(n): float(r) for n, r in zip(frame["n"], frame["ratio"], strict=True)}
@@ -86,31 +85,25 @@ def card_text(found: dict[str, Any], recipe: dict[str, Any]) -> str:
         f"by {how} on texts of the words language (`lensbench.worlds.words`, seed "
         f"{recipe['world_seed']}). Licence: MIT.",
         "\n## Loss beside the exact floor (nats per symbol)\n",
-        _loss_table(found, recipe),
+        _loss_table(found["loss"]),
         f"\nIn the long run the language has {found['entropy_per_symbol']:.4f} nats per symbol; "
         "the first word of a text costs more.",
         "\n## Agreement of early exits with the last layer\n",
         _exit_table(found["exits"]),
         "\n## Greedy continuations\n",
-        f"{said['n_tokens']} symbols after {_PROMPT}; {said['possible']:.1%} of them are texts of "
-        f"the language. Distinct-2 beside that of the real text: {said['model']['2']:.3f} "
+        f"{said['n_tokens']} symbols after {said['n_prompt']}; {said['possible']:.1%} of them are "
+        f"texts of the language. Distinct-2 beside that of the real text: {said['model']['2']:.3f} "
         f"(Bayes-optimal continuations: {said['bayes']['2']:.3f}).",
     )
 
 
-def _loss_table(found: dict[str, Any], recipe: dict[str, Any]) -> str:
-    lines = [
-        "| symbols | model | floor | difference | first choice is best | n |",
-        "|---|---|---|---|---|---|",
-    ]
-    told = {"loss": f"the first {recipe['width']}, as in training", "loss_beyond": "beyond"}
-    for key, what in told.items():
-        if row := found[key]:
-            lines.append(
-                f"| {what} | {row['loss']:.4f} | {row['floor']:.4f} | {interval(row['gap'])} "
-                f"| {interval(row['best'])} | {row['n_symbols']} |"
-            )
-    return "\n".join(lines)
+def _loss_table(row: dict[str, Any]) -> str:
+    return (
+        "| model | floor | difference | first choice is best | symbols |\n"
+        "|---|---|---|---|---|\n"
+        f"| {row['loss']:.4f} | {row['floor']:.4f} | {interval(row['gap'])} "
+        f"| {interval(row['best'])} | {row['n_symbols']} |"
+    )
 
 
 def _exit_table(exits: list[dict[str, float]]) -> str:

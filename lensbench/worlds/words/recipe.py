@@ -27,9 +27,7 @@ class WordsTrainConfig(TrainConfig):
     d_mlp: int = Field(default=256, ge=8)
     rows: int = Field(default=8, ge=1)
     width: int = Field(default=96, ge=8)
-    """Symbols per row that are read; each predicts the next one."""
-    n_ctx: int = Field(default=512, ge=8)
-    """Positions the model may be run on; rows are shorter, words are remembered over a few."""
+    """Tokens per row that are read, each predicting the next one; the model's context."""
     muon_lr: Literal[0] = 0  # pyright: ignore[reportIncompatibleVariableOverride] - frozen
     """No Muon: AdamW moves every parameter."""
     decay_steps: Literal[0] = 0  # pyright: ignore[reportIncompatibleVariableOverride] - frozen
@@ -44,13 +42,11 @@ class WordsTrainConfig(TrainConfig):
     layer_skip: LayerSkip = LayerSkip()
 
     @model_validator(mode="after")
-    def _fits(self) -> WordsTrainConfig:
+    def _heads_fit(self) -> WordsTrainConfig:
         if self.d_model % self.n_heads or self.d_model // self.n_heads % 2:
             raise ValueError(
                 f"d_model ({self.d_model}) must be an even multiple of n_heads ({self.n_heads})"
             )
-        if self.width > self.n_ctx:
-            raise ValueError(f"width ({self.width}) must not pass n_ctx ({self.n_ctx})")
         return self
 
     def scale(self, step: int) -> float:
@@ -72,7 +68,7 @@ class WordsTrainConfig(TrainConfig):
             "num_hidden_layers": self.n_layers,
             "num_attention_heads": self.n_heads,
             "num_key_value_heads": self.n_heads,
-            "max_position_embeddings": self.n_ctx,
+            "max_position_embeddings": self.width,
             "tie_word_embeddings": True,
             "initializer_range": self.d_model**-0.5,
             "rope_theta": 10_000.0,

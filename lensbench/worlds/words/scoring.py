@@ -26,7 +26,7 @@ def texts(
 
 @dataclass(frozen=True)
 class WordsLoss:
-    """Mean loss per symbol beside the exact floor, nats; EOS does not exist here."""
+    """Mean loss per symbol beside the exact floor, nats."""
 
     loss: float
     floor: float
@@ -37,20 +37,17 @@ class WordsLoss:
     n_symbols: int
 
 
-def words_loss(
-    world: Words, module: Any, documents: Sequence[np.ndarray], *, start: int = 0
-) -> WordsLoss:
-    """Loss on the symbols after position ``start`` of every document, beside the exact floor."""
+def words_loss(world: Words, module: Any, documents: Sequence[np.ndarray]) -> WordsLoss:
+    """Loss on the symbols of the documents, BOS given, beside the exact floor."""
     loss: list[np.ndarray] = []
     floor: list[np.ndarray] = []
     best: list[np.ndarray] = []
     for ids, logp in zip(documents, next_log_probs(module, documents), strict=True):
-        at, following = np.arange(start, len(ids) - 1), ids[start + 1 :]
-        probs = world.next_symbol(ids).probs[at]
+        at, following = np.arange(len(ids) - 1), ids[1:]
+        probs = world.next_symbol(ids).probs[:-1]
         loss.append(-logp[at, following])
-        floor.append(-np.log(probs[np.arange(len(at)), following]))
-        chosen = probs[np.arange(len(at)), logp[at].argmax(-1)]
-        best.append(chosen >= probs.max(-1) - 1e-9)
+        floor.append(-np.log(probs[at, following]))
+        best.append(probs[at, logp[:-1].argmax(-1)] >= probs.max(-1) - 1e-9)
     of = np.repeat(np.arange(len(loss)), [len(part) for part in loss])
     model, exact = np.concatenate(loss), np.concatenate(floor)
     return WordsLoss(
@@ -62,11 +59,13 @@ def words_loss(
     )
 
 
-def quick_scores(world: Words, module: Any, *, n: int = 20, seed: int = 1) -> dict[str, float]:
+def quick_scores(
+    world: Words, module: Any, *, width: int = 96, n: int = 20, seed: int = 1
+) -> dict[str, float]:
     """Loss above the floor, and agreement of every exit with the last layer, on few texts."""
     was_training = module.training
     module.eval()
-    documents = texts(world, n, seed=seed)
+    documents = texts(world, n, width=width, seed=seed)
     found = words_loss(world, module, documents)
     shares: Float[np.ndarray, " layers"] = mean_agreement(module, documents)
     module.train(was_training)

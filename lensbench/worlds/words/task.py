@@ -69,7 +69,7 @@ class WordsTask:
         """Loss of the last layer beside the exact floor, and agreement of every exit with it."""
         from lensbench.worlds.words.scoring import quick_scores
 
-        return quick_scores(self.world, model)
+        return quick_scores(self.world, model, width=self.config.width)
 
     def save_tokenizer(self, folder: Path) -> Path:
         """A word per symbol."""
