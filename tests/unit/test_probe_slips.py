@@ -182,8 +182,9 @@ def test_one_training_prompt_and_a_seed_that_is_none_are_refused() -> None:
 def test_positions_that_are_no_numbers_are_names(text: str) -> None:
     from lensbench.app.workflows.probing import _positions
 
-    assert _positions(text) == text
-    assert _positions("0, -1") == [0, -1]
+    assert _positions((text,)) == text
+    assert _positions(("0, -1",)) == [0, -1]
+    assert _positions(("first", "-1", text)) == ["first", -1, text]
 
 
 def test_a_control_of_a_stores_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
