@@ -13,7 +13,25 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "exits.free": ("free_exit",),
     "exits.live": ("early_exit",),
     "sampling": ("Warp",),
+    "skipping.adaskip": ("HalfSimilarity", "adaskip_route", "half_similarity"),
+    "skipping.damage": ("robustness", "route_damage"),
+    "skipping.live": ("decode_route", "skip_decode"),
+    "skipping.pruning": ("angular_route", "shortgpt_route"),
+    "skipping.report": ("RouteReport",),
+    "skipping.route": (
+        "Route",
+        "evenly_off",
+        "last_layers_off",
+        "swapped",
+        "whole_route",
+        "without",
+    ),
+    "skipping.schedule": ("Budgets", "linear_budgets", "nested", "step_skips"),
+    "skipping.stages": ("StageReport", "inference_stages"),
+    "speculative.del_rule": ("DelRule",),
+    "speculative.dynamic": ("dynamic_exit", "scheduled_exit"),
     "speculative.fixed": ("fixed_exit",),
+    "speculative.schedules": ("AdaptiveThreshold", "ConfidenceStop", "DraftLengthFSM"),
 }
 """Module -> the public names that live in it."""
 

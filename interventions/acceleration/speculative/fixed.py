@@ -65,13 +65,16 @@ def fixed_exit(
 class PrefixDrafter:
     """Rounds whose draft is a prefix of the layers; the exit may change from round to round.
 
-    Between rounds every block holds all tokens but the last one of the text.
+    Between rounds every block holds all tokens but the last one of the text. With ``watch``,
+    :attr:`states` keeps what every block gave in the last round.
     """
 
-    def __init__(self, state: Decoding) -> None:
-        self.state, self.runner = state, state.runner
+    def __init__(self, state: Decoding, *, watch: bool = False) -> None:
+        self.state, self.runner, self.watch = state, state.runner, watch
         self.done = 0
         """Tokens that every block holds."""
+        self.states: dict[int, Tensor] = {}
+        """By block, the stream ``[1, n, d_model]`` after it, for all tokens of the last round."""
 
     def round(self, exit_layer: int, most: int, go_on: GoOn | None = None) -> Tensor:
         """Draft up to ``most`` tokens, check, emit; the logits of the check ``[n, d_vocab]``."""
@@ -80,17 +83,19 @@ class PrefixDrafter:
         start, text = self.done, len(state.ids)
         drafts: list[int] = []
         drawn: list[Tensor | None] = []
-        states = [self._lower(state.tensor(start), exit_layer, start)]
+        self.states = {}
+        states = [self._run(runner.embed(state.tensor(start), start), 0, exit_layer, start)]
         while len(drafts) < limit:
-            logits = runner.logits(states[-1][:, -1:])[0, -1]
+            logits = self._logits(states[-1], text + len(drafts) - states[-1].shape[1])
             token, probs = state.sampler.draw_with(logits)
             drafts.append(token)
             drawn.append(probs)
+            at = text + len(drafts) - 1
             last = torch.tensor([[token]], device=state.model.device)
-            states.append(self._lower(last, exit_layer, text + len(drafts) - 1))
+            states.append(self._run(runner.embed(last, at), 0, exit_layer, at))
             if go_on is not None and not go_on(len(drafts), logits):
                 break
-        upper = runner.run(torch.cat(states, 1), exit_layer, runner.n_layers, start)
+        upper = self._run(torch.cat(states, 1), exit_layer, runner.n_layers, start)
         checked = runner.logits(upper[:, text - start - 1 :])[0]
         kept, token = state.sampler.check(drafts, drawn, checked)
         state.emit([*drafts[:kept], token], Round(exit_layer if drafts else 0, len(drafts), kept))
@@ -98,5 +103,15 @@ class PrefixDrafter:
         runner.crop(self.done)
         return checked
 
-    def _lower(self, ids: Tensor, exit_layer: int, at: int) -> Tensor:
-        return self.runner.run(self.runner.embed(ids, at), 0, exit_layer, at)
+    def _logits(self, h: Tensor, at: int) -> Tensor:
+        """What the draft says after these new exit states, the first of them of token ``at``."""
+        del at
+        return self.runner.logits(h[:, -1:])[0, -1]
+
+    def _run(self, h: Tensor, first: int, last: int, at: int) -> Tensor:
+        keep: dict[int, Tensor] | None = {} if self.watch else None
+        out = self.runner.run(h, first, last, at, keep=keep)
+        for layer, new in (keep or {}).items():
+            old = self.states.get(layer)
+            self.states[layer] = new if old is None else torch.cat((old, new), 1)
+        return out

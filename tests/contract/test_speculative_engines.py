@@ -1,0 +1,54 @@
+"""Every drafting engine writes the full model's text, on every decoder family."""
+
+import pytest
+import torch
+
+import lensbench
+from lensbench.interventions.acceleration import greedy
+from lensbench.interventions.acceleration.speculative.dynamic import dynamic_exit, scheduled_exit
+from lensbench.interventions.acceleration.speculative.schedules import (
+    AdaptiveThreshold,
+    DraftLengthFSM,
+)
+from lensbench.plan import Add, edit
+from tests.helpers import FAMILY_NAMES, random_ids, tiny
+from tests.zoo import DECODERS, EXPERTS, WITHOUT_INTERFACE
+
+PROMPT = random_ids(1, 7, seed=2)
+N = 12
+
+ENGINES = {
+    "del": lambda m, **k: dynamic_exit(m, PROMPT, N, **k),
+    "length": lambda m, **k: scheduled_exit(m, PROMPT, 2, DraftLengthFSM(2), N, **k),
+    "threshold": lambda m, **k: scheduled_exit(m, PROMPT, 1, AdaptiveThreshold(0.1), N, **k),
+}
+
+
+@pytest.mark.parametrize("family", [*FAMILY_NAMES, *EXPERTS, *DECODERS, *WITHOUT_INTERFACE])
+def test_the_text_is_that_of_plain_decoding(family) -> None:
+    model = lensbench.load_model(tiny(family, seed=3), certify=False)
+    wanted = greedy(model, PROMPT, N).new
+    for name, engine in ENGINES.items():
+        found = engine(model)
+        assert found.new == wanted, name
+        assert sum(r.accepted + 1 for r in found.rounds) == N, name
+        assert found.drafted > 0, name
+
+
+@pytest.mark.parametrize("name", list(ENGINES))
+def test_under_a_plan_the_text_is_that_of_the_plan(name) -> None:
+    model = lensbench.load_model(tiny("llama", seed=3), certify=False)
+    step = 4 * torch.linspace(-1, 1, model.card.d_model)
+    plan = edit("blocks.1.resid_post", Add(step))
+    wanted = greedy(model, PROMPT, N, plan=plan).new
+    assert wanted != greedy(model, PROMPT, N).new
+    assert ENGINES[name](model, plan=plan).new == wanted
+
+
+@pytest.mark.parametrize("name", list(ENGINES))
+def test_the_text_ends_where_it_ends_by_itself(name) -> None:
+    model = lensbench.load_model(tiny("llama", seed=3), certify=False)
+    whole = greedy(model, PROMPT, N).new
+    stop = whole[4]
+    cut = whole[: whole.index(stop) + 1]
+    assert ENGINES[name](model, stop_ids=[stop]).new == cut
