@@ -15,7 +15,7 @@ from lensbench.errors import ConfigError, DamagedDataError, MissingDataError
 from lensbench.store import open_store
 
 if TYPE_CHECKING:
-    from lensbench.probes.lenses.neurons.matrices import Side, Table
+    from lensbench.models.matrices import Side, Table
     from lensbench.results import Result
 
 LAYERS = ("kl_to_final", "agreement", "target_prob", "target_rank", "entropy")

@@ -57,7 +57,7 @@ def ends_of(model: "Model") -> Ends:
         ConfigError: another back end, an encoder, or a head that is more than one matrix.
     """
     module = _module(model)
-    model.require_next_token("neuron decoding")
+    model.require_next_token("reading neurons")
     architecture: Any = model.layout.architecture  # pyright: ignore[reportAttributeAccessIssue]
     head = getattr(module.get_output_embeddings(), "weight", None)
     if architecture.head or head is None or not head.is_floating_point():
@@ -116,7 +116,7 @@ def _module(model: "Model") -> Any:
 
     if not isinstance(model, NativeModel):
         raise ConfigError(
-            f"neuron decoding reads the weights of a transformers model; {model.card.name!r} is "
+            f"reading neurons takes the weights of a transformers model; {model.card.name!r} is "
             f"reached through {model.card.backend}. Open its module with load_model"
         )
     return model.module

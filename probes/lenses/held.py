@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lensbench.errors import ConfigError
-from lensbench.probes.lenses.neurons.matrices import ends_of
+from lensbench.models.matrices import ends_of
 
 if TYPE_CHECKING:
     from lensbench.models import Model

@@ -9,9 +9,9 @@ import torch
 import lensbench
 from lensbench import results
 from lensbench.errors import ConfigError, MismatchError, UnknownNameError
+from lensbench.models.matrices import ends_of, vectors_of
 from lensbench.plan import Set, edit
 from lensbench.probes import decode_neurons, neuron_agreement
-from lensbench.probes.lenses.neurons.matrices import ends_of, vectors_of
 from tests.helpers import FAMILY_NAMES, random_ids, tiny
 from tests.zoo import DECODERS, ENCODERS, EXPERTS, WITHOUT_INTERFACE
 

@@ -5,7 +5,7 @@ the others over the states the draft left behind, and each block is cropped to i
 Called with the same modules as every other run; a plan acts here too.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +23,7 @@ from lensbench.models.ranges.omission import OMITTED, Sublayer, check_sublayers,
 from lensbench.models.ranges.record import record
 from lensbench.models.session import ACTIVE, Grid, Scope, Session, first
 from lensbench.plan import Plan
+from lensbench.sites import Site
 
 if TYPE_CHECKING:
     from lensbench.models.huggingface import NativeModel
@@ -46,6 +47,8 @@ class LayerRunner:
         self.n_layers = model.n_layers
         self.cache = Buffers(self.n_layers, room)
         self.counts = Counts()
+        self.acts: dict[Site, Tensor] = {}
+        """What the last run captured."""
         self._taps = model.taps
         architecture = model.layout.architecture
         family = architecture.stacks[architecture.main]
@@ -74,6 +77,7 @@ class LayerRunner:
         *,
         omit: Iterable[Sublayer] = (),
         keep: dict[int, Tensor] | None = None,
+        capture: Sequence[Site] = (),
     ) -> Float[Tensor, "rows pos d_model"]:
         """The stream after blocks ``first_layer .. last_layer - 1`` for tokens from column ``at``.
 
@@ -85,6 +89,7 @@ class LayerRunner:
             omit: sublayers (``("attn", 3)``) that do not run and add nothing. An omitted attention
                 stores no keys, so later tokens must leave it out too, or be cropped before.
             keep: filled with the stream after each block, by layer.
+            capture: sites of these blocks to be left in :attr:`acts`.
 
         Raises:
             ConfigError: a range outside the model, a token beyond the room, or a block that does
@@ -97,7 +102,7 @@ class LayerRunner:
         end = at + h.shape[1]
         self._check(first_layer, last_layer, at, end, left_out)
         token = OMITTED.set(left_out)
-        session = self._session(at, end) if self.plan else None
+        session = self._session(at, end, capture) if self.plan or capture else None
         active = None if session is None else ACTIVE.set(session)
         try:
             with torch.inference_mode():
@@ -110,6 +115,7 @@ class LayerRunner:
             OMITTED.reset(token)
             if active is not None:
                 ACTIVE.reset(active)
+        self.acts = {} if session is None else dict(session.acts)
         self.counts.ran(h, first_layer, last_layer, left_out, at)
         return h
 
@@ -156,13 +162,13 @@ class LayerRunner:
                     "fill the tokens between, or crop the block first"
                 )
 
-    def _session(self, at: int, end: int) -> Session:
+    def _session(self, at: int, end: int, capture: Sequence[Site]) -> Session:
         new = Columns(self._positions[:, at:end], self._real[:, at:end], lenient=True)
         keys = Columns(self._positions[:, :end], self._real[:, :end], lenient=True)
         architecture, taps = self.model.layout.architecture, self._taps
         scope = Scope(main=architecture.main, n_layers=self.n_layers)
         grids = {architecture.main: Grid(new, keys)}
-        return Session(taps, taps.attention, self.plan, (), grids, scope)
+        return Session(taps, taps.attention, self.plan, capture, grids, scope)
 
     def _record(self) -> Calls:
         whole = self._called(self.rows + 1, self.room)

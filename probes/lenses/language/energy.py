@@ -48,7 +48,7 @@ class TokenEnergy:
         Raises:
             ConfigError: a head that is no plain matrix, or another back end.
         """
-        from lensbench.probes.lenses.neurons.matrices import ends_of
+        from lensbench.models.matrices import ends_of
 
         ends = ends_of(model)
         return cls.of_table(ends.table, ends.gain, centres=ends.centres)

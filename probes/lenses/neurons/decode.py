@@ -25,7 +25,7 @@ from torch import Tensor
 from lensbench import provenance
 from lensbench.arguments import whole, whole_number
 from lensbench.errors import ConfigError, UnknownNameError
-from lensbench.probes.lenses.neurons.matrices import SIDES, TABLES, Side, Table, ends_of, vectors_of
+from lensbench.models.matrices import SIDES, TABLES, Side, Table, ends_of, vectors_of
 from lensbench.results import Controls, Result
 from lensbench.stats import bootstrap_mean, wilson
 from lensbench.tokens import token_texts
