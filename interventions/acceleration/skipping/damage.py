@@ -58,7 +58,9 @@ def route_damage(
         full_loss=full_loss,
         controls=Controls(note="the full model along its own layers: agreement 1, divergence 0"),
         provenance=provenance.record(model=vars(runnable.card)),
-        **sums,
+        kl=sums["kl"],
+        agreed=sums["agreed"],
+        loss=sums["loss"],
     )
 
 

@@ -72,8 +72,9 @@ class StageReport(Result):
         from lensbench.plots import lines
 
         frame = self.to_frame().drop(columns="n_tokens").melt("layer", var_name="measure")
-        largest = frame.groupby("measure")["value"].transform(lambda v: v.abs().max())
-        frame["share"] = frame["value"] / largest.where(largest > 0)
+        values = frame["value"].abs()
+        largest = values.groupby(frame["measure"]).transform("max").to_numpy()
+        frame["share"] = frame["value"] / np.where(largest > 0, largest, np.nan)
         return lines(
             frame, x="layer", y="share", color="measure", title="Stages of inference",
             unit="share of the measure's largest value",
