@@ -32,6 +32,15 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "speculative.dynamic": ("dynamic_exit", "scheduled_exit"),
     "speculative.fixed": ("fixed_exit",),
     "speculative.schedules": ("AdaptiveThreshold", "ConfidenceStop", "DraftLengthFSM"),
+    "study.counter": ("count_block_forwards",),
+    "study.lens_read": ("lens_table",),
+    "study.lens_table": ("LensTable",),
+    "study.own": ("capture_own",),
+    "study.similarity": ("SimilarityTable", "similarity_table"),
+    "study.simulate": ("sim_confidence", "sim_dv_threshold", "sim_fixed", "sim_fsm"),
+    "study.simulate_del": ("sim_del",),
+    "study.simulate_exits": ("budget_layers", "sim_calm"),
+    "study.trace": ("ExitTrace", "Rates", "Trace", "rates"),
 }
 """Module -> the public names that live in it."""
 

@@ -74,7 +74,7 @@ def capture_own(
         "max_new_tokens": new,
     }
     entry["fingerprint"] = io.fingerprint([entry, [t.tolist() for t in texts]])
-    text = Text(entry, lambda: iter(texts), given_as_ids=True, layout="pad")
+    text = Text(entry, lambda: iter(texts), given_as_ids=True, masked=True, layout="pad")
     longest = max(len(t) for t in texts)
     return capture(
         model, text, stream_sites(model) if sites is None else sites, out=out, layout="pad",
