@@ -10,6 +10,8 @@ from lensbench.interventions.acceleration.speculative.schedules import (
     AdaptiveThreshold,
     DraftLengthFSM,
 )
+from lensbench.interventions.acceleration.speculative.skips import draft_and_verify
+from lensbench.interventions.acceleration.speculative.swift import SwiftSearch, swift
 from lensbench.plan import Add, edit
 from tests.helpers import FAMILY_NAMES, random_ids, tiny
 from tests.zoo import DECODERS, EXPERTS, WITHOUT_INTERFACE
@@ -21,6 +23,8 @@ ENGINES = {
     "del": lambda m, **k: dynamic_exit(m, PROMPT, N, **k),
     "length": lambda m, **k: scheduled_exit(m, PROMPT, 2, DraftLengthFSM(2), N, **k),
     "threshold": lambda m, **k: scheduled_exit(m, PROMPT, 1, AdaptiveThreshold(0.1), N, **k),
+    "skips": lambda m, **k: draft_and_verify(m, PROMPT, [("attn", 1), ("mlp", 2)], N, **k),
+    "swift": lambda m, **k: swift(m, PROMPT, N, search=SwiftSearch(3, window=4), **k),
 }
 
 

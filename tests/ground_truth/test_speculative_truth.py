@@ -16,6 +16,11 @@ from lensbench.interventions.acceleration.speculative.schedules import (
     ConfidenceStop,
     DraftLengthFSM,
 )
+from lensbench.interventions.acceleration.speculative.skip_search import search_skips
+from lensbench.interventions.acceleration.speculative.skips import draft_and_verify
+from lensbench.interventions.acceleration.speculative.swift import SwiftSearch, matchness, swift
+from lensbench.plan import Set, edit
+from lensbench.results import load
 from tests.helpers import random_ids, tiny
 
 PROMPT = random_ids(1, 9, seed=5)
@@ -104,3 +109,125 @@ def test_a_sampled_text_is_drafted_too(tail) -> None:
     found = dynamic_exit(tail, PROMPT, N, warp=warm, seed=1)
     assert len(found.new) == N
     assert found.acceptance > 0.9  # p equals q from exit 4 on
+
+
+SILENT = [(half, n) for half in ("attn", "mlp") for n in range(USEFUL, LAYERS)]
+FIXED = ConfidenceStop(0.0, 5)
+
+
+def test_leaving_out_what_writes_nothing_is_always_accepted(tail) -> None:
+    wanted = greedy(tail, PROMPT, N).new
+    found = draft_and_verify(tail, PROMPT, SILENT, N, schedule=FIXED)
+    assert found.new == wanted
+    assert found.acceptance == 1.0
+    # A first token of the full model, then 5 + 1 a round, cut at the end.
+    assert [r.drafted for r in found.rounds] == [0] + [5] * 6 + [2]
+    low = draft_and_verify(tail, PROMPT, [("attn", 0), ("mlp", 0), ("attn", 1), ("mlp", 1)], N,
+                           schedule=FIXED)  # fmt: skip
+    assert low.new == wanted
+    assert low.acceptance < 0.1
+
+
+def test_a_draft_without_sublayers_runs_fewer_of_them(tail) -> None:
+    found = draft_and_verify(tail, PROMPT, SILENT, N, schedule=FIXED)
+    plain = greedy(tail, PROMPT, N)
+    drafts = found.drafted
+    assert found.counts.attention == plain.counts.attention + drafts * USEFUL
+    assert found.counts.by_layer[USEFUL] == plain.counts.by_layer[USEFUL]
+
+
+def test_a_draft_with_no_attention_at_all_is_checked_too(tail) -> None:
+    skips = [("attn", n) for n in range(LAYERS)]
+    found = draft_and_verify(tail, PROMPT, skips, N, schedule=FIXED)
+    assert found.new == greedy(tail, PROMPT, N).new
+
+
+def test_the_threshold_is_carried_from_text_to_text(tail) -> None:
+    schedule = AdaptiveThreshold(0.0)
+    draft_and_verify(tail, PROMPT, SILENT, N, schedule=schedule)
+    first = schedule.threshold
+    draft_and_verify(tail, PROMPT, SILENT, N, schedule=schedule)
+    assert first != 0.0
+    assert schedule.threshold != first
+
+
+def test_the_search_finds_sublayers_that_write_nothing(tail, tmp_path) -> None:
+    found = search_skips(tail, [PROMPT], max_new_tokens=20, trials=100, threshold=0.0, seed=1)
+    assert found.scores[0] == pytest.approx(1.0)  # whole drafts win nothing
+    assert set(found.skips) == set(SILENT)
+    # 20 tokens: one of the prompt's run, then 12 + 1 and 5 + 1, drafts running 8 of 12 sublayers.
+    assert found.summary()["score"] == pytest.approx(20 / (1 + 2 + 17 * 8 / 12))
+    assert found.scores[found.best] > found.controls.values["random sets, mean"]
+    assert found.acceptance[found.best] == 1.0
+    assert list(found.to_frame()["step"])[:2] == ["none", "random"]
+    assert load(found.save(tmp_path)) == found
+    assert found.plot().data
+
+
+def test_matchness_is_one_where_nothing_or_nothing_useful_is_left_out(tail) -> None:
+    text = greedy(tail, PROMPT, 33).new
+    assert matchness(tail, PROMPT, text, []) == 1.0
+    assert matchness(tail, PROMPT, text, SILENT) == 1.0
+    assert matchness(tail, PROMPT, text, [("attn", 0), ("mlp", 0)]) < 0.5
+
+
+def test_matchness_is_what_a_teacher_forced_pass_without_the_sublayers_names(tail) -> None:
+    """The same number by edits of the whole text, but for the prompt's keys and values."""
+    text = greedy(tail, PROMPT[:, :1], 33).new  # a prompt of one token, whose keys hardly count
+    whole = torch.tensor([[int(PROMPT[0, 0]), *text]])
+    plan = edit("blocks.3.mlp_out", Set(0.0))
+    logits = tail.run(whole, plan).logits[0]
+    share = (logits[1:-1].argmax(-1) == whole[0, 2:]).double().mean().item()
+    assert matchness(tail, PROMPT[:, :1], text, [("mlp", 3)]) == pytest.approx(share, abs=0.07)
+
+
+def test_swift_finds_the_planted_sublayers_on_the_way() -> None:
+    module = zero_tail(LAYERS).module
+    with torch.no_grad():  # half of the inner layers write nothing: 4 of 8 sublayers
+        for n in (1, 4):
+            module.model.layers[n].self_attn.o_proj.weight.zero_()
+            module.model.layers[n].mlp.down_proj.weight.zero_()
+    model = lensbench.load_model(module, certify=False)
+    search = SwiftSearch(LAYERS, window=10, ratio=0.4, patience=1000, seed=0)
+    prompts = [random_ids(1, 6, seed=s) for s in range(6)]
+    for prompt in prompts:
+        assert swift(model, prompt, 60, search=search).new == greedy(model, prompt, 60).new
+    assert search.history[0][0] == {(h, n) for h in ("attn", "mlp") for n in (1, 3)}
+    assert search.score == 1.0
+    assert search.best <= {(h, n) for h in ("attn", "mlp") for n in (1, 4)}
+    assert len(search.best) == 3  # int(8 * .4)
+    assert search.over
+    assert swift(model, prompts[0], 40, search=search).acceptance == 1.0
+
+
+def test_the_first_candidate_is_the_initial_set_and_stays_while_nothing_is_better() -> None:
+    search = SwiftSearch(6)
+    initial = search.propose()
+    search.report(initial, 0.5)
+    worse = search.propose()
+    search.report(worse, 0.4)
+    assert search.best == initial
+    search.report(search.propose(), 0.96)
+    assert search.over
+    assert all(0 < n < 5 for _, n in search.best)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda m: draft_and_verify(m, PROMPT, [("attn", 6)], 5), "layers 0..5"),
+        (lambda m: draft_and_verify(m, PROMPT, [("ffn", 2)], 5), "attn"),
+        (lambda m: search_skips(m, []), "at least one text"),
+        (lambda m: search_skips(m, [PROMPT], objective="time"), "objective"),
+        (lambda m: search_skips(m, [PROMPT], trials=1), "trials"),
+        (lambda m: swift(m, PROMPT, 5, search=SwiftSearch(4)), "4 layers, the model has 6"),
+        (lambda _: SwiftSearch(2), "at least 3 layers"),
+        (lambda _: SwiftSearch(6, ratio=1.0), "ratio"),
+        (lambda m: matchness(m, PROMPT, [4], []), "at least 2"),
+        (lambda m: scheduled_exit(m, PROMPT, 7, FIXED), "1 to 6"),
+        (lambda m: dynamic_exit(m, PROMPT, 1000), "context"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_words(tail, call, words) -> None:
+    with pytest.raises(ConfigError, match=words):
+        call(tail)

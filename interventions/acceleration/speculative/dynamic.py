@@ -40,6 +40,10 @@ class Schedule(Protocol):
         """Take in one round."""
         ...
 
+    def new_text(self) -> None:
+        """Begin another text."""
+        ...
+
 
 def dynamic_exit(
     model: Model,
@@ -136,6 +140,7 @@ def scheduled_exit(
     """
     state = Decoding(model, prompt, max_new_tokens, warp, seed, plan, stop_ids)
     check_exit(exit_layer, state.runner.n_layers)
+    schedule.new_text()
     drafter, go_on = PrefixDrafter(state), by_confidence(schedule.go_on)
     while not state.done:
         drafter.round(exit_layer, schedule.most, go_on)

@@ -41,6 +41,9 @@ class DraftLengthFSM:
             step = 1 if accepted == drafted else -1
             self.length = min(self.most, max(self.least, self.length + step))
 
+    def new_text(self) -> None:
+        """Begin another text: the length stays."""
+
 
 @dataclass
 class AdaptiveThreshold:
@@ -110,3 +113,6 @@ class ConfidenceStop:
 
     def update(self, drafted: int, accepted: int) -> None:
         """Nothing is learned."""
+
+    def new_text(self) -> None:
+        """Nothing was learned."""
