@@ -138,10 +138,11 @@ def sections(found: dict[str, Any], recipe: dict[str, Any]) -> list[str]:
 
 
 def _about(found: dict[str, Any], recipe: dict[str, Any]) -> str:
+    start = f"the weights of {recipe['start']}" if recipe.get("start") else "random weights"
     return (
         f"A Llama of {recipe['n_layers']} layers, d_model {recipe['d_model']}, "
-        f"{recipe['n_heads']} heads, {found['parameters']:,} parameters, trained from random "
-        f"weights (seed {recipe['seed']}) for {recipe['steps']} steps on documents that "
+        f"{recipe['n_heads']} heads, {found['parameters']:,} parameters, trained from {start} "
+        f"(seed {recipe['seed']}) for {recipe['steps']} steps on documents that "
         "`lensbench.worlds.atlas` generates; held-out combinations never appeared. Weights are "
         "stored in fp16 and every figure below was measured on them, run in fp32. The same figures "
         "are in `evaluation.json`; a test measures them again. Licence: MIT."

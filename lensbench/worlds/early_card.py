@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from lensbench.models.disk import bundled_models
 from lensbench.worlds.atlas import Atlas
 from lensbench.worlds.card import AIMS, evaluate_model, load_module, sections
 from lensbench.worlds.card_page import page, write_page
-from lensbench.worlds.exits import continuations, mean_agreement
+from lensbench.worlds.exits import continuations, exit_agreement
 from lensbench.worlds.words.diversity import continuation_diversity
 
 BESIDE = "atlas-dense"
@@ -38,6 +39,7 @@ def evaluate_early(
     modules = {recipe["model"]: load_module(folder), BESIDE: load_module(dense)}
     return {
         **found,
+        "world_distinct_2": world_distinct_2(world, n_docs=n_exit_docs, seed=seed),
         "beside": {key: io.read_json(dense / "evaluation.json")[key] for key in _LOSSES},
         "exits": {
             name: exit_figures(world, module, n_docs=n_exit_docs, seed=seed)
@@ -49,25 +51,52 @@ def evaluate_early(
 def exit_figures(world: Atlas, module: Any, *, n_docs: int, seed: int) -> dict[str, Any]:
     """Agreement of every exit with the last layer, and how varied greedy continuations are.
 
-    Held-out documents. A prompt is the first half of a document, its reference the rest.
+    Held-out documents. A position is determined when the world leaves one next word only.
     """
     corpus = world.sample(n_docs, "heldout", seed)
     documents = [corpus.document(i) for i in range(corpus.n_docs)]
-    halves = [(len(ids) + 1) // 2 for ids in documents]
-    prompts = [ids[:k].tolist() for ids, k in zip(documents, halves, strict=True)]
-    reference = [ids[k:].tolist() for ids, k in zip(documents, halves, strict=True)]
-    eos = world.index["[EOS]"]
-    own = continuations(module, prompts, max(map(len, reference)), stop_ids=(eos,))
-    varied = continuation_diversity(own, reference, orders=(1, 2, 3), aim=DISTINCT_AIM)
     said = [np.asarray(ids[:-1]) for ids in documents]  # EOS predicts nothing
+    agree = np.concatenate(exit_agreement(module, said), axis=1)
+    inside = np.delete(np.arange(len(corpus.tokens)), corpus.offsets[1:] - 1)
+    sure = corpus.entropy[inside] < 1e-9
+    prompts, reference = halves(documents)
+    n, eos = max(map(len, reference)), (world.index["[EOS]"],)
+    greedy = continuations(module, prompts, n, stop_ids=eos)
+    sampled = continuations(module, prompts, n, stop_ids=eos, temperature=1.0, seed=seed)
     return {
         "n_docs": n_docs,
-        "agreement": [float(x) for x in mean_agreement(module, said)],
-        "distinct": {
-            str(row["n"]): {key: float(row[key]) for key in ("own", "reference", "ratio")}
-            for row in varied.to_dict("records")
-        },
+        "agreement": agree.mean(1).tolist(),
+        "agreement_determined": agree[:, sure].mean(1).tolist(),
+        "agreement_undetermined": agree[:, ~sure].mean(1).tolist(),
+        "share_determined": float(sure.mean()),
+        "distinct_2": distinct_2(greedy, reference),
+        "distinct_2_sampled": distinct_2(sampled, reference),
     }
+
+
+def world_distinct_2(world: Atlas, *, n_docs: int, seed: int) -> float:
+    """``distinct_2`` of the world's own most probable continuations: what greedy text can have."""
+    corpus = world.sample(n_docs, "heldout", seed)
+    prompts, reference = halves([corpus.document(i) for i in range(corpus.n_docs)])
+    mixture = world.reference("heldout")
+    own: list[list[int]] = []
+    for prompt, rest in zip(prompts, reference, strict=True):
+        words = [world.vocab[t] for t in prompt[1:]]
+        said = mixture.continued(words, len(rest), stop="[EOS]")
+        own.append([world.index[word] for word in said])
+    return distinct_2(own, reference)
+
+
+def halves(documents: Sequence[np.ndarray]) -> tuple[list[list[int]], list[list[int]]]:
+    """The first half of every document, as a prompt, and the rest, as its reference."""
+    cuts = [(len(ids) + 1) // 2 for ids in documents]
+    pairs = list(zip(documents, cuts, strict=True))
+    return [ids[:k].tolist() for ids, k in pairs], [ids[k:].tolist() for ids, k in pairs]
+
+
+def distinct_2(own: list[list[int]], reference: list[list[int]]) -> float:
+    """Distinct-2 of continuations as a share of that of the text."""
+    return float(continuation_diversity(own, reference, orders=(2,))["ratio"][0])
 
 
 def verdicts(found: dict[str, Any]) -> dict[str, tuple[str, float, float, bool]]:
@@ -86,7 +115,7 @@ def verdicts(found: dict[str, Any]) -> dict[str, tuple[str, float, float, bool]]
             f"disagreement at exit layer {layer} as a share of {BESIDE}'s",
             share, DISAGREEMENT_BOUND, share <= DISAGREEMENT_BOUND,
         )  # fmt: skip
-    ratio = mine["distinct"]["2"]["ratio"]
+    ratio = mine["distinct_2"]
     gates["distinct_2"] = ("distinct-2 of continuations as a share of the text's", ratio,
                            DISTINCT_AIM, ratio >= DISTINCT_AIM)  # fmt: skip
     return gates
@@ -120,22 +149,28 @@ def _exit_table(found: dict[str, Any]) -> str:
     n = len(exits[BESIDE]["agreement"])
     lines = [
         "Share of tokens of held-out documents at which the most probable token after that many "
-        "layers is the last layer's.\n",
+        "layers is the last layer's. Determined: the world leaves one next word only "
+        f"({exits[BESIDE]['share_determined']:.0%} of the tokens).\n",
         f"| exit layer | {' | '.join(str(e) for e in range(1, n + 1))} |",
         "|---" * (n + 1) + "|",
     ]
-    lines += [
-        f"| {name} | {' | '.join(f'{x:.3f}' for x in row['agreement'])} |"
-        for name, row in exits.items()
-    ]
+    for name, row in exits.items():
+        for key in ("agreement", "agreement_determined", "agreement_undetermined"):
+            what = ", ".join((name, *key.split("_")[1:]))
+            lines.append(f"| {what} | {' | '.join(f'{x:.3f}' for x in row[key])} |")
     return "\n".join(lines)
 
 
 def _diversity(found: dict[str, Any]) -> str:
-    told = [f"{name} {row['distinct']['2']['ratio']:.3f}" for name, row in found["exits"].items()]
+    told = [
+        f"{name} {row['distinct_2']:.3f} (sampled: {row['distinct_2_sampled']:.3f})"
+        for name, row in found["exits"].items()
+    ]
     return (
         "Distinct-2 of greedy continuations of half documents, as a share of the distinct-2 of "
-        f"their real second halves: {', '.join(told)}."
+        f"their real second halves: {', '.join(told)}; the world's own most probable words "
+        f"{found['world_distinct_2']:.3f}, since where several words can follow, greedy decoding "
+        "says the same one each time."
     )
 
 

@@ -21,23 +21,21 @@ class EarlyTrainConfig(WorldTrainConfig):
     model: Literal["atlas-early"] = "atlas-early"  # pyright: ignore[reportIncompatibleVariableOverride] - frozen
     start: str = "atlas-dense"
     """A bundled model of the atlas, or the folder of one; empty: random weights (then set
-    ``layer_skip.from_scratch``, the learning rates and ``pools`` as atlas-dense has them)."""
+    ``layer_skip.from_scratch``, and ``pools`` as atlas-dense has them)."""
     seed: int = 1
     """Seed of the documents (those of atlas-dense had 0), and of random weights."""
     out: Path = Path("runs/atlas-early")
-    steps: int = Field(default=700, ge=1)
+    steps: int = Field(default=1_500, ge=1)
     n_layers: int = Field(default=6, ge=2)
     rows: int = Field(default=48, ge=1)
     """Rows of ``n_ctx`` tokens per step; each holds about four documents."""
-    muon_lr: float = Field(default=0.01, gt=0)
-    adam_lr: float = Field(default=2e-3, gt=0)
     warmup: int = Field(default=50, ge=0)
-    decay_steps: int = Field(default=350, ge=1)
+    decay_steps: int = Field(default=750, ge=1)
     pools: tuple[tuple[int, float], ...] = ()
-    evaluate_every: int = Field(default=350, ge=0)
+    evaluate_every: int = Field(default=750, ge=0)
     state_every: int = Field(default=50, ge=1)
     threads: int = Field(default=1, ge=1)
-    layer_skip: LayerSkip = LayerSkip(rotation=3, from_scratch=False)
+    layer_skip: LayerSkip = LayerSkip(rotation=2, from_scratch=False)
 
     @model_validator(mode="after")
     def _starts_once(self) -> EarlyTrainConfig:

@@ -53,9 +53,15 @@ def mean_agreement(
 
 
 def continuations(
-    module: Any, prompts: Sequence[Sequence[int]], n: int, *, stop_ids: Sequence[int] = ()
+    module: Any,
+    prompts: Sequence[Sequence[int]],
+    n: int,
+    *,
+    stop_ids: Sequence[int] = (),
+    temperature: float = 0.0,
+    seed: int = 0,
 ) -> list[list[int]]:
-    """Greedy continuations of ``n`` tokens, prompts of one length at a time; order kept."""
+    """Continuations of up to ``n`` tokens, greedy unless ``temperature`` is above 0; order kept."""
     model: Model = module if isinstance(module, Model) else load_model(module, certify=False)
     found: list[list[int]] = [[] for _ in prompts]
     by_length: dict[int, list[int]] = {}
@@ -63,7 +69,9 @@ def continuations(
         by_length.setdefault(len(prompt), []).append(i)
     for places in by_length.values():
         ids = torch.tensor([list(prompts[i]) for i in places])
-        said = model.generate(ids, max_new_tokens=n, stop_ids=list(stop_ids))
+        said = model.generate(
+            ids, max_new_tokens=n, stop_ids=list(stop_ids), temperature=temperature, seed=seed
+        )
         for i, new in zip(places, said, strict=True):
             found[i] = [int(t) for t in new]
     return found

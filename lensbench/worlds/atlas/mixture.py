@@ -150,6 +150,23 @@ class Mixture:
                 raise DataError(f"the mixture cannot say {word!r} after {' '.join(words[:i])!r}")
         return out
 
+    def continued(self, words: Sequence[str], n: int, *, stop: str) -> list[str]:
+        """Up to ``n`` words after ``words``, each the most probable one; ``stop`` ends them.
+
+        Raises:
+            DataError: this mixture could not have written ``words``.
+        """
+        self.trace(words)
+        said = list(words)
+        prediction, live = self._advance((), ())
+        for i in range(len(words) + n):
+            if i >= len(words):
+                said.append(prediction.bayes)
+            if i >= len(words) and said[-1] == stop:
+                break
+            prediction, live = self._advance(tuple(said[: i + 1]), live)
+        return said[len(words) :]
+
     def _advance(self, prefix: tuple[str, ...], live: _Live) -> tuple[Prediction, _Live]:
         """Condition ``live`` on the last word of ``prefix``, then predict the next word."""
         cached = self._cache.get(prefix) if len(prefix) <= _EARLY else None
