@@ -16,6 +16,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "skipping.adaskip": ("HalfSimilarity", "adaskip_route", "half_similarity"),
     "skipping.damage": ("robustness", "route_damage"),
     "skipping.live": ("decode_route", "skip_decode"),
+    "skipping.online": ("adaskip",),
     "skipping.pruning": ("angular_route", "shortgpt_route"),
     "skipping.report": ("RouteReport",),
     "skipping.route": (

@@ -9,6 +9,7 @@ from lensbench.errors import LensbenchError
 from lensbench.interventions.acceleration import (
     Budgets,
     Route,
+    adaskip,
     adaskip_route,
     angular_route,
     decode_route,
@@ -192,6 +193,31 @@ def test_prompt_or_not(llama) -> None:
     assert decode.counts.layer_tokens == 6 * 5 + (1 + N - 1) * 3
     assert always.counts.layer_tokens == (7 + N - 1) * 3
     assert decode.new != always.new
+
+
+def test_factors_act_on_new_tokens_alone_where_the_prompt_passes_the_whole_model(llama) -> None:
+    route = Route(tuple(range(5)), frozenset({("mlp", 3)}), {("mlp", 3): 0.7})
+    found = decode_route(llama, PROMPT, route, 2, phases="decode")
+    runner = llama.layers(8)
+    runner.run(runner.embed(PROMPT[:, :-1], 0), 0, 5, 0)
+    runner.plan = route.plan
+    first = runner.run(runner.embed(PROMPT[:, -1:], 6), 0, 5, 6, omit=route.omit)
+    assert found.new[0] == int(runner.logits(first)[0, -1].argmax())
+    both = decode_route(llama, PROMPT, route, 2)
+    assert both.counts.layer_tokens == found.counts.layer_tokens - 6 / 2
+
+
+def test_adaskip_adds_the_mlps_that_do_nothing_after_its_window_and_no_others() -> None:
+    model = silent(("attn", 3), ("mlp", 1), ("mlp", 2))
+    found = half_similarity(*states(model, TEXT))
+    found.similarity[1, 2] = 0.0  # the calibration did not see this one
+    full = greedy(model, PROMPT, N)
+    run = adaskip(model, PROMPT, found, 2, N, window=4)
+    assert run.new == full.new
+    assert run.exits == (8,) * 5 + (7,) * (N - 5)
+    busy = silent(("attn", 3), ("mlp", 1))
+    calm = adaskip(busy, PROMPT, half_similarity(*states(busy, TEXT)), 2, N, window=4)
+    assert set(calm.exits) == {8}  # control: nothing else is as still
 
 
 def test_influence_and_angle_choose_what_turns_the_stream_least() -> None:

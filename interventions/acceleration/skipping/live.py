@@ -44,22 +44,21 @@ def decode_route(
         stop_ids: tokens after which the text ends.
 
     Raises:
-        ConfigError: a route the model cannot take, factors for ``decode`` alone or in an
-            architecture whose halves run side by side, several prompts.
+        ConfigError: a route the model cannot take (factors in an architecture whose halves run
+            side by side), several prompts.
     """
     if phases not in ("both", "decode"):
         raise UnknownNameError("phases", phases, known=("both", "decode"))
-    if phases == "decode" and route.factors:
-        raise ConfigError('factors act on every token; use phases="both" with them')
-    both = plan + route.plan if route.factors else plan
-    state = Decoding(model, prompt, max_new_tokens, warp, seed, both, stop_ids)
+    state = Decoding(model, prompt, max_new_tokens, warp, seed, plan + route.plan, stop_ids)
     runner = state.runner
     route.check(runner.n_layers)
     at = 0
     if phases == "decode" and len(state.ids) > 1:
         before = state.tensor(0, len(state.ids) - 1)
         at = before.shape[1]
+        runner.plan = plan
         runner.run(runner.embed(before, 0), 0, runner.n_layers, 0)
+        runner.plan = plan + route.plan
     while not state.done:
         h = along(runner, runner.embed(state.tensor(at), at), route, at)
         at = len(state.ids)
