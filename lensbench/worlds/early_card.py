@@ -96,7 +96,7 @@ def halves(documents: Sequence[np.ndarray]) -> tuple[list[list[int]], list[list[
 
 def distinct_2(own: list[list[int]], reference: list[list[int]]) -> float:
     """Distinct-2 of continuations as a share of that of the text."""
-    return float(continuation_diversity(own, reference, orders=(2,))["ratio"][0])
+    return float(continuation_diversity(own, reference, orders=(2,))["ratio"].iloc[0])
 
 
 def verdicts(found: dict[str, Any]) -> dict[str, tuple[str, float, float, bool]]:

@@ -151,6 +151,7 @@ def test_both_learn_the_language_to_its_floor_and_keep_talking(folders: dict[str
         assert found.best.mean >= 0.97
         said = continuation_figures(world, module, documents)
         assert said["model"]["2"] >= 0.9
+        assert said["model_per_text"]["2"] >= 0.9
         assert said["possible"] >= 0.9
 
 

@@ -234,6 +234,13 @@ def test_a_collapsed_model_fails_the_gate_that_the_text_itself_passes() -> None:
     assert gate["text"].varied.all()
     assert not gate["collapsed"].varied.any()
     assert gate["collapsed"].own[2] == 1 / (20 * 59)
+    # every text a loop of its own: all together they are varied, each alone is not
+    loops = [(WORLD.document(10, Random(i)) * 6)[:60] for i in range(200)]
+    many = [WORLD.document(60, Random(i)) for i in range(200)]
+    looped = continuation_diversity(loops, many).set_index("n")
+    assert looped.ratio[2] > 0.9
+    assert looped.ratio_per_text[2] < 0.3
+    assert not looped.varied[2]
     # a shorter side cuts the other: distinct-n falls with the amount of text
     short = continuation_diversity([text[:10] for text in reference], reference)
     assert (short.ratio == 1).all()

@@ -65,7 +65,9 @@ def continuation_figures(
                              "n_tokens": len(reference[0])}  # fmt: skip
     for name, side in (("model", own), ("bayes", bayes)):
         frame = continuation_diversity(side, reference)
-        found[name] = {str(n): float(r) for n, r in zip(frame["n"], frame["ratio"], strict=True)}
+        for key, column in ((name, "ratio"), (f"{name}_per_text", "ratio_per_text")):
+            rows = zip(frame["n"], frame[column], strict=True)
+            found[key] = {str(n): float(share) for n, share in rows}
     return found
 
 
@@ -93,7 +95,8 @@ def card_text(found: dict[str, Any], recipe: dict[str, Any]) -> str:
         "\n## Greedy continuations\n",
         f"{said['n_tokens']} symbols after {said['n_prompt']}; {said['possible']:.1%} of them are "
         f"texts of the language. Distinct-2 beside that of the real text: {said['model']['2']:.3f} "
-        f"(Bayes-optimal continuations: {said['bayes']['2']:.3f}).",
+        f"(single texts: {said['model_per_text']['2']:.3f}); Bayes-optimal continuations "
+        f"{said['bayes']['2']:.3f} ({said['bayes_per_text']['2']:.3f}).",
     )
 
 

@@ -44,8 +44,10 @@ def continuation_diversity(
     """Distinct-n of ``own`` continuations beside the ``reference`` ones, per n.
 
     Text i of both is cut to the shorter of the two, so that both sides hold as many n-grams.
-    Columns: ``n``, ``own``, ``reference`` (0 to 1), ``ratio`` = own / reference, ``tokens`` per
-    side, ``varied`` (ratio at least ``aim``).
+    Columns: ``n``, ``own``, ``reference`` (all texts together, 0 to 1), ``ratio`` = own /
+    reference; ``ratio_per_text``, the same of the mean distinct-n of single texts, which shows
+    loops that differ from text to text; ``tokens`` per side; ``varied`` (both ratios at least
+    ``aim``).
 
     Raises:
         ConfigError: no texts, or numbers of texts that differ.
@@ -60,11 +62,22 @@ def continuation_diversity(
     rows: list[dict[str, float | int | bool]] = []
     for n in orders:
         a, b = distinct_n(mine, n), distinct_n(theirs, n)
-        ratio = a / b if b else float("nan")
-        rows.append({"n": n, "own": a, "reference": b, "ratio": ratio,
-                     "tokens": sum(sizes), "varied": bool(ratio >= aim)})  # fmt: skip
+        ratio, single = _over(a, b), _over(_per_text(mine, n), _per_text(theirs, n))
+        rows.append({"n": n, "own": a, "reference": b, "ratio": ratio, "ratio_per_text": single,
+                     "tokens": sum(sizes), "varied": ratio >= aim and single >= aim})  # fmt: skip
     frame = pd.DataFrame(rows)
-    frame.attrs["units"] = dict.fromkeys(("own", "reference", "ratio"), "share") | {
-        "tokens": "tokens"
+    frame.attrs["units"] = {
+        **dict.fromkeys(("own", "reference", "ratio", "ratio_per_text"), "share"),
+        "tokens": "tokens",
     }
     return frame
+
+
+def _over(own: float, reference: float) -> float:
+    return own / reference if reference else float("nan")
+
+
+def _per_text(texts: Sequence[Sequence[int]], n: int) -> float:
+    """Mean distinct-n of single texts that have an n-gram."""
+    shares = [distinct_n([text], n) for text in texts if len(text) >= n]
+    return sum(shares) / len(shares) if shares else float("nan")
