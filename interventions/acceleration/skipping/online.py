@@ -2,7 +2,7 @@
 
 The halves of :func:`adaskip_route` are left out from the first token on. For the first ``window``
 new tokens the similarity of the stream around every other MLP is averaged; those at or above the
-K-th largest similarity of the calibration are then left out too, with the ratio seen while decoding.
+K-th largest similarity of the calibration are left out then too, with the ratio of those tokens.
 Attention is never added: its keys would be missing for the tokens before.
 """
 
