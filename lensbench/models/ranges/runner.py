@@ -141,7 +141,7 @@ class LayerRunner:
 
     def logits(self, h: Float[Tensor, "rows pos d_model"]) -> Float[Tensor, "rows pos d_vocab"]:
         """Final norm and head on any state of the stream."""
-        self.counts.heads += h.shape[0] * h.shape[1]
+        self.counts.heads += h.shape[:-1].numel()
         with torch.inference_mode():
             return self.model.trunk.unembed(h)
 

@@ -1,0 +1,104 @@
+"""What work costs, in three currencies that must not be mixed: FLOPs, serial layers, seconds.
+
+FLOPs of a token and layer are 2 per weight of its matrices (of a mixture of experts those of the
+experts a token has), of a pair of query and key 2 n_heads (d_head + d_head_v), of a head 2 d_model
+d_vocab. Serial layers wait for one another whatever number of tokens each takes: what a device pays
+that is bound by reading weights (DEL's tokens per layer). Speculation never saves FLOPs, early exit
+and skipping do. Seconds are in ``layer_times``.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from lensbench.interventions.acceleration.decoding import native
+from lensbench.interventions.acceleration.study.work import Work
+from lensbench.models.base import Model
+from lensbench.models.families import blocks_of, part
+
+
+@dataclass(frozen=True, eq=False)
+class LayerFlops:
+    """Floating point operations of the parts of a model (multiply and add are two)."""
+
+    attention: Float[np.ndarray, " layers"]
+    """Matrices of attention, per token."""
+    mlp: Float[np.ndarray, " layers"]
+    """Matrices of the rest of the block, per token."""
+    pair: float
+    """Scores and weighted values, per pair of query and key and layer."""
+    head: float
+    """Final head, per state."""
+    fill: float
+    """Keys and values alone, per token and layer."""
+    embed: float = 0.0
+
+    @classmethod
+    def of(cls, model: Model) -> "LayerFlops":
+        """Counted off the weights of a model.
+
+        Raises:
+            ConfigError: a model of another back end.
+        """
+        runnable = native(model)
+        card, architecture = runnable.card, runnable.layout.architecture
+        family = architecture.stacks[architecture.main]
+        attention, mlp = list[float](), list[float]()
+        for block in blocks_of(runnable.module, family):
+            whole = _per_token(block, card.n_experts, card.top_k)
+            attn: Any = part(block, family.attn)
+            inside = 0.0 if attn is None else _per_token(attn, card.n_experts, card.top_k)
+            attention.append(2 * inside)
+            mlp.append(2 * (whole - inside))
+        value = card.d_head_v or card.d_head
+        head: Any = runnable.module.get_output_embeddings().weight
+        return cls(
+            attention=np.array(attention),
+            mlp=np.array(mlp),
+            pair=2.0 * card.n_heads * (card.d_head + value),
+            head=2.0 * (head.numel() + _projection(runnable.module, "project_out")),
+            fill=2.0 * card.d_model * card.n_kv_heads * (card.d_head + value),
+            embed=2.0 * _projection(runnable.module, "project_in"),
+        )
+
+    @property
+    def n_layers(self) -> int:
+        """L."""
+        return len(self.attention)
+
+    def of_work(self, work: Work) -> float:
+        """FLOPs of a run; :meth:`linear` and what attention adds."""
+        return self.linear(work) + self.pair * work.counts(self.n_layers)["attended"]
+
+    def linear(self, work: Work) -> float:
+        """FLOPs of matrices with weights alone."""
+        attention, mlp = work.halves(self.n_layers)
+        blocks = float(attention @ self.attention + mlp @ self.mlp)
+        entered = int(work.spans[work.spans[:, 0] == 0, 2].sum())
+        heads = self.head * sum(work.heads)
+        return blocks + heads + self.fill * work.filled + self.embed * entered
+
+
+def serial_calls(work: Work, n_layers: int) -> int:
+    """Layers that ran one after another."""
+    return work.counts(n_layers)["calls"]
+
+
+def _per_token(module: Any, n_experts: int, top_k: int) -> float:
+    """Weights that one token is multiplied with; stacked experts count for those it has."""
+    found = 0.0
+    for weight in module.parameters():
+        if weight.ndim == 2:
+            found += weight.numel()
+        elif weight.ndim == 3 and n_experts:
+            found += weight.numel() * top_k / n_experts
+    return found
+
+
+def _projection(module: Any, name: str) -> float:
+    """Weights between the embedding and the stream, where there are any (OPT)."""
+    decoder = getattr(module.base_model, "decoder", None)
+    found = getattr(decoder, name, None)
+    return 0.0 if found is None else float(found.weight.numel())
