@@ -89,7 +89,9 @@ def serial_calls(work: Work, n_layers: int) -> int:
 def _per_token(module: Any, n_experts: int, top_k: int) -> float:
     """Weights that one token is multiplied with; stacked experts count for those it has."""
     found = 0.0
-    for weight in module.parameters():
+    for name, weight in module.named_parameters():
+        if name.endswith("bias"):  # of stacked experts it has two axes
+            continue
         if weight.ndim == 2:
             found += weight.numel()
         elif weight.ndim == 3 and n_experts:

@@ -54,7 +54,7 @@ class LayerTimes(Result):
     def seconds(self, work: Work) -> float:
         """Predicted seconds of a run."""
         _, _, q, at = work.spans.T
-        halves = 1 - len(work.omit) / max(1.0, 2.0 * self.n_layers)  # halves left out, evenly
+        halves = 1 - len(work.omit) / (2.0 * self.n_layers)  # left out, spread evenly
         spent = (
             self._at(self.call, q, at) + work.layers * halves * self._at(self.layer, q, at)
         ).sum()
@@ -82,7 +82,7 @@ class LayerTimes(Result):
         return values[i, pick] * (1 - share) + values[i + 1, pick] * share
 
     def to_frame(self) -> "pd.DataFrame":
-        """One row per number of tokens and of tokens before; times relative to one token's layer."""
+        """One row per number of tokens and of tokens before; in times of one token's layer."""
         import pandas as pd
 
         q, c = np.indices(self.layer.shape)
