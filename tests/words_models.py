@@ -13,8 +13,8 @@ from lensbench.worlds.task import parse_recipe
 from lensbench.worlds.training import train_world
 from lensbench.worlds.words import Words
 
-TINY = {"model": "words", "steps": 400, "n_layers": 4, "d_model": 48, "n_heads": 4, "d_mlp": 128,
-        "evaluate_every": 0, "card": False, "device": "cpu"}  # fmt: skip
+TINY = {"model": "words", "steps": 600, "adam_lr": 4e-3, "n_layers": 4, "d_model": 48, "n_heads": 4,
+        "d_mlp": 128, "evaluate_every": 0, "card": False, "device": "cpu"}  # fmt: skip
 _trained: dict[bool, Path] = {}
 
 
