@@ -1,12 +1,14 @@
-"""Three protocols that let method packages work together without importing one another.
+"""Four protocols that let method packages work together without importing one another.
 
 SAE training needs an :class:`ActivationSource`, not a model; latent patching needs a
-:class:`Codec`, not ``saes``; early exit needs a :class:`Readout`, not ``probes``.
+:class:`Codec`, not ``saes``; early exit needs a :class:`Readout`, and what reads an accelerated
+model a :class:`Probe`, not ``probes``.
 """
 
 from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -71,4 +73,26 @@ class Readout(Protocol):
         self, resid: Float[Tensor, "... d_model"], layer: int
     ) -> Float[Tensor, "... d_vocab"]:
         """Logits from the state that leaves block ``layer``."""
+        ...
+
+
+@runtime_checkable
+class Probe(Protocol):
+    """Scores of activations at one site, and so a decision about every token.
+
+    One score: above 0 or not. Several: the largest. A ``numeric`` probe predicts the numbers.
+    """
+
+    @property
+    def site(self) -> str:
+        """Site whose activations it reads."""
+        ...
+
+    @property
+    def numeric(self) -> bool:
+        """Whether it predicts a number rather than a class."""
+        ...
+
+    def score(self, x: Float[np.ndarray, "rows width"]) -> np.ndarray:
+        """``[rows]`` for one score, else ``[rows, outputs]``."""
         ...
