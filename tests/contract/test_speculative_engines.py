@@ -7,6 +7,8 @@ import lensbench
 from lensbench.interventions.acceleration import greedy
 from lensbench.interventions.acceleration.speculative.baseline import speculative_baseline
 from lensbench.interventions.acceleration.speculative.dynamic import dynamic_exit, scheduled_exit
+from lensbench.interventions.acceleration.speculative.kangaroo import kangaroo
+from lensbench.interventions.acceleration.speculative.kangaroo_adapter import KangarooAdapter
 from lensbench.interventions.acceleration.speculative.schedules import (
     AdaptiveThreshold,
     DraftLengthFSM,
@@ -26,6 +28,7 @@ ENGINES = {
     "threshold": lambda m, **k: scheduled_exit(m, PROMPT, 1, AdaptiveThreshold(0.1), N, **k),
     "skips": lambda m, **k: draft_and_verify(m, PROMPT, [("attn", 1), ("mlp", 2)], N, **k),
     "swift": lambda m, **k: swift(m, PROMPT, N, search=SwiftSearch(3, window=4), **k),
+    "kangaroo": lambda m, **k: kangaroo(m, PROMPT, KangarooAdapter.new(m, 2), N, **k),
     "second model": lambda m, **k: speculative_baseline(m, PROMPT, m, 3, N, **k),
 }
 
