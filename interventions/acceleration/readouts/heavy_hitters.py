@@ -41,7 +41,7 @@ class HeavyHitterReport(Result):
 
     budgets: tuple[float, ...]
     """Keys kept as a share of the document's length."""
-    retained: Float[np.ndarray, "budgets layers heads"]
+    retained: Float[np.ndarray, "keeps budgets layers heads"]
     """Mean share of a query's attention on kept keys; documents weigh by their length."""
     top_mass: Float[np.ndarray, "budgets layers heads"]
     """Share of a document's whole attention received by its k heaviest keys, k the budget; chosen
@@ -68,7 +68,7 @@ class HeavyHitterReport(Result):
             {
                 "budget": budget, "keep": keep, "agreement": agree[k, b], "low": low[k, b],
                 "high": high[k, b], "kl": kl[k, b],
-                "retained": self.retained[b].mean() if keep == "heavy" else np.nan,
+                "retained": self.retained[k, b].mean(),
                 "top_mass": self.top_mass[b].mean() if keep == "heavy" else np.nan,
                 "n_tokens": int(self.tokens.sum()), "n_docs": len(self.tokens),
             }
@@ -111,7 +111,8 @@ class HeavyHitterReport(Result):
         agree = self.agreed.sum(-1) / self.tokens.sum()
         apart = ~np.eye(len(self.overlap), dtype=bool)
         return {
-            "retained": float(self.retained[0].mean()),
+            "retained": float(self.retained[0, 0].mean()),
+            "random_retained": float(self.retained[1, 0].mean()),
             "agreement": float(agree[0, 0]),
             "random_agreement": float(agree[1, 0]),
             "overlap": float(self.overlap[apart].mean()) if apart.any() else float("nan"),
@@ -162,15 +163,16 @@ def heavy_hitters(
         out = model.run(as_tokens(ids[None]), capture=sites, logits="none")
         patterns = [out.acts[s][0].double().cpu().numpy() for s in sites]
         sizes = [_sizes(b, recent, len(ids)) for b in wanted]
-        keeps = [[kept_keys(p, *size) for p in patterns] for size in sizes]
-        pairs = [list(zip(patterns, keep, strict=True)) for keep in keeps]
-        held.append([[(p * k).sum(-1).mean(-1) for p, k in one] for one in pairs])
+        keeps = [
+            [[kept_keys(p, *size, rng=by) for p in patterns] for size in sizes]
+            for by in (None, rng)
+        ]
+        held.append([[_retained(patterns, keep) for keep in one] for one in keeps])
         mass.append([[_top_mass(p, sum(size)) for p in patterns] for size in sizes])
         overlaps.append(_overlap(patterns, sum(sizes[0])))
         chance.append(sum(sizes[0]) / len(ids))
-        for b, size in enumerate(sizes):
-            loose = [kept_keys(p, *size, rng=rng) for p in patterns]
-            for k, keep in enumerate((keeps[b], loose)):
+        for k, one in enumerate(keeps):
+            for b, keep in enumerate(one):
                 logp = log_probs(model, ids, eviction_plan(keep))
                 agreed[k, b, d] = float((logp.argmax(-1) == full.argmax(-1)).sum())
                 kl[k, b, d] = float((full.exp() * (full - logp)).nan_to_num(0.0).sum())
@@ -230,6 +232,10 @@ def _sizes(budget: float, recent: float, n: int) -> tuple[int, int]:
     total = max(1, int(budget * n))
     last = min(total, max(1, int(recent * total)))
     return total - last, last
+
+
+def _retained(patterns: Sequence[Pattern], keep: Sequence[np.ndarray]) -> list[np.ndarray]:
+    return [(p * k).sum(-1).mean(-1) for p, k in zip(patterns, keep, strict=True)]
 
 
 def _top_mass(pattern: Pattern, k: int) -> np.ndarray:
