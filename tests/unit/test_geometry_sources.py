@@ -239,4 +239,4 @@ def test_the_checkpoints_of_atlas_are_one_series(tmp_path) -> None:
 def test_all_checkpoints_in_order() -> None:
     from lensbench.probes.geometry.stores import _revisions
 
-    assert _revisions("atlas-dense") == ["step64", "step512", "step1024", "step2048", None]
+    assert _revisions("atlas-dense") == ["step64", "step512", "step1024", None]
