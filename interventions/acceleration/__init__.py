@@ -70,11 +70,14 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "study.layer_times": ("LayerTimes", "time_layers"),
     "study.lens_read": ("lens_table",),
     "study.lens_table": ("LensTable",),
+    "study.methods": ("Method",),
     "study.own": ("capture_own",),
+    "study.registry": ("METHODS", "default_methods", "method"),
     "study.similarity": ("SimilarityTable", "similarity_table"),
     "study.simulate": ("sim_confidence", "sim_dv_threshold", "sim_fixed", "sim_fsm"),
     "study.simulate_del": ("sim_del",),
     "study.simulate_exits": ("budget_layers", "sim_calm"),
+    "study.study": ("AccelerationStudy", "study"),
     "study.trace": ("ExitTrace", "Rates", "Trace", "rates"),
 }
 """Module -> the public names that live in it."""

@@ -22,7 +22,7 @@ from lensbench.interventions.acceleration import (
     skip_decode,
     without,
 )
-from lensbench.interventions.acceleration.study.cost import LayerFlops
+from lensbench.interventions.acceleration.study.cost import LayerCosts
 from lensbench.interventions.acceleration.study.layer_times import LayerTimes, time_layers
 from lensbench.interventions.acceleration.study.work import (
     work_budgets,
@@ -96,7 +96,7 @@ def test_free_and_skipped_layers_count_as_the_runner_counts(model) -> None:
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "opt", "qwen3", "phi3", "gemma2"])
 def test_flops_of_matrices_are_those_torch_counts(family) -> None:
     found = lensbench.load_model(tiny(family, seed=3), certify=False)
-    flops = LayerFlops.of(found)
+    flops = LayerCosts.of(found)
     for run, work in (
         (lambda: greedy(found, PROMPT, 3), work_plain(found.n_layers, P, 3)),
         (lambda: fixed_exit(found, PROMPT, 3, 2, 3), None),
@@ -117,11 +117,11 @@ def test_a_token_of_a_mixture_pays_for_its_own_experts(family) -> None:
     assert card.top_k < card.n_experts
     experts = card.top_k * 3 * card.d_model * card.d_mlp  # gate, up and down of each
     router = card.d_model * card.n_experts
-    np.testing.assert_array_equal(LayerFlops.of(found).mlp, 2.0 * (experts + router))
+    np.testing.assert_array_equal(LayerCosts.of(found).mlp, 2.0 * (experts + router))
 
 
 def test_speculation_never_saves_flops_and_skipping_does(model) -> None:
-    flops, layers = LayerFlops.of(model), model.n_layers
+    flops, layers = LayerCosts.of(model), model.n_layers
     plain = flops.of_work(work_plain(layers, P, N))
     for exit_layer in (1, 3, 5):
         live = fixed_exit(model, PROMPT, exit_layer, 4, N)
@@ -133,8 +133,9 @@ def flat(layers: int, layer: float, call: float, head: float) -> LayerTimes:
     """Times that do not depend on tokens or context."""
     ones = np.ones((2, 2))
     return LayerTimes(
-        tokens=np.array([1, 8]), contexts=np.array([0, 32]), layer=layer * ones, call=call * ones,
-        head=head * np.ones(2), enter=np.zeros(2), round_=0.0, fill_share=0.25,
+        tokens=np.array([1, 8]), contexts=np.array([0, 32]), layer=layer * ones,
+        cold=layer * ones, call=call * ones, head=head * np.ones(2), enter=np.zeros(2),
+        read=0.0, round_=0.0, fill_share=0.25,
         config={"n_layers": layers},
     )  # fmt: skip
 

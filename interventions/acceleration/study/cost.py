@@ -8,20 +8,27 @@ and skipping do. Seconds are in ``layer_times``.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
+from lensbench import provenance
 from lensbench.interventions.acceleration.decoding import native
 from lensbench.interventions.acceleration.study.work import Work
 from lensbench.models.base import Model
 from lensbench.models.families import blocks_of, part
+from lensbench.results import Controls, Result
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
 
 
-@dataclass(frozen=True, eq=False)
-class LayerFlops:
-    """Floating point operations of the parts of a model (multiply and add are two)."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LayerCosts(Result):
+    """Floating point operations of the parts of a model (multiply and add are two), and bytes."""
 
     attention: Float[np.ndarray, " layers"]
     """Matrices of attention, per token."""
@@ -34,9 +41,12 @@ class LayerFlops:
     fill: float
     """Keys and values alone, per token and layer."""
     embed: float = 0.0
+    """Projection of the embedding, where there is one, per token."""
+    kv_bytes: float = 0.0
+    """Bytes of keys and values, per token and layer."""
 
     @classmethod
-    def of(cls, model: Model) -> "LayerFlops":
+    def of(cls, model: Model) -> "LayerCosts":
         """Counted off the weights of a model.
 
         Raises:
@@ -52,16 +62,46 @@ class LayerFlops:
             inside = 0.0 if attn is None else _per_token(attn, card.n_experts, card.top_k)
             attention.append(2 * inside)
             mlp.append(2 * (whole - inside))
-        value = card.d_head_v or card.d_head
+        width = card.d_head + (card.d_head_v or card.d_head)
         head: Any = runnable.module.get_output_embeddings().weight
+        size = getattr(torch, card.dtype).itemsize
         return cls(
             attention=np.array(attention),
             mlp=np.array(mlp),
-            pair=2.0 * card.n_heads * (card.d_head + value),
+            pair=2.0 * card.n_heads * width,
             head=2.0 * (head.numel() + _projection(runnable.module, "project_out")),
-            fill=2.0 * card.d_model * card.n_kv_heads * (card.d_head + value),
+            fill=2.0 * card.d_model * card.n_kv_heads * width,
             embed=2.0 * _projection(runnable.module, "project_in"),
+            kv_bytes=float(card.n_kv_heads * width * size),
+            controls=Controls(note="counted, not measured"),
+            provenance=provenance.record(model=vars(card)),
         )
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row per layer."""
+        import pandas as pd
+
+        layers = np.arange(self.n_layers)
+        frame = pd.DataFrame({"layer": layers, "attention": self.attention, "mlp": self.mlp})
+        frame.attrs["units"] = dict.fromkeys(("attention", "mlp"), "FLOPs per token")
+        return frame
+
+    def plot(self) -> "go.Figure":
+        """FLOPs per token of attention and MLP of every layer."""
+        from lensbench.plots import bars
+
+        frame = self.to_frame().melt("layer", var_name="part", value_name="flops")
+        return bars(frame, x="layer", y="flops", color="part", unit="FLOPs per token",
+                    title="What a token costs in each layer")  # fmt: skip
+
+    def summary(self) -> dict[str, float]:
+        """A layer, the head in layers, and bytes of keys and values."""
+        layer = float((self.attention + self.mlp).mean())
+        return {
+            "layer_flops_per_token": layer,
+            "head_over_layer": self.head / layer,
+            "kv_bytes_per_token": self.kv_bytes * self.n_layers,
+        }
 
     @property
     def n_layers(self) -> int:

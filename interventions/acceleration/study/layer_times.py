@@ -20,6 +20,7 @@ from lensbench import provenance
 from lensbench.arguments import whole_number
 from lensbench.errors import ConfigError
 from lensbench.interventions.acceleration.decoding import native
+from lensbench.interventions.acceleration.exits.confidence import of_logits
 from lensbench.interventions.acceleration.sampling import Sampler, Warp
 from lensbench.interventions.acceleration.study.work import Work
 from lensbench.models.base import Model
@@ -40,12 +41,17 @@ class LayerTimes(Result):
     """Tokens before them."""
     layer: Float[np.ndarray, "q c"]
     """Seconds per layer."""
+    cold: Float[np.ndarray, "q c"]
+    """The same for layers that did not run while lower ones drafted: their weights have left the
+    cache, and the check pays for it."""
     call: Float[np.ndarray, "q c"]
     """Seconds of a call beside its layers."""
     head: Float[np.ndarray, " q"]
     """Seconds of norm, head and choice."""
     enter: Float[np.ndarray, " q"]
     """Seconds from ids to the stream."""
+    read: float
+    """Seconds to tell how sure one set of logits is."""
     round_: float
     """Seconds of joining states, cropping and noting a round."""
     fill_share: float
@@ -62,7 +68,7 @@ class LayerTimes(Result):
         spent += np.interp(entered, self.tokens, self.enter).sum()
         spent += np.interp(np.array(work.heads), self.tokens, self.head).sum()
         fill = self.fill_share * work.filled * float(self.layer[0].mean())
-        return float(spent + fill + work.rounds * self.round_)
+        return float(spent + fill + work.rounds * self.round_ + work.reads * self.read)
 
     @property
     def n_layers(self) -> int:
@@ -187,38 +193,50 @@ class _Bench:
         """Least times per point, all points in turn in every repetition."""
         n_layers = self.runner.n_layers
         shape = (len(sizes), len(contexts))
-        one, all_ = np.full(shape, np.inf), np.full(shape, np.inf)
+        one, all_, above = (np.full(shape, np.inf) for _ in range(3))
         head, enter = np.full(len(sizes), np.inf), np.full(len(sizes), np.inf)
-        rounds = np.inf
+        rounds = read = np.inf
+        half = n_layers // 2
         for repeat in range(repeats + 1):  # the first warms up
             for j, context in reversed(list(enumerate(contexts))):
                 # All sizes before the next depth: a place met twice running is sliced but once.
-                for layers, least in ((1, one), (n_layers, all_)):
+                for first, last, least in (
+                    (0, 1, one),
+                    (0, n_layers, all_),
+                    (half, n_layers, above),
+                ):
                     for i, size in enumerate(sizes):
-                        spent = self._run(size, min(context, self.room - size), layers)
+                        spent = self._run(size, min(context, self.room - size), first, last)
                         least[i, j] = min(least[i, j], spent) if repeat else np.inf
                         # Behind layers, as in a run, so that their weights have left the cache.
                         head[i], enter[i] = (
                             min(head[i], self._head(size)), min(enter[i], self._enter(size))
                         )  # fmt: skip
-                rounds = min(rounds, self._round())
+                rounds, read = min(rounds, self._round()), min(read, self._read())
         layer = np.maximum((all_ - one) / (n_layers - 1), 0.0) if n_layers > 1 else one
         call = np.maximum(one - layer, 0.0)
-        return {"layer": layer, "call": call, "head": head, "enter": enter, "round_": float(rounds)}
+        cold = np.maximum((above - call) / (n_layers - half), layer)
+        return {"layer": layer, "cold": cold, "call": call, "head": head, "enter": enter,
+                "round_": float(rounds), "read": float(read)}  # fmt: skip
 
     def fill_share(self) -> float:
         """FLOPs of keys and values over those of a layer."""
-        from lensbench.interventions.acceleration.study.cost import LayerFlops
+        from lensbench.interventions.acceleration.study.cost import LayerCosts
 
-        flops = LayerFlops.of(self.model)
+        flops = LayerCosts.of(self.model)
         return float(flops.fill / (flops.attention.mean() + flops.mlp.mean()))
 
-    def _run(self, q: int, at: int, layers: int) -> float:
-        self.runner.crop(at)
+    def _run(self, q: int, at: int, first: int, last: int) -> float:
+        runner = self.runner
+        runner.crop(at)
+        if first:  # as after drafts of the layers below
+            for _ in range(3):
+                runner.run(self.entry[:, at : at + 1], 0, first, at)
+                runner.crop(at, range(first))
         h = self.entry[:, at : at + q]
-        spent = self._clock(lambda: self.runner.run(h, 0, layers, at))
+        spent = self._clock(lambda: runner.run(h, first, last, at))
         # Keys behind the crop are still in place: hold them again for the next, larger, context.
-        self.runner.cache.lengths = [self.room] * self.runner.n_layers
+        runner.cache.lengths = [self.room] * runner.n_layers
         return spent
 
     def _head(self, size: int) -> float:
@@ -240,6 +258,10 @@ class _Bench:
             self.runner.crop(self.room)
 
         return self._clock(once)
+
+    def _read(self) -> float:
+        logits = self.runner.logits(self.entry[:, 0])
+        return self._clock(lambda: float(of_logits("softmax_diff", logits)[0]))
 
     def _clock(self, call: Callable[[], Any]) -> float:
         if not self.cuda:

@@ -7,7 +7,7 @@
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +27,7 @@ from lensbench.interventions.acceleration.study.own import (
 from lensbench.models.base import Model
 from lensbench.results import Controls
 from lensbench.sites import Site
+from lensbench.tokens import Tokens
 
 if TYPE_CHECKING:
     from lensbench.store import ActivationStore
@@ -59,8 +60,8 @@ def lens_table(
     model.require_next_token("an exit layer")
     require_stream(store, model.n_layers)
     rows, target, doc, step, prompts = _columns(store, max_tokens)  # 1
-    kept = _read(store, model, rows, target)  # 2
-    best, values = kept
+    stream = _stored(store, model.n_layers)
+    best, values = _read(stream, model, rows, target)  # 2
     inexact = why_inexact(store, model)
     table = LensTable(
         best=best, **dict(zip(_FLOATS, values, strict=True)), target=target, doc=doc, step=step,
@@ -69,7 +70,7 @@ def lens_table(
         config={"store": store.url, "text": store.text.get("kind"), "dtype": store.dtype},
         controls=Controls(note="a store of other text: its proxies beside the live run"),
         provenance=provenance.record(
-            model=vars(model.card), seconds=time.monotonic() - began
+            model=vars(model.card), seconds=time.monotonic() - began, store=store
         ),
     )  # fmt: skip
     if not inexact:
@@ -110,15 +111,42 @@ def _columns(
     return rows, target, doc, step, given
 
 
+def table_of_text(model: Model, prompt: Sequence[int], new: Sequence[int]) -> LensTable:
+    """The table of one text, whatever wrote it; the model runs once over it.
+
+    A free run that exits early is held to this: its own text through the full model.
+
+    Raises:
+        ConfigError: a model that does not predict the next token.
+    """
+    model.require_next_token("an exit layer")
+    ids = [*prompt, *new]
+    sites = [Site("resid_pre", 0), *(Site("resid_post", n) for n in range(model.n_layers))]
+    text = Tokens(torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.bool))
+    acts = model.run(text, capture=sites, logits="none").acts
+    stream = lambda rows: (acts[s][0, rows] for s in sites)  # noqa: E731 - one use
+    rows, target = np.arange(len(ids) - 1), np.array(ids[1:], dtype=np.int32)
+    best, values = _read(stream, model, rows, target)
+    step = np.maximum(rows - (len(prompt) - 1), -1).astype(np.int32)
+    return LensTable(
+        best=best, **dict(zip(_FLOATS, values, strict=True)), target=target,
+        doc=np.zeros_like(target), step=step, prompts=(tuple(int(i) for i in prompt),),
+        d_vocab=model.card.d_vocab, inexact="another text than the full model's own",
+    )  # fmt: skip
+
+
 def _read(
-    store: "ActivationStore", model: Model, rows: np.ndarray, target: np.ndarray
+    stream: Callable[[np.ndarray], Iterator[Tensor]],
+    model: Model,
+    rows: np.ndarray,
+    target: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     n_layers = model.n_layers
     best = np.empty((n_layers, len(rows)), dtype=np.int32)
     values = np.empty((len(_FLOATS), n_layers, len(rows)), dtype=np.float32)
     for part in _tiles(len(rows), model.card.d_vocab):
         wanted = torch.from_numpy(target[part].astype(np.int64))
-        states = _stream(store, n_layers, rows[part])
+        states = stream(rows[part])
         before = next(states)
         layers = list(states)
         final = model.unembed(layers[-1]).float().log_softmax(-1).cpu()
@@ -144,11 +172,10 @@ def _scalars(
     return logits.argmax(-1).numpy().astype(np.int32), torch.stack(found).numpy()
 
 
-def _stream(store: "ActivationStore", n_layers: int, rows: np.ndarray) -> Iterator[Tensor]:
-    """The stream before block 0 and after every block."""
-    yield torch.from_numpy(store.rows(Site("resid_pre", 0), rows))
-    for layer in range(n_layers):
-        yield torch.from_numpy(store.rows(Site("resid_post", layer), rows))
+def _stored(store: "ActivationStore", n_layers: int) -> Callable[[np.ndarray], Iterator[Tensor]]:
+    """The stream before block 0 and after every block, by row."""
+    sites = [Site("resid_pre", 0), *(Site("resid_post", n) for n in range(n_layers))]
+    return lambda rows: (torch.from_numpy(store.rows(site, rows)) for site in sites)
 
 
 def _tiles(n: int, d_vocab: int) -> Iterator[slice]:

@@ -146,7 +146,7 @@ def similarity_table(
         config={"store": store.url, "seed": seed},
         controls=_control(store, n_layers, n, seed),
         provenance=provenance.record(
-            model=vars(model.card), seed=seed, seconds=time.monotonic() - began
+            model=vars(model.card), seed=seed, seconds=time.monotonic() - began, store=store
         ),
     )
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from lensbench.interventions.acceleration.skipping.route import Route
 from lensbench.interventions.acceleration.speculative.del_rule import WARM_UP
@@ -31,12 +31,23 @@ class Work:
     """Keys and values stored without their block, tokens times layers."""
     rounds: int = 0
     """Rounds of drafting and checking; new tokens of a run without."""
+    reads: int = 0
+    """Times that somebody asks how sure logits are."""
     omit: frozenset[Sublayer] = field(default=frozenset())
 
     @property
     def layers(self) -> Int[np.ndarray, " calls"]:
         """Layers of each call."""
         return self.spans[:, 1] - self.spans[:, 0]
+
+    @property
+    def cold(self) -> Bool[np.ndarray, " calls"]:
+        """Calls of upper layers since whose last one lower layers ran twice or more."""
+        upper = self.spans[:, 0] > 0
+        lower = np.concatenate([[0], (~upper).cumsum()])[:-1]
+        before = np.maximum.accumulate(np.where(upper, lower, 0))
+        last = np.concatenate([[0], before[:-1]])
+        return upper & (lower - last >= 2)
 
     def halves(self, n_layers: int) -> tuple[np.ndarray, np.ndarray]:
         """Tokens that pass attention and MLP of each layer, ``[n_layers]`` each."""
@@ -76,8 +87,11 @@ def work_plain(n_layers: int, n_prompt: int, n_new: int) -> Work:
     return _work(spans, [1] * n_new, rounds=n_new)
 
 
-def work_rounds(n_layers: int, trace: Trace) -> Work:
-    """Rounds of a draft that is a prefix of the layers, which the check goes on from."""
+def work_rounds(n_layers: int, trace: Trace, *, unsure: bool = False) -> Work:
+    """Rounds of a draft that is a prefix of the layers, which the check goes on from.
+
+    ``unsure``: after each draft it is asked how sure it was.
+    """
     spans, heads = list[Span](), list[int]()
     start, text = 0, trace.n_prompt
     for entry in trace.rounds:
@@ -87,18 +101,20 @@ def work_rounds(n_layers: int, trace: Trace) -> Work:
         spans.append((e, n_layers, text - start + entry.drafted, start))
         heads += [*([1] * entry.drafted), entry.drafted + 1]
         start, text = text + entry.accepted, text + entry.accepted + 1
-    return _work(spans, heads, rounds=len(trace.rounds))
+    reads = sum(r.drafted for r in trace.rounds) if unsure else 0
+    return _work(spans, heads, rounds=len(trace.rounds), reads=reads)
 
 
 def work_del(n_layers: int, trace: Trace) -> Work:
     """Rounds of DEL: those of a prefix, and the readings of every layer after each but the last."""
-    plain = work_rounds(n_layers, trace)
+    plain = work_rounds(n_layers, trace, unsure=True)
+    reads = plain.reads + (len(trace.rounds) - 1) * (n_layers - 1)
     heads = list(plain.heads)
     for number, entry in enumerate(trace.rounds[:-1]):
         before = min(WARM_UP, trace.n_prompt) - 1 if number == 0 else 0
         heads += [before] if before else []
         heads += [before + entry.accepted + 1] * (n_layers - 1)
-    return _work(plain.spans, heads, rounds=plain.rounds)
+    return _work(plain.spans, heads, rounds=plain.rounds, reads=reads)
 
 
 def work_exits(
@@ -135,7 +151,8 @@ def work_exits(
         if copied and left < n_layers:
             filled += n_layers - left
             waiting[left] = 0
-    return _work(spans, heads, filled=filled, rounds=len(trace.exits))
+    reads = len(heads) if reads_logits and not oracle else 0
+    return _work(spans, heads, filled=filled, rounds=len(trace.exits), reads=reads)
 
 
 def work_free(n_layers: int, trace: ExitTrace, exit_layer: int) -> Work:
@@ -150,7 +167,7 @@ def work_free(n_layers: int, trace: ExitTrace, exit_layer: int) -> Work:
             spans.append((exit_layer, n_layers, end - deep, deep))
             heads.append(1)
             deep = end
-    return _work(spans, heads, rounds=len(trace.exits))
+    return _work(spans, heads, rounds=len(trace.exits), reads=len(trace.exits))
 
 
 def work_route(route: Route, n_prompt: int, n_new: int) -> Work:
@@ -186,8 +203,9 @@ def _work(
     *,
     filled: int = 0,
     rounds: int,
+    reads: int = 0,
     omit: frozenset[Sublayer] = frozenset(),
 ) -> Work:
     rows = np.asarray(spans, dtype=np.int64).reshape(-1, 4)
     keep = (rows[:, 1] > rows[:, 0]) & (rows[:, 2] > 0)
-    return Work(rows[keep], tuple(heads), filled, rounds, omit)
+    return Work(rows[keep], tuple(heads), filled, rounds, reads, omit)

@@ -1,0 +1,249 @@
+"""The study: every method predicted from one store, and every prediction held to a live run."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+import lensbench
+from lensbench.errors import ConfigError, MismatchError, MissingDataError, UnknownNameError
+from lensbench.interventions.acceleration import (
+    METHODS,
+    capture_own,
+    default_methods,
+    method,
+    sim_calm,
+    time_layers,
+)
+from lensbench.interventions.acceleration.study.holding import first_draft_agreement
+from lensbench.interventions.acceleration.study.study import study
+from tests.helpers import tiny
+
+N, LAYERS, ALIVE = 16, 6, 4
+"""Of the constructed model's six layers the last two add nothing."""
+
+
+def zero_tail():
+    module = tiny("llama", seed=3, num_hidden_layers=LAYERS)
+    with torch.no_grad():
+        for block in module.model.layers[ALIVE:]:
+            block.self_attn.o_proj.weight.zero_()
+            block.mlp.down_proj.weight.zero_()
+    return lensbench.load_model(module, certify=False)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return zero_tail()
+
+
+@pytest.fixture(scope="module")
+def store(model, tmp_path_factory):
+    rng = np.random.default_rng(0)
+    prompts = [rng.integers(5, model.card.d_vocab, n).tolist() for n in (5, 9)]
+    return capture_own(model, prompts, tmp_path_factory.mktemp("study") / "store", N)
+
+
+@pytest.fixture(scope="module")
+def found(model, store):
+    times = time_layers(model, 32, most_tokens=12, prompt_tokens=9, repeats=1)
+    return study(model, store, times=times)
+
+
+@pytest.fixture(scope="module")
+def verified(found, model):
+    return found.verify(model, score=lambda _, new: float(len(new) == N))
+
+
+def test_every_method_is_predicted_and_no_block_runs(found) -> None:
+    assert found.block_forwards == 0
+    assert found.left_out == ()
+    assert {row["method"] for row in found.rows} == set(METHODS)
+    assert all(row["held"] is None for row in found.rows)
+    frame = found.to_frame()
+    known = frame.loc[frame["method"] != "draft_and_verify"]
+    for column in ("pred_speedup_flops", "pred_speedup_serial", "pred_speedup_calibrated"):
+        assert np.isfinite(known[column]).all()
+    drafted = frame.loc[frame["method"].isin(["fixed_exit", "del", "fsm_exit"])]
+    assert (drafted["pred_speedup_flops"] <= 1).all()  # speculation never saves FLOPs
+
+
+def test_every_prediction_keeps_what_its_class_demands(verified) -> None:
+    for row in verified.rows:
+        if row["prediction_class"] == "proxy":
+            assert row["held"] is None
+        else:
+            assert row["held"] is True, (row["label"], row["held_note"])
+        assert row["tested"] is (True if row["lossless"] else None)
+        assert row["n_verified"] == 2
+        assert row["task_accuracy"] == 1.0
+    assert verified.summary()["held"] == 1.0
+    assert verified.summary()["lossless_confirmed"] == 1.0
+
+
+def test_what_was_counted_is_what_ran(verified) -> None:
+    for row in verified.rows:
+        alike = row["prediction_class"] == "identical" and row["method"] != "early_exit"
+        if alike and row["method"] != "free":
+            assert row["layer_tokens"] == row["meas_layer_tokens"], row["label"]
+            assert row["kv_bytes"] == row["meas_kv_bytes"], row["label"]
+        if row["method"] == "fixed_exit":
+            assert row["acceptance"] == row["meas_acceptance"]
+            assert row["tokens_per_round"] == row["meas_tokens_per_round"]
+            assert row["acceptance_first"] == row["meas_acceptance_first"]
+        if row["prediction_class"] == "one-pass" and row["method"] != "draft_and_verify":
+            assert row["layer_tokens"] == row["meas_layer_tokens"], row["label"]
+            assert row["kv_bytes"] == row["meas_kv_bytes"], row["label"]
+
+
+def test_a_wrong_table_is_found_out(found, model) -> None:
+    table = found.table
+    turned = dataclasses.replace(table, best=np.roll(table.best, 1, axis=1))
+    for broken in (dataclasses.replace(found, table=turned),):
+        rows = [broken.row(method("fixed_exit", exit_layer=2, draft=3))]
+        rows.append(broken.row(method("early_exit", threshold=0.05)))
+        checked = dataclasses.replace(broken, rows=tuple(rows)).verify(model)
+        assert [row["held"] for row in checked.rows] == [False, False]
+        assert all("document" in row["held_note"] for row in checked.rows)
+        assert checked.rows[0]["tested"] is True  # the text is still the full model's
+
+
+def test_layers_that_add_nothing_are_the_ones_to_leave_out(verified) -> None:
+    rows = {row["label"]: row for row in verified.rows}
+    evidence = verified.evidence
+    gone = set(range(LAYERS)) - set(method("shortgpt", delete=2).route(evidence).order)
+    assert gone == {ALIVE, ALIVE + 1}
+    assert set(method("angular", delete=2).route(evidence).order) == set(range(ALIVE))
+    halves = {(half, layer) for half in ("attn", "mlp") for layer in (ALIVE, ALIVE + 1)}
+    assert method("adaskip", skip=4).route(evidence).omit == halves
+    for label in ("shortgpt(delete=2)", "angular(delete=2)", "adaskip(skip=4, scaled=True)"):
+        assert rows[label]["agreement"] == 1.0
+        assert rows[label]["kl"] < 1e-9
+        assert rows[label]["meas_match"] == 1.0
+    assert rows["evenly_off(skip=2)"]["agreement"] < 1.0  # these add something
+
+
+def test_a_draft_without_what_adds_nothing_is_kept(model, store, found) -> None:
+    tail = [("attn", ALIVE), ("mlp", ALIVE), ("mlp", ALIVE + 1)]
+    head = [(half, layer) for half in ("attn", "mlp") for layer in (0, 1)]
+    chosen = [method("draft_and_verify", skips=s, threshold=0.0) for s in (tail, head)]
+    rows = study(model, store, chosen).verify(model).rows
+    assert [row["held"] for row in rows] == [True, True]
+    assert [row["tested"] for row in rows] == [True, True]
+    assert rows[0]["acceptance_first"] == rows[0]["meas_acceptance"] == 1.0
+    assert rows[1]["acceptance_first"] < 0.5
+    document = found.table.document(0)
+    none = first_draft_agreement(model, found.table.prompts[0], document.text, [])
+    assert none.all()
+
+
+def test_exits_at_the_limits_of_the_threshold(model, store) -> None:
+    chosen = [method("early_exit", threshold=t) for t in (0.0, 2.0)]
+    first, never = study(model, store, chosen).verify(model).rows
+    assert (first["mean_exit"], first["meas_mean_exit"]) == (1.0, 1.0)
+    assert (never["mean_exit"], never["meas_mean_exit"]) == (LAYERS, LAYERS)
+    assert never["agreement"] == never["meas_match"] == 1.0
+    assert never["first_divergence"] == N
+    assert first["held"] is never["held"] is True
+
+
+@pytest.mark.parametrize("measure", ["softmax_max", "softmax_diff", "entropy", "state", "oracle"])
+def test_exits_with_recomputed_keys_are_a_look_up(model, store, measure) -> None:
+    chosen = [method("early_exit", threshold=t, measure=measure) for t in (0.05, 0.3, 0.9)]
+    chosen.append(method("early_exit", threshold=0.3, measure=measure, exits=[2, 4], decay=4.0))
+    for row in study(model, store, chosen).verify(model).rows:
+        assert row["held"] is True, (row["label"], row["held_note"])
+
+
+def test_states_copied_upwards_are_no_look_up(tmp_path) -> None:
+    other = lensbench.load_model(tiny("llama", seed=4, num_hidden_layers=4), certify=False)
+    rng = np.random.default_rng(2)
+    prompts = [rng.integers(5, other.card.d_vocab, 6).tolist() for _ in range(4)]
+    own = capture_own(other, prompts, tmp_path / "s", 24)
+    chosen = [method("early_exit", threshold=0.3), method("early_exit_copy", threshold=0.3)]
+    recomputed, copied = study(other, own, chosen).verify(other).rows
+    assert recomputed["held"] is True
+    assert copied["held"] is None
+    assert recomputed["mean_exit"] == copied["mean_exit"]  # one table, one look-up
+    assert recomputed["meas_mean_exit"] != copied["meas_mean_exit"]
+
+
+def test_other_text_makes_proxies_only_when_asked(model, tmp_path) -> None:
+    texts = [np.random.default_rng(s).integers(5, model.card.d_vocab, 14).tolist() for s in (1, 2)]
+    sites = ["blocks.0.resid_pre", "blocks.*.resid_post"]
+    other = lensbench.capture(model, texts, sites, out=tmp_path / "s", layout="pad",
+                              dtype="float32")  # fmt: skip
+    with pytest.raises(MismatchError, match="capture_own"):
+        study(model, other)
+    proxies = study(model, other, exact=False)
+    assert {row["prediction_class"] for row in proxies.rows} == {"proxy"}
+    assert any("resid_mid" in reason for reason in proxies.left_out)
+    assert not any(row["method"] == "adaskip" for row in proxies.rows)
+    with pytest.raises(MissingDataError, match="resid_mid"):
+        study(model, other, [method("adaskip", skip=2)], exact=False)
+    few = [method("fixed_exit", exit_layer=2, draft=g) for g in (2, 3)]
+    live = study(model, other, few, exact=False).verify(model).rows
+    assert all(row["held"] is None for row in live)
+    assert any(row["acceptance"] != row["meas_acceptance"] for row in live)
+
+
+def test_a_study_from_disk_predicts_any_setting_without_its_model(verified, tmp_path) -> None:
+    again = lensbench.results.load(verified.save(tmp_path / "r"))
+    assert again == verified
+    for row, chosen in zip(again.rows[:12], again.methods, strict=False):
+        told = again.row(chosen)
+        for column in ("acceptance", "pred_speedup_calibrated", "layers_per_token", "kl"):
+            assert told[column] == row[column] or np.isnan(told[column])
+    more = again.with_methods([method("fixed_exit", exit_layer=5, draft=7)])
+    assert len(more.rows) == len(again.rows) + 1
+    assert len(more.with_methods(more.methods).rows) == len(more.rows)
+
+
+@pytest.mark.parametrize("what", ["pareto", "speedup", "exits", "acceptance", "lens"])
+def test_pictures_before_and_after_the_live_runs(found, verified, what) -> None:
+    assert verified.plot(what).data
+    found.plot(what)
+
+
+def test_sweeps_of_thresholds_trade_layers_for_agreement(found) -> None:
+    layers, agreement = [], []
+    for threshold in (0.0, 0.1, 0.3, 0.6, 2.0):
+        traces = sim_calm(found.table, threshold)
+        row = found.row(method("early_exit", threshold=threshold))
+        layers.append(np.mean([e for t in traces for e in t.exits]))
+        assert row["mean_exit"] == layers[-1]
+        agreement.append(row["agreement"])
+    assert layers == sorted(layers)
+    assert agreement[-1] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: method("fixed_exot", exit_layer=2), UnknownNameError, "fixed_exit"),
+        (lambda: method("fixed_exit", exit_layers=2), UnknownNameError, "exit_layer"),
+        (lambda: method("fixed_exit"), ConfigError, "exit_layer"),
+        (lambda: default_methods(6, ["sharpgpt"]), UnknownNameError, "shortgpt"),
+    ],
+)
+def test_slips_in_methods_are_named(call, error, words) -> None:
+    with pytest.raises(error, match=words):
+        call()
+
+
+def test_what_cannot_be_studied_is_refused(model, store, found) -> None:
+    other = lensbench.load_model(tiny("llama", seed=9, num_hidden_layers=LAYERS), certify=False)
+    with pytest.raises(MismatchError):
+        study(other, store)
+    with pytest.raises(MismatchError, match="load that model"):
+        found.verify(other)
+    with pytest.raises(ConfigError, match="documents of this study"):
+        found.verify(model, [7])
+    with pytest.raises(ConfigError, match="1 to 6"):
+        study(model, store, [method("fixed_exit", exit_layer=9)])
+    small = lensbench.load_model(tiny("llama", seed=3), certify=False)
+    with pytest.raises(ConfigError, match="layers"):
+        study(model, store, times=time_layers(small, 12, most_tokens=3, repeats=1))
+    with pytest.raises(UnknownNameError, match="pareto"):
+        found.plot("pareo")
