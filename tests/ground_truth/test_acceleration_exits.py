@@ -94,6 +94,55 @@ def test_copied_states_are_not_the_full_models(atlas) -> None:
     assert copied.counts.filled > 0
 
 
+def test_copied_states_are_stored_as_keys_and_values_of_the_layers_above(llama) -> None:
+    asked = iter([1.0, 0.0, 1.0, 1.0, 0.0, 0.0])  # leave, go on, leave, leave, go on, go on
+    found = early_exit(
+        llama, PROMPT, 0.5, 6, exits=[1], kv="copy",
+        measure=lambda h, _: torch.full((len(h),), next(asked)),
+    )  # fmt: skip
+    assert found.exits == (1, 3, 1, 1, 3, 3)
+    runner, token, new = llama.layers(13), PROMPT[:, -1:], []
+    runner.run(runner.embed(PROMPT[:, :-1], 0), 0, 3, 0)
+    for t, left in enumerate(found.exits):
+        h = runner.run(runner.embed(token, 6 + t), 0, 1, 6 + t)
+        if left == 1:
+            runner.fill(h, [1, 2], 6 + t)
+        else:
+            h = runner.run(h, 1, 3, 6 + t)
+        token = runner.logits(h)[:, -1].argmax(-1)[None]
+        new.append(int(token))
+    assert found.new == tuple(new)
+
+
+def test_a_token_leaves_at_the_threshold_itself_and_saturation_needs_a_layer_before(llama) -> None:
+    at = early_exit(llama, PROMPT, 0.5, 3, measure=lambda h, _: torch.full((len(h),), 0.5))
+    assert set(at.exits) == {1}
+    saturated = early_exit(llama, PROMPT, 1e-9, 4, exits=[2], measure="state")
+    assert set(saturated.exits) == {3}  # the first exit has confidence 0
+
+
+def test_confidences_by_hand() -> None:
+    even, sure = torch.zeros(16), torch.zeros(16).index_fill(0, torch.tensor([3]), 100.0)
+    two = torch.full((16,), -100.0).index_fill(0, torch.tensor([3, 5]), 0.0)
+    for name, values in {
+        "entropy": (0.0, 1.0, 0.75),
+        "softmax_max": (1 / 16, 1.0, 0.5),
+        "softmax_diff": (0.0, 1.0, 0.0),
+    }.items():
+        for logits, value in zip((even, sure, two), values, strict=True):
+            assert float(of_logits(name, logits)) == pytest.approx(value, abs=1e-5), name
+
+
+def test_free_learns_that_shallow_tokens_agree() -> None:
+    """Deep layers that write nothing always agree: the threshold falls to the least of its grid."""
+    model = silent_from(2)
+    high, low, fitted = (
+        sum(e == 2 for e in free_exit(model, PROMPT, 2, 40, threshold=t).exits)
+        for t in (0.9, 0.3, None)
+    )
+    assert high < low == fitted
+
+
 @pytest.mark.parametrize("kv", ["recompute", "copy"])
 def test_silent_layers_make_an_exit_before_them_exact(kv) -> None:
     model = silent_from(2)
@@ -153,6 +202,15 @@ def test_a_classifier_finds_the_direction_that_decides_and_noise_finds_none() ->
     assert right[1] < 0.6  # control: shuffled labels teach nothing
 
 
+def test_classes_weigh_alike_however_rare_one_is() -> None:
+    rng = torch.Generator().manual_seed(0)
+    states = torch.randn(1, 2000, 2, generator=rng)
+    rare = torch.rand(1, 2000, generator=rng) < 0.1
+    assert float(fit_exit_classifier(states, rare)(states[0], 1).mean()) == pytest.approx(
+        0.5, abs=0.05
+    )
+
+
 def test_a_saved_classifier_comes_back_and_drives_exits(llama, tmp_path) -> None:
     states = torch.randn(2, 50, llama.card.d_model, generator=torch.Generator().manual_seed(1))
     fitted = fit_exit_classifier(states, states[..., 0] > 0, model=llama.card.fingerprint)
@@ -178,6 +236,13 @@ def test_calibration_holds_its_bound_on_new_texts() -> None:
         broken += 0.4 * (1 - found.threshold) > 0.15 + 1e-9
     assert broken / 500 <= 0.05
     assert chose > 250  # control: a rule that never exits would hold any bound
+
+
+def test_p_values_are_those_of_the_binomial_bound() -> None:
+    for n, chosen in ((50, 0.9), (25, float("inf"))):  # .9 ** 25 = .072 is not below .05
+        found = learn_then_test(np.zeros((1, n)), [0.9], delta=0.1, epsilon=0.05)
+        assert found.tested[0][2] == pytest.approx(0.9**n, rel=1e-6)
+        assert found.threshold == chosen
 
 
 def test_calibration_without_a_safe_threshold_says_so() -> None:

@@ -30,7 +30,8 @@ from lensbench.interventions.acceleration import (
     without,
 )
 from lensbench.interventions.acceleration.skipping.forced import Forced, forced_budgets
-from lensbench.plan import skip_layers
+from lensbench.interventions.acceleration.skipping.stages import _local
+from lensbench.plan import Zero, edit, skip_layers
 from lensbench.results import load
 from tests.helpers import random_ids, tiny
 
@@ -123,6 +124,25 @@ def test_silent_halves_are_ranked_first_and_leaving_them_out_changes_nothing() -
     assert route.layers == 4
     worst = Route(tuple(range(5)), frozenset({found.ranked()[-1][0]}))
     assert decode_route(model, PROMPT, worst, N).new != greedy(model, PROMPT, N).new  # control
+
+
+def test_halves_left_out_of_early_layers_are_left_out(llama) -> None:
+    plan = edit("blocks.0.mlp_out", Zero()) + edit("blocks.2.attn_out", Zero())
+    route = Route(tuple(range(5)), frozenset({("mlp", 0), ("attn", 2)}))
+    found = Forced(llama, TEXT[0]).along(route)
+    torch.testing.assert_close(found, llama.run(TEXT[:1], plan).logits[0], rtol=0, atol=2e-5)
+
+
+def test_local_attention_counts_five_positions_back_and_never_the_first_token() -> None:
+    n = 9
+    first = torch.zeros(1, n, n)
+    first[..., 0] = 1
+    assert _local(first) == 0
+    before = torch.diag(torch.ones(n - 1), -1)[None]
+    assert _local(before) == n - 2  # the second token looks at the first
+    far = torch.diag(torch.ones(n - 6), -6)[None]
+    assert _local(far) == 0
+    assert _local(torch.eye(n)[None]) == 0
 
 
 def test_a_half_left_out_is_replaced_by_the_stream_times_its_factor(llama) -> None:
