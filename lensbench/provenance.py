@@ -34,6 +34,8 @@ class Provenance:
     python: str = ""
     when: str = ""
     note: str = ""
+    store: str = ""
+    """Fingerprint of the activation store it was read from; empty where there was none."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able dictionary."""
@@ -47,8 +49,9 @@ def record(
     device: str = "cpu",
     seconds: float = 0.0,
     note: str = "",
+    store: Any = "",
 ) -> Provenance:
-    """Provenance of a computation that ends now."""
+    """Provenance of a computation that ends now; ``store`` is what was read, or its fingerprint."""
     return Provenance(
         model=model or {},
         seed=seed,
@@ -59,6 +62,7 @@ def record(
         python=f"{platform.python_version()} {sys.platform}",
         when=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         note=note,
+        store=store if isinstance(store, str) else str(getattr(store, "fingerprint", "")),
     )
 
 

@@ -1,9 +1,10 @@
 """Mixtures of experts, tuned: who is routed where, which experts differ, and what they do.
 
 ``experts.suppress([(layer, expert)])`` and its kin give plans; ``experts.routing`` captures who
-chose whom; ``experts.ftri`` ranks experts between classes of prompts; ``expert_study`` tests the
-ranked ones on other prompts beside matched random experts, ``expert_scan`` tests every one. Source:
-Dahlke et al. 2025, arXiv:2502.11096 (no code is published; everything here is from the formulas).
+chose whom, ``experts.stored_routing`` reads it from a store; ``experts.ftri`` ranks experts between
+classes of prompts; ``expert_study`` tests the ranked ones on other prompts beside matched random
+experts, ``expert_scan`` tests every one. Source: Dahlke et al. 2025, arXiv:2502.11096 (no code is
+published; everything here is from the formulas).
 """
 
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from lensbench.interventions.experts.report import ExpertReport as ExpertReport
     from lensbench.interventions.experts.scan import ExpertScan as ExpertScan
     from lensbench.interventions.experts.scan import expert_scan as expert_scan
+    from lensbench.interventions.experts.stored import stored_routing as stored_routing
     from lensbench.interventions.experts.study import expert_study as expert_study
 
 _HOME = {
@@ -46,6 +48,7 @@ _HOME = {
     "reroute": "plans",
     "routing": "maps",
     "scale": "plans",
+    "stored_routing": "stored",
     "suppress": "plans",
 }
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll] - the table above

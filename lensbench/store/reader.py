@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from lensbench import io
 from lensbench.errors import (
     ConfigError,
     MismatchError,
@@ -102,6 +103,15 @@ class ActivationStore:
     def text(self) -> dict[str, Any]:
         """Kind and fingerprint of the text, and what else is needed to have it again."""
         return dict(self._manifest.text)
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits of model, text and settings; more sites in a store leave it as it is.
+
+        Every result that is read from the store carries it in its provenance.
+        """
+        text = [self.text.get(name) for name in ("fingerprint", "tokens_fingerprint")]
+        return io.fingerprint([self.model["fingerprint"], text, self.settings])
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -267,6 +277,9 @@ class ActivationStore:
 
 
 def token_batch(ids: np.ndarray, real: np.ndarray) -> Tokens:
-    """What the model is given for these sequences; no mask where there is no padding."""
-    mask = None if real.all() else torch.from_numpy(np.array(real, dtype=bool))
-    return Tokens(torch.from_numpy(ids.astype(np.int64)), mask)
+    """What the model is given for these sequences.
+
+    With a mask even where nothing is padded: a text may end with the token that pads others, as one
+    that a model wrote itself does, and the mask says that it is meant.
+    """
+    return Tokens(torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(real.astype(bool)))

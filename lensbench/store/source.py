@@ -127,6 +127,11 @@ class StoreSource:
         return self._store.model
 
     @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the store, for the provenance of what is made of it."""
+        return self._store.fingerprint
+
+    @property
     def sites(self) -> tuple[str, ...]:
         """Sites in every batch."""
         return self._sites

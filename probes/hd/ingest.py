@@ -40,6 +40,8 @@ class LayerStates:
 
     values: Float[Tensor, "prompts layers d_model"]
     layers: tuple[int, ...]
+    store: str = ""
+    """Fingerprint of the store they were read from; empty of a run."""
 
     def __len__(self) -> int:
         """Number of prompts."""
@@ -106,7 +108,7 @@ def stored_states(
     if len(rows) == 0:
         raise ConfigError("no rows to read; name at least one row of the store")
     values = [torch.from_numpy(store.rows(Site("resid_post", n), rows)) for n in chosen]
-    return LayerStates(torch.stack(values, 1), chosen)
+    return LayerStates(torch.stack(values, 1), chosen, store.fingerprint)
 
 
 def ingest_layers(

@@ -27,8 +27,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from lensbench import provenance
 from lensbench.arguments import whole_number
 from lensbench.errors import ConfigError, MismatchError, UnknownNameError
+from lensbench.probes.hd.ingest import LayerStates
 from lensbench.probes.hd.memory import ItemMemory
 from lensbench.probes.hd.prompts import ConceptPrompts
 from lensbench.probes.hd.solving import SOLVERS, Solver, solve_bundle
@@ -143,13 +145,15 @@ def read_concepts(
     solver: Solver = SOLVER,
     threshold: float | None = None,
     max_query: int = 3,
+    states: LayerStates | None = None,
 ) -> HDReading:
     """Read every prompt's concepts off its hypervector ``vectors[i]``.
 
     ``answers`` are the words that the model itself says; with them the reading has ``support``.
     ``solver``: ``threshold`` asks queries as published; ``greedy`` and ``resonator`` find the pairs
     of the bundle and explain them away (the reading then has ``pairs``). ``max_query`` is the
-    largest number of concepts that a query unbinds at once.
+    largest number of concepts that a query unbinds at once. ``states``: those that the vectors were
+    encoded from; the reading's provenance then names the store they were read from.
 
     Raises:
         UnknownNameError: no such solver, or a concept of a prompt that is not in the codebook.
@@ -178,6 +182,7 @@ def read_concepts(
         config={"space": memory.space.name, "dim": memory.dim, "max_query": most,
                 "solver": solver},
         controls=Controls({"chance@1": 1 / len(memory)}, "one concept drawn at random"),
+        provenance=provenance.record(store="" if states is None else states.store),
     )  # fmt: skip
 
 

@@ -191,7 +191,7 @@ def logit_lens(
             note=f"agreement at layer {layers[middle]} with states of other tokens",
         ),
         provenance=provenance.record(
-            model=vars(model.card), seed=seed, seconds=time.monotonic() - start
+            model=vars(model.card), store=store, seed=seed, seconds=time.monotonic() - start
         ),
     )
 

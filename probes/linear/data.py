@@ -48,6 +48,8 @@ class ProbeData:
     """A split given by the user; else every seed deals its own."""
     model: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Name and fingerprint of the model the rows are of."""
+    store: str = ""
+    """Fingerprint of the store the rows are of; empty of arrays."""
     rows: Int[np.ndarray, " rows"] | None = None
     """Their numbers in the store; none of arrays."""
     selected: str = "all"

@@ -50,7 +50,7 @@ def fit_probe(
     config = {"seed": seed, "split": fold.split.how, "positions": data.selected, **asdict(settings)}
     told = provenance.record(
         model=dict(data.model), seed=seed, device=str(fold.x.device),
-        seconds=time.monotonic() - start,
+        seconds=time.monotonic() - start, store=data.store,
     )  # fmt: skip
     return probe_of(fitted, fold, column, method, data, config, told)
 

@@ -60,7 +60,7 @@ def assemble(
         tokens=index.token_ids[at].astype(np.int64), places=places[at], units=units,
         read=partial(store.rows, indices=at), unit_name=what,
         parts=None if split is None else given(_per_row("split", split, doc)[at], units),
-        model=store.model, rows=at, left_out=left_out,
+        model=store.model, store=store.fingerprint, rows=at, left_out=left_out,
         marks={name: mask[at] for name, mask in marks.items()},
         selected=", ".join(marks), least=min_per_class,
     )  # fmt: skip
@@ -80,7 +80,7 @@ def same_rows(data: ProbeData, store: "ActivationStore") -> ProbeData:
     missing = [site for site in data.sites if site not in store.sites]
     sites = tuple(site for site in data.sites if site not in missing)
     read = partial(store.rows, indices=data.rows)
-    return replace(data, sites=sites, read=read, model=store.model)
+    return replace(data, sites=sites, read=read, model=store.model, store=store.fingerprint)
 
 
 def sites_of(store: "ActivationStore", sites: Sequence[str] | str | None) -> tuple[str, ...]:

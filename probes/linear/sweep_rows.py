@@ -147,7 +147,7 @@ class SweepRows:
             controls=Controls(beside, note),
             provenance=provenance.record(
                 model=dict(data.model), seed=plan.seeds[0], device=device,
-                seconds=time.monotonic() - start,
+                seconds=time.monotonic() - start, store=data.store,
             ),
         )  # fmt: skip
 

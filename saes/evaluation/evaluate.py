@@ -145,7 +145,9 @@ def evaluate(
         layers_controls=sum(x.layers_controls for x in losses),
         config=config.to_dict(),
         controls=_controls(label_columns, known.split, seen, dictionaries, work),
-        provenance=record(model=store.model, seed=config.seed, seconds=time.perf_counter() - began),
+        provenance=record(
+            model=store.model, seed=config.seed, seconds=time.perf_counter() - began, store=store
+        ),
     )
 
 

@@ -18,7 +18,7 @@ from lensbench.saes.step.export import export
 from lensbench.saes.step.group import METRICS, Group
 from lensbench.saes.training.folder import RunFolder
 from lensbench.saes.training.sinks import Sinks
-from lensbench.saes.training.waits import Waits
+from lensbench.saes.training.stream import Stream
 
 MANY_EPOCHS = 2
 """From here on a run is told that it repeats its store."""
@@ -67,13 +67,14 @@ class Reporter:
         self,
         folder: RunFolder,
         train: TrainConfig,
-        waits: Waits,
+        stream: Stream,
         *,
         progress: bool,
         total: Callable[[Tensor], Tensor] = lambda own: own,
     ) -> None:
         self._total = total
-        self._folder, self._train, self._waits, self._progress = folder, train, waits, progress
+        self._folder, self._train, self._progress = folder, train, progress
+        self._waits, self._store = stream.waits, stream.fingerprint
         self._history: dict[str, list[dict[str, float]]] = {}
         self._bar: Any = None
         self._waited = 0.0
@@ -181,7 +182,11 @@ class Reporter:
             folder=kept,
             history=arrays(self._history.get(name, [])),
             provenance=provenance.record(
-                model=card, seed=config.seed, device=str(group.device), seconds=seconds
+                model=card,
+                seed=config.seed,
+                device=str(group.device),
+                seconds=seconds,
+                store=self._store,
             ),
             controls=Controls(note="training alone has no control; evaluate() adds them"),
         )

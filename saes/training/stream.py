@@ -71,6 +71,11 @@ class Stream:
         return int(getattr(self._source, "n_rows", 0)) if self._named else 0
 
     @property
+    def fingerprint(self) -> str:
+        """Of the store that is read; empty for another source."""
+        return str(getattr(self._source, "fingerprint", ""))
+
+    @property
     def widths(self) -> dict[str, int]:
         """Numbers per activation, by site, as far as they are known."""
         return dict(self._widths)

@@ -119,8 +119,8 @@ class _Training:
         unique, self._downstream = all_sites(ends), downstream_of(source, configs, ends)
         read = unique + [TOKENS] * (self._downstream is not None)
         self._stream = open_stream(source, read, self._train, device)
-        told, waits, said = ranks.told(self._train), self._stream.waits, progress and ranks.speaks
-        self._report = Reporter(folder, told, waits, progress=said, total=ranks.total)
+        told, said = ranks.told(self._train), progress and ranks.speaks
+        self._report = Reporter(folder, told, self._stream, progress=said, total=ranks.total)
         self._totals = Totals(unique, device)
         self._space = Workspace(precision=self._train.precision, whole=ranks.whole)
         self._steppers: dict[str, Stepper] = {}

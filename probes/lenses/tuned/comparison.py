@@ -118,5 +118,5 @@ def compare_lenses(
             {"shuffled_states": float(tuned.shuffled[row, middle])},
             note=f"KL (nats) of the tuned lens at layer {tuned.layers[middle]}, states of others",
         ),
-        provenance=provenance.record(model=vars(model.card), seed=seed),
+        provenance=provenance.record(model=vars(model.card), seed=seed, store=store),
     )

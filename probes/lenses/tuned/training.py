@@ -205,6 +205,7 @@ class _Job:
             **self.identity,
             "config": self.config.to_dict(),
             "model_name": self.model.card.name,
+            "store_fingerprint": self.store.fingerprint,
         }
         return TunedLens(
             self.model, tuple(self.sites), torch.stack(self.weights).detach().cpu(),
