@@ -67,6 +67,12 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "speculative.swift": ("SwiftSearch", "matchness", "swift"),
     "study.cost": ("LayerCosts",),
     "study.counter": ("count_block_forwards",),
+    "study.curves": (
+        "ExitCalibration",
+        "ThresholdSweep",
+        "exit_calibration",
+        "threshold_sweep",
+    ),
     "study.layer_times": ("LayerTimes", "time_layers"),
     "study.lens_read": ("lens_table",),
     "study.lens_table": ("LensTable",),

@@ -12,8 +12,10 @@ from lensbench.interventions.acceleration import (
     METHODS,
     capture_own,
     default_methods,
+    exit_calibration,
     method,
     sim_calm,
+    threshold_sweep,
     time_layers,
 )
 from lensbench.interventions.acceleration.study.holding import first_draft_agreement
@@ -216,6 +218,39 @@ def test_sweeps_of_thresholds_trade_layers_for_agreement(found) -> None:
         agreement.append(row["agreement"])
     assert layers == sorted(layers)
     assert agreement[-1] == 1.0
+
+
+def test_curves_of_confidence_are_those_of_single_settings(found, tmp_path) -> None:
+    sweep = threshold_sweep(found.table, thresholds=(0.0, 0.05, 0.3, 0.9, 2.0))
+    frame = sweep.to_frame().set_index(["measure", "threshold"])
+    for name, threshold in (("softmax_diff", 0.3), ("entropy", 0.05), ("state", 0.9)):
+        row = found.row(method("early_exit", threshold=threshold, measure=name))
+        told = frame.loc[(name, threshold)]
+        assert told["layers"] == pytest.approx(row["mean_exit"])
+        assert told["agreement"] == pytest.approx(row["agreement"])
+        assert told["kl"] == pytest.approx(row["kl"])
+    assert (frame.xs(2.0, level="threshold")["agreement"] == 1.0).all()
+    assert (frame.xs(0.0, level="threshold")["layers"] == 1.0).all()
+    oracle = threshold_sweep(found.table, ["oracle"], [0.5])
+    assert oracle.mean[0, 0, 1] == 1.0
+    assert oracle.mean[0, 0, 0] == pytest.approx(found.table.first_correct().mean())
+    assert lensbench.results.load(sweep.save(tmp_path / "s")) == sweep
+    assert sweep.plot().data
+    with pytest.raises(ConfigError, match="at least 0"):
+        threshold_sweep(found.table, thresholds=[-0.1])
+
+
+def test_calibration_counts_every_token_once_and_the_last_layer_is_always_right(found) -> None:
+    told = exit_calibration(found.table, bins=5)
+    new = found.table.new
+    assert (told.tokens.sum(1) == new.sum()).all()
+    assert (np.nan_to_num(told.right) * told.tokens).sum(1).tolist() == (
+        found.table.agrees[:, new].sum(1).tolist()
+    )
+    assert np.nanmin(told.right[-1]) == 1.0
+    assert ((told.error >= 0) & (told.error <= 1)).all()
+    assert told.error[-1] == pytest.approx(1 - found.table.top1[-1, new].mean(), abs=1e-6)
+    assert told.plot().data
 
 
 @pytest.mark.parametrize(
