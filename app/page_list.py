@@ -49,5 +49,6 @@ PAGES = (
     Page("patching", "Patching"),
     Page("steering", "Steering"),
     Page("experts", "Experts"),
+    Page("acceleration", "Acceleration"),
 )
 """All pages; the first one is opened where the address names none."""

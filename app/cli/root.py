@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from lensbench.app.cli import (
+    accelerate,
     attribute,
     capture,
     demo,
@@ -52,6 +53,7 @@ def build() -> typer.Typer:
     app.command("patch")(patch.patch)
     app.command("attribute")(attribute.attribute)
     app.command("steer")(steer.steer)
+    app.command("accelerate")(accelerate.accelerate)
     app.add_typer(runs.group(), name="runs")
     app.add_typer(world.group(), name="world")
     app.command("doctor")(doctor.doctor)

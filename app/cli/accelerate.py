@@ -1,0 +1,108 @@
+"""``lensbench accelerate``: what skipping and exiting cost, predicted, and measured with --live."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lensbench.app.cli.console import Answer, table
+from lensbench.app.cli.groups import ModelOption, RevisionOption
+
+_COLUMNS = {
+    "label": "method", "prediction_class": "class", "agreement": "agreement", "kl": "kl",
+    "layers_per_token": "layers/token", "flops_saved": "flops saved", "acceptance": "acceptance",
+    "pred_speedup_serial": "serial", "pred_speedup_calibrated": "calibrated",
+}  # fmt: skip
+_LIVE = {"meas_speedup": "measured", "meas_acceptance": "acceptance live", "tested": "lossless",
+         "held": "held"}  # fmt: skip
+
+
+def accelerate(
+    model: ModelOption = "atlas-dense",
+    revision: RevisionOption = None,
+    store: Annotated[
+        str, typer.Option("--store", help="A store of the model's own greedy continuations.")
+    ] = "",
+    prompts: Annotated[
+        str,
+        typer.Option(
+            "--prompts",
+            help='A text file with a prompt per line, .jsonl with a "prompt" field, or atlas:N; '
+            "the model continues them greedily, and that is captured and studied.",
+        ),
+    ] = "",
+    methods: Annotated[
+        str,
+        typer.Option(
+            "--methods",
+            help="Names such as fixed_exit,early_exit,adaskip (each with a few settings), or with "
+            "settings: 'fixed_exit(exit_layer=2, draft=4)'. Default: all of them.",
+        ),
+    ] = "",
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live", help="Run every row, time it, and hold its prediction to what its class says."
+        ),
+    ] = False,
+    new_tokens: Annotated[
+        int, typer.Option("--new-tokens", help="Tokens added to each of --prompts.")
+    ] = 48,
+    keep: Annotated[
+        str, typer.Option("--keep", help="Folder to keep the store of --prompts in.")
+    ] = "",
+    texts: Annotated[
+        int | None, typer.Option("--texts", help="Texts that --live runs; default: all.")
+    ] = None,
+    repeats: Annotated[
+        int, typer.Option("--repeats", help="Runs of each by --live; speed-ups are medians.")
+    ] = 1,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate", help="Time the layers on this machine to predict times (--live does)."
+        ),
+    ] = False,
+    proxy: Annotated[
+        bool,
+        typer.Option("--proxy", help="Accept a store of other text; every row is then a guess."),
+    ] = False,
+    max_tokens: Annotated[
+        int | None, typer.Option("--max-tokens", help="Tokens of the store to read.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder to save the result in.")] = None,
+) -> Answer:
+    """Predict every way to skip layers from one store; with --live, measure what was predicted."""
+    from lensbench.app.workflows.accelerating import AccelerateAsk, facts
+    from lensbench.app.workflows.accelerating import accelerate as run
+
+    ask = AccelerateAsk(
+        model, revision, store, prompts, methods, new_tokens, keep, live, calibrate, texts,
+        repeats, proxy, max_tokens,
+    )  # fmt: skip
+    opened, result = run(ask)
+    found = facts(opened, result, ask)
+    if out is not None:
+        found["saved"] = str(result.save(out))
+    return Answer(found, _told(found, keep))
+
+
+def _told(found: dict[str, Any], keep: str) -> str:
+    columns = _COLUMNS | (_LIVE if found["live"] else {})
+    rows = [{name: row.get(key) for key, name in columns.items()} for row in found["rows"]]
+    problems = [f"  {r['label']}: {r['held_note']}" for r in found["rows"] if r["held_note"]]
+    guess = "" if found["exact"] else "; other text than the model's own, so every row is a guess"
+    return "\n".join([
+        f"{len(rows)} rows on {found['texts']} texts, {found['new_tokens']} new tokens of "
+        f"{found['model']}{guess}",
+        "",
+        table(rows, [*columns.values()]),
+        "",
+        "serial, calibrated: predicted speed-up over plain decoding, in layers that wait for one "
+        "another, and in timed layers; agreement and kl: against the full model on its own text.",
+        *(["not kept:", *problems] if problems else []),
+        *[f"left out: {reason}" for reason in found["left_out"]],
+        f"Control: {found['control']}",
+        *([f"store kept in {keep}"] if keep else []),
+        *([f"saved in {found['saved']}"] if "saved" in found else []),
+    ])  # fmt: skip

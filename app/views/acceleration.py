@@ -1,0 +1,77 @@
+"""The page Acceleration: what exits and drafts would save and cost, told from a store."""
+
+import streamlit as st
+
+from lensbench.app.state import inside, root, store_names
+from lensbench.app.widgets.choose import choose
+from lensbench.app.widgets.exit_board import exit_board, live_board
+from lensbench.app.widgets.missing import missing
+from lensbench.app.widgets.states import command_line, guarded, nothing_yet, plain
+from lensbench.app.widgets.toggle import pick_of
+from lensbench.app.workflows import acceleration, acceleration_figures
+from lensbench.app.workflows.acceleration import MEASURES, ExitAsk
+from lensbench.app.workflows.sequences import name_of_model
+
+MAKE = "lensbench accelerate --model atlas-dense --prompts prompts.txt --keep own"
+
+
+def show() -> None:
+    """Draw the page."""
+    st.title("Acceleration")
+    st.caption("Layers skipped, tokens drafted: predicted from stored states. The model does not "
+               "run until you ask for it.")  # fmt: skip
+    names = store_names()
+    if not names:
+        nothing_yet("There is no store of activations here yet.", MAKE)
+        return
+    name = choose("Store", names, key="store")
+    if name is None:
+        st.info("Choose a store, best one of a model's own continuations: from that, what is "
+                "drafted and kept is predicted exactly.")  # fmt: skip
+        return
+    with guarded():
+        url = str(inside(name))
+        lacks = acceleration.lacking(url)
+        if lacks:
+            missing(lacks, model=name_of_model(url))
+            _offer(name, url)
+            return
+        with st.spinner("Reading what every layer would say"):
+            found = acceleration.held(url)
+        st.caption(plain(acceleration.told_of_text(url)))
+        if not found.exact:
+            why = acceleration.why_a_guess(url)
+            st.warning(plain(f"What follows is a guess, not a prediction: {why}."))
+            _offer(name, url)
+        _study(url, found.table.n_layers)
+
+
+@st.fragment
+def _study(url: str, n_layers: int) -> None:
+    with guarded():
+        left, right = st.columns(2)
+        with left:
+            st.markdown("**Drafting, checked by all layers** (the text stays the same)")
+            exit_layer = st.slider("Layers of the draft", 1, n_layers, max(1, n_layers // 2),
+                                   key="exit", bind="query-params")  # fmt: skip
+            draft = st.slider("Drafted tokens", 1, 12, 4, key="draft", bind="query-params")
+        with right:
+            st.markdown("**Leaving early, unchecked** (the text may change)")
+            threshold = st.slider("Threshold", 0.0, 1.0, 0.6, 0.05, key="threshold",
+                                  bind="query-params")  # fmt: skip
+            measure = pick_of("Confidence", list(MEASURES), "softmax_diff", key="measure",
+                              shown=MEASURES)  # fmt: skip
+        ask = ExitAsk(url, int(exit_layer), int(draft), float(threshold), measure)
+        exit_board(ask)
+        live_board(ask)
+        command_line(acceleration_figures.command_of(ask))
+
+
+def _offer(name: str, url: str) -> None:
+    from lensbench.app.workflows import acceleration_live
+
+    if st.button("Let the model continue these texts, and capture that", key="own"):
+        with guarded():
+            with st.spinner("The model writes, and its states are captured"):
+                acceleration_live.capture_continuations(url, root() / f"{name}-own")
+            st.success(f"Captured as {plain(name)}-own; choose it above.")

@@ -1,0 +1,108 @@
+"""Figures of the page Acceleration: predictions as the sliders stand, a live run beside them."""
+
+import streamlit as st
+
+from lensbench.app.widgets.figures import show_figure
+from lensbench.app.widgets.listing import show_listing
+from lensbench.app.widgets.states import guarded, plain
+from lensbench.app.widgets.toggle import one_of
+from lensbench.app.workflows import acceleration
+from lensbench.app.workflows import acceleration_figures as figs
+from lensbench.app.workflows.acceleration import ExitAsk
+
+COSTS = (
+    "Serial layers: layers that wait for one another, plain decoding over this; what a device pays "
+    "that is bound by reading weights. Drafting never saves FLOPs."
+)
+
+
+def exit_board(ask: ExitAsk) -> None:
+    """Numbers and figures that need no run."""
+    _numbers(ask)
+    left, right = st.columns(2)
+    with left:
+        show_figure(
+            figs.agreement_figure(ask.store), key="agreement",
+            frame=acceleration.layer_frame(ask.store),
+            code=figs.python_of(ask, 'table.plot("agreement")'),
+            alt="Share of tokens at which each exit layer chooses what the full model writes",
+            caption="Band: 95 % over texts. The last layer is the model itself.",
+        )  # fmt: skip
+    with right:
+        show_figure(
+            figs.counts_figure(ask), key="exits", frame=acceleration.exit_counts(ask),
+            code=figs.python_of(ask),
+            alt="Share of tokens that leave after each number of layers",
+            caption=f"Threshold {ask.threshold:g} on: "
+                    f"{acceleration.MEASURES[ask.measure].lower()}.",
+        )  # fmt: skip
+    grid = acceleration.draft_grid(ask.store)
+    show_figure(
+        figs.grid_figure(grid, "acceptance", "Drafts kept, predicted"), key="drafts",
+        frame=grid, code=figs.python_of(ask),
+        alt="Share of drafted tokens that are kept, by exit layer and draft length",
+        caption="Accepted over drafted tokens, every exit layer and draft length.",
+    )  # fmt: skip
+    compute = one_of("Compute", figs.COMPUTES, key="compute")
+    show_figure(
+        figs.front_figure(ask, compute), key="front", frame=acceleration.front(ask.store),
+        code=figs.python_of(ask), alt="Agreement against compute of early exits",
+        caption="Agreement on the full model's text; keys and values above an exit are made up for "
+                "later, and reading a confidence costs a head each time, so that leaving early can "
+                "cost more FLOPs than it saves.",
+    )  # fmt: skip
+
+
+def _numbers(ask: ExitAsk) -> None:
+    drafts, exits = acceleration.drafted(ask), acceleration.left(ask)
+    shown = {
+        "Drafts kept": f"{100 * drafts['acceptance']:.0f} %",
+        "Per round": f"{drafts['tokens_per_round']:.2f}",
+        "Serial layers": f"{drafts['serial_speedup']:.2f}x",
+        "FLOPs": f"{drafts['flops_share']:.2f}x",
+        "Layers": f"{exits['layers']:.2f}",
+        "Agreement": f"{100 * exits['agreement']:.0f} %",
+        "KL, nats": f"{exits['kl']:.2f}",
+        "FLOPs ": f"{exits['flops_share']:.2f}x",
+    }
+    for column, (name, value) in zip(st.columns(len(shown)), shown.items(), strict=True):
+        column.metric(name, value)
+    st.caption(COSTS)
+
+
+def live_board(ask: ExitAsk) -> None:
+    """A live run on a button, beside what was predicted."""
+    st.markdown("**Predicted against measured**")
+    if not acceleration.held(ask.store).exact:
+        st.info("A live run is compared with predictions from the model's own text; capture that "
+                "first.")  # fmt: skip
+        return
+    key = (ask.store, ask.threshold, ask.measure)
+    if st.button("Run the model and measure", key="live"):
+        st.session_state["live-of"] = key
+    if st.session_state.get("live-of") != key:
+        st.caption("Two of the prompts are then decoded by every method, beside plain decoding; "
+                   "that takes a while.")  # fmt: skip
+        return
+    from lensbench.app.workflows import acceleration_live
+
+    with guarded():
+        with st.spinner("Decoding with every method, and plainly"):
+            found = acceleration_live.measured(ask)
+        st.markdown(plain(acceleration_live.told(found)))
+        grid, code = acceleration_live.drafts_of(found), figs.python_of_live(ask)
+        for column, value in zip(st.columns(2), ("predicted", "measured"), strict=True):
+            with column:
+                show_figure(
+                    figs.grid_figure(grid, value, f"Drafts kept, {value}"),
+                    key=f"live-{value}", frame=grid, code=code,
+                    alt=f"Share of drafted tokens kept, {value}, by exit layer and draft length",
+                )  # fmt: skip
+        show_figure(
+            acceleration_live.speedup_figure(found), key="speedup", frame=found.to_frame(),
+            code=code, alt="Predicted against measured speed-up",
+            caption="CPU time, as a ratio to plain decoding in the same run; predicted from layers "
+                    "timed just before. A busy machine moves points off the line; below 1 is "
+                    "slower than plain decoding.",
+        )  # fmt: skip
+        show_listing(acceleration_live.others_of(found), alt="Methods, predicted and measured")

@@ -1,0 +1,207 @@
+"""``lensbench accelerate``: the acceleration study, from what a user typed to a result."""
+
+import ast
+import json
+import re
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lensbench.app.workflows.answers import facts_of
+from lensbench.app.workflows.models import open_model
+from lensbench.app.workflows.texts import find_text
+from lensbench.errors import ConfigError, DamagedDataError, MismatchError, MissingDataError
+from lensbench.interventions.acceleration.study.layer_times import time_layers
+from lensbench.interventions.acceleration.study.methods import Method
+from lensbench.interventions.acceleration.study.own import capture_own, why_inexact
+from lensbench.interventions.acceleration.study.registry import default_methods, method
+from lensbench.interventions.acceleration.study.study import AccelerationStudy, study
+
+if TYPE_CHECKING:
+    from lensbench.models import Model
+    from lensbench.store import ActivationStore
+
+_CALL = re.compile(r"\s*(\w+)\s*(?:\(([^()]*(?:\([^()]*\)[^()]*)*)\))?\s*(?:,|$)")
+
+
+@dataclass(frozen=True)
+class AccelerateAsk:
+    """A model, the texts to predict from, methods, and whether to run them."""
+
+    model: str
+    revision: str | None = None
+    store: str = ""
+    prompts: str = ""
+    """A file with a prompt per line, ``.jsonl`` with a "prompt" or "text" field, or ``atlas:N``."""
+    methods: str = ""
+    """Names, or calls such as ``fixed_exit(exit_layer=2, draft=4)``; empty: all of them."""
+    new_tokens: int = 48
+    keep: str = ""
+    """Folder of the store that is captured from prompts; empty: it is thrown away."""
+    live: bool = False
+    calibrate: bool = False
+    texts: int | None = None
+    """Texts that are run live; None: all."""
+    repeats: int = 1
+    proxy: bool = False
+    max_tokens: int | None = None
+
+
+def accelerate(ask: AccelerateAsk) -> tuple["Model", AccelerationStudy]:
+    """Capture where prompts are given, predict, and verify where asked.
+
+    Raises:
+        ConfigError: no text or two, a setting out of range, a model whose layers cannot be run one
+            by one, a prompt that does not fit into the context.
+        MismatchError: a store of other text than the model's own; says how to capture that.
+        MissingDataError: no such model, store or file, or a store without the stream of a layer.
+        UnknownNameError: no such method or setting.
+    """
+    if bool(ask.store) == bool(ask.prompts):
+        what = "both" if ask.store else "neither"
+        raise ConfigError(
+            f"give one of --store (a captured store) and --prompts (a file; the model continues "
+            f"them and that is captured), got {what}"
+        )
+    if ask.keep and ask.store:
+        raise ConfigError("--keep names the store that --prompts captures; leave it out")
+    model = open_model(ask.model, ask.revision)
+    chosen = methods_of(ask.methods, model.n_layers)
+    with _store_of(ask, model) as store:
+        found = study(model, store, chosen, exact=not ask.proxy, max_tokens=ask.max_tokens)
+        found = timed(found, model) if ask.live or ask.calibrate else found
+        return model, _verified(found, model, ask) if ask.live else found
+
+
+def methods_of(text: str, n_layers: int) -> list[Method] | None:
+    """Methods by name (each with its default settings), or as calls; None for all.
+
+    Raises:
+        UnknownNameError: no such method or setting.
+        ConfigError: not written as names or calls.
+    """
+    if not text.strip():
+        return None
+    found: list[Method] = []
+    at = 0
+    while at < len(text):
+        match = _CALL.match(text, at)
+        if match is None:
+            raise ConfigError(
+                f"--methods: {text[at:][:40]!r} is no name and no call; write names such as "
+                "fixed_exit,del or settings such as 'fixed_exit(exit_layer=2, draft=4)'"
+            )
+        name, given = match[1], match[2]
+        found += default_methods(n_layers, [name]) if given is None else [_called(name, given)]
+        at = match.end()
+    return found
+
+
+def _called(name: str, given: str) -> Method:
+    try:
+        call: Any = ast.parse(f"f({given})", mode="eval").body
+        settings = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+        bare = bool(call.args)
+    except (SyntaxError, ValueError) as error:
+        raise ConfigError(f"--methods: cannot read {name}({given}); write name=value") from error
+    if bare:
+        raise ConfigError(f"--methods: name the settings of {name}({given}), such as draft=4")
+    return method(name, **settings)
+
+
+@contextmanager
+def _store_of(ask: AccelerateAsk, model: "Model") -> "Generator[ActivationStore]":
+    """The store asked for, or one of the prompts' continuations for as long as it is needed."""
+    if ask.store:
+        from lensbench.store import open_store
+
+        store = open_store(ask.store)
+        store.check_model(model.card)
+        why = why_inexact(store, model).partition(". Capture")[0]
+        if why and not ask.proxy:
+            raise MismatchError(
+                f"an exact prediction is not possible: {why}. Give --prompts FILE instead: the "
+                "model continues each prompt and that is captured (--keep FOLDER keeps it); or "
+                "--proxy, to predict as if the text were the model's own"
+            )
+        yield store
+        return
+    prompts = read_prompts(ask.prompts)
+    if ask.keep:
+        yield capture_own(model, prompts, ask.keep, ask.new_tokens)
+        return
+    with tempfile.TemporaryDirectory(prefix="lensbench-own-") as folder:
+        yield capture_own(model, prompts, Path(folder) / "own", ask.new_tokens)
+
+
+def read_prompts(name: str) -> list[str]:
+    """Prompts of a file, or the first halves of ``atlas:N`` held-out documents.
+
+    Raises:
+        MissingDataError: no such file.
+        DamagedDataError: a line that is no JSON with a prompt.
+        ConfigError: no prompt in it.
+    """
+    path = Path(name)
+    if not path.exists() and name.startswith("atlas:"):
+        spec = name if name.count(":") > 1 else f"{name}:heldout:1"
+        return [" ".join(t.split()[: max(1, len(t.split()) // 2)]) for t in find_text(spec).texts()]
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise MissingDataError(
+            f"--prompts {name}: {what}; give a text file with a prompt per line, a .jsonl file "
+            'with a "prompt" field, or atlas:N'
+        )
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    found = [line for line in lines if line]
+    if path.suffix == ".jsonl":
+        found = [_field(path, number, line) for number, line in enumerate(found, 1)]
+    if not found:
+        raise ConfigError(f"--prompts: {name} has no prompt")
+    return found
+
+
+def _field(path: Path, number: int, line: str) -> str:
+    try:
+        row = json.loads(line)
+        text = row.get("prompt", row.get("text"))
+    except (ValueError, AttributeError) as error:
+        raise DamagedDataError(f"{path}: line {number} is no JSON object") from error
+    if not isinstance(text, str):
+        raise DamagedDataError(f'{path}: line {number} has no "prompt" and no "text"')
+    return text
+
+
+def timed(found: AccelerationStudy, model: "Model", repeats: int = 5) -> AccelerationStudy:
+    """The same predictions, with times of layers on this machine."""
+    texts = list(found.table.documents())
+    settings = [m.config() for m in found.methods]
+    drafts = [int(s.get("draft") or s.get("most") or s.get("gamma_max") or 1) for s in settings]
+    room = max(d.n_prompt + d.n_new for d in texts)
+    times = time_layers(
+        model, room, most_tokens=min(max(drafts) + 1, room - 1), repeats=repeats,
+        prompt_tokens=min(max(d.n_prompt for d in texts), room - 1),
+    )  # fmt: skip
+    return replace(found, rows=(), times=times).with_methods(found.methods)
+
+
+def _verified(found: AccelerationStudy, model: "Model", ask: AccelerateAsk) -> AccelerationStudy:
+    numbers = [d.number for d in found.table.documents()]
+    if ask.texts is not None and ask.texts < 1:
+        raise ConfigError(f"--texts must be at least 1, got {ask.texts}")
+    return found.verify(model, numbers[: ask.texts], repeats=ask.repeats)
+
+
+def facts(model: "Model", found: AccelerationStudy, ask: AccelerateAsk) -> dict[str, Any]:
+    """What the command line says of a study."""
+    table = found.table
+    return facts_of(
+        model, found,
+        texts=len(set(table.doc[table.new].tolist())), new_tokens=int(table.new.sum()),
+        exact=not table.inexact, why_inexact=table.inexact, live=ask.live,
+        rows=list(found.rows), left_out=list(found.left_out),
+        layers=[r for r in table.to_frame().to_dict("records") if r["metric"] == "agreement"],
+    )  # fmt: skip

@@ -1,0 +1,138 @@
+"""The page Acceleration: predictions from a store while no block runs, a live run on a button."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.app.driver import open_page, words
+from tests.app.tiny_root import TEXTS, make_root, spec_of, values
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+LIVE = "Run the model and measure"
+OWN = "Let the model continue these texts, and capture that"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stores of a tiny model: its own text, other text with every layer, one site alone."""
+    import lensbench
+    from lensbench.interventions import acceleration
+
+    made = make_root(tmp_path_factory.mktemp("root"), profile="resid", run=False)
+    model = lensbench.load_model(made.model)
+    acceleration.capture_own(model, ["the cat", "a plain dog saw"], made.folder / "own", 10)
+    lensbench.capture(model, list(TEXTS), ["blocks.0.resid_post"], out=made.folder / "few")
+    return made.folder
+
+
+@pytest.fixture
+def no_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on, a run of a block is an error, however it is made."""
+    from lensbench.models.huggingface import NativeModel
+    from lensbench.models.ranges import LayerRunner
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a block was run")
+
+    for name in ("run", "run_many", "layers", "generate"):
+        monkeypatch.setattr(NativeModel, name, refuse)
+    monkeypatch.setattr(LayerRunner, "run", refuse)
+
+
+def table_of(root: Path) -> Any:
+    import lensbench
+    from lensbench.interventions import acceleration
+
+    model = lensbench.load_model(root / "models" / "tiny")
+    return acceleration.lens_table(lensbench.open_store(root / "own"), model)
+
+
+def shown(page: Any) -> dict[str, str]:
+    return {m.label: m.value for m in page.metric}
+
+
+def test_the_page_says_what_it_needs(monkeypatch, root: Path, tmp_path: Path) -> None:
+    page = open_page(monkeypatch, tmp_path, "acceleration")
+    assert not page.exception
+    assert "no store" in words(page)
+    assert "lensbench accelerate" in words(page)
+    page = open_page(monkeypatch, root, "acceleration")
+    assert not page.exception
+    assert "Choose a store" in words(page)
+
+
+def test_numbers_are_those_of_the_simulators_and_no_block_runs(
+    monkeypatch, root: Path, request: pytest.FixtureRequest
+) -> None:
+    from lensbench.interventions import acceleration
+
+    table = table_of(root)
+    request.getfixturevalue("no_block")
+    page = open_page(monkeypatch, root, "acceleration", store="own", exit="1", draft="3")
+    assert not page.exception
+    told = acceleration.rates(acceleration.sim_fixed(table, 1, 3))
+    assert shown(page)["Drafts kept"] == f"{100 * told.acceptance:.0f} %"
+    assert shown(page)["Per round"] == f"{told.tokens_per_round:.2f}"
+    grid = values(spec_of(page, 2)["data"][0]["z"])
+    seen = np.asarray(grid, dtype=float).reshape(table.n_layers, -1)
+    assert seen[-1] == pytest.approx(1.0)
+    assert seen[0, 2] == pytest.approx(told.acceptance, abs=1e-6)
+    page.slider(key="threshold").set_value(0.0).run()
+    assert not page.exception
+    assert shown(page)["Layers"] == "1.00"  # everything leaves at the first exit
+    page.slider(key="exit").set_value(table.n_layers).run()
+    assert shown(page)["Drafts kept"] == "100 %"
+    assert "lensbench accelerate" in " ".join(c.value for c in page.code)
+
+
+def test_where_tokens_leave_is_drawn_for_the_threshold(monkeypatch, root: Path) -> None:
+    from lensbench.interventions import acceleration
+
+    table = table_of(root)
+    page = open_page(monkeypatch, root, "acceleration", store="own", threshold="0.05")
+    page.selectbox(key="measure").set_value("softmax_max").run()
+    assert not page.exception
+    traces = acceleration.sim_calm(table, 0.05, measure="softmax_max")
+    left = np.concatenate([t.exits for t in traces])
+    counts = [float((left == e).mean()) for e in range(1, table.n_layers + 1)]
+    assert values(spec_of(page, 1)["data"][0]["y"]) == pytest.approx(counts)
+
+
+def test_other_text_is_called_a_guess_and_own_text_is_offered(monkeypatch, root: Path) -> None:
+    page = open_page(monkeypatch, root, "acceleration", store="acts")
+    assert not page.exception
+    assert any("a guess" in w.value for w in page.warning)
+    assert not [b for b in page.button if b.label == LIVE]
+    next(b for b in page.button if b.label == OWN).click().run()
+    assert not page.exception
+    assert any("acts" in s.value for s in page.success)
+    page = open_page(monkeypatch, root, "acceleration", store="acts-own")
+    assert not page.warning
+    assert "wrote itself" in words(page)
+
+
+def test_what_a_store_lacks_is_named(monkeypatch, root: Path) -> None:
+    page = open_page(monkeypatch, root, "acceleration", store="few")
+    assert not page.exception
+    assert any("resid\\_pre" in i.value for i in page.info)
+    assert any(b.label == OWN for b in page.button)
+
+
+def test_a_live_run_stands_beside_its_prediction(monkeypatch, root: Path) -> None:
+    page = open_page(monkeypatch, root, "acceleration", store="own")
+    before = len(page.get("plotly_chart"))
+    next(b for b in page.button if b.label == LIVE).click().run(timeout=120)
+    assert not page.exception
+    assert not page.error
+    assert len(page.get("plotly_chart")) == before + 3
+    told, seen = (
+        np.asarray(values(spec_of(page, before + i)["data"][0]["z"]), dtype=float).ravel()
+        for i in (0, 1)
+    )
+    assert seen == pytest.approx(told, nan_ok=True)
+    frame = page.dataframe[-1].value
+    assert frame.loc[frame["class"] == "identical", "as predicted"].all()
+    assert json.dumps(spec_of(page, before + 2)).count("measured") > 0
