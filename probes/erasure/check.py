@@ -168,7 +168,7 @@ def erasure_check(
         controls=Controls({name: named[name] for name in CONTROLS}, "accuracy on the erased label"),
         config={"seed": seed, "shares": shares, "split": split.how, **options},
         provenance=provenance.record(
-            model=dict(data.model), seed=seed, seconds=time.monotonic() - start
+            model=dict(data.model), store=data.store, seed=seed, seconds=time.monotonic() - start
         ),
     )  # fmt: skip
 

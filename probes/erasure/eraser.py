@@ -186,7 +186,7 @@ def fit_eraser(
         model={k: data.model.get(k) for k in ("name", "fingerprint")},
         config={"seed": seed, "split": split.how, "positions": data.selected},
         provenance=provenance.record(
-            model=dict(data.model), seed=seed, seconds=time.monotonic() - start
+            model=dict(data.model), store=data.store, seed=seed, seconds=time.monotonic() - start
         ),
     )  # fmt: skip
 

@@ -108,7 +108,9 @@ def _result(
         curves=rows.curves, classes={label.name: label.classes for label in labels},
         model={k: data.model.get(k) for k in ("name", "fingerprint")}, config=config,
         controls=Controls(means, "compression; 1 is the uniform code"),
-        provenance=provenance.record(model=dict(data.model), seconds=time.monotonic() - start),
+        provenance=provenance.record(
+            model=dict(data.model), store=data.store, seconds=time.monotonic() - start
+        ),
     )  # fmt: skip
 
 

@@ -118,5 +118,5 @@ def lens_grid(
             "readout": type(readout).__name__ if readout else "UnembedReadout",
         },
         controls=Controls(note="see LensTrajectory: states shuffled over tokens"),
-        provenance=provenance.record(model=vars(model.card)),
+        provenance=provenance.record(model=vars(model.card), store=store),
     )

@@ -98,7 +98,7 @@ def attribute_subspaces(
         config={"seed": seed, "scale": scale, "split": split.how},
         controls=Controls(control, "largest R^2 with the values of entities exchanged"),
         provenance=provenance.record(
-            model=dict(data.model), seed=seed, seconds=time.monotonic() - start
+            model=dict(data.model), store=data.store, seed=seed, seconds=time.monotonic() - start
         ),
     )  # fmt: skip
 

@@ -157,7 +157,7 @@ def against_sae_lens(
         version=version,
         on=f"on {int(kept.sum()):,} tokens of {len(ids)} sequences of {ids.shape[1]} tokens",
         config={"sequences": sequences, "ignored": ignored},
-        provenance=record(model=store.model, seconds=time.perf_counter() - began),
+        provenance=record(model=store.model, seconds=time.perf_counter() - began, store=store),
     )
 
 

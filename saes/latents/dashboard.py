@@ -115,7 +115,9 @@ def dashboards(
         **effects["fields"],
         config=config.to_dict(),
         controls=effects["controls"],
-        provenance=record(model=store.model, seed=config.seed, seconds=time.perf_counter() - began),
+        provenance=record(
+            model=store.model, seed=config.seed, seconds=time.perf_counter() - began, store=store
+        ),
     )
 
 

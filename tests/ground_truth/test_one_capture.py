@@ -12,15 +12,19 @@ import torch
 import lensbench
 from lensbench import probes, saes
 from lensbench.errors import ConfigError, MismatchError, MissingDataError
-from lensbench.interventions import experts
+from lensbench.interventions import experts, probe_direction, steer
 from lensbench.interventions.acceleration import (
     capture_own,
     count_block_forwards,
     lens_table,
+    readability,
     sim_calm,
     sim_fixed,
     similarity_table,
+    without,
 )
+from lensbench.interventions.acceleration.study.study import study
+from lensbench.plan import skip_layers
 from lensbench.probes.hd.atlas import atlas_prompts
 from lensbench.results import load
 
@@ -108,7 +112,7 @@ def exits(world):
     table = lens_table(world.store, world.model)
     assert sim_fixed(table, 3, 2)
     assert sim_calm(table, 0.9)
-    return [table, similarity_table(world.store, world.model)]
+    return [table, similarity_table(world.store, world.model), study(world.model, world.store)]
 
 
 def test_no_block_runs_while_results_are_made_from_a_store(made) -> None:
@@ -133,7 +137,7 @@ def test_every_result_names_the_one_store(world, made, tmp_path) -> None:
     kinds = {type(r).__name__ for results in made.results.values() for r in results}
     assert kinds == {
         "SAERun", "SAEEvaluation", "LinearProbe", "ProbeSweep", "HDReading", "LensTrajectory",
-        "LensComparison", "RoutingMaps", "LensTable", "SimilarityTable",
+        "LensComparison", "RoutingMaps", "LensTable", "SimilarityTable", "AccelerationStudy",
     }  # fmt: skip
 
 
@@ -154,6 +158,25 @@ def test_the_stored_map_is_the_live_map(world, made) -> None:
     total = stored.counts.sum(0)
     np.testing.assert_array_equal(np.diagonal(stored.together, axis1=1, axis2=2), total)
     np.testing.assert_array_equal(stored.together.sum(-1), total * stored.top_k)
+
+
+def test_what_was_read_from_the_store_is_read_on_accelerated_models_too(world, made) -> None:
+    """Probe, dictionary and lens of this store, as they are, on skips, routes and an early exit."""
+    run, probe = made.results["sae"][0], made.results["linear probe"][0]
+    lens = probes.train_tuned_lens(world.store, world.model, {"steps": 1, "tokens_per_step": 64})
+    found = readability(
+        world.model, world.texts[:12],
+        {"no 1": skip_layers([1]), "route": without(4, [1]), "upper": skip_layers([2])},
+        {"probe": probe, "latents": run.sae, "tuned": (SITE, lens),
+         "logit": lambda h, _: world.model.unembed(h)},
+        steer=steer(probe_direction(SITE, probe.direction()), 1.0),
+    )  # fmt: skip
+    same, other = found.of("route", "latents"), found.of("no 1", "latents")
+    assert same == pytest.approx(other, abs=1e-5)  # a route without a layer is the plan that skips
+    assert 0 < other["jaccard"] < 1
+    assert found.of("no 1", "tuned")["kl"] > 0
+    frame = found.headlines()
+    assert (frame["shuffled"] < frame["value"]).mean() > 0.9
 
 
 def test_the_hd_states_are_those_of_a_run(world) -> None:

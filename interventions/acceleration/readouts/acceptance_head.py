@@ -224,7 +224,7 @@ def acceptance_head(
             "correlation with the label of a head fitted to moved labels",
         ),
         config={**settings, "mix": mix, "least": least, "most": most, "warp": vars(warp)},
-        provenance=provenance.record(model=vars(model.card), seed=seed),
+        provenance=provenance.record(model=vars(model.card), seed=seed, store=store),
     )  # fmt: skip
     return head, report
 

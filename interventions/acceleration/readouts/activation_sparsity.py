@@ -171,7 +171,7 @@ def activation_sparsity(
         silenced[t] = np.bincount(owner, weak, len(docs))
         for d, doc in enumerate(docs):
             at_random = [float((a[owner == d] < threshold).float().mean()) for a in stored]
-            found = log_probs(model, doc.ids, _silence(sites, act, threshold))
+            found = log_probs(model, doc.ids, silence(sites, act, threshold))
             mixed = log_probs(model, doc.ids, _silence_random(sites, at_random, rng))
             agreed[t, d] = float((found.argmax(-1) == full[d].argmax(-1)).sum())
             loose[t, d] = float((mixed.argmax(-1) == full[d].argmax(-1)).sum())
@@ -187,7 +187,7 @@ def activation_sparsity(
             "agreement with as many random neurons silenced, last threshold",
         ),
         config={"store": store.url, "seed": seed},
-        provenance=provenance.record(model=vars(model.card), seed=seed),
+        provenance=provenance.record(model=vars(model.card), seed=seed, store=store),
     )  # fmt: skip
 
 
@@ -227,7 +227,8 @@ def _activation(model: Model, module: Any) -> tuple[str, Act, str]:
     return ("mlp.gate" if has_gate else "mlp.up"), ACT2FN[name], name
 
 
-def _silence(sites: Sequence[str], act: Act, threshold: float) -> Plan:
+def silence(sites: Sequence[str], act: Act, threshold: float) -> Plan:
+    """Activations below a bound set to 0, by edits of their pre-activations."""
     # An activation is 0 where its input is 0, for ReLU, SiLU and GELU alike.
     weak = Call(lambda x: x.masked_fill(act(x).abs() < threshold, 0.0), f"silent below {threshold}")
     return sum((edit(site, weak) for site in sites), Plan())

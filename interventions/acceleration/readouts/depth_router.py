@@ -179,7 +179,7 @@ def depth_router(
             "agreement with random tokens kept, smallest capacity",
         ),
         config={"store": store.url, "keys": keys, "seed": seed},
-        provenance=provenance.record(model=vars(model.card), seed=seed),
+        provenance=provenance.record(model=vars(model.card), seed=seed, store=store),
     )  # fmt: skip
 
 

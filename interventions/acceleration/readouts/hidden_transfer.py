@@ -277,5 +277,5 @@ def _report(
             "best agreement at offset 1 of the state as it is, and of a map of moved targets",
         ),
         config={"store": store.url, "seed": seed},
-        provenance=provenance.record(model=vars(model.card), seed=seed),
+        provenance=provenance.record(model=vars(model.card), seed=seed, store=store),
     )  # fmt: skip

@@ -163,7 +163,7 @@ def judge_decoding(
         auroc=auroc(judge(x), y), threshold=threshold,
         controls=Controls({"moved_labels_auroc": auroc(control(x), y)}),
         config={"store": store.url, "penalty": penalty, "seed": seed},
-        provenance=provenance.record(model=vars(model.card), seed=seed),
+        provenance=provenance.record(model=vars(model.card), seed=seed, store=store),
     )  # fmt: skip
     return judge, report
 

@@ -190,7 +190,7 @@ def study(
             note="an exit that knew the answer; verify() runs every method live",
         ),
         provenance=provenance.record(
-            model=vars(model.card), seconds=time.monotonic() - began
+            model=vars(model.card), seconds=time.monotonic() - began, store=store
         ),
     )  # fmt: skip
 

@@ -101,7 +101,9 @@ def fit_future_lens(
         text=str(store.text.get("fingerprint")),
         config={"target": target, "docs": list(within), "store": store.url},
         controls=Controls(note="fvu is of the fit; see future_scores for held-out documents"),
-        provenance=provenance.record(model=vars(model.card), seconds=time.monotonic() - start),
+        provenance=provenance.record(
+            model=vars(model.card), seconds=time.monotonic() - start, store=store
+        ),
     )
 
 

@@ -135,7 +135,7 @@ def future_scores(
             note=f"precision@{found[0]} at N = {distances[-1]}, at the control's best layer",
         ),
         provenance=provenance.record(
-            model=vars(model.card), seed=seed, seconds=time.monotonic() - start
+            model=vars(model.card), store=store, seed=seed, seconds=time.monotonic() - start
         ),
     )  # fmt: skip
 

@@ -164,7 +164,7 @@ def train_soft_prompts(
         config={**settings, "init_std": spread, "seed": seed, "docs": list(within)},
         controls=Controls(note="training loss; see future_scores for held-out documents"),
         provenance=provenance.record(
-            model=vars(model.card), seed=seed, seconds=time.monotonic() - start
+            model=vars(model.card), store=store, seed=seed, seconds=time.monotonic() - start
         ),
     )
 
