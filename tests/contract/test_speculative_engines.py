@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import lensbench
+from lensbench.errors import ConfigError
 from lensbench.interventions.acceleration import greedy
 from lensbench.interventions.acceleration.speculative.baseline import speculative_baseline
 from lensbench.interventions.acceleration.speculative.dynamic import dynamic_exit, scheduled_exit
@@ -61,3 +62,11 @@ def test_the_text_ends_where_it_ends_by_itself(name) -> None:
     stop = whole[4]
     cut = whole[: whole.index(stop) + 1]
     assert ENGINES[name](model, stop_ids=[stop]).new == cut
+
+
+@pytest.mark.parametrize("name", [n for n in ENGINES if n != "kangaroo"])
+def test_what_has_an_encoder_or_a_state_is_refused_in_words(name) -> None:
+    for kind, words in (("t5", "an encoder"), ("mamba", "a state"), ("bert", "encoder")):
+        other = lensbench.load_model(tiny(kind, seed=3), certify=False)
+        with pytest.raises(ConfigError, match=f"{words}.*llama, qwen2, gpt2"):
+            ENGINES[name](other)
