@@ -83,7 +83,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "study.simulate": ("sim_confidence", "sim_dv_threshold", "sim_fixed", "sim_fsm"),
     "study.simulate_del": ("sim_del",),
     "study.simulate_exits": ("budget_layers", "sim_calm"),
-    "study.study": ("AccelerationStudy", "study"),
+    "study.study": ("AccelerationStudy", "acceleration_study"),
     "study.trace": ("ExitTrace", "Rates", "Trace", "rates"),
 }
 """Module -> the public names that live in it."""

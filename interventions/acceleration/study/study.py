@@ -195,6 +195,10 @@ def study(
     )  # fmt: skip
 
 
+acceleration_study = study
+"""Under this name it is exported: ``acceleration.study`` is the package."""
+
+
 def _rows(
     evidence: Evidence, asked: Sequence[Method | str] | None, n_layers: int
 ) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
@@ -212,3 +216,8 @@ def _rows(
                 raise
             left_out.append(f"{chosen.label}: {error}")
     return tuple(rows), tuple(left_out)
+
+
+acceleration_study = study
+"""The name outside: ``study`` is that of this package there, and which of the two one got would
+depend on what was imported before."""
