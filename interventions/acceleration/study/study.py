@@ -216,8 +216,3 @@ def _rows(
                 raise
             left_out.append(f"{chosen.label}: {error}")
     return tuple(rows), tuple(left_out)
-
-
-acceleration_study = study
-"""The name outside: ``study`` is that of this package there, and which of the two one got would
-depend on what was imported before."""
