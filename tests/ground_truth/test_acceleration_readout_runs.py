@@ -16,6 +16,7 @@ from lensbench.interventions.acceleration import (
     hidden_transfer,
     sparse_mlp,
 )
+from lensbench.interventions.acceleration.readouts.activation_sparsity import silence
 from lensbench.interventions.acceleration.readouts.depth_router import keep, routing_plan, turned
 from lensbench.interventions.acceleration.readouts.heavy_hitters import kept_keys
 from lensbench.results import load
@@ -240,6 +241,11 @@ def test_silu_has_no_zeros_and_says_what_lies_below_eps(tmp_path) -> None:
     assert found.below.mean() > 0.01
     assert found.act == "silu"
     assert found.summary()["flops_saved_exact"] == 0.0
+    # what the sweep silences in the first block is what the store says is weak there
+    plan = silence(["blocks.0.mlp.gate"], torch.nn.functional.silu, 0.05)
+    post = model.run(random_ids(3, 10), plan, capture=["blocks.0.mlp.post"]).acts
+    silent = (post["blocks.0.mlp.post"] == 0).float().mean()
+    np.testing.assert_allclose(silent, found.below[0].mean(), atol=1e-6)
     with pytest.raises(ConfigError):
         activation_sparsity(store, model, (-1.0,))
     plain = lensbench.load_model(tiny("gpt2"), certify=False)
@@ -273,11 +279,12 @@ def test_attention_to_the_first_key_and_itself_needs_two_keys() -> None:
 
 def test_an_evicted_key_never_returns() -> None:
     pattern = np.zeros((1, 6, 6))
-    for t, key in enumerate([0, 1, 0, 0, 1, 1]):
+    for t, key in enumerate([0, 1, 0, 1, 1, 1]):
         pattern[0, t, key] = 1.0
     kept = kept_keys(pattern, heavy=1, recent=1)
     assert kept[0, 2].tolist() == [True, False, True, False, False, False]
-    assert not kept[0, 3:, 1].any()  # though queries 4 and 5 ask for it
+    assert not kept[0, 3:, 1].any()  # though the other queries ask for it
+    assert kept[0].sum(-1).tolist() == [1, 2, 2, 2, 2, 2]  # and it takes nobody's place
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lensbench import provenance
 from lensbench.errors import ConfigError
-from lensbench.interventions.acceleration.readouts.rows import log_probs, shares
+from lensbench.interventions.acceleration.readouts.rows import log_probs, shares, whole
 from lensbench.models.base import Model
 from lensbench.plan import Add, Plan, edit
 from lensbench.results import Controls, Result
@@ -160,7 +160,7 @@ def heavy_hitters(
     kl = np.zeros_like(agreed)
     for d, ids in enumerate(docs):
         full = log_probs(model, ids, Plan())
-        out = model.run(as_tokens(ids[None]), capture=sites, logits="none")
+        out = model.run(whole(ids), capture=sites, logits="none")
         patterns = [out.acts[s][0].double().cpu().numpy() for s in sites]
         sizes = [_sizes(b, recent, len(ids)) for b in wanted]
         keeps = [

@@ -12,6 +12,7 @@ from lensbench.errors import ConfigError, NotEnoughDataError
 from lensbench.models.base import Model
 from lensbench.plan import Plan
 from lensbench.sites import Site
+from lensbench.tokens import Tokens
 
 if TYPE_CHECKING:
     from lensbench.store import ActivationStore
@@ -91,11 +92,17 @@ def require_exits(store: "ActivationStore", exits: list[int]) -> None:
     store.require([str(Site("resid_post", e - 1)) for e in exits])
 
 
+def whole(ids: "Int[np.ndarray, ' pos'] | Tensor") -> Tokens:
+    """One text whose every token is meant, also where it ends as padding would."""
+    row = torch.as_tensor(ids)[None]
+    return Tokens(row, torch.ones_like(row, dtype=torch.bool))
+
+
 def log_probs(
     model: Model, ids: "Int[np.ndarray, ' pos'] | Tensor", plan: Plan
 ) -> Float[Tensor, "pos d_vocab"]:
     """Log-probabilities of one text under a plan, float64 on the CPU."""
-    logits = model.run(torch.as_tensor(ids)[None], plan).logits
+    logits = model.run(whole(ids), plan).logits
     assert logits is not None
     return logits[0].double().log_softmax(-1).cpu()
 
