@@ -11,6 +11,7 @@ MODELS = {
     "04-expert-steering": "atlas-moe",
     "05-lenses": "atlas-dense",
     "06-hyperdimensional-probe": "atlas-dense",
+    "07-acceleration": "atlas-early",
 }
 """Bundled model of a tutorial that is not about atlas-dense."""
 TUTORIALS = sorted((Path(__file__).resolve().parents[2] / "docs" / "tutorials").glob("*.ipynb"))
