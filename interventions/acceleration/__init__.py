@@ -83,6 +83,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "study.simulate": ("sim_confidence", "sim_dv_threshold", "sim_fixed", "sim_fsm"),
     "study.simulate_del": ("sim_del",),
     "study.simulate_exits": ("budget_layers", "sim_calm"),
+    "study.simulate_kangaroo": ("adapter_drafts", "sim_kangaroo"),
     "study.study": ("AccelerationStudy", "acceleration_study"),
     "study.trace": ("ExitTrace", "Rates", "Trace", "rates"),
 }

@@ -18,6 +18,7 @@ from lensbench.interventions.acceleration import (
     threshold_sweep,
     time_layers,
 )
+from lensbench.interventions.acceleration.speculative.kangaroo_adapter import KangarooAdapter
 from lensbench.interventions.acceleration.study.holding import first_draft_agreement
 from lensbench.interventions.acceleration.study.study import study
 from tests.helpers import tiny
@@ -61,10 +62,10 @@ def verified(found, model):
 def test_every_method_is_predicted_and_no_block_runs(found) -> None:
     assert found.block_forwards == 0
     assert found.left_out == ()
-    assert {row["method"] for row in found.rows} == set(METHODS)
+    assert {row["method"] for row in found.rows} == set(METHODS) - {"kangaroo"}
     assert all(row["held"] is None for row in found.rows)
     frame = found.to_frame()
-    known = frame.loc[frame["method"] != "draft_and_verify"]
+    known = frame.loc[~frame["method"].isin(["draft_and_verify", "swift"])]
     for column in ("pred_speedup_flops", "pred_speedup_serial", "pred_speedup_calibrated"):
         assert np.isfinite(known[column]).all()
     drafted = frame.loc[frame["method"].isin(["fixed_exit", "del", "fsm_exit"])]
@@ -94,7 +95,7 @@ def test_what_was_counted_is_what_ran(verified) -> None:
             assert row["acceptance"] == row["meas_acceptance"]
             assert row["tokens_per_round"] == row["meas_tokens_per_round"]
             assert row["acceptance_first"] == row["meas_acceptance_first"]
-        if row["prediction_class"] == "one-pass" and row["method"] != "draft_and_verify":
+        if row["prediction_class"] == "one-pass" and not row["lossless"]:
             assert row["layer_tokens"] == row["meas_layer_tokens"], row["label"]
             assert row["kv_bytes"] == row["meas_kv_bytes"], row["label"]
 
@@ -138,6 +139,29 @@ def test_a_draft_without_what_adds_nothing_is_kept(model, store, found) -> None:
     document = found.table.document(0)
     none = first_draft_agreement(model, found.table.prompts[0], document.text, [])
     assert none.all()
+
+
+def test_drafts_of_an_adapter_are_predicted_by_its_reading_of_the_store(model, store, tmp_path):
+    adapter = KangarooAdapter.new(model, 2, seed=1)
+    with torch.no_grad():
+        adapter.out.weight.copy_(torch.randn(32, 32, generator=torch.Generator().manual_seed(0)))
+    folder = str(adapter.save(tmp_path / "adapter"))
+    bare = str(KangarooAdapter.new(model, 2).save(tmp_path / "bare"))
+    chosen = [
+        method("kangaroo", adapter=f, threshold=t) for f in (folder, bare) for t in (0.1, 0.9)
+    ]
+    told = study(model, store, [*chosen, method("confidence_exit", exit_layer=2, threshold=0.9)])
+    assert told.block_forwards == 0
+    checked = told.verify(model)
+    for row in checked.rows:
+        assert row["held"] is True, (row["label"], row["held_note"])
+        assert row["tested"] is True
+    rows = checked.rows
+    assert rows[3]["alpha"] == rows[4]["alpha"]  # an untrained adapter is the lens of its exit
+    assert rows[1]["drafted_least"] != rows[3]["drafted_least"]  # a shaken one is not
+    assert lensbench.results.load(checked.save(tmp_path / "r")) == checked
+    with pytest.raises(MissingDataError, match="has not read this store"):
+        study(model, store, [chosen[0]]).row(method("kangaroo", adapter="elsewhere"))
 
 
 def test_exits_at_the_limits_of_the_threshold(model, store) -> None:

@@ -5,7 +5,7 @@ store and runs nothing; ``live`` decodes one prompt. The registry of all of them
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ from lensbench.interventions.acceleration.study.cost import LayerCosts
 from lensbench.interventions.acceleration.study.layer_times import LayerTimes
 from lensbench.interventions.acceleration.study.lens_table import LensTable
 from lensbench.interventions.acceleration.study.similarity import SimilarityTable
+from lensbench.interventions.acceleration.study.simulate_kangaroo import Drafts
 from lensbench.interventions.acceleration.study.trace import ExitTrace, Trace
 from lensbench.interventions.acceleration.study.work import Work
 from lensbench.models.base import Model
@@ -37,6 +38,8 @@ class Evidence:
     similarity: SimilarityTable | None
     costs: LayerCosts
     times: LayerTimes | None = None
+    drafts: dict[str, Drafts] = field(default_factory=dict[str, Drafts])
+    """What trained adapters say of the texts, by folder."""
 
     @property
     def n_layers(self) -> int:

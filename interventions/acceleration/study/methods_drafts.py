@@ -68,7 +68,7 @@ class FixedExit(Method):
     def predict(self, evidence: Evidence) -> Prediction:
         """See :class:`Method`."""
         traces = sim_fixed(evidence.table, self.exit_layer, self.draft, exact=evidence.exact)
-        return _drafts(evidence, traces)
+        return drafts_of(evidence, traces)
 
     def live(self, model: Model, prompt: Sequence[int], n_new: int, evidence: Evidence) -> Decoded:
         """See :class:`Method`."""
@@ -91,7 +91,7 @@ class _Ruled(Method):
     def predict(self, evidence: Evidence) -> Prediction:
         """See :class:`Method`."""
         traces = sim_rule(evidence.table, self.exit_layer, self.rule(), exact=evidence.exact)
-        return _drafts(evidence, traces, partial(work_rounds, unsure=True))
+        return drafts_of(evidence, traces, partial(work_rounds, unsure=True))
 
     def live(self, model: Model, prompt: Sequence[int], n_new: int, evidence: Evidence) -> Decoded:
         """See :class:`Method`."""
@@ -152,7 +152,7 @@ class Del(Method):
     def predict(self, evidence: Evidence) -> Prediction:
         """See :class:`Method`."""
         traces = sim_del(evidence.table, self.omega, self.gamma_max, exact=evidence.exact)
-        return _drafts(evidence, traces, work_del)
+        return drafts_of(evidence, traces, work_del)
 
     def live(self, model: Model, prompt: Sequence[int], n_new: int, evidence: Evidence) -> Decoded:
         """See :class:`Method`."""
@@ -160,14 +160,16 @@ class Del(Method):
         return dynamic_exit(model, prompt, n_new, rule=rule)
 
 
-def _drafts(
+def drafts_of(
     evidence: Evidence,
     traces: Sequence[Trace],
     work: Callable[[int, Trace], Work] = work_rounds,
+    note: str = "",
 ) -> Prediction:
+    """Traces with their least and most work; the text is the full model's."""
     layers = evidence.n_layers
     documents = [
         Forecast(t, work(layers, t), None if t.exact else work(layers, t.upper())) for t in traces
     ]
-    note = "" if evidence.exact else "as if the text were the model's own"
+    note = note if evidence.exact else "as if the text were the model's own"
     return Prediction(tuple(documents), full_quality(evidence.table), note)

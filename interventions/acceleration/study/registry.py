@@ -7,6 +7,7 @@ from typing import Any
 from lensbench.errors import ConfigError, UnknownNameError
 from lensbench.interventions.acceleration.study import methods_drafts as drafts
 from lensbench.interventions.acceleration.study import methods_exits as exits
+from lensbench.interventions.acceleration.study import methods_searched as searched
 from lensbench.interventions.acceleration.study import methods_skips as skips
 from lensbench.interventions.acceleration.study.methods import Method
 from lensbench.models.ranges import Sublayer
@@ -30,6 +31,8 @@ METHODS: dict[str, type[Method]] = {
         skips.AdaSkip,
         skips.SkipDecode,
         skips.DraftAndVerify,
+        searched.Swift,
+        searched.Kangaroo,
     )
 }
 """Name -> adapter."""
@@ -58,6 +61,8 @@ def method(name: str, **config: Any) -> Method:
 def default_methods(n_layers: int, names: Sequence[str] | None = None) -> list[Method]:
     """A grid of settings of every method (or of those named), for a model of so many layers.
 
+    Kangaroo is not in it: it needs an adapter that was trained for the model.
+
     Raises:
         UnknownNameError: no such method.
     """
@@ -83,6 +88,6 @@ def default_methods(n_layers: int, names: Sequence[str] | None = None) -> list[M
         *(skips.Evenly(k) for k in few if n_layers // k >= 2),
         *(skips.AdaSkip(2 * k) for k in few),
         skips.SkipDecode(max(1, n_layers // 2)),
-        *([skips.DraftAndVerify(tuple(middle))] if middle else []),
+        *([skips.DraftAndVerify(tuple(middle)), searched.Swift()] if middle else []),
     ]  # fmt: skip
     return [m for m in grid if names is None or m.name in names]

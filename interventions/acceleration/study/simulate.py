@@ -12,6 +12,7 @@ import copy
 from typing import Protocol
 
 import numpy as np
+from jaxtyping import Bool, Float
 
 from lensbench.arguments import whole_number
 from lensbench.errors import ConfigError
@@ -132,13 +133,24 @@ def sim_rule(
         MismatchError: an exact prediction from other text than the model's own.
     """
     begin(table, exit_layer, exact)
-    return [_rounds(document, exit_layer, rule) for document in table.documents()]
+    return [
+        rounds_of(d, exit_layer, d.agrees[exit_layer - 1], d.of(table.top1)[exit_layer - 1], rule)
+        for d in table.documents()
+    ]
 
 
-def _rounds(document: DocumentLens, exit_layer: int, start: DraftRule) -> Trace:
+def rounds_of(
+    document: DocumentLens,
+    exit_layer: int,
+    agrees: Bool[np.ndarray, " new"],
+    sure: Float[np.ndarray, " new"],
+    start: DraftRule,
+) -> Trace:
+    """Rounds of one document, whoever drafts: told which new tokens it would name, and how surely.
+
+    ``start`` is copied: once for the fewest drafts of every round, once for the most.
+    """
     fewest, most = copy.deepcopy(start), copy.deepcopy(start)
-    agrees = document.agrees[exit_layer - 1]
-    sure = document.of(document.table.top1)[exit_layer - 1]
     rounds, bounds, known, t = list[Round](), list[int](), -1, 0
     while t < document.n_new:
         limit = document.n_new - t - 1

@@ -7,7 +7,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from lensbench import provenance
 from lensbench.arguments import refuse_no_model
 from lensbench.errors import ConfigError, MissingDataError, UnknownNameError
+from lensbench.interventions.acceleration.speculative.kangaroo_adapter import KangarooAdapter
 from lensbench.interventions.acceleration.study import figures
 from lensbench.interventions.acceleration.study.cost import LayerCosts
 from lensbench.interventions.acceleration.study.counter import count_block_forwards
@@ -22,10 +23,12 @@ from lensbench.interventions.acceleration.study.layer_times import LayerTimes
 from lensbench.interventions.acceleration.study.lens_read import lens_table
 from lensbench.interventions.acceleration.study.lens_table import LensTable
 from lensbench.interventions.acceleration.study.methods import Evidence, Method
+from lensbench.interventions.acceleration.study.methods_searched import Kangaroo
 from lensbench.interventions.acceleration.study.own import refuse_inexact
 from lensbench.interventions.acceleration.study.registry import default_methods, method
 from lensbench.interventions.acceleration.study.rows import UNITS, predicted_row
 from lensbench.interventions.acceleration.study.similarity import SimilarityTable, similarity_table
+from lensbench.interventions.acceleration.study.simulate_kangaroo import Drafts, adapter_drafts
 from lensbench.models.base import Model
 from lensbench.results import Controls, Result
 
@@ -50,6 +53,8 @@ class AccelerationStudy(Result):
     similarity: SimilarityTable
     costs: LayerCosts
     times: LayerTimes | None = None
+    drafts: dict[str, Drafts] = field(default_factory=dict[str, Drafts])
+    """What trained adapters say of the texts, by folder."""
     block_forwards: int = 0
     """Blocks run to predict all rows; 0."""
     left_out: tuple[str, ...] = ()
@@ -58,7 +63,7 @@ class AccelerationStudy(Result):
     @property
     def evidence(self) -> Evidence:
         """What every prediction is made from."""
-        return Evidence(self.table, self.similarity, self.costs, self.times)
+        return Evidence(self.table, self.similarity, self.costs, self.times, self.drafts)
 
     @property
     def methods(self) -> tuple[Method, ...]:
@@ -177,12 +182,18 @@ def study(
         if exact:
             refuse_inexact(table.inexact)
         similar = similarity_table(store, model, max_tokens=max_tokens)
-        evidence = Evidence(table, similar, LayerCosts.of(model), times)
+        drafts = {
+            m.adapter: adapter_drafts(store, model, table, KangarooAdapter.load(m.adapter, model))
+            for m in methods or ()
+            if isinstance(m, Kangaroo)
+        }
+        evidence = Evidence(table, similar, LayerCosts.of(model), times, drafts)
         rows, left_out = _rows(evidence, methods, model.n_layers)
     if not rows:
         raise ConfigError("no method to predict; name some, or leave methods out for all")
     return AccelerationStudy(
         rows=rows, table=table, similarity=similar, costs=evidence.costs, times=times,
+        drafts=drafts,
         block_forwards=blocks.count, left_out=left_out,
         config={"store": store.url, "exact": exact, "max_tokens": max_tokens},
         controls=Controls(
