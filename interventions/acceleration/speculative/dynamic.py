@@ -23,6 +23,9 @@ from lensbench.models.ranges import LayerRunner
 from lensbench.plan import Plan
 from lensbench.tokens import TokensLike
 
+AT_ONCE = 1 << 23
+"""Logits that are held at a time while layers are read."""
+
 
 class Schedule(Protocol):
     """When a draft ends, such as those of ``schedules``."""
@@ -162,13 +165,12 @@ def read_layers(
     runner: LayerRunner, states: dict[int, Tensor], positions: int
 ) -> tuple[Tensor, Tensor]:
     """Choice and its probability of exit layers 1..L-1 at the first positions, ``[L-1, n]``."""
-    tokens: list[Tensor] = []
-    sure: list[Tensor] = []
-    for block in range(runner.n_layers - 1):
-        best = runner.logits(states[block][:, :positions])[0].float().softmax(-1).max(-1)
-        tokens.append(best.indices.cpu())
-        sure.append(best.values.double().cpu())
-    return torch.stack(tokens), torch.stack(sure)
+    stacked = torch.cat([states[n][:, :positions] for n in range(runner.n_layers - 1)])
+    # All layers in one call of the head, or as many as leave the logits within a few tens of MB.
+    at_once = max(1, AT_ONCE // (positions * runner.model.card.d_vocab))
+    best = [runner.logits(part).float().softmax(-1).max(-1) for part in stacked.split(at_once)]
+    tokens, sure = torch.cat([b.indices for b in best]), torch.cat([b.values for b in best])
+    return tokens.cpu(), sure.double().cpu()
 
 
 class _Asked(Protocol):
