@@ -208,6 +208,29 @@ def test_a_direction_decides_by_its_mean_on_the_full_model_and_a_probe_by_its_si
     assert found.of("no 2", "probe")["agreement"] == pytest.approx(by_sign)
 
 
+def test_several_classes_numbers_and_steered_models_are_compared_as_they_say(llama) -> None:
+    gone, push = skip_layers([2]), steer(probe_direction("blocks.1.resid_post", axis(at=3)), 3.0)
+    weights = np.random.default_rng(5).normal(size=(4, D)).astype(np.float32)
+    several, number = Sign(AFTER, weights.T), Sign(AFTER, weights[0])
+    number.numeric = True
+    found = readability(
+        llama, TEXT, {"no 2": gone}, {"classes": several, "number": number}, steer=push
+    )
+    for condition, more in (("clean", Plan()), ("steered", push)):
+        x = llama.run(TEXT, more, capture=[AFTER]).acts[AFTER].flatten(0, 1)
+        y = llama.run(TEXT, gone + more, capture=[AFTER]).acts[AFTER].flatten(0, 1)
+        f, a = several.score(x), several.score(y)
+        same = float((f.argmax(1) == a.argmax(1)).mean())
+        assert 0.3 < same < 1
+        assert found.of("no 2", "classes", condition)["agreement"] == pytest.approx(same)
+        one = found.of("no 2", "number", condition)
+        assert set(one) == {"correlation", "fvu"}  # numbers decide nothing
+        r = np.corrcoef(number.score(x), number.score(y))[0, 1]
+        assert one["correlation"] == pytest.approx(r, rel=1e-3)
+    clean, steered = (found.of("no 2", "classes", c)["fvu"] for c in ("clean", "steered"))
+    assert clean != pytest.approx(steered, rel=1e-3)  # control: they are two conditions
+
+
 def test_a_steer_reaches_the_output_only_through_layers_that_run() -> None:
     """Layer 4 alone passes on what is steered: without it the steer moves nothing at the site."""
     model = model_with(planted=4)

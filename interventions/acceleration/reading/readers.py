@@ -100,7 +100,8 @@ def _readers(model: Model, name: str, readout: Any, ways: Sequence[Way]) -> list
     if isinstance(owner, Model):
         _same_model(name, owner.card.fingerprint, model)
     sites = [_place(model, name, site)] if site is not None else _layers(model, what, ways)
-    return [Reader(name, s, "tokens", _lens(what, s)) for s in sites]
+    device = getattr(model, "device", "cpu")
+    return [Reader(name, s, "tokens", _lens(what, s, device)) for s in sites]
 
 
 def _at(model: Model, name: str, site: Site, what: Any) -> Reader:
@@ -122,8 +123,8 @@ def _at(model: Model, name: str, site: Site, what: Any) -> Reader:
     return Reader(name, site, kind, lambda x: _columns(what.score(x.numpy())))
 
 
-def _lens(what: Any, site: Site) -> Callable[[Tensor], Tensor]:
-    return lambda x: what(x, site.layer)
+def _lens(what: Any, site: Site, device: Any) -> Callable[[Tensor], Tensor]:
+    return lambda x: what(x.to(device), site.layer)
 
 
 def _columns(score: Any) -> Float[Tensor, "tokens outputs"]:
