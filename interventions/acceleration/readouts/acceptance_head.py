@@ -31,6 +31,7 @@ from lensbench.interventions.acceleration.readouts.acceptance_result import (
     AcceptanceReport,
     stopped_rounds,
 )
+from lensbench.interventions.acceleration.readouts.logistic import fit_logistic
 from lensbench.interventions.acceleration.readouts.rows import (
     Document,
     documents,
@@ -46,6 +47,10 @@ from lensbench.stats import pearson
 
 if TYPE_CHECKING:
     from lensbench.store import ActivationStore
+
+
+PENALTIES = (1.0, 0.1, 0.01)
+"""Of the linear head; the held-back rows choose."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,15 +85,13 @@ def fit_acceptance_head(
     reject_weight: float = 6.0,
     depth: int = 1,
     steps: int = 300,
-    lr: float = 1e-2,
-    penalty: float = 1e-3,
-    seed: int = 0,
+    lr: float = 1e-3,
 ) -> AcceptanceHead:
-    """Fit by Adam over all rows, with a cosine schedule and decoupled weight decay.
+    """Fit a linear head, then its residual blocks too, by Adam over all rows.
 
     Loss: ``sum(-p log a - w (1 - p) log(1 - a)) / sum(p + w (1 - p))``. The last tenth of the rows
-    is held back, and the weights of the step where its loss was least are kept: labels are single
-    draws, which a block of d^2 weights would learn by heart.
+    is held back: it chooses the penalty of the linear head and the step whose weights are kept,
+    because labels are single draws, which a block of d^2 weights would learn by heart.
 
     Raises:
         ConfigError: shapes that do not fit, or labels outside [0, 1].
@@ -102,21 +105,13 @@ def fit_acceptance_head(
     w, d = positive_number("reject_weight", reject_weight), x.shape[1]
     mean, spread = x.float().mean(0), x.float().std(0).clamp_min(1e-6)
     scaled, label = (x.float() - mean) / spread, p_acc.float()
-    rng = torch.Generator().manual_seed(seed)
-    blocks = [
-        (torch.randn(d, d, generator=rng) / (10 * d**0.5), torch.zeros(d))
-        for _ in range(whole_number("depth", depth, least=0))
-    ]
-    readout, bias = torch.zeros(d), torch.zeros(())
-    weights = [readout, bias, *(t for block in blocks for t in block)]
-    for tensor in weights:
-        tensor.requires_grad_(True)
-    optimiser = torch.optim.AdamW(weights, lr=lr, weight_decay=penalty)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     last = max(1, len(label) - len(label) // 10)
-    least, best = float("inf"), [tensor.detach().clone() for tensor in weights]
+    held = slice(last, None) if last < len(label) else slice(None)
+    blocks = [
+        (torch.zeros(d, d), torch.zeros(d)) for _ in range(whole_number("depth", depth, least=0))
+    ]
 
-    def loss(rows: slice) -> Tensor:
+    def loss(rows: slice, readout: Tensor, bias: Tensor) -> Tensor:
         h, p = scaled[rows], label[rows]
         for weight, offset in blocks:
             h = h + nn.functional.silu(h @ weight + offset)
@@ -125,19 +120,37 @@ def fit_acceptance_head(
         kept, lost = p * logsigmoid(out), w * (1 - p) * logsigmoid(-out)
         return -(kept + lost).sum() / (p + w * (1 - p)).sum()
 
-    for _ in range(whole_number("steps", steps, least=1)):
-        with torch.no_grad():
-            held = float(loss(slice(last, None) if last < len(label) else slice(None)))
-        if held < least:
-            least, best = held, [tensor.detach().clone() for tensor in weights]
+    linear = [_linear(scaled[:last], label[:last], w, penalty) for penalty in PENALTIES]
+    least, (readout, bias) = min(((float(loss(held, *one)), one) for one in linear), key=_first)
+    weights = [readout, bias, *(t for block in blocks for t in block)]
+    best = [tensor.clone() for tensor in weights]
+    for tensor in weights:
+        tensor.requires_grad_(True)
+    optimiser = torch.optim.Adam(weights, lr=lr)
+    for _ in range(whole_number("steps", steps, least=1) if depth else 0):
         with torch.enable_grad():
             optimiser.zero_grad()
-            loss(slice(0, last)).backward()  # pyright: ignore[reportUnknownMemberType] - torch's
+            loss(slice(0, last), readout, bias).backward()  # pyright: ignore[reportUnknownMemberType] - torch's
         optimiser.step()
-        schedule.step()
+        with torch.no_grad():
+            now = float(loss(held, readout, bias))
+        if now < least:
+            least, best = now, [tensor.detach().clone() for tensor in weights]
     readout, bias, *flat = best
     final = tuple(zip(flat[::2], flat[1::2], strict=True))
     return AcceptanceHead(final, readout, float(bias), mean, spread, w)
+
+
+def _first(pair: tuple[float, Any]) -> float:
+    return pair[0]
+
+
+def _linear(x: Tensor, label: Tensor, w: float, penalty: float) -> tuple[Tensor, Tensor]:
+    """The head without blocks: logistic regression on both classes' masses."""
+    p = label.double().numpy()
+    mass = p + w * (1 - p)
+    found = fit_logistic(x.double().numpy(), p / mass, mass=mass, penalty=penalty)
+    return torch.from_numpy(found.weight).float(), torch.tensor(found.bias).float()
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +218,7 @@ def acceptance_head(
     rng = torch.Generator().manual_seed(seed)
     train = _rows(store, runnable, [docs[i] for i in fit], exit_layer, warp, mix, rng)
     tested = _rows(store, runnable, [docs[i] for i in held], exit_layer, warp, 0.0, rng)
-    settings: dict[str, Any] = {"reject_weight": reject_weight, "depth": depth, "seed": seed}
+    settings: dict[str, Any] = {"reject_weight": reject_weight, "depth": depth}
     head = fit_acceptance_head(train.x, train.label, **settings)
     moved = train.label[torch.randperm(len(train.label), generator=rng)]
     control = fit_acceptance_head(train.x, moved, **settings)
@@ -223,7 +236,7 @@ def acceptance_head(
             {"moved_labels_correlation": other},
             "correlation with the label of a head fitted to moved labels",
         ),
-        config={**settings, "mix": mix, "least": least, "most": most, "warp": vars(warp)},
+        config={**settings, "seed": seed, "mix": mix, "most": most, "warp": vars(warp)},
         provenance=provenance.record(model=vars(model.card), seed=seed, store=store),
     )  # fmt: skip
     return head, report

@@ -140,7 +140,8 @@ def hidden_transfer(
         layers: numbers of layers executed before the transfer, 1 to L - 1; default: a quarter, a
             half and three quarters of L.
         ahead: offsets 1 .. ahead.
-        penalty: of the ridge, in units of the mean variance of a feature.
+        penalty: of the ridge, in units of the mean variance of a feature; an ``r2`` below 0 says
+            that few tokens were learned by heart: ask for more documents or a larger penalty.
         positions: tested per held-out document.
         test: share of documents held out.
         max_documents: documents read; None for all.
