@@ -6,7 +6,7 @@ import re
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from lensbench.errors import ConfigError, DamagedDataError, MismatchError, Missi
 from lensbench.interventions.acceleration.study.layer_times import time_layers
 from lensbench.interventions.acceleration.study.methods import Method
 from lensbench.interventions.acceleration.study.own import capture_own, why_inexact
-from lensbench.interventions.acceleration.study.registry import default_methods, method
+from lensbench.interventions.acceleration.study.registry import METHODS, default_methods, method
 from lensbench.interventions.acceleration.study.study import AccelerationStudy, study
 
 if TYPE_CHECKING:
@@ -95,7 +95,13 @@ def methods_of(text: str, n_layers: int) -> list[Method] | None:
                 "fixed_exit,del or settings such as 'fixed_exit(exit_layer=2, draft=4)'"
             )
         name, given = match[1], match[2]
-        found += default_methods(n_layers, [name]) if given is None else [_called(name, given)]
+        more = default_methods(n_layers, [name]) if given is None else [_called(name, given)]
+        if not more:
+            raise ConfigError(
+                f"--methods: {name} has no default settings for this model; write {name}(...) with "
+                f"{', '.join(f.name for f in fields(METHODS[name]))}"
+            )
+        found += more
         at = match.end()
     return found
 

@@ -119,4 +119,5 @@ def python_of_live(ask: ExitAsk) -> str:
 def command_of(ask: ExitAsk) -> str:
     """The whole study on the command line."""
     name = model_name(hold_store(ask.store))[0]
-    return f"lensbench accelerate --model {name} --store {ask.store} --live"
+    how = "--live" if held(ask.store).exact else "--proxy"
+    return f"lensbench accelerate --model {name} --store {ask.store} {how}"

@@ -29,11 +29,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_rows_are_those_of_the_library(root: Path, capsys) -> None:
     import lensbench
-    from lensbench.interventions.acceleration.study.study import study
+    from lensbench.interventions.acceleration import acceleration_study
 
     path = root / "models" / "tiny"
     told = answer(capsys, "accelerate", "--model", path, "--store", root / "own")
-    found = study(lensbench.load_model(path), lensbench.open_store(root / "own"))
+    found = acceleration_study(lensbench.load_model(path), lensbench.open_store(root / "own"))
     assert [r["label"] for r in told["rows"]] == [r["label"] for r in found.rows]
     for ours, theirs in zip(told["rows"], found.rows, strict=True):
         for name in ("acceptance", "agreement", "flops_saved", "pred_speedup_serial"):

@@ -1,0 +1,39 @@
+"""The page Acceleration in a real browser: figures are drawn, and a live run joins them."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.app.tiny_root import make_root
+from tests.browser.chrome import Chrome, find
+from tests.browser.test_dashboard_browser import free_port, outside, serving
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        find() is None, reason="no chromium on this machine (apt-get install chromium)"
+    ),
+]
+
+
+def test_predictions_are_drawn_and_a_live_run_stands_beside_them(tmp_path: Path) -> None:
+    import lensbench
+    from lensbench.interventions import acceleration
+
+    made = make_root(tmp_path / "root", profile="resid", run=False)
+    model = lensbench.load_model(made.model)
+    acceleration.capture_own(model, ["the cat", "a plain dog saw"], made.folder / "own", 8)
+    with serving(made.folder, free_port()) as url, Chrome(tmp_path / "profile") as tab:
+        tab.open(f"{url}/acceleration?store=own&exit=2&threshold=0.1")
+        tab.says("wrote itself")
+        tab.says("FLOPs, share of plain decoding")
+        tab.wait("document.querySelectorAll('.js-plotly-plot .main-svg').length >= 4")
+        assert tab.js("location.search.includes('exit=2')")
+        tab.click("Run the model and measure")
+        tab.says("did what was predicted", timeout=120)
+        tab.idle(120)
+        tab.wait("document.querySelectorAll('.js-plotly-plot .heatmaplayer').length >= 3")
+        tab.open(f"{url}/acceleration?store=acts")
+        tab.says("a guess, not a prediction")
+        assert not tab.js("!!document.querySelector('[data-testid=stException]')"), tab.text()
+        assert outside(tab.asked) == []
