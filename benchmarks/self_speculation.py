@@ -22,7 +22,7 @@ PLAIN, HF = "plain decoding, ours", "plain decoding, transformers"
 PACKAGES = ("torch", "transformers")
 EXITS = {
     "words": ((2, 4), (2, 6), (2, 10), (3, 6)),
-    "atlas-early": ((1, 4), (2, 4), (2, 6), (3, 6)),
+    "atlas-early": ((1, 2), (2, 2), (2, 3), (2, 4)),
 }
 """(exit layer, tokens drafted per round)."""
 SPEEDUP = {"words": 1.5, "atlas-early": 1.2}

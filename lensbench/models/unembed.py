@@ -1,11 +1,13 @@
 """From states to logits, as the module does it: norm, projection, head, bias, scale and cap."""
 
+import copy
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lensbench.models.families import Architecture
+from lensbench.models.ranges.plain import plain_twin
 
 
 class Unembedding:
@@ -23,6 +25,13 @@ class Unembedding:
         self._scale = float(module.config.hidden_size) ** -0.5 if scaled else None
         self._bias: Tensor | None = getattr(module, "final_logits_bias", None)
         self._cap: float | None = getattr(module.config, "final_logit_softcapping", None)
+
+    def plain(self) -> "Unembedding":
+        """The same without the hooks that stand on its modules."""
+        twin = copy.copy(self)
+        twin._norm = None if self._norm is None else plain_twin(self._norm)
+        twin._heads = [plain_twin(head) for head in self._heads]
+        return twin
 
     def normed(self, hidden: Tensor) -> Tensor:
         """Logits of states that the final norm has already seen."""

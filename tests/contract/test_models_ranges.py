@@ -106,6 +106,26 @@ def test_a_copied_model_has_plain_sublayers(model) -> None:
     assert "SublayerForward" not in {type(m.forward).__name__ for m in twin.module.modules()}
 
 
+def test_blocks_run_without_our_hooks_on_the_same_weights_and_with_those_of_others() -> None:
+    model = lensbench.load_model(tiny("llama", seed=3), certify=False)
+    block = model.module.model.layers[1]
+    seen: list[int] = []
+    handle = block.mlp.register_forward_hook(lambda *_: seen.append(1))
+    runner = model.layers(12, rows=2)
+    twin = runner._plain[1]
+    assert twin.mlp.gate_proj.weight is block.mlp.gate_proj.weight
+    assert len(twin.mlp._forward_hooks) == 1 < len(block.mlp._forward_hooks)
+    assert "forward" not in vars(twin)
+    through(runner, IDS, 0, 12)
+    assert seen == [1]
+    handle.remove()
+    block.mlp.down_proj.weight.data.mul_(2)  # training goes on: the twin sees it
+    runner.crop(0)
+    assert same(through(runner, IDS, 0, 12), model.run(IDS).logits)
+    assert len(block.mlp._forward_hooks) > 0  # and captures still work
+    assert model.run(IDS, capture="blocks.1.mlp_out").acts
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [

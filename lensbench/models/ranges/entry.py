@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from lensbench.models.families import Architecture
+from lensbench.models.ranges.plain import plain_twin
 
 
 class Entry:
     """The start of a network: token embedding, learned positions, norm or projection."""
 
     def __init__(self, module: Any, architecture: Architecture) -> None:
-        self._embed: Any = module.get_input_embeddings()
+        self._embed: Any = plain_twin(module.get_input_embeddings())
         path = architecture.positions
         self._positions: Any = module.get_submodule(path) if path else None
         self._counts_itself = hasattr(self._positions, "offset")  # OPT adds its offset to ids given

@@ -20,6 +20,7 @@ from lensbench.models.ranges.calls import Calls, Recording
 from lensbench.models.ranges.counts import Counts
 from lensbench.models.ranges.entry import Entry
 from lensbench.models.ranges.omission import OMITTED, Sublayer, check_sublayers, omittable
+from lensbench.models.ranges.plain import plain_twin
 from lensbench.models.ranges.record import record
 from lensbench.models.session import ACTIVE, Grid, Scope, Session, first
 from lensbench.plan import Plan
@@ -27,6 +28,8 @@ from lensbench.sites import Site
 
 if TYPE_CHECKING:
     from lensbench.models.huggingface import NativeModel
+
+_NOTHING: frozenset[Sublayer] = frozenset()
 
 
 class LayerRunner:
@@ -53,6 +56,8 @@ class LayerRunner:
         architecture = model.layout.architecture
         family = architecture.stacks[architecture.main]
         self._blocks: list[Any] = blocks_of(model.module, family)
+        self._plain: list[Any] = [plain_twin(block) for block in self._blocks]
+        self._unembed = model.trunk.unembed.plain()
         self._entry = Entry(model.module, architecture)
         self._family = family
         self._can_omit = False
@@ -95,29 +100,55 @@ class LayerRunner:
             ConfigError: a range outside the model, a token beyond the room, or a block that does
                 not hold exactly the tokens before ``at``.
         """
-        left_out = check_sublayers(omit, self.n_layers)
-        if left_out and not self._can_omit:
-            omittable(self._family, self._blocks)
-            self._can_omit = True
+        left_out = check_sublayers(omit, self.n_layers) if omit else _NOTHING
         end = at + h.shape[1]
         self._check(first_layer, last_layer, at, end, left_out)
-        token = OMITTED.set(left_out)
-        session = self._session(at, end, capture) if self.plan or capture else None
-        active = None if session is None else ACTIVE.set(session)
+        if not left_out and not capture and not self.plan:
+            h = self._through(self._plain, h, range(first_layer, last_layer), at, keep)
+        else:
+            h = self._watched(h, range(first_layer, last_layer), at, left_out, keep, capture)
+        self.counts.ran(h, first_layer, last_layer, left_out, at)
+        return h
+
+    def _through(
+        self,
+        blocks: Sequence[Any],
+        h: Tensor,
+        layers: range,
+        at: int,
+        keep: dict[int, Tensor] | None,
+    ) -> Tensor:
+        end = at + h.shape[1]
+        with torch.inference_mode():
+            for layer in layers:
+                args, kwargs = self._calls.of(layer, at, end)
+                h = first(blocks[layer](h, *args, **kwargs))
+                if keep is not None:
+                    keep[layer] = h
+        return h
+
+    def _watched(
+        self,
+        h: Tensor,
+        layers: range,
+        at: int,
+        omit: frozenset[Sublayer],
+        keep: dict[int, Tensor] | None,
+        capture: Sequence[Site],
+    ) -> Tensor:
+        """Through the blocks with their hooks: something is edited, captured or left out."""
+        if omit and not self._can_omit:
+            omittable(self._family, self._blocks)
+            self._can_omit = True
+        session = self._session(at, at + h.shape[1], capture) if self.plan or capture else None
+        token, active = OMITTED.set(omit), None if session is None else ACTIVE.set(session)
         try:
-            with torch.inference_mode():
-                for layer in range(first_layer, last_layer):
-                    args, kwargs = self._calls.of(layer, at, end)
-                    h = first(self._blocks[layer](h, *args, **kwargs))
-                    if keep is not None:
-                        keep[layer] = h
+            return self._through(self._blocks, h, layers, at, keep)
         finally:
             OMITTED.reset(token)
             if active is not None:
                 ACTIVE.reset(active)
-        self.acts = {} if session is None else dict(session.acts)
-        self.counts.ran(h, first_layer, last_layer, left_out, at)
-        return h
+            self.acts = {} if session is None else dict(session.acts)
 
     def fill(self, h: Float[Tensor, "rows pos d_model"], layers: Iterable[int], at: int) -> None:
         """Let these blocks store keys and values of ``h``, as if it entered each, and no more."""
@@ -129,7 +160,7 @@ class LayerRunner:
                     self._check(layer, layer + 1, at, end, frozenset())
                     args, kwargs = self._calls.of(layer, at, end)
                     try:
-                        self._blocks[layer](h, *args, **kwargs)
+                        self._plain[layer](h, *args, **kwargs)
                     except Stored:
                         self.counts.filled += h.shape[0] * h.shape[1]
         finally:
@@ -143,7 +174,7 @@ class LayerRunner:
         """Final norm and head on any state of the stream."""
         self.counts.heads += h.shape[:-1].numel()
         with torch.inference_mode():
-            return self.model.trunk.unembed(h)
+            return self._unembed(h)
 
     def _check(
         self, first_layer: int, last_layer: int, at: int, end: int, omit: frozenset[Sublayer]
