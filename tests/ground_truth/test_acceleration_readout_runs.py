@@ -58,10 +58,10 @@ def cyclic():
 
 def test_in_a_cyclic_language_states_to_come_are_a_linear_map_away(tmp_path) -> None:
     model = cyclic()
-    prompts = [[k % V, (k + 1) % V] for k in range(2 * V)]
+    prompts = [[k % V, (k + 1) % V] for k in range(V)]
     run = greedy(model, torch.tensor([prompts[3]]), 20)
     assert list(run.new) == [(5 + i) % V for i in range(20)]
-    store = capture_own(model, prompts, tmp_path / "s", 18)
+    store = capture_own(model, prompts, tmp_path / "s", 12)
     found = hidden_transfer(store, model, ahead=3)
     frame = found.to_frame()
     mapped = frame[frame.state == "map"]
@@ -310,6 +310,12 @@ def test_a_full_budget_is_the_model_itself(heads, tmp_path) -> None:
     for bad in ({"budgets": (0.0,)}, {"budgets": (1.1,)}, {"recent": 2.0}, {"text": [[4]]}):
         with pytest.raises(ConfigError):
             heavy_hitters(**({"model": heads, "text": random_ids(1, 4)} | bad))
+
+
+def test_a_model_that_reads_both_ways_is_refused() -> None:
+    bert = lensbench.load_model(tiny("bert"), certify=False)
+    with pytest.raises(ConfigError, match="eviction"):
+        heavy_hitters(bert, random_ids(1, 6))
 
 
 def test_heavy_keys_of_a_trained_model_hold_more_attention_than_random_ones() -> None:

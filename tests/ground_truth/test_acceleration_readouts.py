@@ -228,6 +228,7 @@ def test_fixed_lengths_read_from_the_store_are_the_rounds_of_live_runs(own) -> N
     with count_block_forwards(model) as blocks:
         found = draft_length(store, model, 3, most=4)
     assert blocks.count == 0
+    assert found.provenance.store == store.fingerprint
     frame = found.to_frame().set_index("policy")
     from lensbench.interventions.acceleration.readouts.rows import split
 

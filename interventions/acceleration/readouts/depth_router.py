@@ -135,6 +135,7 @@ def depth_router(
         MissingDataError: the store lacks the stream around some block.
     """
     runnable = native(model)
+    model.require_next_token("routing past blocks")
     n_layers = model.n_layers
     blocks = sorted(set(range(1, n_layers, 2) if routed is None else routed))
     if not capacities or not all(0 < c <= 1 for c in capacities):

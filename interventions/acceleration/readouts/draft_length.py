@@ -12,7 +12,7 @@ lie between two bounds.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -149,6 +149,7 @@ def draft_length(
         NotEnoughDataError: fewer than two documents.
     """
     check_exit(exit_layer, model.n_layers, full=False)
+    model.require_next_token("drafting")
     store.check_model(model.card)
     refuse_inexact(why_inexact(store, model))
     require_exits(store, [exit_layer, model.n_layers])
@@ -167,9 +168,11 @@ def draft_length(
                 (draft.argmax(-1) == full).numpy(),
             )
         )
-    return judge_lengths(
+    report = judge_lengths(
         texts, exit_layer, model.n_layers, thresholds=thresholds, most=most, test=test, seed=seed
     )
+    made = provenance.record(model=vars(model.card), seed=seed, store=store)
+    return replace(report, provenance=made)
 
 
 def judge_lengths(

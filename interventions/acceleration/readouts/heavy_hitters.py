@@ -142,7 +142,8 @@ def heavy_hitters(
         seed: of the random keys.
 
     Raises:
-        ConfigError: a budget out of range, or no text of two tokens.
+        ConfigError: a budget out of range, no text of two tokens, or a model that does not predict
+            the next token.
         UnknownSiteError: a model whose attention cannot be captured.
     """
     wanted = tuple(float(b) for b in budgets)
@@ -151,6 +152,7 @@ def heavy_hitters(
             f"budgets are shares of the keys in (0, 1] and recent a share in [0, 1], got "
             f"{list(budgets)} and {recent!r}"
         )
+    model.require_next_token("eviction of keys")
     docs = _documents(model, text)
     n_layers = model.n_layers
     sites = [f"blocks.{layer}.attn.pattern" for layer in range(n_layers)]

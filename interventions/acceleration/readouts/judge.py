@@ -131,6 +131,7 @@ def judge_decoding(
     """
     if not 0 < threshold < 1:
         raise ConfigError(f"threshold is a chance between 0 and 1, got {threshold!r}")
+    model.require_next_token("checking drafts")
     store.check_model(model.card)
     require_exits(store, [model.n_layers])
     docs = documents(store)
