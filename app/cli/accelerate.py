@@ -52,7 +52,7 @@ def accelerate(
         str, typer.Option("--keep", help="Folder to keep the store of --prompts in.")
     ] = "",
     texts: Annotated[
-        int | None, typer.Option("--texts", help="Texts that --live runs; default: all.")
+        int | None, typer.Option("--texts", help="Use the first so many texts; default: all.")
     ] = None,
     repeats: Annotated[
         int, typer.Option("--repeats", help="Runs of each by --live; speed-ups are medians.")
@@ -67,9 +67,6 @@ def accelerate(
         bool,
         typer.Option("--proxy", help="Accept a store of other text; every row is then a guess."),
     ] = False,
-    max_tokens: Annotated[
-        int | None, typer.Option("--max-tokens", help="Tokens of the store to read.")
-    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder to save the result in.")] = None,
 ) -> Answer:
     """Predict every way to skip layers from one store; with --live, measure what was predicted."""
@@ -78,7 +75,7 @@ def accelerate(
 
     ask = AccelerateAsk(
         model, revision, store, prompts, methods, new_tokens, keep, live, calibrate, texts,
-        repeats, proxy, max_tokens,
+        repeats, proxy,
     )  # fmt: skip
     opened, result = run(ask)
     found = facts(opened, result, ask)

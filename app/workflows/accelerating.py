@@ -10,6 +10,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lensbench.app.workflows.answers import facts_of
 from lensbench.app.workflows.models import open_model
 from lensbench.app.workflows.texts import find_text
@@ -18,13 +20,13 @@ from lensbench.interventions.acceleration.study.layer_times import time_layers
 from lensbench.interventions.acceleration.study.methods import Method
 from lensbench.interventions.acceleration.study.own import capture_own, why_inexact
 from lensbench.interventions.acceleration.study.registry import METHODS, default_methods, method
-from lensbench.interventions.acceleration.study.study import AccelerationStudy, study
+from lensbench.interventions.acceleration.study.study import AccelerationStudy, acceleration_study
 
 if TYPE_CHECKING:
     from lensbench.models import Model
     from lensbench.store import ActivationStore
 
-_CALL = re.compile(r"\s*(\w+)\s*(?:\(([^()]*(?:\([^()]*\)[^()]*)*)\))?\s*(?:,|$)")
+_CALL = re.compile(r"(\w+)\s*(?:\((.*)\))?", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,9 @@ class AccelerateAsk:
     live: bool = False
     calibrate: bool = False
     texts: int | None = None
-    """Texts that are run live; None: all."""
+    """First texts of the store or prompts that count; None: all."""
     repeats: int = 1
     proxy: bool = False
-    max_tokens: int | None = None
 
 
 def accelerate(ask: AccelerateAsk) -> tuple["Model", AccelerationStudy]:
@@ -68,12 +69,16 @@ def accelerate(ask: AccelerateAsk) -> tuple["Model", AccelerationStudy]:
         )
     if ask.keep and ask.store:
         raise ConfigError("--keep names the store that --prompts captures; leave it out")
+    if ask.texts is not None and ask.texts < 1:
+        raise ConfigError(f"--texts must be at least 1, got {ask.texts}")
     model = open_model(ask.model, ask.revision)
     chosen = methods_of(ask.methods, model.n_layers)
     with _store_of(ask, model) as store:
-        found = study(model, store, chosen, exact=not ask.proxy, max_tokens=ask.max_tokens)
+        found = acceleration_study(
+            model, store, chosen, exact=not ask.proxy, max_tokens=_rows_of(store, ask)
+        )
         found = timed(found, model) if ask.live or ask.calibrate else found
-        return model, _verified(found, model, ask) if ask.live else found
+        return model, found.verify(model, repeats=ask.repeats) if ask.live else found
 
 
 def methods_of(text: str, n_layers: int) -> list[Method] | None:
@@ -86,12 +91,11 @@ def methods_of(text: str, n_layers: int) -> list[Method] | None:
     if not text.strip():
         return None
     found: list[Method] = []
-    at = 0
-    while at < len(text):
-        match = _CALL.match(text, at)
+    for part in _parts(text):
+        match = _CALL.fullmatch(part)
         if match is None:
             raise ConfigError(
-                f"--methods: {text[at:][:40]!r} is no name and no call; write names such as "
+                f"--methods: {part[:40]!r} is no name and no call; write names such as "
                 "fixed_exit,del or settings such as 'fixed_exit(exit_layer=2, draft=4)'"
             )
         name, given = match[1], match[2]
@@ -102,8 +106,19 @@ def methods_of(text: str, n_layers: int) -> list[Method] | None:
                 f"{', '.join(f.name for f in fields(METHODS[name]))}"
             )
         found += more
-        at = match.end()
     return found
+
+
+def _parts(text: str) -> list[str]:
+    """What stands between the commas that are in no bracket."""
+    depth, parts = 0, [""]
+    for char in text:
+        depth += (char in "([") - (char in ")]")
+        if char == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += char
+    return [part.strip() for part in parts]
 
 
 def _called(name: str, given: str) -> Method:
@@ -135,7 +150,7 @@ def _store_of(ask: AccelerateAsk, model: "Model") -> "Generator[ActivationStore]
             )
         yield store
         return
-    prompts = read_prompts(ask.prompts)
+    prompts = read_prompts(ask.prompts)[: ask.texts]
     if ask.keep:
         yield capture_own(model, prompts, ask.keep, ask.new_tokens)
         return
@@ -194,11 +209,12 @@ def timed(found: AccelerationStudy, model: "Model", repeats: int = 5) -> Acceler
     return replace(found, rows=(), times=times).with_methods(found.methods)
 
 
-def _verified(found: AccelerationStudy, model: "Model", ask: AccelerateAsk) -> AccelerationStudy:
-    numbers = [d.number for d in found.table.documents()]
-    if ask.texts is not None and ask.texts < 1:
-        raise ConfigError(f"--texts must be at least 1, got {ask.texts}")
-    return found.verify(model, numbers[: ask.texts], repeats=ask.repeats)
+def _rows_of(store: "ActivationStore", ask: AccelerateAsk) -> int | None:
+    """Rows of the texts that count; the last token of a text predicts nothing."""
+    if ask.texts is None:
+        return None
+    lengths = np.unique(store.index().doc_ids, return_counts=True)[1]
+    return max(1, int((lengths[: ask.texts] - 1).sum()))
 
 
 def facts(model: "Model", found: AccelerationStudy, ask: AccelerateAsk) -> dict[str, Any]:

@@ -74,6 +74,16 @@ def test_prompts_are_continued_and_predictions_held_to_a_live_run(
     assert kept["rows"][0]["acceptance"] == drafts["acceptance"]
 
 
+def test_a_printed_row_can_be_asked_for_again_and_of_fewer_texts(root: Path, capsys) -> None:
+    where = ("--model", root / "models" / "tiny", "--store", root / "own")
+    row = "draft_and_verify(skips=(('attn', 1), ('mlp', 0)), threshold=0.6, most=12)"
+    told = answer(capsys, "accelerate", *where, "--methods", f"{row}, del", "--texts", 1, "--live")
+    assert told["rows"][0]["label"] == row
+    assert told["rows"][1]["method"] == "del"
+    assert (told["texts"], told["new_tokens"]) == (1, 10)
+    assert {(r["n"], r["n_verified"], r["tested"]) for r in told["rows"]} == {(1, 1, True)}
+
+
 def test_the_table_is_printed_with_what_its_columns_mean(root: Path, capsys) -> None:
     where = ("--model", root / "models" / "tiny", "--store", root / "own")
     assert run("accelerate", *where, "--methods", FEW) == 0
@@ -111,6 +121,7 @@ def test_a_store_of_other_text_is_refused_with_what_to_do_and_taken_as_a_proxy(
         (["--store", "own", "--methods", "fixed_exit(draft=2, layer=1)"], "known: exit_layer"),
         (["--store", "own", "--methods", "fixed_exit(1, 2)"], "name the settings"),
         (["--store", "own", "--methods", "fixed_exit(1"], "no name and no call"),
+        (["--store", "own", "--methods", "kangaroo"], "adapter"),
         (["--store", "own", "--live", "--texts", "0"], "--texts"),
     ],
 )
