@@ -106,3 +106,16 @@ def live_board(ask: ExitAsk) -> None:
                     "slower than plain decoding.",
         )  # fmt: skip
         show_listing(acceleration_live.others_of(found), alt="Methods, predicted and measured")
+        show_figure(
+            found.plot("pareto"), key="pareto", frame=found.to_frame(), code=code,
+            alt="Agreement against layers per token of every method",
+            caption="Every method, by what it ran for each token of these prompts; of pruned and "
+                    "skipping ones the agreement was measured in one pass over the text.",
+        )  # fmt: skip
+    with guarded():
+        show_figure(
+            acceleration_live.stages_figure(ask), key="stages", code=code,
+            alt="Agreement by layer, with stages of inference",
+            caption="Stages of inference: attention to the last few positions early, neurons that "
+                    "push tokens up, then down, late. Each as a share of its largest value.",
+        )  # fmt: skip

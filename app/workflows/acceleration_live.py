@@ -10,10 +10,12 @@ from lensbench.app.workflows.acceleration import ExitAsk, exit_layers_of, held
 from lensbench.app.workflows.live import Shelf, hold_store, running, store_version
 from lensbench.app.workflows.sequences import model_name
 from lensbench.errors import ConfigError
+from lensbench.interventions.acceleration.skipping.stages import StageReport, inference_stages
+from lensbench.interventions.acceleration.study.figures import lens_layers
 from lensbench.interventions.acceleration.study.methods import Method
 from lensbench.interventions.acceleration.study.own import capture_own
 from lensbench.interventions.acceleration.study.registry import default_methods, method
-from lensbench.interventions.acceleration.study.study import AccelerationStudy, study
+from lensbench.interventions.acceleration.study.study import AccelerationStudy, acceleration_study
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +35,7 @@ SHOWN = {
 }  # fmt: skip
 
 _live: Shelf[AccelerationStudy] = Shelf(4)
+_stages: Shelf[StageReport] = Shelf(4)
 
 
 def measured(ask: ExitAsk) -> AccelerationStudy:
@@ -52,7 +55,7 @@ def _measure(ask: ExitAsk) -> AccelerationStudy:
     rows = int((table.doc <= last).sum())
     store = hold_store(ask.store)
     with running(*model_name(store)) as model:
-        found = study(model, store, _methods(ask, table.n_layers), max_tokens=rows)
+        found = acceleration_study(model, store, _methods(ask, table.n_layers), max_tokens=rows)
         return timed(found, model, repeats=3).verify(model)
 
 
@@ -92,6 +95,24 @@ def drafts_of(found: AccelerationStudy) -> "pd.DataFrame":
     ])  # fmt: skip
     frame.attrs["units"] = dict.fromkeys(("predicted", "measured"), "accepted / drafted")
     return frame
+
+
+def stages_figure(ask: ExitAsk) -> "go.Figure":
+    """Agreement by layer with what tells the stages of inference apart, measured on the same texts.
+
+    Raises:
+        UnknownSiteError: an architecture whose attention patterns are not in the open.
+    """
+    table = held(ask.store).table
+    documents = list(table.documents())[:LIVE_TEXTS]
+    texts = [[*table.prompts[d.number], *d.text] for d in documents]
+
+    def measure() -> StageReport:
+        with running(*model_name(hold_store(ask.store))) as model:
+            return inference_stages(model, texts)
+
+    found = _stages.get((ask.store, store_version(ask.store)), measure)
+    return lens_layers(table, found.to_frame())
 
 
 def speedup_figure(found: AccelerationStudy) -> "go.Figure":

@@ -127,7 +127,7 @@ def test_a_live_run_stands_beside_its_prediction(monkeypatch, root: Path) -> Non
     next(b for b in page.button if b.label == LIVE).click().run(timeout=120)
     assert not page.exception
     assert not page.error
-    assert len(page.get("plotly_chart")) == before + 3
+    assert len(page.get("plotly_chart")) == before + 5
     told, seen = (
         np.asarray(values(spec_of(page, before + i)["data"][0]["z"]), dtype=float).ravel()
         for i in (0, 1)
@@ -136,3 +136,6 @@ def test_a_live_run_stands_beside_its_prediction(monkeypatch, root: Path) -> Non
     frame = page.dataframe[-1].value
     assert frame.loc[frame["class"] == "identical", "as predicted"].all()
     assert json.dumps(spec_of(page, before + 2)).count("measured") > 0
+    assert {"agreement", "local attention"} <= {
+        t["name"] for t in spec_of(page, before + 4)["data"]
+    }
