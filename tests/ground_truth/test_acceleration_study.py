@@ -20,7 +20,7 @@ from lensbench.interventions.acceleration import (
 )
 from lensbench.interventions.acceleration.speculative.kangaroo_adapter import KangarooAdapter
 from lensbench.interventions.acceleration.study.holding import first_draft_agreement
-from lensbench.interventions.acceleration.study.study import study
+from lensbench.interventions.acceleration.study.study import acceleration_study
 from tests.helpers import tiny
 
 N, LAYERS, ALIVE = 16, 6, 4
@@ -51,7 +51,7 @@ def store(model, tmp_path_factory):
 @pytest.fixture(scope="module")
 def found(model, store):
     times = time_layers(model, 32, most_tokens=12, prompt_tokens=9, repeats=1)
-    return study(model, store, times=times)
+    return acceleration_study(model, store, times=times)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_a_draft_without_what_adds_nothing_is_kept(model, store, found) -> None:
     tail = [("attn", ALIVE), ("mlp", ALIVE), ("mlp", ALIVE + 1)]
     head = [(half, layer) for half in ("attn", "mlp") for layer in (0, 1)]
     chosen = [method("draft_and_verify", skips=s, threshold=0.0) for s in (tail, head)]
-    rows = study(model, store, chosen).verify(model).rows
+    rows = acceleration_study(model, store, chosen).verify(model).rows
     assert [row["held"] for row in rows] == [True, True]
     assert [row["tested"] for row in rows] == [True, True]
     assert rows[0]["acceptance_first"] == rows[0]["meas_acceptance"] == 1.0
@@ -150,7 +150,9 @@ def test_drafts_of_an_adapter_are_predicted_by_its_reading_of_the_store(model, s
     chosen = [
         method("kangaroo", adapter=f, threshold=t) for f in (folder, bare) for t in (0.1, 0.9)
     ]
-    told = study(model, store, [*chosen, method("confidence_exit", exit_layer=2, threshold=0.9)])
+    told = acceleration_study(
+        model, store, [*chosen, method("confidence_exit", exit_layer=2, threshold=0.9)]
+    )
     assert told.block_forwards == 0
     checked = told.verify(model)
     for row in checked.rows:
@@ -161,12 +163,12 @@ def test_drafts_of_an_adapter_are_predicted_by_its_reading_of_the_store(model, s
     assert rows[1]["drafted_least"] != rows[3]["drafted_least"]  # a shaken one is not
     assert lensbench.results.load(checked.save(tmp_path / "r")) == checked
     with pytest.raises(MissingDataError, match="has not read this store"):
-        study(model, store, [chosen[0]]).row(method("kangaroo", adapter="elsewhere"))
+        acceleration_study(model, store, [chosen[0]]).row(method("kangaroo", adapter="elsewhere"))
 
 
 def test_exits_at_the_limits_of_the_threshold(model, store) -> None:
     chosen = [method("early_exit", threshold=t) for t in (0.0, 2.0)]
-    first, never = study(model, store, chosen).verify(model).rows
+    first, never = acceleration_study(model, store, chosen).verify(model).rows
     assert (first["mean_exit"], first["meas_mean_exit"]) == (1.0, 1.0)
     assert (never["mean_exit"], never["meas_mean_exit"]) == (LAYERS, LAYERS)
     assert never["agreement"] == never["meas_match"] == 1.0
@@ -178,7 +180,7 @@ def test_exits_at_the_limits_of_the_threshold(model, store) -> None:
 def test_exits_with_recomputed_keys_are_a_look_up(model, store, measure) -> None:
     chosen = [method("early_exit", threshold=t, measure=measure) for t in (0.05, 0.3, 0.9)]
     chosen.append(method("early_exit", threshold=0.3, measure=measure, exits=[2, 4], decay=4.0))
-    for row in study(model, store, chosen).verify(model).rows:
+    for row in acceleration_study(model, store, chosen).verify(model).rows:
         assert row["held"] is True, (row["label"], row["held_note"])
 
 
@@ -188,7 +190,7 @@ def test_states_copied_upwards_are_no_look_up(tmp_path) -> None:
     prompts = [rng.integers(5, other.card.d_vocab, 6).tolist() for _ in range(4)]
     own = capture_own(other, prompts, tmp_path / "s", 24)
     chosen = [method("early_exit", threshold=0.3), method("early_exit_copy", threshold=0.3)]
-    recomputed, copied = study(other, own, chosen).verify(other).rows
+    recomputed, copied = acceleration_study(other, own, chosen).verify(other).rows
     assert recomputed["held"] is True
     assert copied["held"] is None
     assert recomputed["mean_exit"] == copied["mean_exit"]  # one table, one look-up
@@ -201,15 +203,15 @@ def test_other_text_makes_proxies_only_when_asked(model, tmp_path) -> None:
     other = lensbench.capture(model, texts, sites, out=tmp_path / "s", layout="pad",
                               dtype="float32")  # fmt: skip
     with pytest.raises(MismatchError, match="capture_own"):
-        study(model, other)
-    proxies = study(model, other, exact=False)
+        acceleration_study(model, other)
+    proxies = acceleration_study(model, other, exact=False)
     assert {row["prediction_class"] for row in proxies.rows} == {"proxy"}
     assert any("resid_mid" in reason for reason in proxies.left_out)
     assert not any(row["method"] == "adaskip" for row in proxies.rows)
     with pytest.raises(MissingDataError, match="resid_mid"):
-        study(model, other, [method("adaskip", skip=2)], exact=False)
+        acceleration_study(model, other, [method("adaskip", skip=2)], exact=False)
     few = [method("fixed_exit", exit_layer=2, draft=g) for g in (2, 3)]
-    live = study(model, other, few, exact=False).verify(model).rows
+    live = acceleration_study(model, other, few, exact=False).verify(model).rows
     assert all(row["held"] is None for row in live)
     assert any(row["acceptance"] != row["meas_acceptance"] for row in live)
 
@@ -294,15 +296,15 @@ def test_slips_in_methods_are_named(call, error, words) -> None:
 def test_what_cannot_be_studied_is_refused(model, store, found) -> None:
     other = lensbench.load_model(tiny("llama", seed=9, num_hidden_layers=LAYERS), certify=False)
     with pytest.raises(MismatchError):
-        study(other, store)
+        acceleration_study(other, store)
     with pytest.raises(MismatchError, match="load that model"):
         found.verify(other)
     with pytest.raises(ConfigError, match="documents of this study"):
         found.verify(model, [7])
     with pytest.raises(ConfigError, match="1 to 6"):
-        study(model, store, [method("fixed_exit", exit_layer=9)])
+        acceleration_study(model, store, [method("fixed_exit", exit_layer=9)])
     small = lensbench.load_model(tiny("llama", seed=3), certify=False)
     with pytest.raises(ConfigError, match="layers"):
-        study(model, store, times=time_layers(small, 12, most_tokens=3, repeats=1))
+        acceleration_study(model, store, times=time_layers(small, 12, most_tokens=3, repeats=1))
     with pytest.raises(UnknownNameError, match="pareto"):
         found.plot("pareo")

@@ -23,7 +23,7 @@ from lensbench.interventions.acceleration import (
     similarity_table,
     without,
 )
-from lensbench.interventions.acceleration.study.study import study
+from lensbench.interventions.acceleration.study.study import acceleration_study
 from lensbench.plan import skip_layers
 from lensbench.probes.hd.atlas import atlas_prompts
 from lensbench.results import load
@@ -112,7 +112,11 @@ def exits(world):
     table = lens_table(world.store, world.model)
     assert sim_fixed(table, 3, 2)
     assert sim_calm(table, 0.9)
-    return [table, similarity_table(world.store, world.model), study(world.model, world.store)]
+    return [
+        table,
+        similarity_table(world.store, world.model),
+        acceleration_study(world.model, world.store),
+    ]
 
 
 def test_no_block_runs_while_results_are_made_from_a_store(made) -> None:

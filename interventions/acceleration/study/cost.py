@@ -64,15 +64,15 @@ class LayerCosts(Result):
             mlp.append(2 * (whole - inside))
         width = card.d_head + (card.d_head_v or card.d_head)
         head: Any = runnable.module.get_output_embeddings().weight
-        size = getattr(torch, card.dtype).itemsize
+        kept = _kept(runnable.module.config, card.n_kv_heads * width)
         return cls(
             attention=np.array(attention),
             mlp=np.array(mlp),
             pair=2.0 * card.n_heads * width,
             head=2.0 * (head.numel() + _projection(runnable.module, "project_out")),
-            fill=2.0 * card.d_model * card.n_kv_heads * width,
+            fill=2.0 * card.d_model * kept,
             embed=2.0 * _projection(runnable.module, "project_in"),
-            kv_bytes=float(card.n_kv_heads * width * size),
+            kv_bytes=float(kept * getattr(torch, card.dtype).itemsize),
             controls=Controls(note="counted, not measured"),
             provenance=provenance.record(model=vars(card)),
         )
@@ -137,6 +137,19 @@ def _per_token(module: Any, n_experts: int, top_k: int) -> float:
         elif weight.ndim == 3 and n_experts:
             found += weight.numel() * top_k / n_experts
     return found
+
+
+def _kept(config: Any, width: int) -> int:
+    """Numbers kept per token and layer: keys and values, or the latent they are made from (MLA).
+
+    Falcon's heads share one key where ``multi_query`` says so; its newer form keeps one for each.
+    """
+    rank = getattr(config, "kv_lora_rank", None)
+    if rank is not None:
+        return int(rank) + int(config.qk_rope_head_dim)
+    shared = getattr(config, "multi_query", False)
+    newer = getattr(config, "new_decoder_architecture", False)
+    return width // int(config.num_attention_heads) if shared and not newer else width
 
 
 def _projection(module: Any, name: str) -> float:

@@ -46,7 +46,7 @@ class Kangaroo(Method):
         if drafts is None:
             raise MissingDataError(
                 f"the adapter in {self.adapter} has not read this store; name the method in "
-                "study(model, store, methods=[...])"
+                "acceleration_study(model, store, methods=[...])"
             )
         traces = sim_kangaroo(
             evidence.table, drafts, self.threshold, self.most, exact=evidence.exact

@@ -145,7 +145,7 @@ class AccelerationStudy(Result):
         return verify(self, model, documents, repeats=repeats, score=score)
 
 
-def study(
+def acceleration_study(
     model: Model,
     store: "ActivationStore",
     methods: Sequence[Method | str] | None = None,
@@ -204,10 +204,6 @@ def study(
             model=vars(model.card), seconds=time.monotonic() - began, store=store
         ),
     )  # fmt: skip
-
-
-acceleration_study = study
-"""Under this name it is exported: ``acceleration.study`` is the package."""
 
 
 def _rows(

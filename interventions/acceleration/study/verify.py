@@ -54,7 +54,7 @@ def verify(
     the first thing that did not; ``tested`` whether a lossless method wrote the full model's text.
 
     Args:
-        found: a study of :func:`study`.
+        found: a study of :func:`acceleration_study`.
         model: the model it is of.
         documents: numbers of the texts to run; default: all.
         repeats: times that everything is run, in turns; speed-ups are medians.
