@@ -40,4 +40,4 @@ def plain_twin(module: Any) -> Any:
 
 def _is_ours(thing: Any) -> bool:
     home = getattr(thing, "__module__", None) or type(thing).__module__
-    return str(home).startswith("lensbench.")
+    return str(home).startswith("lensbench.models.")
