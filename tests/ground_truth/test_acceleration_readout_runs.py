@@ -175,6 +175,33 @@ def test_a_routed_block_is_the_block_run_on_its_tokens_alone() -> None:
     torch.testing.assert_close(loose[:, ~chosen], states[:, ~chosen])
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "gpt_neox", "gemma2"])
+def test_keeping_everything_changes_nothing_on_other_families(kind, tmp_path) -> None:
+    model = lensbench.load_model(tiny(kind), certify=False)
+    ids = random_ids(3, 12)
+    sites = ["blocks.0.resid_pre", "blocks.*.resid_post"]
+    store = stored(model, ids, sites, tmp_path / "s")
+    routed = depth_router(store, model, (0.5, 1.0)).to_frame().set_index(["router", "capacity"])
+    assert routed.kl["oracle", 1.0] == 0.0 < routed.kl["oracle", 0.5]
+    evicted = heavy_hitters(model, ids, (0.3, 1.0)).to_frame().set_index(["keep", "budget"])
+    assert evicted.kl["heavy", 1.0] == 0.0 < evicted.kl["heavy", 0.3]
+
+
+def test_routing_says_which_models_it_takes(tmp_path) -> None:
+    sites = ["blocks.0.resid_pre", "blocks.*.resid_post"]
+    experts = lensbench.load_model(tiny("mixtral"), certify=False)
+    with pytest.raises(ConfigError, match="experts"):
+        depth_router(stored(experts, random_ids(2, 6), sites, tmp_path / "m"), experts)
+    closed = lensbench.load_model(tiny("bloom"), certify=False)
+    store = stored(closed, random_ids(2, 6), sites, tmp_path / "b")
+    with pytest.raises(ConfigError, match='keys="all"'):
+        depth_router(store, closed)
+    assert depth_router(store, closed, (1.0,), keys="all").kl.max() == 0.0
+    for bad in ({"keys": "some"}, {"capacities": (0.0,)}, {"routed": [7]}):
+        with pytest.raises(ConfigError):
+            depth_router(store, closed, **({"keys": "all"} | bad))
+
+
 def test_scores_and_capacities_by_hand() -> None:
     stream = [np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([[0.0, 2.0], [3.0, 0.0]])]
     np.testing.assert_allclose(turned(stream), [[1.0, 0.0]])

@@ -142,8 +142,7 @@ def depth_router(
         raise ConfigError(f"capacities are shares of tokens in (0, 1], got {list(capacities)}")
     if not blocks or not all(0 <= b < n_layers for b in blocks):
         raise ConfigError(f"routed names blocks 0 to {n_layers - 1}, got {blocks}")
-    if keys not in ("kept", "all") or model.card.n_experts:
-        raise ConfigError('keys is "kept" or "all", and the model has no experts')
+    _check_model(model, keys)
     store.check_model(model.card)
     sites = [Site("resid_pre", 0), *(Site("resid_post", i) for i in range(n_layers))]
     store.require([str(s) for s in sites])
@@ -182,6 +181,21 @@ def depth_router(
         config={"store": store.url, "keys": keys, "seed": seed},
         provenance=provenance.record(model=vars(model.card), seed=seed, store=store),
     )  # fmt: skip
+
+
+def _check_model(model: Model, keys: str) -> None:
+    if keys not in ("kept", "all"):
+        raise ConfigError(f'keys is "kept" or "all", got {keys!r}')
+    if model.card.n_experts:
+        raise ConfigError(
+            "what a block of experts costs depends on its own router; depth_router takes dense "
+            "models"
+        )
+    if keys == "kept" and not any(s.name == "attn.scores" for s in model.sites()):
+        raise ConfigError(
+            f"the attention scores of {model.card.name!r} cannot be reached, so keys cannot be "
+            'hidden from other tokens; keys="all" leaves them in the block'
+        )
 
 
 def turned(stream: Sequence[Float[np.ndarray, "tokens d_model"]]) -> np.ndarray:
