@@ -135,7 +135,7 @@ def flat(layers: int, layer: float, call: float, head: float) -> LayerTimes:
     return LayerTimes(
         tokens=np.array([1, 8]), contexts=np.array([0, 32]), layer=layer * ones,
         cold=layer * ones, call=call * ones, head=head * np.ones(2), enter=np.zeros(2),
-        read=0.0, round_=0.0, fill_share=0.25,
+        read=0.0, round_=0.0, fill=0.0,
         config={"n_layers": layers},
     )  # fmt: skip
 

@@ -103,13 +103,24 @@ def test_what_was_counted_is_what_ran(verified) -> None:
 def test_a_wrong_table_is_found_out(found, model) -> None:
     table = found.table
     turned = dataclasses.replace(table, best=np.roll(table.best, 1, axis=1))
-    for broken in (dataclasses.replace(found, table=turned),):
-        rows = [broken.row(method("fixed_exit", exit_layer=2, draft=3))]
-        rows.append(broken.row(method("early_exit", threshold=0.05)))
-        checked = dataclasses.replace(broken, rows=tuple(rows)).verify(model)
-        assert [row["held"] for row in checked.rows] == [False, False]
-        assert all("document" in row["held_note"] for row in checked.rows)
-        assert checked.rows[0]["tested"] is True  # the text is still the full model's
+    broken = dataclasses.replace(found, table=turned)
+    rows = [broken.row(method("fixed_exit", exit_layer=2, draft=3))]
+    rows.append(broken.row(method("early_exit", threshold=0.05)))
+    checked = dataclasses.replace(broken, rows=tuple(rows)).verify(model)
+    assert [row["held"] for row in checked.rows] == [False, False]
+    assert all("document" in row["held_note"] for row in checked.rows)
+    assert checked.rows[0]["tested"] is True  # the text is still the full model's
+
+
+def test_what_a_near_tie_turns_is_told_and_does_not_count(found, model) -> None:
+    table = found.table
+    tied = dataclasses.replace(table, best=np.roll(table.best, 1, axis=1), top2=table.top1)
+    broken = dataclasses.replace(found, table=tied)
+    rows = (broken.row(method("fixed_exit", exit_layer=2, draft=3)),)
+    row = dataclasses.replace(broken, rows=rows).verify(model).rows[0]
+    assert row["held"] is True
+    assert "near ties" in row["held_note"]
+    assert tied.ties() == table.new.sum()
 
 
 def test_layers_that_add_nothing_are_the_ones_to_leave_out(verified) -> None:

@@ -54,8 +54,8 @@ class LayerTimes(Result):
     """Seconds to tell how sure one set of logits is."""
     round_: float
     """Seconds of joining states, cropping and noting a round."""
-    fill_share: float
-    """Cost of keys and values alone, as a share of a layer (by FLOPs)."""
+    fill: float
+    """Seconds to store keys and values of one token in one layer, without running it."""
 
     def seconds(self, work: Work) -> float:
         """Predicted seconds of a run."""
@@ -67,8 +67,9 @@ class LayerTimes(Result):
         entered = work.spans[work.spans[:, 0] == 0, 2]
         spent += np.interp(entered, self.tokens, self.enter).sum()
         spent += np.interp(np.array(work.heads), self.tokens, self.head).sum()
-        fill = self.fill_share * work.filled * float(self.layer[0].mean())
-        return float(spent + fill + work.rounds * self.round_ + work.reads * self.read)
+        return float(
+            spent + work.filled * self.fill + work.rounds * self.round_ + work.reads * self.read
+        )
 
     @property
     def n_layers(self) -> int:
@@ -162,9 +163,8 @@ def time_layers(
     contexts = sorted({0, room // 2, room - 1})
     bench = _Bench(runnable, room, seed)
     found = bench.grid(sizes, contexts, repeats)
-    share = bench.fill_share()
     return LayerTimes(
-        tokens=np.array(sizes), contexts=np.array(contexts), fill_share=share, **found,
+        tokens=np.array(sizes), contexts=np.array(contexts), **found,
         config={"room": room, "repeats": repeats, "threads": torch.get_num_threads(),
                 "n_layers": runnable.n_layers, "clock": bench.clock_name},
         controls=Controls(note="held to live runs by AccelerationStudy.verify"),
@@ -195,7 +195,7 @@ class _Bench:
         shape = (len(sizes), len(contexts))
         one, all_, above = (np.full(shape, np.inf) for _ in range(3))
         head, enter = np.full(len(sizes), np.inf), np.full(len(sizes), np.inf)
-        rounds = read = np.inf
+        rounds = read = fill = np.inf
         half = n_layers // 2
         for repeat in range(repeats + 1):  # the first warms up
             for j, context in reversed(list(enumerate(contexts))):
@@ -213,18 +213,12 @@ class _Bench:
                             min(head[i], self._head(size)), min(enter[i], self._enter(size))
                         )  # fmt: skip
                 rounds, read = min(rounds, self._round()), min(read, self._read())
+                fill = min(fill, self._fill())
         layer = np.maximum((all_ - one) / (n_layers - 1), 0.0) if n_layers > 1 else one
         call = np.maximum(one - layer, 0.0)
         cold = np.maximum((above - call) / (n_layers - half), layer)
         return {"layer": layer, "cold": cold, "call": call, "head": head, "enter": enter,
-                "round_": float(rounds), "read": float(read)}  # fmt: skip
-
-    def fill_share(self) -> float:
-        """FLOPs of keys and values over those of a layer."""
-        from lensbench.interventions.acceleration.study.cost import LayerCosts
-
-        flops = LayerCosts.of(self.model)
-        return float(flops.fill / (flops.attention.mean() + flops.mlp.mean()))
+                "round_": float(rounds), "read": float(read), "fill": float(fill)}  # fmt: skip
 
     def _run(self, q: int, at: int, first: int, last: int) -> float:
         runner = self.runner
@@ -258,6 +252,13 @@ class _Bench:
             self.runner.crop(self.room)
 
         return self._clock(once)
+
+    def _fill(self) -> float:
+        """Of the last token, in all layers, per layer."""
+        runner, at = self.runner, self.room - 1
+        runner.crop(at)
+        h = self.entry[:, at:]
+        return self._clock(lambda: runner.fill(h, range(runner.n_layers), at)) / runner.n_layers
 
     def _read(self) -> float:
         logits = self.runner.logits(self.entry[:, 0])

@@ -167,7 +167,7 @@ def _scalars(
     pick = lambda ids: logp.gather(1, ids[:, None]).squeeze(1)  # noqa: E731 - two uses
     kl = (final.exp() * (final - logp)).nan_to_num(0.0).sum(-1).clamp_min(0)
     entropy = -torch.special.xlogy(probs, probs).sum(-1)
-    cosine = torch.cosine_similarity(before.double(), h.double(), dim=-1).float()
+    cosine = torch.cosine_similarity(before.double(), h.double(), dim=-1).float().cpu()
     found = [top[:, 0], top[:, 1], pick(wanted), pick(chosen), kl, entropy, cosine]
     return logits.argmax(-1).numpy().astype(np.int32), torch.stack(found).numpy()
 

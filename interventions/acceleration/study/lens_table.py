@@ -4,7 +4,7 @@ Almost all that exit layers, drafts and thresholds do can be read off these numb
 never kept. Layers are counted by how many were executed, E = 1 .. L: row ``E - 1`` is exit layer E.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -218,6 +218,11 @@ class DocumentLens:
     def of(self, values: np.ndarray) -> np.ndarray:
         """The columns of new tokens of an array whose last axis is the table's."""
         return values[..., self.columns][..., self.first :]
+
+    def ties(self, exits: Collection[int], margin: float = 1e-4) -> int:
+        """New tokens at which one of these exit layers is undecided within ``margin`` nats."""
+        layers = [e - 1 for e in sorted(exits)]
+        return int((self.of(self.table.margin())[layers] < margin).any(0).sum())
 
     @property
     def agrees(self) -> Bool[np.ndarray, "layers new"]:

@@ -51,7 +51,8 @@ def verify(
     """Decode the prompts of a study live with every method and fill the measured columns.
 
     ``held`` says whether a prediction kept what its class demands on these documents, ``held_note``
-    the first thing that did not; ``tested`` whether a lossless method wrote the full model's text.
+    the first thing that did not (a document whose layers are undecided within 1e-4 nats is told but
+    does not count); ``tested`` whether a lossless method wrote the full model's text.
 
     Args:
         found: a study of :func:`acceleration_study`.
@@ -87,8 +88,9 @@ def verify(
         forecasts = chosen_method.predict(evidence).documents
         told = [forecasts[order[d]] for d in chosen]
         new = _measured(chosen_method, kept, plain, full, row)
-        problems = _problems(model, found, chosen_method, told, kept.first, full)
-        new |= {"held": problems if problems is None else not problems}
+        problems = _problems(model, found, chosen_method, chosen, told, kept.first, full)
+        clear = [p for p in problems or () if "near ties" not in p]
+        new |= {"held": problems if problems is None else not clear}
         new |= {"held_note": problems[0] if problems else ""}
         new |= _passes(model, found, chosen_method, prompts, full)
         if score is not None:
@@ -148,6 +150,7 @@ def _problems(
     model: Model,
     found: "AccelerationStudy",
     chosen: Method,
+    numbers: Sequence[int],
     told: Sequence[Forecast],
     live: Sequence[Decoded],
     full: Sequence[tuple[int, ...]],
@@ -158,10 +161,19 @@ def _problems(
     if wanted == "proxy":
         return None
     problems: list[str] = []
-    for number, (one, run, text) in enumerate(zip(told, live, full, strict=True)):
-        for problem in held(chosen, wanted, one, run, text, model, evidence):
-            problems.append(f"document {number}: {problem}")
+    for number, one, run, text in zip(numbers, told, live, full, strict=True):
+        if wrong := held(chosen, wanted, one, run, text, model, evidence):
+            ties = evidence.table.document(number).ties(_read_layers(one, evidence.n_layers))
+            near = f" ({ties} near ties, which rounding may turn)" if ties else ""
+            problems.append(f"document {number}{near}: {wrong[0]}")
     return problems
+
+
+def _read_layers(told: Forecast, n_layers: int) -> set[int]:
+    """Exit layers whose choice decides a forecast."""
+    if isinstance(told.trace, Trace):
+        return {r.exit_layer for r in told.trace.rounds if r.drafted} | {n_layers}
+    return {n_layers} if told.trace is None else set(range(1, n_layers + 1))
 
 
 def _passes(
