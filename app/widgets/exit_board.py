@@ -116,6 +116,7 @@ def live_board(ask: ExitAsk) -> None:
         show_figure(
             acceleration_live.stages_figure(ask), key="stages", code=code,
             alt="Agreement by layer, with stages of inference",
-            caption="Stages of inference: attention to the last few positions early, neurons that "
-                    "push tokens up, then down, late. Each as a share of its largest value.",
+            caption="What tells stages of inference apart in larger models: attention to the last "
+                    "few positions early, neurons that push tokens up and then down late. Each is "
+                    "a share of its largest value; a model of few layers need not show them.",
         )  # fmt: skip

@@ -139,3 +139,21 @@ def test_a_live_run_stands_beside_its_prediction(monkeypatch, root: Path) -> Non
     assert {"agreement", "local attention"} <= {
         t["name"] for t in spec_of(page, before + 4)["data"]
     }
+
+
+def test_what_is_called_measured_is_the_live_column(root: Path) -> None:
+    import dataclasses
+
+    import lensbench
+    from lensbench.app.workflows.acceleration_live import drafts_of, others_of
+    from lensbench.interventions import acceleration
+
+    model = lensbench.load_model(root / "models" / "tiny")
+    store = lensbench.open_store(root / "own")
+    found = acceleration.acceleration_study(model, store, ["fixed_exit", "del"])
+    assert drafts_of(found)["measured"].isna().all()  # nothing was run
+    rows = [{**r, "meas_acceptance": 0.125, "meas_speedup": 3.0} for r in found.rows]
+    changed = dataclasses.replace(found, rows=tuple(rows))
+    assert set(drafts_of(changed)["measured"]) == {0.125}
+    assert list(drafts_of(changed)["predicted"]) == list(drafts_of(found)["predicted"])
+    assert list(others_of(changed)["speed-up"]) == [3.0]
