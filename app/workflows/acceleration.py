@@ -94,8 +94,13 @@ def held(url: str) -> Held:
 
 
 def lacking(url: str) -> str:
-    """What a store lacks for the stream of every layer, and how to add it; empty: nothing."""
+    """What a store lacks for the stream of every layer, and how to add it; empty: nothing.
+
+    Raises:
+        ConfigError: a model that does not predict the next token, whatever the store holds.
+    """
     store = hold_store(url)
+    model_of(store).model.require_next_token("an exit layer")
     try:
         require_stream(store, int(store.model.get("n_layers", 1)))
     except MissingDataError as error:

@@ -16,6 +16,7 @@ from lensbench.interventions.acceleration.study.methods import Method
 from lensbench.interventions.acceleration.study.own import capture_own
 from lensbench.interventions.acceleration.study.registry import default_methods, method
 from lensbench.interventions.acceleration.study.study import AccelerationStudy, acceleration_study
+from lensbench.tokens import Tokens, as_tokens
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,7 +106,8 @@ def stages_figure(ask: ExitAsk) -> "go.Figure":
     """
     table = held(ask.store).table
     documents = list(table.documents())[:LIVE_TEXTS]
-    texts = [[*table.prompts[d.number], *d.text] for d in documents]
+    texts = as_tokens([[*table.prompts[d.number], *d.text] for d in documents])
+    texts = Tokens(texts.ids, texts.real)  # a model may write its padding token itself
 
     def measure() -> StageReport:
         with running(*model_name(hold_store(ask.store))) as model:

@@ -157,3 +157,17 @@ def test_what_is_called_measured_is_the_live_column(root: Path) -> None:
     assert set(drafts_of(changed)["measured"]) == {0.125}
     assert list(drafts_of(changed)["predicted"]) == list(drafts_of(found)["predicted"])
     assert list(others_of(changed)["speed-up"]) == [3.0]
+
+
+def test_stages_are_read_of_a_text_in_which_the_model_writes_its_padding_token(root: Path) -> None:
+    import torch
+
+    import lensbench
+    from lensbench.interventions.acceleration import inference_stages
+    from lensbench.tokens import Tokens
+
+    model = lensbench.load_model(root / "models" / "tiny")
+    pad = int(model.tokenizer.pad_token_id or 0)
+    ids = torch.tensor([[5, 6, 7, pad, pad]])
+    found = inference_stages(model, Tokens(ids, torch.ones_like(ids, dtype=torch.bool)))
+    assert found.n_tokens == 4

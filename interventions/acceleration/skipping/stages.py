@@ -20,7 +20,7 @@ from lensbench.interventions.acceleration.skipping.damage import documents_of
 from lensbench.models.base import Model
 from lensbench.models.matrices import ends_of, vectors_of
 from lensbench.results import Result
-from lensbench.tokens import TokensLike
+from lensbench.tokens import Tokens, TokensLike
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,7 +107,9 @@ def inference_stages(model: Model, text: "TokensLike | Sequence[str]") -> StageR
     names = ("attn.pattern", "resid_post", "mlp_out")
     sites = [f"blocks.{i}.{name}" for name in names for i in range(n)]
     for ids in documents_of(runnable, text):
-        out = runnable.run(ids[None], capture=sites)
+        every = torch.ones_like(ids[None], dtype=torch.bool)  # a padding token is meant, too
+        whole = Tokens(ids[None], every)
+        out = runnable.run(whole, capture=sites)
         assert out.logits is not None
         final = out.logits[0, 1:].double().log_softmax(-1)
         for i in range(n):
