@@ -1,5 +1,7 @@
 """What a trace is said to cost is what the runner counts and what torch counts."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -134,7 +136,7 @@ def flat(layers: int, layer: float, call: float, head: float) -> LayerTimes:
     ones = np.ones((2, 2))
     return LayerTimes(
         tokens=np.array([1, 8]), contexts=np.array([0, 32]), layer=layer * ones,
-        cold=layer * ones, call=call * ones, head=head * np.ones(2), enter=np.zeros(2),
+        cold=layer * ones, call=call, head=head * np.ones(2), enter=np.zeros(2),
         read=0.0, round_=0.0, fill=0.0,
         config={"n_layers": layers},
     )  # fmt: skip
@@ -147,6 +149,20 @@ def test_seconds_add_up_over_calls(model) -> None:
     assert flat(5, 1.0, 0.0, 0.0).seconds(work) == pytest.approx(counts["calls"])
     assert flat(5, 0.0, 1.0, 0.0).seconds(work) == pytest.approx(len(work.spans))
     assert flat(5, 0.0, 0.0, 1.0).seconds(work) == pytest.approx(len(work.heads))
+
+
+def test_layers_that_waited_for_several_drafts_cost_their_cold_time(model) -> None:
+    times = dataclasses.replace(flat(5, 1.0, 0.0, 0.0), cold=3 * np.ones((2, 2)))
+    live = fixed_exit(model, PROMPT, 2, 3, N)
+    work = work_rounds(model.n_layers, Trace.of(live))
+    # A draft is a second call of the lower layers, after that of the round's first state.
+    waited = sum(r.drafted >= 1 for r in live.rounds)
+    assert int(work.cold.sum()) == waited > 0
+    calls = work.counts(model.n_layers)["calls"]
+    assert times.seconds(work) == pytest.approx(calls + 2 * (5 - 2) * waited)
+    early = early_exit(model, PROMPT, 0.0, N)
+    told = work_exits(5, ExitTrace(early.exits, early.new, P, N), range(1, 5))
+    assert not told.cold.any()
 
 
 def test_times_are_measured_at_the_places_asked_and_come_back_from_disk(model, tmp_path) -> None:

@@ -44,8 +44,8 @@ class LayerTimes(Result):
     cold: Float[np.ndarray, "q c"]
     """The same for layers that did not run while lower ones drafted: their weights have left the
     cache, and the check pays for it."""
-    call: Float[np.ndarray, "q c"]
-    """Seconds of a call beside its layers."""
+    call: float
+    """Seconds of a call beside its layers: the median over the grid."""
     head: Float[np.ndarray, " q"]
     """Seconds of norm, head and choice."""
     enter: Float[np.ndarray, " q"]
@@ -61,9 +61,8 @@ class LayerTimes(Result):
         """Predicted seconds of a run."""
         _, _, q, at = work.spans.T
         halves = 1 - len(work.omit) / (2.0 * self.n_layers)  # left out, spread evenly
-        spent = (
-            self._at(self.call, q, at) + work.layers * halves * self._at(self.layer, q, at)
-        ).sum()
+        layer = np.where(work.cold, self._at(self.cold, q, at), self._at(self.layer, q, at))
+        spent = (self.call + work.layers * halves * layer).sum()
         entered = work.spans[work.spans[:, 0] == 0, 2]
         spent += np.interp(entered, self.tokens, self.enter).sum()
         spent += np.interp(np.array(work.heads), self.tokens, self.head).sum()
@@ -99,7 +98,7 @@ class LayerTimes(Result):
                 "tokens": self.tokens[q.ravel()],
                 "context": self.contexts[c.ravel()],
                 "layer": self.layer.ravel() / unit,
-                "call": self.call.ravel() / unit,
+                "call": self.call / unit,
                 "head": np.repeat(self.head, len(self.contexts)) / unit,
             }
         )
@@ -113,7 +112,7 @@ class LayerTimes(Result):
             "layer_of_last_q_over_one": float(self.layer[-1, 0] / unit),
             "last_q": float(self.tokens[-1]),
             "head_over_layer": float(self.head[0] / unit),
-            "call_over_layer": float(self.call[0, 0] / unit),
+            "call_over_layer": self.call / unit,
         }
 
     def plot(self) -> "go.Figure":
@@ -214,8 +213,10 @@ class _Bench:
                         )  # fmt: skip
                 rounds, read = min(rounds, self._round()), min(read, self._read())
                 fill = min(fill, self._fill())
-        layer = np.maximum((all_ - one) / (n_layers - 1), 0.0) if n_layers > 1 else one
-        call = np.maximum(one - layer, 0.0)
+        # One number for all calls: a point of its own would hand its noise on to the layers.
+        rest = (one * n_layers - all_) / (n_layers - 1) if n_layers > 1 else np.zeros(1)
+        call = max(float(np.median(rest)), 0.0)
+        layer = np.maximum((all_ - call) / n_layers, 0.0)
         cold = np.maximum((above - call) / (n_layers - half), layer)
         return {"layer": layer, "cold": cold, "call": call, "head": head, "enter": enter,
                 "round_": float(rounds), "read": float(read), "fill": float(fill)}  # fmt: skip
