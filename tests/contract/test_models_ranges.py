@@ -45,6 +45,15 @@ def test_pieces_of_any_length_give_the_logits_of_the_whole(model) -> None:
     assert not same(through(runner, IDS, 6, 12), wanted[:, 6:])
 
 
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_texts_of_a_few_tokens_run_whole_and_token_by_token(model, n) -> None:
+    ids, runner = IDS[:1, :n], model.layers(n)
+    wanted = model.run(Tokens(ids, torch.ones_like(ids, dtype=torch.bool))).logits
+    assert same(through(runner, ids, 0, n), wanted)
+    runner.crop(0)
+    assert same(torch.cat([through(runner, ids, t, t + 1) for t in range(n)], 1), wanted)
+
+
 def test_lower_blocks_run_ahead_and_the_others_follow_over_their_states(model) -> None:
     wanted, runner = model.run(IDS).logits, model.layers(12, rows=2)
     through(runner, IDS, 0, 8)

@@ -203,8 +203,9 @@ class LayerRunner:
 
     def _record(self) -> Calls:
         whole = self._called(self.rows + 1, self.room)
-        # One token less, or more where there is but one: any other number shows the axes.
-        other = self._called(self.rows + 2, self.room - 1 if self.room > 2 else self.room + 1)
+        # Another number of tokens shows their axes; 2 do not become 3, as one row and its padded
+        # neighbour do.
+        other = self._called(self.rows + 2, self.room - 1 if self.room > 2 else 2 * self.room)
         ids = torch.zeros_like(self._positions)
         assert whole.entry is not None
         if not self._entry.gives(ids, self._positions, whole.entry[: self.rows]):
