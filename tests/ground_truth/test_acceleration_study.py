@@ -17,8 +17,11 @@ from lensbench.interventions.acceleration import (
     sim_calm,
     threshold_sweep,
     time_layers,
+    without,
 )
+from lensbench.interventions.acceleration.skipping.forced import Forced
 from lensbench.interventions.acceleration.speculative.kangaroo_adapter import KangarooAdapter
+from lensbench.interventions.acceleration.study import holding
 from lensbench.interventions.acceleration.study.holding import first_draft_agreement
 from lensbench.interventions.acceleration.study.study import acceleration_study
 from tests.helpers import tiny
@@ -121,6 +124,25 @@ def test_what_a_near_tie_turns_is_told_and_does_not_count(found, model) -> None:
     assert row["held"] is True
     assert "near ties" in row["held_note"]
     assert tied.ties() == table.new.sum()
+
+
+def test_a_pass_along_another_route_is_found_out(model, store, monkeypatch) -> None:
+    chosen = [method("evenly_off", skip=2), method("draft_and_verify", skips=[("mlp", 1)])]
+    told = acceleration_study(model, store, chosen)
+    assert [row["held"] for row in told.verify(model).rows] == [True, True]
+    right = holding.first_draft_agreement
+    monkeypatch.setattr(holding, "first_draft_agreement", lambda *given: ~right(*given))
+
+    def wrong(_, changed, prompt, new, __):
+        whole = Forced(changed, torch.tensor([*prompt, *new]))
+        part = slice(len(prompt) - 1, -1)
+        return whole.along(without(LAYERS, [0]))[part], whole.full[part]
+
+    monkeypatch.setattr(type(chosen[0]), "forced", wrong)
+    checked = told.verify(model).rows
+    assert [row["held"] for row in checked] == [False, False]
+    assert "one pass" in checked[0]["held_note"]
+    assert "first draft" in checked[1]["held_note"]
 
 
 def test_layers_that_add_nothing_are_the_ones_to_leave_out(verified) -> None:
