@@ -8,7 +8,7 @@ rows, queries and keys is read off a second recording of another size: the axes 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch import Tensor
 from lensbench.errors import ConfigError
 
 Axis = Literal["rows", "queries", "keys"]
+_Arguments: TypeAlias = "tuple[tuple[Any, ...], dict[str, Any]]"
 
 
 @dataclass
@@ -82,23 +83,31 @@ class Calls:
         self._cache, self._fused = cache, fused
         self._parts: list[_Part] = []
         self._known: dict[int, int] = {}
-        self._templates: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        self._templates: list[_Arguments] = []
+        self._template_of: list[int] = []
         for layer, (args, kwargs) in sorted(whole.calls.items()):
             less, fewer = other.calls[layer]
             first = tuple(self._leaf("", a, b) for a, b in zip(args, less, strict=True))
             named = {name: self._leaf(name, a, fewer[name]) for name, a in kwargs.items()}
-            self._templates.append((first, named))
-        self._cut: tuple[int, int, list[Tensor | None]] = (-1, -1, [])
+            if (first, named) not in self._templates:  # most blocks are called alike
+                self._templates.append((first, named))
+            self._template_of.append(self._templates.index((first, named)))
+        self._place = (-1, -1)
+        self._filled: list[_Arguments] = []
 
-    def of(self, layer: int, start: int, end: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def of(self, layer: int, start: int, end: int) -> _Arguments:
         """What block ``layer`` is called with, the stream apart, for ``start .. end - 1``."""
-        if self._cut[:2] != (start, end):
-            self._cut = (start, end, [self._value(part, start, end) for part in self._parts])
-        args, kwargs = self._templates[layer]
-        values = self._cut[2]
-        return tuple(_fill(a, values) for a in args), {
-            k: _fill(v, values) for k, v in kwargs.items()
-        }
+        if self._place != (start, end):
+            values = [self._value(part, start, end) for part in self._parts]
+            self._filled = [
+                (
+                    tuple(_fill(a, values) for a in args),
+                    {k: _fill(v, values) for k, v in named.items()},
+                )
+                for args, named in self._templates
+            ]
+            self._place = (start, end)
+        return self._filled[self._template_of[layer]]
 
     def _value(self, part: _Part, start: int, end: int) -> Tensor | None:
         plain = part.is_mask and start >= part.open_from
