@@ -30,7 +30,7 @@ def neurons_of(model: "Model", rows: Any) -> tuple[Neuron, ...]:
     """
     found: list[Neuron] = []
     for row in _tuples(rows):
-        numbers = [whole(x) for x in row]
+        numbers = [whole(x) for x in row] if isinstance(row, tuple) else []
         if len(numbers) not in (2, 3) or None in numbers:
             raise ConfigError(
                 f"each row is (layer, neuron) or (layer, neuron, sign), whole numbers; got {row!r}"

@@ -153,6 +153,7 @@ def neuron_clamps(
     if measure.name == "logit_diff":
         raise ConfigError("logit_diff compares two tokens; measure one with 'probability'")
     rows, answer = rows_of(model, prompts), _token(model, token)
+    sizes = _values(values)
     others = others_of(model, neurons, seed)
 
     def of(logits: Tensor, clean: Tensor) -> np.ndarray:
@@ -163,7 +164,7 @@ def neuron_clamps(
     out = model.run(tokens, logits="last").logits
     assert out is not None
     clean = out[:, -1]
-    doses: list[tuple[Gate, float]] = [(p, float(c)) for p in chosen for c in values]
+    doses: list[tuple[Gate, float]] = [(p, c) for p in chosen for c in sizes]
     found = np.empty((2, len(doses), len(rows)))
     for which, some in enumerate((neurons, others)):
         for j, (place, c) in enumerate(doses):
@@ -173,7 +174,7 @@ def neuron_clamps(
             ).logits
             assert got is not None
             found[which, j] = of(got[:, -1], clean)
-    found = found.reshape(2, len(chosen), len(values), len(rows))
+    found = found.reshape(2, len(chosen), len(sizes), len(rows))
     gate, gate_act = _gate(model, rows, neurons)
     shown = str(token) if model.tokenizer is None else str(model.tokenizer.decode([answer]))
     base = of(clean, clean)
@@ -181,7 +182,7 @@ def neuron_clamps(
     return NeuronClamps(
         layer=neurons[0][0], neuron=neurons[0][1], neurons=neurons, token=shown,
         metric=measure.name, unit=measure.unit, at=tuple(chosen),
-        clamped=np.asarray(values, dtype=np.float64), values=found[0],
+        clamped=np.array(sizes), values=found[0],
         clean=base, other=found[1], gate=gate, gate_act=gate_act,
         config={"neurons": [list(row) for row in neurons], "token": answer,
                 "others": [list(row) for row in others], "rows": rows},
@@ -205,6 +206,16 @@ def _neurons(model: Model, layer: Any, neuron: Any) -> tuple[Neuron, ...]:
             f"with rows of a table leave neuron out, got {neuron!r}; the token is named by token="
         )
     return neurons_of(model, layer)
+
+
+def _values(values: Any) -> list[float]:
+    try:
+        found = np.asarray(values, dtype=np.float64).ravel().tolist()
+    except (TypeError, ValueError):
+        found = []
+    if not found:
+        raise ConfigError(f"values must be one or more numbers to clamp at, got {values!r}")
+    return found
 
 
 def _named(neurons: Sequence[Neuron]) -> str:

@@ -24,6 +24,8 @@ def matrix_of(name: str, values: Any) -> Tensor:
         given = values if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{name} must be an array of numbers, got {values!r}") from error
+    if given.is_complex():
+        raise ConfigError(f"{name} must be real numbers, got {given.dtype}")
     found = given.detach().cpu().double()
     if not bool(found.isfinite().all()):
         raise NonFiniteError(f"{name} hold NaN or infinity")

@@ -136,7 +136,7 @@ def site_lens(
     start = time.monotonic()
     model.require_next_token("the logit lens")
     if norm not in NORMS:
-        raise UnknownNameError("norm of what is added", norm, known=NORMS)
+        raise UnknownNameError("norm of what is added", str(norm), known=NORMS)
     batch = one_text(model, tokens)
     last = Site("resid_post", model.n_layers - 1)
     chosen = [*(s for s in stream_sites(model, sites) if s != last), last]

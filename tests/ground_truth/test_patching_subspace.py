@@ -306,6 +306,8 @@ def test_slips_are_named(model, pairs):
         sweep(torch.full((2, 128), float("nan")))
     with pytest.raises(ConfigError, match="numbers"):
         sweep("blocks")
+    with pytest.raises(ConfigError, match="real numbers"):
+        sweep(torch.ones(2, 128, dtype=torch.complex64))
     with pytest.raises(ConfigError, match=r"no directions for blocks\.1\.resid_pre"):
         sweep({0: rotated(128, 2)}, layers=[0, 1])
     with pytest.raises(ConfigError, match="layer 5, which is not swept"):

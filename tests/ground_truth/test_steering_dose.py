@@ -456,6 +456,7 @@ def test_slips_are_named(atlas, pairs, number):
         ([(1, 3, 2)], "must be 1 or -1"),
         ([(1, 384)], r"neurons 0\.\.383"),
         ([(1,)], r"\(layer, neuron\)"),
+        ([None], r"\(layer, neuron\)"),
         ("1.3", "must be a table"),
         ([(1, n) for n in range(300)], "too few others"),
     ):
@@ -473,3 +474,6 @@ def test_slips_are_named(atlas, pairs, number):
         neuron_clamps(atlas, ["I think"], 1, 3, 7, metric="logit_diff")
     with pytest.raises(ConfigError, match="token must be"):
         neuron_clamps(atlas, ["I think"], 1, 3, 897)
+    for values in ([], "ab"):
+        with pytest.raises(ConfigError, match="numbers to clamp at"):
+            neuron_clamps(atlas, ["I think"], 1, 3, 7, values=values)

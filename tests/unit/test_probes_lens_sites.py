@@ -190,6 +190,8 @@ def test_what_cannot_be_read_is_refused(model: Any) -> None:
         site_lens(lensbench.load_model(tiny("bert"), certify=False), ids)
     with pytest.raises(UnknownNameError, match="held"):
         site_lens(model, ids, "attn_out", norm="holds")  # pyright: ignore[reportArgumentType] - the slip
+    with pytest.raises(UnknownNameError, match="held"):
+        site_lens(model, ids, "attn_out", norm=None)  # pyright: ignore[reportArgumentType] - the slip
     translated = lambda state, layer: model.unembed(state)  # noqa: ARG005, E731
     with pytest.raises(ConfigError, match="added to one"):
         site_lens(model, ids, "mlp_out", readout=translated)
