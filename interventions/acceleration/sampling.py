@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lensbench.arguments import whole_number
 from lensbench.errors import ConfigError
 
 
@@ -30,10 +31,9 @@ class Warp:
         """Refuse what is no distribution."""
         if not 0 <= self.temperature < float("inf"):
             raise ConfigError(f"temperature must be >= 0 and finite, got {self.temperature!r}")
-        if self.top_k < 0 or not 0 < self.top_p <= 1:
-            raise ConfigError(
-                f"top_k must be >= 0 (0: all) and top_p in (0, 1], got {self.top_k}, {self.top_p}"
-            )
+        whole_number("top_k", self.top_k, least=0)
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"top_p must lie in (0, 1], got {self.top_p!r}")
 
     @property
     def is_greedy(self) -> bool:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import lensbench
-from lensbench.errors import LensbenchError
+from lensbench.errors import LensbenchError, MismatchError
 from lensbench.interventions.acceleration import (
     ExitClassifier,
     early_exit,
@@ -221,6 +221,13 @@ def test_a_saved_classifier_comes_back_and_drives_exits(llama, tmp_path) -> None
     (tmp_path / "c" / "exit_classifier.safetensors").write_bytes(b"x" * 200)
     with pytest.raises(LensbenchError):
         ExitClassifier.load(tmp_path / "c")
+
+
+def test_a_classifier_of_another_model_is_refused(llama) -> None:
+    states = torch.randn(2, 50, llama.card.d_model, generator=torch.Generator().manual_seed(1))
+    other = fit_exit_classifier(states, states[..., 0] > 0, model="0" * 16)
+    with pytest.raises(MismatchError, match="another model"):
+        early_exit(llama, PROMPT, 0.5, N, measure=other)
 
 
 def test_calibration_holds_its_bound_on_new_texts() -> None:

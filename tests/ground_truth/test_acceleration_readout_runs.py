@@ -334,7 +334,13 @@ def test_a_full_budget_is_the_model_itself(heads, tmp_path) -> None:
     assert ((found.overlap >= 0) & (found.overlap <= 1)).all()
     assert len(found.layer_overlap()) == heads.n_layers**2
     assert same_after_saving(found, tmp_path / "r")
-    for bad in ({"budgets": (0.0,)}, {"budgets": (1.1,)}, {"recent": 2.0}, {"text": [[4]]}):
+    for bad in (
+        {"budgets": (0.0,)},
+        {"budgets": (1.1,)},
+        {"recent": 2.0},
+        {"text": [[4]]},
+        {"text": []},
+    ):
         with pytest.raises(ConfigError):
             heavy_hitters(**({"model": heads, "text": random_ids(1, 4)} | bad))
 

@@ -7,13 +7,13 @@ equal mass. Read off states that were captured; the model is not run.
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lensbench import io
 from lensbench.errors import ConfigError, DamagedDataError, MismatchError
+from lensbench.interventions.acceleration.readouts.logistic import fit_logistic
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,14 +110,5 @@ def fit_exit_classifier(
 
 
 def _fit(x: Tensor, y: Tensor, penalty: float) -> tuple[Tensor, float]:
-    share = float(y.float().mean())
-    if share in (0.0, 1.0):  # nothing to tell apart
-        return torch.zeros(x.shape[1]), 30.0 if share else -30.0
-    from sklearn.linear_model import LogisticRegression
-
-    mean, spread = x.double().mean(0), x.double().std(0).clamp_min(1e-8)
-    scaled = ((x.double() - mean) / spread).numpy()
-    solver = LogisticRegression(C=1 / (penalty * len(y)), class_weight="balanced", max_iter=1000)
-    solver.fit(scaled, y.numpy().astype(np.int64))
-    w = torch.from_numpy(np.asarray(solver.coef_)[0]) / spread
-    return w.float(), float(np.asarray(solver.intercept_)[0] - float(w @ mean))
+    found = fit_logistic(x.double().numpy(), y.double().numpy(), balanced=True, penalty=penalty)
+    return torch.from_numpy(found.weight).float(), found.bias

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from lensbench.arguments import whole_number
-from lensbench.errors import ConfigError, UnknownNameError
+from lensbench.errors import ConfigError, MismatchError, UnknownNameError
 from lensbench.interventions.acceleration.decoding import Decoded, Decoding, Round, check_exit
+from lensbench.interventions.acceleration.exits.classifier import ExitClassifier
 from lensbench.interventions.acceleration.exits.confidence import (
     Classifier,
     check_measure,
@@ -73,6 +74,7 @@ def early_exit(
         ConfigError: a setting out of range, several prompts, or an architecture without keys and
             values per layer.
         UnknownNameError: a confidence or a way of keeping keys that does not exist.
+        MismatchError: a classifier of another model.
     """
     check_measure(measure)
     if kv not in ("recompute", "copy"):
@@ -81,6 +83,12 @@ def early_exit(
         raise ConfigError(f"threshold must be >= 0 (above 1: no exit), got {threshold!r}")
     state = Decoding(model, prompt, max_new_tokens, warp, seed, plan, stop_ids)
     n_layers = state.runner.n_layers
+    owner = measure.model if isinstance(measure, ExitClassifier) else ""
+    if owner and owner != model.card.fingerprint:
+        raise MismatchError(
+            f"the classifier was fitted to another model ({owner}) than {model.card.name} "
+            f"({model.card.fingerprint}); fit one to states of this model"
+        )
     allowed = check_exits(exits, n_layers)
     loop = _Exiting(state, allowed, measure, kv)
     while not state.done:

@@ -22,10 +22,10 @@ from torch import Tensor
 from lensbench import provenance
 from lensbench.errors import ConfigError
 from lensbench.interventions.acceleration.readouts.rows import log_probs, shares, whole
+from lensbench.interventions.experts.rows import rows_of
 from lensbench.models.base import Model
 from lensbench.plan import Add, Plan, edit
 from lensbench.results import Controls, Result
-from lensbench.tokens import Tokens, as_tokens
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -253,9 +253,7 @@ def _overlap(patterns: Sequence[Pattern], k: int) -> np.ndarray:
 
 
 def _documents(model: Model, text: Any) -> list[Tensor]:
-    strings = isinstance(text, str) or (isinstance(text, Sequence) and isinstance(text[0], str))
-    batch: Tokens = model.tokens(text) if strings else as_tokens(text)
-    found = [ids[real] for ids, real in zip(batch.ids, batch.real, strict=True) if real.sum() > 1]
+    found = [torch.tensor(row) for row in rows_of(model, text) if len(row) > 1]
     if not found:
         raise ConfigError("no text has two tokens, so nothing is attended to but itself")
     return found

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lensbench.errors import ConfigError
 from lensbench.interventions.acceleration.decoding import Decoded, Decoding, check_exit
+from lensbench.interventions.acceleration.exits.confidence import of_logits
 from lensbench.interventions.acceleration.sampling import Warp
 from lensbench.interventions.acceleration.speculative.del_rule import WARM_UP, DelRule
 from lensbench.interventions.acceleration.speculative.fixed import GoOn, PrefixDrafter
@@ -152,13 +153,8 @@ def scheduled_exit(
 
 
 def by_confidence(rule: "_Asked") -> GoOn:
-    """A rule on the top-1 probability, asked with logits."""
-    return lambda drafted, logits: rule(drafted, top_probability(logits))
-
-
-def top_probability(logits: Tensor) -> float:
-    """Largest probability of the plain softmax, whatever the warp."""
-    return float(logits.float().softmax(-1).max())
+    """A rule on the top-1 probability (plain softmax, whatever the warp), asked with logits."""
+    return lambda drafted, logits: rule(drafted, float(of_logits("softmax_max", logits)))
 
 
 def read_layers(
