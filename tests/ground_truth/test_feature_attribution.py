@@ -226,6 +226,8 @@ def test_removals_are_the_shares_when_held_and_something_else_when_free() -> Non
     large = np.abs(check.free) >= 0.1 * abs(found.value)
     assert check.missed == (int((small & large).sum()), int(small.sum()))
     assert check.missed[0] / max(1, check.missed[1]) <= check.missed_bound <= 1
+    every = found.verify(model, 20, 10_000, large=1e9)
+    assert every.n_small == len(every.names) - 20  # the top are not called small
     assert check.plot().data
 
 

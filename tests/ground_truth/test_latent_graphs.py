@@ -482,6 +482,8 @@ def test_what_a_graph_missed_is_bounded_and_a_wrong_graph_misses_more() -> None:
     assert some.missed[0] == 0
     assert 0 < some.missed_bound < 0.3
     edges = np.argwhere(np.abs(graph.adjacency) * graph.are("latent") > 0)
+    every = graph.verify(model, top=10, random=1, hold=True, large=1e9)
+    assert every.n_small == len(edges) - 10  # the top are not called small
     wrong = graph.adjacency.copy()
     order = np.random.default_rng(0).permutation(len(edges))
     wrong[tuple(edges.T)] = graph.adjacency[tuple(edges[order].T)]

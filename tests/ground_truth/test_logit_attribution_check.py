@@ -45,6 +45,8 @@ def test_with_all_that_follows_held_a_removal_takes_exactly_the_share(kind, posi
     assert summary["gap_free"] > 0.01  # later layers and norms answer
     assert abs(summary["spearman_control"]) < 0.8
     assert summary["called_small"] <= done.n_small
+    every = found.verify(model, tokens, top=3, random=1, large=1e9)
+    assert every.n_small == len(done.names) - 3  # the top are not called small
 
 
 def test_heads_behind_a_norm_of_their_own_need_not_lose_their_share_and_all_else_does():
