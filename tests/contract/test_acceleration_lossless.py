@@ -6,7 +6,7 @@ import torch
 import lensbench
 from lensbench.errors import ConfigError
 from lensbench.interventions.acceleration import Warp, fixed_exit, greedy
-from lensbench.plan import Add, edit
+from lensbench.plan import Add, edit, skip_layers
 from tests.helpers import FAMILY_NAMES, random_ids, tiny
 from tests.zoo import DECODERS, EXPERTS, WITHOUT_INTERFACE
 
@@ -34,11 +34,14 @@ def test_drafts_of_any_layer_leave_the_text_unchanged(model, exit_layer, draft) 
         assert found.acceptance == 1.0
 
 
-def test_under_a_plan_the_text_is_that_of_the_plan(model) -> None:
+@pytest.mark.parametrize("skips", [(), (0,)])
+def test_under_a_plan_the_text_is_that_of_the_plan(model, skips) -> None:
     step = 4 * torch.linspace(-1, 1, model.card.d_model)
-    plan = edit("blocks.1.resid_post", Add(step))
+    plan = edit("blocks.1.resid_post", Add(step)) + skip_layers(skips)
     wanted = model.generate(PROMPT, plan, max_new_tokens=N)[0]
-    assert list(fixed_exit(model, PROMPT, 2, 3, N, plan=plan).new) == wanted
+    found = fixed_exit(model, PROMPT, 2, 3, N, plan=plan)
+    assert list(found.new) == wanted
+    assert set(found.counts.by_layer) == {i for i in range(model.n_layers) if i not in skips}
 
 
 def test_no_layer_runs_twice_on_a_token() -> None:

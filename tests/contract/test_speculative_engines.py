@@ -16,7 +16,7 @@ from lensbench.interventions.acceleration.speculative.schedules import (
 )
 from lensbench.interventions.acceleration.speculative.skips import draft_and_verify
 from lensbench.interventions.acceleration.speculative.swift import SwiftSearch, swift
-from lensbench.plan import Add, edit
+from lensbench.plan import Add, edit, skip_layers
 from tests.helpers import FAMILY_NAMES, random_ids, tiny
 from tests.zoo import DECODERS, EXPERTS, WITHOUT_INTERFACE
 
@@ -45,11 +45,12 @@ def test_the_text_is_that_of_plain_decoding(family) -> None:
         assert found.drafted > 0, name
 
 
+@pytest.mark.parametrize("skips", [(), (0,), (2,)])
 @pytest.mark.parametrize("name", list(ENGINES))
-def test_under_a_plan_the_text_is_that_of_the_plan(name) -> None:
+def test_under_a_plan_the_text_is_that_of_the_plan(name, skips) -> None:
     model = lensbench.load_model(tiny("llama", seed=3), certify=False)
     step = 4 * torch.linspace(-1, 1, model.card.d_model)
-    plan = edit("blocks.1.resid_post", Add(step))
+    plan = edit("blocks.1.resid_post", Add(step)) + skip_layers(skips)
     wanted = greedy(model, PROMPT, N, plan=plan).new
     assert wanted != greedy(model, PROMPT, N).new
     assert ENGINES[name](model, plan=plan).new == wanted

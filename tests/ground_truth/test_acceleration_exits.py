@@ -16,6 +16,7 @@ from lensbench.interventions.acceleration import (
 )
 from lensbench.interventions.acceleration.exits.confidence import of_logits, threshold_at
 from lensbench.interventions.acceleration.exits.free import AgreementMixture
+from lensbench.plan import skip_layers
 from tests.helpers import random_ids, tiny
 
 PROMPT = random_ids(1, 7, seed=2)
@@ -119,6 +120,16 @@ def test_a_token_leaves_at_the_threshold_itself_and_saturation_needs_a_layer_bef
     assert set(at.exits) == {1}
     saturated = early_exit(llama, PROMPT, 1e-9, 4, exits=[2], measure="state")
     assert set(saturated.exits) == {3}  # the first exit has confidence 0
+
+
+def test_a_layer_that_the_plan_skips_runs_for_no_token_and_stores_no_keys(llama) -> None:
+    plan = skip_layers([1])
+    wanted = greedy(llama, PROMPT, N, plan=plan).new
+    for kv in ("recompute", "copy"):
+        assert early_exit(llama, PROMPT, 1.5, N, kv=kv, plan=plan).new == wanted
+    left = early_exit(llama, PROMPT, 0.0, N, exits=[1], kv="copy", plan=plan).counts
+    assert left.filled == N  # of layer 3 alone
+    assert left.by_layer == {0: PROMPT.shape[1] + N - 1, 2: PROMPT.shape[1] - 1}
 
 
 def test_confidences_by_hand() -> None:

@@ -108,7 +108,7 @@ class ModelDrafter:
 
     def _read(self, runner: LayerRunner, drafts: Sequence[int], last: int = 1) -> Tensor:
         """Read what a model has not read yet; logits ``[last, d_vocab]`` of the last tokens."""
-        at = runner.cache.lengths[0]
+        at = max(runner.cache.lengths)  # a block that the plan skips holds none
         ids = torch.tensor([[*self.state.ids, *drafts][at:]], device=runner.model.device)
         h = runner.run(runner.embed(ids, at), 0, runner.n_layers, at)
         return runner.logits(h[:, -last:])[0].to(self.state.model.device)

@@ -201,9 +201,9 @@ class Matcher:
         self._runner.counts = runner.counts
         for layer in range(runner.n_layers):
             held = runner.cache.held(layer)
-            assert held is not None  # the prompt passed every block
-            keys, values = (t[..., :n_prompt, :] for t in held)
-            self._runner.cache.put(layer, keys, values)
+            if held is not None:  # the plan may skip a block
+                keys, values = (t[..., :n_prompt, :] for t in held)
+                self._runner.cache.put(layer, keys, values)
 
     def __call__(self, omit: frozenset[Sublayer]) -> float:
         """Share of next tokens that the model without these sublayers names."""

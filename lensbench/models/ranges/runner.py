@@ -6,7 +6,7 @@ Called with the same modules as every other run; a plan acts here too.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lensbench.models.huggingface import NativeModel
 
 _NOTHING: frozenset[Sublayer] = frozenset()
+_HALVES: tuple[Literal["attn"], Literal["mlp"]] = ("attn", "mlp")
 
 
 class LayerRunner:
@@ -101,13 +102,13 @@ class LayerRunner:
                 not hold exactly the tokens before ``at``.
         """
         left_out = check_sublayers(omit, self.n_layers) if omit else _NOTHING
-        end = at + h.shape[1]
-        self._check(first_layer, last_layer, at, end, left_out)
+        end, gone = at + h.shape[1], left_out | self._skipped()
+        self._check(first_layer, last_layer, at, end, gone)
         if not left_out and not capture and not self.plan:
             h = self._through(self._plain, h, range(first_layer, last_layer), at, keep)
         else:
             h = self._watched(h, range(first_layer, last_layer), at, left_out, keep, capture)
-        self.counts.ran(h, first_layer, last_layer, left_out, at)
+        self.counts.ran(h, first_layer, last_layer, gone, at)
         return h
 
     def _through(
@@ -151,13 +152,18 @@ class LayerRunner:
             self.acts = {} if session is None else dict(session.acts)
 
     def fill(self, h: Float[Tensor, "rows pos d_model"], layers: Iterable[int], at: int) -> None:
-        """Let these blocks store keys and values of ``h``, as if it entered each, and no more."""
-        end = at + h.shape[1]
+        """Let these blocks store keys and values of ``h``, as if it entered each, and no more.
+
+        Blocks that the plan skips store nothing.
+        """
+        end, gone = at + h.shape[1], self._skipped()
         self.cache.writes_only = True
         try:
             with torch.inference_mode():
                 for layer in layers:
-                    self._check(layer, layer + 1, at, end, frozenset())
+                    if ("attn", layer) in gone:
+                        continue
+                    self._check(layer, layer + 1, at, end, _NOTHING)
                     args, kwargs = self._calls.of(layer, at, end)
                     try:
                         self._plain[layer](h, *args, **kwargs)
@@ -175,6 +181,12 @@ class LayerRunner:
         self.counts.heads += h.shape[:-1].numel()
         with torch.inference_mode():
             return self._unembed(h)
+
+    def _skipped(self) -> frozenset[Sublayer]:
+        """Both halves of the blocks that the plan skips or stops before: they hold no tokens."""
+        plan = self.plan
+        past = () if plan.stop is None else range(plan.stop, self.n_layers)
+        return frozenset((half, i) for i in (*plan.skips, *past) for half in _HALVES)
 
     def _check(
         self, first_layer: int, last_layer: int, at: int, end: int, omit: frozenset[Sublayer]
