@@ -65,6 +65,38 @@ def p_of_transitions(text: list[int]) -> float:
     return float(stats.chi2.sf(((counts - expected) ** 2 / expected).sum(), V * (V - 1)))
 
 
+def test_a_warp_keeps_the_tokens_it_says() -> None:
+    logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
+    kept = {
+        Warp(1.0): [0.5, 0.3, 0.15, 0.05],
+        Warp(1.0, top_k=2): [0.625, 0.375, 0, 0],
+        Warp(1.0, top_p=0.75): [0.625, 0.375, 0, 0],  # the token that reaches the sum stays
+        Warp(1.0, top_p=0.4): [1, 0, 0, 0],
+        Warp(1.0, top_k=3, top_p=0.51): [1, 0, 0, 0],  # after top-k .5 has become .526
+        Warp(0.5): [0.25 / 0.365, 0.09 / 0.365, 0.0225 / 0.365, 0.0025 / 0.365],
+        Warp(): [1, 0, 0, 0],
+    }
+    for warp, probs in kept.items():
+        np.testing.assert_allclose(warp(logits).numpy(), probs, atol=1e-6)
+
+
+def test_warps_are_those_of_transformers() -> None:
+    from transformers.generation import (
+        TemperatureLogitsWarper,
+        TopKLogitsWarper,
+        TopPLogitsWarper,
+    )
+
+    logits = torch.randn(40, 30, generator=torch.Generator().manual_seed(1)).double()
+    for warp in (Warp(0.7, top_k=5), Warp(1.3, top_p=0.8), Warp(0.9, top_k=7, top_p=0.6)):
+        scores = TemperatureLogitsWarper(warp.temperature)(None, logits)
+        if warp.top_k:
+            scores = TopKLogitsWarper(warp.top_k)(None, scores)
+        if warp.top_p < 1:
+            scores = TopPLogitsWarper(warp.top_p)(None, scores)
+        torch.testing.assert_close(warp(logits), scores.softmax(-1))
+
+
 def test_the_rule_gives_the_target_and_its_two_wrong_versions_do_not() -> None:
     warp = Warp(temperature=1.0)
     p, rounds = {}, {}
