@@ -83,6 +83,12 @@ def test_a_text_is_written_under_a_rule_with_the_layer_of_every_token(
     assert facts["text"] == made.texts[0]
     assert facts["plain"] == made.plain_texts[0]
     assert results.load(facts["saved"]).kind == "ContrastiveText"
+    for flag, norm in (("--norm", True), ("--no-norm", False)):
+        rule = DoLa(load_model("atlas-dense"), (0, 2, 4), norm_intermediate=norm)
+        told = contrastive_decode(rule, PROMPT, 4).measured
+        steps = answer(capsys, *line, "--depths", "0,2,4", flag)["steps"]
+        said = [[row[f"at {depth}"] for depth in (0, 2, 4)] for row in steps]
+        np.testing.assert_allclose(said, told, rtol=1e-4, atol=1e-7)
     assert run(*line, "--rule", "deco") == 0
     assert "blocks." in capsys.readouterr().out
     context = answer(capsys, *line, "--rule", "context", "--without", "recall letter")

@@ -95,8 +95,9 @@ def test_the_page_reads_through_the_tuned_lens_that_is_chosen(
     np.testing.assert_allclose(np.asarray(space["figure"].data[0].z), drawn, rtol=1e-4)
     ask = LensAsk(store=root.url, row=3, lens=str(root.folder / "tuned"))
     lens = lens_for(ask)
-    cell = cell_for(ask, int(lens.positions[2]), 0)
-    assert cell.top["probability"][0] == pytest.approx(lens.top_prob[0, 2, 0], abs=1e-6)
+    for row, layer in enumerate(lens.layers):
+        cell = cell_for(ask, int(lens.positions[2]), layer)
+        assert cell.top["probability"][0] == pytest.approx(lens.top_prob[row, 2, 0], abs=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

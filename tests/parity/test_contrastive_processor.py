@@ -119,6 +119,41 @@ def test_the_model_is_left_as_found_when_a_step_fails(model: Any) -> None:
     assert theirs(model, [processor], eos_token_id=-1) == ours
 
 
+def test_a_step_that_failed_can_be_asked_again(model: Any) -> None:
+    class Broken(DoLa):
+        fails = 0
+
+        def of_step(self, step: Any) -> Any:
+            Broken.fails += 1
+            if Broken.fails == 2:
+                raise RuntimeError("broken on purpose")
+            return super().of_step(step)
+
+    longer = torch.cat([IDS[:1], torch.tensor([[5]])], 1)
+    first, scores = (model.run(ids, logits="last").logits[:, -1] for ids in (IDS[:1], longer))
+    processor = Broken(model, (0, 1)).processor()
+    processor(IDS[:1], first)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        processor(longer, scores)
+    fresh = DoLa(model, (0, 1)).processor()(longer, scores)
+    torch.testing.assert_close(processor(longer, scores), fresh, atol=1e-5, rtol=1e-5)
+
+
+def test_no_block_above_the_deepest_candidate_runs_again(model: Any, monkeypatch: Any) -> None:
+    scores = model.run(IDS[:1], logits="last").logits[:, -1]
+    plain, ran = type(model).run, list[int]()
+
+    def told(*args: Any, **more: Any) -> Any:
+        out = plain(*args, **more)
+        ran.append(out.layers_run)
+        return out
+
+    monkeypatch.setattr(type(model), "run", told)
+    for depths in ((0, 1), (0, 2)):
+        DoLa(model, depths).processor()(IDS[:1], scores)
+    assert ran == [1, 2]
+
+
 def test_what_a_processor_cannot_know_is_asked_for(model: Any) -> None:
     rule = DoLa(model, (0, 1))
     with pytest.raises(ConfigError, match=r"2 rows.*rule\.processor\(attention_mask\)"):
