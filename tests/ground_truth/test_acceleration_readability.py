@@ -11,6 +11,7 @@ from lensbench.interventions.acceleration import Route, readability, swapped, wi
 from lensbench.interventions.acceleration.reading.ways import Texts, states, way
 from lensbench.plan import Plan, skip_layers
 from lensbench.results import load
+from lensbench.sites import Site
 from tests.helpers import random_ids, tiny
 
 L, D = 6, 32
@@ -282,6 +283,21 @@ def test_halves_left_out_and_swaps_have_their_controls(llama) -> None:
     assert 0 < halves["random"] < 1
     assert swap["value"] < 1
     assert np.isnan(swap["random"])  # nothing is skipped, so nothing to draw
+
+
+def test_models_drawn_at_random_run_the_layer_of_the_steer(llama) -> None:
+    """Of two blocks before the site one is steered and one is skipped: nothing else is left."""
+    push = steer(probe_direction("blocks.1.resid_post", axis(at=3)), 3.0)
+    site = "blocks.2.resid_pre"
+    readout = {"latents": Dictionary(site)}
+    found = readability(llama, TEXT, {"no 0": skip_layers([0])}, readout, push).to_frame()
+    assert found[found["readout"] == "latents"]["random"].isna().all()
+
+
+def test_a_site_between_the_halves_of_a_block_is_before_the_second_one() -> None:
+    both = way("halves", Route(tuple(range(L)), frozenset({("attn", 2), ("mlp", 1)})), L)
+    assert both.before(Site.parse("blocks.1.resid_mid")) == frozenset()
+    assert both.before(Site.parse("blocks.2.resid_mid")) == {("mlp", 1), ("attn", 2)}
 
 
 def test_a_lens_without_a_site_is_read_after_every_block_that_all_run(llama) -> None:

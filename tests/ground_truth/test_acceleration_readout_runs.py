@@ -17,7 +17,12 @@ from lensbench.interventions.acceleration import (
     sparse_mlp,
 )
 from lensbench.interventions.acceleration.readouts.activation_sparsity import silence
-from lensbench.interventions.acceleration.readouts.depth_router import keep, routing_plan, turned
+from lensbench.interventions.acceleration.readouts.depth_router import (
+    _Cost,
+    keep,
+    routing_plan,
+    turned,
+)
 from lensbench.interventions.acceleration.readouts.heavy_hitters import kept_keys
 from lensbench.results import load
 from lensbench.worlds.atlas import Atlas
@@ -213,6 +218,19 @@ def test_scores_and_capacities_by_hand() -> None:
         False,
     ]
     assert keep(np.array([0.1, 0.2, 0.3]), 0.01).sum() == 1
+
+
+def test_a_token_that_passes_by_and_leaves_its_keys_pays_for_two_projections() -> None:
+    model = lensbench.load_model(tiny("llama", seed=3), certify=False)
+    card, cost, chosen = model.card, _Cost(model), np.array([True, False, True, False])
+    block = model.module.model.layers[1]
+    weights = sum(p.numel() for p in block.parameters() if p.ndim > 1)
+    keys = sum(p.weight.numel() for p in (block.self_attn.k_proj, block.self_attn.v_proj))
+    pair = 4 * card.n_heads * card.d_head
+    full, routed = cost({}, 4), cost({1: chosen}, 4, "all")
+    assert full - routed == 2 * 2 * (weights - keys) + pair * (2 + 4)  # tokens 2 and 4 see so many
+    hidden = cost({1: chosen}, 4)
+    assert full - hidden == 2 * 2 * weights + pair * (2 + 4 + 1)  # and token 3 one key less
 
 
 # --- silent neurons

@@ -30,6 +30,7 @@ from lensbench.interventions.acceleration import (
 from lensbench.interventions.acceleration.readouts.acceptance_result import stopped_rounds
 from lensbench.interventions.acceleration.readouts.adaptive_compute import _solved
 from lensbench.interventions.acceleration.readouts.draft_length import rounds_of
+from lensbench.interventions.acceleration.readouts.rows import split
 from lensbench.results import load
 from tests.helpers import tiny
 
@@ -178,6 +179,10 @@ def test_committing_on_a_gap_keeps_answers_and_committing_at_once_does_not(tmp_p
     assert never.same.all()
     assert set(never.exit_step) == {12}
     assert (found.settled_step[found.same] <= found.n_steps[found.same]).all()
+    one = denoise(
+        lambda ids: torch.eye(10)[:1].expand(len(ids), -1), torch.full((4,), MASK), MASK, 4
+    )
+    assert prophet([one], [1]).settled_step.tolist() == [1]  # it says the same at every step
     assert same_after_saving(found, tmp_path / "r")
 
 
@@ -414,6 +419,10 @@ def test_the_judge_keeps_right_tokens_the_model_would_not_have_said(tmp_path) ->
     assert frame.wrong_kept["judge"] == 0
     assert frame.accepted["strict"] < frame.accepted["judge"]
     assert frame.wrong_kept["strict"] == 0  # what it says is even
+    held = [texts[i] for i in split(texts, 0.5, 0)[1]]
+    drafted = [itertools.pairwise(text[2:]) for text in held]
+    agreed = [[after == (before // 2 * 2 + 2) % 16 for before, after in one] for one in drafted]
+    assert found.accepted[0].tolist() == [[*one, False].index(False) for one in agreed]
     assert frame.wrong_kept["keep all"] > 0.05
     assert frame.lossless.tolist() == [True, False, False, False]
     moved = frame.loc["moved labels"]

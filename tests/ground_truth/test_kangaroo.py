@@ -140,6 +140,8 @@ def test_training_beats_the_bare_lens_on_held_out_text_and_live(tmp_path) -> Non
 
 def test_a_report_survives_a_round_trip(model, store, trained, tmp_path) -> None:
     report = kangaroo_report(trained, store, model)
+    # A quarter of 40 texts; each of 24 new tokens and the one after are predicted.
+    assert report.summary()["tokens"] == 10 * 25
     assert load(report.save(tmp_path)) == report
     assert set(report.to_frame()["draft"]) == {"adapter", "lens"}
     assert report.plot().data
