@@ -92,7 +92,7 @@ def hd_study(
                                ("augmentation", [augment], AUGMENTS)):  # fmt: skip
         for name in asked:
             if name not in known:
-                raise UnknownNameError(kind, name, known=known)
+                raise UnknownNameError(kind, str(name), known=known)
     if when == "after" and augment != "none":
         raise ConfigError(
             "augment= is for the end of the prompt: after it the last layer says the next word"

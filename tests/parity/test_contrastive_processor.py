@@ -180,3 +180,9 @@ def test_what_a_processor_cannot_know_is_asked_for(model: Any) -> None:
     other = DoLa(to_transformer_lens(model), (0, 1))
     with pytest.raises(ConfigError, match="reached through transformer_lens"):
         other.processor()
+
+
+@pytest.mark.illtyped
+def test_a_mask_that_is_no_tensor_is_told(model: Any) -> None:
+    with pytest.raises(ConfigError, match=r"a tensor \[batch, pos\], got \[\[1, 1\]\]"):
+        DoLa(model, (0, 1)).processor([[1, 1]])  # pyright: ignore[reportArgumentType] - the slip

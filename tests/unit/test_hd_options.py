@@ -159,6 +159,7 @@ def test_slips_in_options_of_a_study_are_told() -> None:
     model = lensbench.load_model("atlas-dense", certify=False)
     for options, error, told in (
         ({"solver": "greed"}, UnknownNameError, "Did you mean 'greedy'"),
+        ({"solver": None}, UnknownNameError, "no solver named 'None'"),
         ({"augment": "single"}, UnknownNameError, "single_concepts"),
         ({"augment": "single_concepts", "when": "after"}, ConfigError, "end of the prompt"),
         ({"split": "entities"}, UnknownNameError, "Did you mean 'entity'"),

@@ -113,9 +113,10 @@ class ContrastiveProcessor(LogitsProcessor):
         return Acts({Site.parse(name): x[:, -1] for name, x in out.acts.items()})
 
 
-def _checked(mask: Tensor) -> Bool[Tensor, "batch pos"]:
-    if mask.ndim != 2:
-        raise ConfigError(f"attention_mask must be [batch, pos], got {list(mask.shape)}")
+def _checked(mask: Any) -> Bool[Tensor, "batch pos"]:
+    if not isinstance(mask, Tensor) or mask.ndim != 2:
+        got = list(mask.shape) if isinstance(mask, Tensor) else repr(mask)
+        raise ConfigError(f"attention_mask must be a tensor [batch, pos], got {got}")
     real = mask.bool()
     if not bool(real[:, -1].all()):
         raise ConfigError("generation needs prompts padded on the left; this mask ends in padding")
