@@ -44,6 +44,21 @@ def test_under_a_plan_the_text_is_that_of_the_plan(model, skips) -> None:
     assert set(found.counts.by_layer) == {i for i in range(model.n_layers) if i not in skips}
 
 
+def test_padding_tokens_inside_a_prompt_are_text() -> None:
+    model = lensbench.load_model(tiny("llama", seed=3, pad_token_id=0), certify=False)
+    prompt = [5, 0, 0, 7, 0, 9]
+    wanted = greedy(model, [prompt], N).new
+    assert fixed_exit(model, [prompt], 1, 3, N).new == wanted
+    text = list(prompt)
+    for _ in range(N):  # by transformers, every token attended to
+        ids = torch.tensor([text])
+        logits = model.module(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+        text.append(int(logits[0, -1].argmax()))
+    assert tuple(text[len(prompt) :]) == wanted
+    hidden = [i for i in prompt if i]  # control: the tokens matter
+    assert greedy(model, [hidden], N).new != wanted
+
+
 def test_no_layer_runs_twice_on_a_token() -> None:
     model = lensbench.load_model(tiny("llama", seed=3), certify=False)
     full, all_kept = greedy(model, PROMPT, N), fixed_exit(model, PROMPT, 3, 4, N)
