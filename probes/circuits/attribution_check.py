@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lensbench import provenance
-from lensbench.arguments import positive_number
+from lensbench.arguments import positive_number, refuse_no_model
 from lensbench.errors import ConfigError, MismatchError
 from lensbench.models.transformer_lens.convert import lens_twin
 from lensbench.ops import Set, Zero
@@ -141,6 +141,7 @@ def check_attribution(
     large: float, seed: int,
 ) -> LogitAttributionCheck:  # fmt: skip
     """See :meth:`LogitAttribution.verify`."""
+    refuse_no_model(model)
     began, large = time.monotonic(), positive_number("large", large)
     known = found.provenance.model.get("fingerprint")
     if known != model.card.fingerprint:

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lensbench import provenance
-from lensbench.arguments import whole
+from lensbench.arguments import refuse_no_model, whole
 from lensbench.errors import ConfigError, UnknownNameError
 from lensbench.probes.lenses.held import HeldNorm, held_norm
 from lensbench.probes.lenses.logit import STREAM, UnembedReadout, reader
@@ -134,6 +134,7 @@ def site_lens(
         MismatchError: a readout of another model.
     """
     start = time.monotonic()
+    refuse_no_model(model)
     model.require_next_token("the logit lens")
     if norm not in NORMS:
         raise UnknownNameError("norm of what is added", str(norm), known=NORMS)

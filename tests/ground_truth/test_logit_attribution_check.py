@@ -101,6 +101,8 @@ def test_a_planted_head_that_acts_through_another_is_what_direct_shares_miss(tmp
         found.verify(model, tokens[:2])
     with pytest.raises(MismatchError, match="fingerprint"):
         found.verify(planted(broken=True), tokens)
+    with pytest.raises(ConfigError, match="got None"):
+        found.verify(None, tokens)
     with pytest.raises(ConfigError, match="both 0"):
         found.verify(model, tokens, top=0, random=0)
     with pytest.raises(ConfigError, match="'held' or 'free'"):

@@ -175,3 +175,8 @@ def test_code_for_a_hyperdimensional_study_repeats_its_seed_and_revision():
     assert "revision='step_10'" in hyper.python_of(ask)
     assert "seed=3" in hyper.python_of(ask)
     assert "--seed" not in hyper.command_of(hyper.HDAsk("atlas-dense"))
+
+
+def test_no_model_is_told_where_a_model_is_asked_for():
+    with pytest.raises(ConfigError, match="got None"):
+        probes.site_lens(None, TEXT)  # pyright: ignore[reportArgumentType] - the slip
