@@ -1,6 +1,7 @@
 """Checks of single arguments, so that a slip gets the same sentence wherever it is made."""
 
 import math
+import numbers
 import operator
 from typing import Any
 
@@ -30,6 +31,11 @@ def whole_number(name: str, value: Any, *, least: int | None = None) -> int:
         bound = "" if least is None else f" of at least {least}"
         raise ConfigError(f"{name} must be a whole number{bound}, got {value!r}")
     return number
+
+
+def is_number(value: Any) -> bool:
+    """Is this a real number (no truth value, no text)?"""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def positive_number(name: str, value: Any) -> float:

@@ -37,6 +37,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "readouts.prophet": ("CommitReport", "FinalFilter", "final_filter", "prophet", "prophet_rule"),
     "sampling": ("Warp",),
     "skipping.adaskip": ("HalfSimilarity", "adaskip_route", "half_similarity"),
+    "skipping.batch": ("DecodedBatch", "decode_batch"),
     "skipping.damage": ("robustness", "route_damage"),
     "skipping.live": ("decode_route", "skip_decode"),
     "skipping.online": ("adaskip",),

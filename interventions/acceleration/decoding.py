@@ -87,6 +87,8 @@ class Decoding:
         self.prompt = one_prompt(self.model, prompt)
         self.max_new_tokens = whole_number("max_new_tokens", max_new_tokens, least=1)
         self.stops = frozenset(whole_number("each of stop_ids", i) for i in stop_ids)
+        if not isinstance(warp, Warp):  # pyright: ignore[reportUnnecessaryIsInstance] - users
+            raise ConfigError(f"warp must be Warp(temperature=...), got {warp!r}")
         self.sampler = Sampler(warp, seed)
         self.runner: LayerRunner = self.model.layers(
             self.prompt.shape[1] + self.max_new_tokens, plan=plan

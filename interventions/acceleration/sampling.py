@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lensbench.arguments import whole_number
+from lensbench.arguments import is_number, whole_number
 from lensbench.errors import ConfigError
 
 
@@ -29,10 +29,10 @@ class Warp:
 
     def __post_init__(self) -> None:
         """Refuse what is no distribution."""
-        if not 0 <= self.temperature < float("inf"):
+        if not is_number(self.temperature) or not 0 <= self.temperature < float("inf"):
             raise ConfigError(f"temperature must be >= 0 and finite, got {self.temperature!r}")
         whole_number("top_k", self.top_k, least=0)
-        if not 0 < self.top_p <= 1:
+        if not is_number(self.top_p) or not 0 < self.top_p <= 1:
             raise ConfigError(f"top_p must lie in (0, 1], got {self.top_p!r}")
 
     @property

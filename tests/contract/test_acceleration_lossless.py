@@ -88,6 +88,8 @@ def test_the_text_ends_where_it_ends_by_itself() -> None:
         (lambda m: greedy(m, PROMPT, 10_000), "context"),
         (lambda _: Warp(temperature=-1.0), "temperature"),
         (lambda _: Warp(top_p=0.0), "top_p"),
+        (lambda _: Warp(top_p="a"), "top_p"),
+        (lambda _: Warp(temperature="a"), "temperature"),
         (lambda _: Warp(temperature=1.0, top_k=2.5), "top_k"),
     ],
 )

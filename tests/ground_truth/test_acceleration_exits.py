@@ -271,6 +271,8 @@ def test_calibration_without_a_safe_threshold_says_so() -> None:
     ("call", "words"),
     [
         (lambda m: early_exit(m, PROMPT, -0.1, N), "threshold"),
+        (lambda m: early_exit(m, PROMPT, "a", N), "threshold"),
+        (lambda m: early_exit(m, PROMPT, 0.5, N, warp=None), "warp must be"),
         (lambda m: early_exit(m, PROMPT, 0.5, N, measure="softmax"), "softmax_max"),
         (lambda m: early_exit(m, PROMPT, 0.5, N, kv="share"), "recompute"),
         (lambda m: early_exit(m, PROMPT, 0.5, N, exits=[]), "no layer"),

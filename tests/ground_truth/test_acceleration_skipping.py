@@ -12,6 +12,7 @@ from lensbench.interventions.acceleration import (
     adaskip,
     adaskip_route,
     angular_route,
+    decode_batch,
     decode_route,
     evenly_off,
     greedy,
@@ -240,6 +241,30 @@ def test_adaskip_adds_the_mlps_that_do_nothing_after_its_window_and_no_others() 
     assert set(calm.exits) == {8}  # control: nothing else is as still
 
 
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "bloom", "gemma2"])
+def test_prompts_of_any_length_in_a_batch_are_decoded_as_each_alone(kind) -> None:
+    model = lensbench.load_model(tiny(kind, seed=3), certify=False)
+    prompts = [row[:n].tolist() for row, n in zip(TEXT, (9, 4, 7), strict=True)]
+    budgets, some = linear_budgets(3, N, least=2), without(3, [1])
+    together = decode_batch(model, prompts, None, N)
+    for row, prompt in zip(together.new, prompts, strict=True):
+        assert row == greedy(model, [prompt], N).new
+    assert together.counts.layer_tokens == 3 * 3 * (9 + N - 1)
+    for route, alone in ((some, decode_route), (budgets, skip_decode)):
+        rows = decode_batch(model, prompts, route, N).new
+        assert rows == tuple(alone(model, [p], route, N).new for p in prompts)
+        assert rows != together.new  # control: what is skipped matters
+
+
+def test_a_text_of_a_batch_ends_by_itself(llama) -> None:
+    prompts = [row[:6].tolist() for row in TEXT]
+    whole = decode_batch(llama, prompts, None, N).new
+    stop = whole[1][3]
+    cut = decode_batch(llama, prompts, None, N, stop_ids=[stop]).new
+    for a, b in zip(cut, whole, strict=True):
+        assert a == (b[: b.index(stop) + 1] if stop in b else b)
+
+
 def test_influence_and_angle_choose_what_turns_the_stream_least() -> None:
     assert shortgpt_route([0.5, 0.1, 0.3, 0.05], 2).order == (0, 2)
     table = np.full((4, 5), 0.9)
@@ -303,6 +328,9 @@ def test_results_come_back_as_they_were(llama, tmp_path) -> None:
         (lambda _: evenly_off(5, 4), "at most 2"),
         (lambda m: adaskip_route(half_similarity(*states(m, TEXT)), 11), "10 halves"),
         (lambda m: route_damage(m, TEXT, {}), "routes is empty"),
+        (lambda m: decode_route(m, PROMPT, [0, 1], N), "must be a Route"),
+        (lambda m: skip_decode(m, PROMPT, [[0, 1.5]], N), "whole number"),
+        (lambda m: decode_batch(m, PROMPT, Route((9,)), N), "0..4"),
         (lambda m: route_damage(m, [[1]], {"a": whole_route(5)}), "two tokens"),
         (lambda _: half_similarity(*(torch.zeros(2, 0, 3),) * 3), "tokens"),
     ],

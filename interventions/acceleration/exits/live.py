@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lensbench.arguments import whole_number
+from lensbench.arguments import is_number, whole_number
 from lensbench.errors import ConfigError, MismatchError, UnknownNameError
 from lensbench.interventions.acceleration.decoding import Decoded, Decoding, Round, check_exit
 from lensbench.interventions.acceleration.exits.classifier import ExitClassifier
@@ -79,7 +79,7 @@ def early_exit(
     check_measure(measure)
     if kv not in ("recompute", "copy"):
         raise UnknownNameError("way of keeping keys and values", kv, known=("recompute", "copy"))
-    if not 0 <= threshold < float("inf"):
+    if not is_number(threshold) or not 0 <= threshold < float("inf"):
         raise ConfigError(f"threshold must be >= 0 (above 1: no exit), got {threshold!r}")
     state = Decoding(model, prompt, max_new_tokens, warp, seed, plan, stop_ids)
     n_layers = state.runner.n_layers

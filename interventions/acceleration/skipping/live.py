@@ -5,6 +5,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from lensbench.arguments import whole_number
 from lensbench.errors import ConfigError, UnknownNameError
 from lensbench.interventions.acceleration.decoding import Decoded, Decoding, Round
 from lensbench.interventions.acceleration.sampling import Warp
@@ -49,6 +50,8 @@ def decode_route(
     """
     if phases not in ("both", "decode"):
         raise UnknownNameError("phases", phases, known=("both", "decode"))
+    if not isinstance(route, Route):  # pyright: ignore[reportUnnecessaryIsInstance] - users
+        raise ConfigError(f"route must be a Route, such as without(L, [3]), got {route!r}")
     state = Decoding(model, prompt, max_new_tokens, warp, seed, plan + route.plan, stop_ids)
     runner = state.runner
     route.check(runner.n_layers)
@@ -122,7 +125,7 @@ def blocks_per_token(
                 f"these budgets are for {budgets.n_layers} layers, the model has {n_layers}"
             )
         return [budgets.blocks(t) for t in range(length)]
-    rows = [tuple(sorted(int(i) for i in row)) for row in budgets]
+    rows = [tuple(sorted(whole_number("each block", i) for i in row)) for row in budgets]
     if not rows or any(not 0 <= i < n_layers for row in rows for i in row):
         raise ConfigError(f"blocks of a token are 0..{n_layers - 1}, got {rows[:3]} ...")
     if not nested(rows):
