@@ -35,7 +35,7 @@ def whole_number(name: str, value: Any, *, least: int | None = None) -> int:
 
 def is_number(value: Any) -> bool:
     """Is this a real number (no truth value, no text)?"""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return isinstance(value, numbers.Real) and value is not True and value is not False
 
 
 def positive_number(name: str, value: Any) -> float:
