@@ -154,7 +154,8 @@ class LayerRunner:
     def fill(self, h: Float[Tensor, "rows pos d_model"], layers: Iterable[int], at: int) -> None:
         """Let these blocks store keys and values of ``h``, as if it entered each, and no more.
 
-        Blocks that the plan skips store nothing.
+        Blocks that the plan skips store nothing; its edits of the others are not made, as nothing
+        of them runs but keys and values.
         """
         end, gone = at + h.shape[1], self._skipped()
         self.cache.writes_only = True
