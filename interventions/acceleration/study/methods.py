@@ -4,6 +4,7 @@ An adapter is a frozen value whose fields are its configuration. ``predict`` rea
 store and runs nothing; ``live`` decodes one prompt. The registry of all of them is in ``registry``.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
@@ -73,7 +74,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Method:
+class Method(ABC):
     """A method with its configuration."""
 
     name: ClassVar[str] = ""
@@ -90,13 +91,13 @@ class Method:
         told = ", ".join(f"{k}={v}" for k, v in self.config().items() if v is not None)
         return f"{self.name}({told})"
 
+    @abstractmethod
     def predict(self, evidence: Evidence) -> Prediction:
         """What the store says."""
-        raise NotImplementedError
 
+    @abstractmethod
     def live(self, model: Model, prompt: Sequence[int], n_new: int, evidence: Evidence) -> Decoded:
         """Decode one prompt."""
-        raise NotImplementedError
 
 
 def full_quality(table: LensTable) -> dict[str, Float[np.ndarray, " new"]]:

@@ -1,5 +1,6 @@
 """Adapters of lossless drafting: what is drafted changes, what is written does not."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -84,9 +85,9 @@ class _Ruled(Method):
     lossless = True
     prediction_class = "bounded"
 
+    @abstractmethod
     def rule(self) -> Any:
         """A fresh rule."""
-        raise NotImplementedError
 
     def predict(self, evidence: Evidence) -> Prediction:
         """See :class:`Method`."""

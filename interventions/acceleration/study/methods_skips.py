@@ -4,6 +4,7 @@ Their compute is known beforehand; their quality is not in the store, because wh
 skipped layer has another input. Verification makes the one teacher-forced pass that it takes.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,20 +41,20 @@ class Forcible(Method):
 
     prediction_class = "one-pass"
 
+    @abstractmethod
     def forced(
         self, model: Model, prompt: Sequence[int], new: Sequence[int], evidence: Evidence
     ) -> tuple[Float[Tensor, "new d_vocab"], Float[Tensor, "new d_vocab"]]:
         """Logits of every new token of a given text: of the changed model, and of the full one."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class _Routed(Forcible):
     """The same blocks for every token."""
 
+    @abstractmethod
     def route(self, evidence: Evidence) -> Route:
         """Which ones."""
-        raise NotImplementedError
 
     def predict(self, evidence: Evidence) -> Prediction:
         """See :class:`Method`."""
