@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -19,6 +19,8 @@ MODELS = (
 class TrainConfig(Config):
     """What the recipes of all worlds share: sizes, learning rates, what is kept and where."""
 
+    rotary: ClassVar[bool] = True
+    """Heads are turned by position, in pairs of dimensions."""
     model: str
     seed: int = 0
     """Seed of the initial weights and of the documents."""
@@ -48,6 +50,13 @@ class TrainConfig(Config):
     compile: bool = False
     """Faster with ``torch.compile``, but two runs then differ in rounding (measured)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        if self.d_model % (self.n_heads * (2 if self.rotary else 1)):
+            kind = "an even multiple" if self.rotary else "a multiple"
+            raise ValueError(f"d_model ({self.d_model}) must be {kind} of n_heads ({self.n_heads})")
+        return self
 
     @property
     def falling(self) -> int:
@@ -83,14 +92,6 @@ class WorldTrainConfig(TrainConfig):
     pools: tuple[tuple[int, float], ...] = ((320, 0.25), (800, 0.5))
     """(until this step, use this fraction of every entity pool), then all of it: small pools
     early let facts and recall start."""
-
-    @model_validator(mode="after")
-    def _heads_fit(self) -> WorldTrainConfig:
-        if self.d_model % self.n_heads or self.d_model // self.n_heads % 2:
-            raise ValueError(
-                f"d_model ({self.d_model}) must be an even multiple of n_heads ({self.n_heads})"
-            )
-        return self
 
     def pool(self, step: int) -> float:
         """Fraction of every entity pool in use at ``step``."""

@@ -212,3 +212,15 @@ def test_measuring_a_trained_model_draws_no_progress_bar(tmp_path: Path, capfd) 
     finally:
         if not shown:
             logging.disable_progress_bar()
+
+
+def test_heads_share_the_width_and_in_pairs_where_positions_turn_them(tmp_path: Path) -> None:
+    from lensbench.worlds.othello.recipe import OthelloTrainConfig
+    from lensbench.worlds.translate.recipe import TranslateTrainConfig
+
+    for kind in (OthelloTrainConfig, TranslateTrainConfig):
+        assert kind.parse({"d_model": 36, "out": tmp_path}).d_model == 36
+        with pytest.raises(ConfigError, match="a multiple of n_heads"):
+            kind.parse({"d_model": 38, "out": tmp_path})
+    with pytest.raises(ConfigError, match="an even multiple of n_heads"):
+        WorldTrainConfig.parse({"d_model": 36, "out": tmp_path})

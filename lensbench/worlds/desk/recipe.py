@@ -39,10 +39,6 @@ class MoeTrainConfig(TrainConfig):
 
     @model_validator(mode="after")
     def _fits(self) -> MoeTrainConfig:
-        if self.d_model % self.n_heads or self.d_model // self.n_heads % 2:
-            raise ValueError(
-                f"d_model ({self.d_model}) must be an even multiple of n_heads ({self.n_heads})"
-            )
         if self.top_k > self.n_experts:
             raise ValueError(
                 f"top_k ({self.top_k}) must not exceed n_experts ({self.n_experts}): a token "

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from lensbench.worlds.recipe import TrainConfig
 
@@ -13,6 +13,7 @@ from lensbench.worlds.recipe import TrainConfig
 class OthelloTrainConfig(TrainConfig):
     """Recipe of a model of Othello transcripts (GPT-2 architecture, tied embeddings)."""
 
+    rotary: ClassVar[bool] = False
     model: Literal["othello"] = "othello"  # pyright: ignore[reportIncompatibleVariableOverride] - frozen
     size: Literal[4, 6, 8] = 6
     """Squares along one side of the board."""
@@ -27,14 +28,6 @@ class OthelloTrainConfig(TrainConfig):
     moves, where before it was the move that was played: the same mean loss without the noise of
     the draw. Legal moves are then seen as targets, the board never. ``steps``: played moves alone.
     """
-
-    @model_validator(mode="after")
-    def _heads_fit(self) -> OthelloTrainConfig:
-        if self.d_model % self.n_heads:
-            raise ValueError(
-                f"d_model ({self.d_model}) must be a multiple of n_heads ({self.n_heads})"
-            )
-        return self
 
     def gpt2(self, d_vocab: int) -> dict[str, Any]:
         """Arguments of ``GPT2Config``; one position per square that can be played, BOS and EOS."""

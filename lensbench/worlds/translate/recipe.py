@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from lensbench.worlds.recipe import TrainConfig
 
@@ -16,6 +16,7 @@ class TranslateTrainConfig(TrainConfig):
     One thread. The learning rate falls in the second half.
     """
 
+    rotary: ClassVar[bool] = False
     model: Literal["atlas-translate"] = "atlas-translate"  # pyright: ignore[reportIncompatibleVariableOverride] - frozen
     world_seed: int = 0
     steps: int = Field(default=3_000, ge=1)
@@ -32,14 +33,6 @@ class TranslateTrainConfig(TrainConfig):
     adam_lr: float = Field(default=4e-3, gt=0)
     decay_steps: int = Field(default=1_500, ge=1)
     threads: int = Field(default=1, ge=1)
-
-    @model_validator(mode="after")
-    def _heads_fit(self) -> TranslateTrainConfig:
-        if self.d_model % self.n_heads:
-            raise ValueError(
-                f"d_model ({self.d_model}) must be a multiple of n_heads ({self.n_heads})"
-            )
-        return self
 
     def t5(self, d_vocab: int) -> dict[str, Any]:
         """Arguments of ``T5Config``; a translation starts with BOS and ends with EOS."""

@@ -6,7 +6,7 @@ from math import cos, pi
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from lensbench.worlds.layer_skip import LayerSkip
 from lensbench.worlds.recipe import TrainConfig
@@ -40,14 +40,6 @@ class WordsTrainConfig(TrainConfig):
     plain: bool = False
     """Train the last layer alone, without dropped layers."""
     layer_skip: LayerSkip = LayerSkip()
-
-    @model_validator(mode="after")
-    def _heads_fit(self) -> WordsTrainConfig:
-        if self.d_model % self.n_heads or self.d_model // self.n_heads % 2:
-            raise ValueError(
-                f"d_model ({self.d_model}) must be an even multiple of n_heads ({self.n_heads})"
-            )
-        return self
 
     def scale(self, step: int) -> float:
         """Learning-rate factor of ``step`` (from 0): warm-up, then half a cosine to 0."""
