@@ -76,6 +76,25 @@ def bootstrap_mean(
     return Interval(float(x.mean()), float(low), float(high), n)
 
 
+def bootstrap_sums(
+    measure: Callable[..., Any], *sums: Float[np.ndarray, "... groups"], seed: int = 0
+) -> tuple[Any, Any, Any]:
+    """A measure of totals over groups with its 95 % bootstrap: ``(value, low, high)``.
+
+    ``bootstrap_sums(np.divide, hits, tokens)`` is a share per token. The sums have one entry per
+    group (document or prompt) on their last axis; each of 1000 resamples draws whole groups with
+    replacement and takes the measure of their totals. The bounds are NaN with one group, and where
+    a resample has nothing to measure.
+    """
+    n = sums[0].shape[-1]
+    value = measure(*(x.sum(-1) for x in sums))
+    if n < 2:
+        return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
+    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=1000).T
+    low, high = np.quantile(measure(*(x @ drawn for x in sums)), (0.025, 0.975), axis=-1)
+    return value, low, high
+
+
 def wilson(hits: int, n: int, *, level: float = 0.95) -> Interval:
     """A share ``hits / n`` with the Wilson score interval, which is sound near 0 and 1.
 

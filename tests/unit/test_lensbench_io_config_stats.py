@@ -7,7 +7,7 @@ from pydantic import Field
 from lensbench import io
 from lensbench.config import Config
 from lensbench.errors import ConfigError, DamagedDataError, DataError, MissingDataError
-from lensbench.stats import bootstrap_mean, wilson
+from lensbench.stats import bootstrap_mean, bootstrap_sums, wilson
 
 
 class Sample(Config):
@@ -107,6 +107,20 @@ def test_one_unit_says_nothing_of_the_spread() -> None:
     two = bootstrap_mean(np.array([1.0, 2.0, 6.0]), np.array([7, 7, 8]))
     assert two.low < two.mean < two.high  # control: from two units on there is one
     assert str(two) == f"3.000 [{two.low:.3f}, {two.high:.3f}] n=2"
+
+
+def test_a_measure_of_totals_is_drawn_by_whole_documents() -> None:
+    rng = np.random.default_rng(3)
+    tokens = rng.integers(5, 40, 60)
+    hits = rng.binomial(tokens, rng.beta(2, 2, (2, 60))).astype(float)
+    share, low, high = bootstrap_sums(np.divide, hits, tokens)
+    assert share == pytest.approx(hits.sum(-1) / tokens.sum())
+    residual = hits - share[:, None] * tokens  # the ratio's standard error, linearised
+    error = np.sqrt((residual**2).sum(-1)) / tokens.sum()
+    assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.1)
+    _, low, high = bootstrap_sums(np.divide, hits[:, :1], tokens[:1])
+    assert np.isnan(low).all()
+    assert np.isnan(high).all()
 
 
 def test_the_bootstrap_refuses_nan_and_nothing() -> None:

@@ -48,9 +48,9 @@ from lensbench.models.base import Model
 from lensbench.plan import Plan, as_plan
 from lensbench.results import Controls
 from lensbench.sites import Site
+from lensbench.stats import bootstrap_sums
 from lensbench.tokens import TokensLike
 
-N_BOOT = 1000
 _ALL_SETS = 2000
 Pair = tuple[States, States]
 """States of a model, clean and steered (the same object where there is no steer)."""
@@ -275,13 +275,11 @@ def _total(sums: Sums) -> dict[str, np.ndarray]:
 def _interval(
     measure: Callable[[Mapping[str, np.ndarray]], np.ndarray], sums: Sums
 ) -> tuple[float, float, float]:
-    value, n = float(measure(_total(sums))), len(sums["n"])
-    if n < 2:
-        return value, float("nan"), float("nan")
-    drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=N_BOOT)
-    found = measure({key: drawn @ values for key, values in sums.items()})
-    low, high = np.quantile(found, (0.025, 0.975))  # NaN where a resample has nothing to measure
-    return value, float(low), float(high)
+    found = bootstrap_sums(
+        lambda *totals: measure(dict(zip(sums, totals, strict=True))), *sums.values()
+    )
+    value, low, high = (float(x) for x in found)
+    return value, low, high
 
 
 def _controls(rows: Sequence[_Row]) -> Controls:

@@ -17,10 +17,11 @@ from torch import Tensor
 from lensbench import provenance
 from lensbench.errors import ConfigError
 from lensbench.interventions.acceleration.decoding import native
-from lensbench.interventions.acceleration.readouts.rows import documents, log_probs, shares
+from lensbench.interventions.acceleration.readouts.rows import documents, log_probs
 from lensbench.models.base import Model
 from lensbench.plan import Call, Plan, edit
 from lensbench.results import Controls, Result
+from lensbench.stats import bootstrap_sums
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,7 +88,7 @@ class SparsityReport(Result):
         """One row per threshold; intervals are bootstraps over documents."""
         import pandas as pd
 
-        agree, low, high = shares(self.agreed, self.tokens)
+        agree, low, high = bootstrap_sums(np.divide, self.agreed, self.tokens)
         total = self.tokens.sum()
         frame = pd.DataFrame(
             {

@@ -24,13 +24,14 @@ from torch import Tensor
 from lensbench import provenance
 from lensbench.errors import ConfigError
 from lensbench.interventions.acceleration.decoding import native
-from lensbench.interventions.acceleration.readouts.rows import documents, log_probs, shares
+from lensbench.interventions.acceleration.readouts.rows import documents, log_probs
 from lensbench.models.base import Model
 from lensbench.models.families import blocks_of
 from lensbench.models.huggingface import NativeModel
 from lensbench.plan import Call, Plan, Zero, edit
 from lensbench.results import Controls, Result
 from lensbench.sites import Site
+from lensbench.stats import bootstrap_sums
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,7 +69,7 @@ class DepthReport(Result):
         """One row per router and capacity; intervals are bootstraps over documents."""
         import pandas as pd
 
-        agree, low, high = shares(self.agreed, self.tokens)
+        agree, low, high = bootstrap_sums(np.divide, self.agreed, self.tokens)
         kl = self.kl.sum(-1) / self.tokens.sum()
         rows = [
             {

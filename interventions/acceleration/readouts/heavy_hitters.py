@@ -21,11 +21,12 @@ from torch import Tensor
 
 from lensbench import provenance
 from lensbench.errors import ConfigError
-from lensbench.interventions.acceleration.readouts.rows import log_probs, shares, whole
+from lensbench.interventions.acceleration.readouts.rows import log_probs, whole
 from lensbench.interventions.experts.rows import rows_of
 from lensbench.models.base import Model
 from lensbench.plan import Add, Plan, edit
 from lensbench.results import Controls, Result
+from lensbench.stats import bootstrap_sums
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +63,7 @@ class HeavyHitterReport(Result):
         """One row per budget and way to choose keys; intervals are bootstraps over documents."""
         import pandas as pd
 
-        agree, low, high = shares(self.agreed, self.tokens)
+        agree, low, high = bootstrap_sums(np.divide, self.agreed, self.tokens)
         kl = self.kl.sum(-1) / self.tokens.sum()
         rows = [
             {

@@ -27,7 +27,6 @@ from lensbench.interventions.acceleration.readouts.rows import (
     Document,
     documents,
     require_exits,
-    shares,
     split,
     states,
 )
@@ -35,6 +34,7 @@ from lensbench.interventions.acceleration.study.own import why_inexact
 from lensbench.models.base import Model
 from lensbench.models.huggingface import NativeModel
 from lensbench.results import Controls, Result
+from lensbench.stats import bootstrap_sums
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +78,7 @@ class TransferReport(Result):
         """One row per state, exit layer and offset; intervals are bootstraps over documents."""
         import pandas as pd
 
-        found, low, high = shares(self.hits, self.tokens)
+        found, low, high = bootstrap_sums(np.divide, self.hits, self.tokens)
         lens = self.lens_hits.sum(-1) / self.tokens.sum()
         rows = [
             {

@@ -1,4 +1,4 @@
-"""Documents of a store as the readouts need them: rows, ids, states, a split, intervals."""
+"""Documents of a store as the readouts need them: rows, ids, states, a split."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,6 @@ from lensbench.tokens import Tokens
 
 if TYPE_CHECKING:
     from lensbench.store import ActivationStore
-
-N_BOOT = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,16 +103,3 @@ def log_probs(
     logits = model.run(whole(ids), plan).logits
     assert logits is not None
     return logits[0].double().log_softmax(-1).cpu()
-
-
-def shares(
-    hits: Float[np.ndarray, "... docs"], counts: Int[np.ndarray, " docs"], seed: int = 0
-) -> tuple[Any, Any, Any]:
-    """Mean over all tokens of sums per document, and its 95 % bootstrap over documents."""
-    total = hits.sum(-1) / counts.sum()
-    n = len(counts)
-    if n < 2:
-        return total, np.full_like(total, np.nan), np.full_like(total, np.nan)
-    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=N_BOOT)
-    low, high = np.quantile(hits @ drawn.T / (counts @ drawn.T), (0.025, 0.975), axis=-1)
-    return total, low, high

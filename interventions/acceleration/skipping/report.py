@@ -1,20 +1,18 @@
 """What routes cost: how far the tokens of a text move when layers are left out or swapped."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from lensbench.errors import UnknownNameError
 from lensbench.results import Result
-from lensbench.stats import spearman
+from lensbench.stats import bootstrap_sums, spearman
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
-
-N_BOOT = 1000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,7 +63,7 @@ class RouteReport(Result):
             }
         )
         for name, values in (("kl", self.kl), ("agreement", self.agreed)):
-            low, high = self._bounds(values)
+            _, low, high = bootstrap_sums(np.divide, values, self.tokens)
             frame[f"{name}_low"], frame[f"{name}_high"] = low, high
         frame.attrs["units"] = {
             "layers": "blocks per token",
@@ -112,12 +110,3 @@ class RouteReport(Result):
 
     def _mean(self, sums: np.ndarray) -> np.ndarray:
         return sums.sum(-1) / self.tokens.sum()
-
-    def _bounds(self, sums: np.ndarray, seed: int = 0) -> tuple[Any, Any]:
-        n = len(self.tokens)
-        if n < 2:
-            return np.nan, np.nan
-        drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=N_BOOT)
-        found = sums @ drawn.T / (self.tokens @ drawn.T)
-        low, high = np.quantile(found, (0.025, 0.975), axis=-1)
-        return low, high
