@@ -1,6 +1,7 @@
 """Streamlit entry point: ``lensbench app`` runs this file. The pages are in ``page_list``."""
 
 import streamlit as st
+from streamlit.navigation.page import StreamlitPage
 
 from lensbench.app.page_list import PAGES
 from lensbench.app.state import root
@@ -10,12 +11,12 @@ from lensbench.app.widgets.states import guarded
 def main() -> None:
     """The menu, and the page that the address names."""
     st.set_page_config(page_title="lensbench", page_icon="🔬", layout="wide")
-    pages = [
-        st.Page(page.show, title=page.title, url_path=page.path, default=i == 0)
-        for i, page in enumerate(PAGES)
-    ]
+    menu: dict[str, list[StreamlitPage]] = {}
+    for page in PAGES:
+        shown = st.Page(page.show, title=page.title, url_path=page.path, default=page is PAGES[0])
+        menu.setdefault(page.section, []).append(shown)
     st.html("<style>[data-testid=stMainBlockContainer]{padding-top:3rem}</style>")
-    chosen = st.navigation(pages)
+    chosen = st.navigation(menu, expanded=True)
     st.sidebar.caption(f"Folder shown: {root()}")
     with guarded():
         chosen.run()

@@ -22,10 +22,11 @@ from importlib import import_module
 
 @dataclass(frozen=True)
 class Page:
-    """A line of the menu: the last part of the address, and what the menu says."""
+    """A line of the menu: the last part of the address, what the menu says, and under what."""
 
     path: str
     title: str
+    section: str
 
     def show(self) -> None:
         """Draw the page; its module is read when it is first opened."""
@@ -34,21 +35,21 @@ class Page:
 
 
 PAGES = (
-    Page("home", "Home"),
-    Page("stores", "Stores"),
-    Page("runs", "Runs"),
-    Page("sweep", "Sweep"),
-    Page("latent", "Latent"),
-    Page("directions", "Directions"),
-    Page("lens", "Lens"),
-    Page("probe", "Probe"),
-    Page("hyper", "Hyperdimensional"),
-    Page("geometry", "Geometry"),
-    Page("attention", "Attention"),
-    Page("token", "Token"),
-    Page("patching", "Patching"),
-    Page("steering", "Steering"),
-    Page("experts", "Experts"),
-    Page("acceleration", "Acceleration"),
+    Page("home", "Home", ""),
+    Page("stores", "Stores", "Data"),
+    Page("token", "Token", "Data"),
+    Page("runs", "Runs", "Dictionaries"),
+    Page("sweep", "Sweep", "Dictionaries"),
+    Page("latent", "Latent", "Dictionaries"),
+    Page("directions", "Directions", "Dictionaries"),
+    Page("lens", "Lens", "Reading"),
+    Page("attention", "Attention", "Reading"),
+    Page("probe", "Probe", "Reading"),
+    Page("hyper", "Hyperdimensional", "Reading"),
+    Page("geometry", "Geometry", "Reading"),
+    Page("patching", "Patching", "Intervening"),
+    Page("steering", "Steering", "Intervening"),
+    Page("experts", "Experts", "Intervening"),
+    Page("acceleration", "Acceleration", "Intervening"),
 )
-"""All pages; the first one is opened where the address names none."""
+"""All pages by section; the first one is opened where the address names none."""
