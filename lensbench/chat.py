@@ -196,6 +196,16 @@ def chat_tokens(
         ConfigError: no tokenizer, no template, a tokenizer without character offsets, messages that
             cannot be read or that the template leaves out, or a token of two messages' words.
         UnknownNameError: no template of that name.
+
+    Example:
+        >>> template = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
+        >>> messages = [
+        ...     {"role": "user", "content": "Alice the baker"},
+        ...     {"role": "assistant", "content": "lives in Lima"},
+        ... ]
+        >>> chat = lensbench.chat_tokens(model, messages, template=template)
+        >>> chat.to_frame()["role"].unique().tolist()
+        ['user', 'assistant']
     """
     tokenizer = tokenizer_of(model_or_tokenizer)
     if not getattr(tokenizer, "is_fast", False):

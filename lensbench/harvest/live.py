@@ -55,6 +55,16 @@ def live_source(
 
     Raises:
         ConfigError: an argument that cannot be used, or text without a tokenizer.
+
+    Example:
+        >>> live = lensbench.live_source(model, documents, "blocks.3.resid_post", layout="pad")
+        >>> entry = {"architecture": "topk", "d_sae": 64, "k": 8, "site": "blocks.3.resid_post"}
+        >>> runs = saes.train(
+        ...     live,
+        ...     {"train": {"tokens": 2048, "batch": 256}, "sweep": [entry]},
+        ...     out="run",
+        ...     progress=False,
+        ... )
     """
     check_dtype(dtype)
     if buffer_rows < 1:

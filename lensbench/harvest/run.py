@@ -93,6 +93,11 @@ def capture(
         NonFiniteError: NaN, infinity, or a number too large for ``dtype``.
         DataError: ``out`` cannot be written.
         StoppedError: interrupted; finished shards are on disk.
+
+    Example:
+        >>> store = lensbench.capture(model, documents, profile="resid", out="acts", layout="pad")
+        >>> store.rows("blocks.3.resid_post", slice(0, 4)).shape
+        (4, 128)
     """
     check_dtype(dtype)
     chosen = site_rules.resolve(model, sites, profile)

@@ -63,6 +63,11 @@ def load_model(
         BackendUnavailableError: no nnsight, API key, server or vLLM.
         DamagedDataError: a weight file that cannot be read.
         ModelError: the certificate fails.
+
+    Example:
+        >>> model = lensbench.load_model("atlas-dense")  # or a folder, a hub id, a model in memory
+        >>> model.card.n_layers, model.card.d_model
+        (6, 128)
     """
     if backend not in ("native", "nnsight"):
         known, name = ["native", "nnsight"], str(backend)

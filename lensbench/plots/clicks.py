@@ -17,6 +17,10 @@ def clickable(figure: go.Figure, chosen: tuple[float, float] | None = None) -> g
 
     ``chosen`` frames one cell. A heat map that was merged into blocks, or has more than 30 000
     cells, is given back as it is: its cells have no data of their own.
+
+    Example:
+        >>> figure = plots.heatmap(frame, x="position", y="layer", value="value")
+        >>> figure = plots.clickable(figure, chosen=(1, 0))
     """
     copy = go.Figure(figure)
     heat = next((t for t in copy.data if isinstance(t, go.Heatmap)), None)

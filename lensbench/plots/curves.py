@@ -34,6 +34,9 @@ def lines(
     """One line per value of ``color``, with a band from ``low`` to ``high``.
 
     ``unit`` overrides the unit of ``y`` in ``frame.attrs["units"]``. Hovering shows ``n``.
+
+    Example:
+        >>> figure = plots.lines(frame, x="layer", y="value", color="word", unit="nats")
     """
     require(frame, x, y, color, low, high, *hover_columns)
     if frame.empty:
@@ -81,6 +84,9 @@ def scatter(
 
     ``front="max"`` joins the rows that no other row beats with less ``x`` and more ``y``
     (``"min"``: less ``y``).
+
+    Example:
+        >>> figure = plots.scatter(frame, x="layer", y="value", color="word", front="max")
     """
     require(frame, x, y, color, low, high, text, *hover_columns)
     if frame.empty:
@@ -124,7 +130,13 @@ def bars(
     hover_columns: Sequence[str] = (),
     height: int = 360,
 ) -> go.Figure:
-    """Grouped bars with error bars: a score beside its control."""
+    """Grouped bars with error bars: a score beside its control.
+
+    Example:
+        >>> figure = plots.bars(
+        ...     frame, x="word", y="value", color="layer", unit="nats", title="By word"
+        ... )
+    """
     require(frame, x, y, color, low, high, *hover_columns)
     if frame.empty:
         return empty_figure(f"no values of {y}")
@@ -145,7 +157,12 @@ def bars(
 
 
 def pareto_front(x: np.ndarray, y: np.ndarray, best: Literal["max", "min"]) -> np.ndarray:
-    """Indices of the points that no other point beats: less (or equal) x and better y."""
+    """Indices of the points that no other point beats: less (or equal) x and better y.
+
+    Example:
+        >>> plots.pareto_front(np.array([1, 2, 3]), np.array([0.1, 0.3, 0.2]), "max").tolist()
+        [0, 1]
+    """
     gain = y if best == "max" else -y
     order = np.lexsort((-gain, x))
     running = np.maximum.accumulate(gain[order])

@@ -35,6 +35,9 @@ def histogram(
 
     Raises:
         ConfigError: fewer than one bin.
+
+    Example:
+        >>> figure = plots.histogram(frame, value="value", color="word", bins=10)
     """
     require(frame, value, color, weight)
     if bins < 1:

@@ -42,6 +42,18 @@ def heatmap(
 
     Raises:
         ConfigError: two rows for one cell.
+
+    Example:
+        >>> figure = plots.heatmap(
+        ...     frame,
+        ...     x="position",
+        ...     y="layer",
+        ...     value="value",
+        ...     unit="nats",
+        ...     diverging=True,
+        ...     span=(-1, 1),
+        ...     title="Effect",
+        ... )
     """
     require(frame, x, y, value, text, *hover_columns)
     if frame.empty:

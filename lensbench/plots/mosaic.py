@@ -34,6 +34,11 @@ def mosaic(
 
     Raises:
         ConfigError: more cells a side than a page can draw; show fewer of them.
+
+    Example:
+        >>> figure = plots.mosaic(
+        ...     frame, row="layer", column="position", x="x", y="y", value="value", span=(-1, 1)
+        ... )
     """
     require(frame, row, column, x, y, value)
     if frame.empty:

@@ -44,6 +44,29 @@ def network(
 
     Raises:
         ConfigError: an edge between nodes that are not there, or two nodes of one key.
+
+    Example:
+        >>> nodes = pd.DataFrame(
+        ...     {
+        ...         "id": ["a", "b"],
+        ...         "x": [0, 1],
+        ...         "y": [0, 1],
+        ...         "kind": ["head", "mlp"],
+        ...         "size": [1.0, 2.0],
+        ...     }
+        ... )
+        >>> edges = pd.DataFrame({"source": ["a"], "target": ["b"], "w": [0.3], "strength": [0.3]})
+        >>> figure = plots.network(
+        ...     nodes,
+        ...     edges,
+        ...     key="id",
+        ...     x="x",
+        ...     y="y",
+        ...     color="kind",
+        ...     size="size",
+        ...     weight="w",
+        ...     strength="strength",
+        ... )
     """
     require(nodes, key, x, y, color, size, *hover_columns)
     require(edges, "source", "target", weight, strength)

@@ -43,6 +43,9 @@ def points(
     A column of numbers is drawn on a colour scale (``log_color``: of its base-10 logarithm; values
     without one are grey). Any other column makes groups: the seven largest in colours and symbols
     of their own, then ``other``; groups named in ``background`` are grey and lie below.
+
+    Example:
+        >>> figure = plots.points(frame, x="position", y="value", color="word", key="id")
     """
     require(frame, x, y, color, key, *hover_columns)
     known = frame.loc[np.isfinite(frame[[x, y]].to_numpy(np.float64)).all(1)]

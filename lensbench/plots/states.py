@@ -8,12 +8,22 @@ from lensbench.plots.theme import PALETTE, dress
 
 
 def empty_figure(message: str, *, next_step: str = "", height: int = 220) -> go.Figure:
-    """Say what is missing and what to do next (a page shows the command too)."""
+    """Say what is missing and what to do next (a page shows the command too).
+
+    Example:
+        >>> figure = plots.empty_figure("No run yet", next_step="lensbench demo")
+    """
     return _message("Nothing to draw yet", message, next_step, PALETTE[0], height)
 
 
 def error_figure(message: str, *, next_step: str = "", height: int = 220) -> go.Figure:
-    """Say what went wrong, in the words of the error."""
+    """Say what went wrong, in the words of the error.
+
+    Example:
+        >>> figure = plots.error_figure(
+        ...     "The store is damaged", next_step="lensbench store verify acts"
+        ... )
+    """
     return _message("This could not be drawn", message, next_step, PALETTE[1], height)
 
 

@@ -27,6 +27,10 @@ def visible(token: str) -> str:
     """Spaces as ``␣``, line breaks as ``↵``, tabs as ``⇥``; an empty token as ``∅``.
 
     Other control characters, and those that turn or hide text, get visible marks too.
+
+    Example:
+        >>> plots.visible(" the")
+        '␣the'
     """
     return shown(token.replace(" ", "␣")) or "∅"
 
@@ -49,6 +53,9 @@ def token_strip(
 
     Raises:
         ConfigError: not as many values as tokens.
+
+    Example:
+        >>> html = plots.token_strip([" the", " cat"], [0.1, 0.9], largest=1.0, unit="activation")
     """
     if values is not None and len(values) != len(tokens):
         raise ConfigError(f"a strip needs one value per token; got {len(values)} values for "

@@ -34,6 +34,10 @@ def agreement(model_or_tokenizer: Any, n: int = 100, seed: int = 0) -> PromptPai
 
     Raises:
         NotEnoughDataError: fewer than two nouns are left.
+
+    Example:
+        >>> pairs = prompts.agreement(model, n=16, seed=0)
+        >>> pairs.to_frame().loc[0, ["clean", "answer", "foil"]]
     """
     encoder, rng = Encoder(model_or_tokenizer), random.Random(f"agreement|{seed}")
     nouns = [

@@ -42,6 +42,13 @@ def from_ids(
             is no id or its own foil, an answer or foil of several tokens with
             ``several="refuse"``, or a role outside its row or of another type.
         UnknownNameError: another word for ``several``.
+
+    Example:
+        >>> pairs = prompts.from_ids(
+        ...     clean=[[0, 5, 9]], corrupted=[[0, 6, 9]], answer=[12], foil=[13], model=model
+        ... )
+        >>> pairs.position("end")
+        (2,)
     """
     rows, others = (_rows(x) for x in (clean, corrupted))
     answers, foils = _ids("answer", answer), _ids("foil", foil)

@@ -46,6 +46,18 @@ def from_texts(
             ``_...``, a role's text that is not in the prompt, or a pair that is not aligned (with
             its tokens), or whose answer or foil is several tokens with ``several="refuse"``.
         UnknownNameError: another word for ``several``.
+
+    Example:
+        >>> pairs = prompts.from_texts(
+        ...     model,
+        ...     clean=["The king that the boys know"],
+        ...     corrupted=["The kings that the boys know"],
+        ...     answer=[" is"],
+        ...     foil=[" are"],
+        ...     roles={"subject": [("king", "kings")]},
+        ... )
+        >>> pairs.position("subject")
+        (2,)
     """
     _check(roles, {"clean": clean, "corrupted": corrupted, "answer": answer, "foil": foil})
     box = Collector(Encoder(model_or_tokenizer), known_several(several))

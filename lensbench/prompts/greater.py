@@ -45,6 +45,9 @@ def greater_than(
     Raises:
         NotEnoughDataError: no year can be cut (with the tokens of one), or fewer than two numbers
             have equally many tokens.
+
+    Example:
+        >>> pairs = prompts.greater_than(model, n=16, seed=0)
     """
     if form not in (None, "years", "numbers"):
         raise UnknownNameError("form", str(form), known=("years", "numbers"))

@@ -37,6 +37,10 @@ def ioi(
 
     Raises:
         NotEnoughDataError: fewer than two (``abc``: five) names are one token.
+
+    Example:
+        >>> pairs = prompts.ioi(model, n=16, seed=0)
+        >>> pairs.position("indirect_object")[0]
     """
     if corruption not in ("flip", "abc"):
         raise UnknownNameError("corruption", str(corruption), known=("flip", "abc"))

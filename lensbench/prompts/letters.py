@@ -34,6 +34,9 @@ def first_letter(model_or_tokenizer: Any, n: int = 100, seed: int = 0) -> Prompt
 
     Raises:
         NotEnoughDataError: fewer than four words, or two letters, are one token.
+
+    Example:
+        >>> pairs = prompts.first_letter(model, n=16, seed=0)
     """
     encoder, rng = Encoder(model_or_tokenizer), random.Random(f"first_letter|{seed}")
     letters = {w: w[0].upper() for w in words.PLAIN}

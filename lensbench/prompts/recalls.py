@@ -73,6 +73,9 @@ def recall(
     Raises:
         ConfigError: a number of pairs outside 2 to 5.
         NotEnoughDataError: too few words are known to the tokenizer.
+
+    Example:
+        >>> pairs = prompts.recall(model, n=16, seed=0, n_pairs=3)
     """
     n_pairs = whole_number(n_pairs, "n_pairs", 2, 5)
     encoder, rng = Encoder(model_or_tokenizer), random.Random(f"recall|{seed}|{n_pairs}")

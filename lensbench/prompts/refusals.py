@@ -58,6 +58,9 @@ def refusal(
     Raises:
         ConfigError: the template's generation prompt opens a thought and leaves it open.
         NotEnoughDataError: no two verbs of a wording have equally many tokens.
+
+    Example:
+        >>> pairs = prompts.refusal(tokenizer, n=16, seed=0)
     """
     encoder, rng = Encoder(model_or_tokenizer), random.Random(f"refusal|{seed}")
     known = usable(encoder, list(REQUESTS))

@@ -121,6 +121,10 @@ def score(
     Raises:
         ConfigError: a model that predicts no next token, or a batch size below one.
         MismatchError: the pairs were made with another tokenizer.
+
+    Example:
+        >>> found = prompts.score(model, prompts.agreement(model, n=32))
+        >>> found.controls
     """
     refuse_no_model(model)
     began = time.monotonic()

@@ -65,6 +65,11 @@ def open_store(url: str | os.PathLike[str], *, check: Check = "sha256") -> "Acti
     Raises:
         MissingDataError: no store there.
         DamagedDataError: its manifest cannot be read.
+
+    Example:
+        >>> again = lensbench.open_store(store.url, check="size")
+        >>> again.n_tokens == store.n_tokens
+        True
     """
     return ActivationStore(open_folder(url), check=check)
 

@@ -1,0 +1,91 @@
+"""Every public function shows an example in its docstring, and the example runs as it stands.
+
+An example uses the names of ``example_world`` (``model``, ``store``, ``runs`` ...) and what it made
+itself. What it prints is compared where the docstring says it (``...`` stands for anything).
+"""
+
+import doctest
+import inspect
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.docs.example_world import ExampleWorld
+
+PACKAGES = ("lensbench", "prompts", "plots")
+"""Grows with each package whose docstrings are done."""
+PARSER, CHECKER = doctest.DocTestParser(), doctest.OutputChecker()
+RULES = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+SLOW: set[str] = set()
+"""Functions whose smallest honest call takes more than a few seconds."""
+WITHOUT: set[str] = set()
+"""Functions that need what is not on every machine."""
+
+
+def public_functions() -> Iterator[tuple[str, Any]]:
+    world = ExampleWorld(Path())
+    for package in PACKAGES:
+        module = world[package]
+        for name in sorted(dir(module)):
+            made = getattr(module, name)
+            if not name.startswith("_") and inspect.isfunction(made):
+                yield f"{package}.{name}", made
+
+
+NAMED = dict(public_functions())
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> ExampleWorld:
+    return ExampleWorld(tmp_path_factory.mktemp("examples"))
+
+
+def run_examples(docstring: str, world: Any) -> None:
+    """Run the examples of a docstring one after the other, in one namespace."""
+    space: dict[str, Any] = {}
+    for example in PARSER.get_examples(docstring):
+        code = compile(example.source, "<example>", "single")
+        space.update({name: world[name] for name in _names(code) if name in world
+                      and name not in space})  # fmt: skip
+        out = StringIO()
+        with redirect_stdout(out):
+            exec(code, space)
+        if example.want:
+            said = out.getvalue()
+            assert CHECKER.check_output(example.want, said, RULES), (
+                f"{example.source.strip()} says:\n{said}"
+            )
+
+
+def _names(code: Any) -> set[str]:
+    inner = [c for c in code.co_consts if inspect.iscode(c)]
+    return set(code.co_names).union(*(_names(c) for c in inner))
+
+
+def cases() -> list[Any]:
+    return [
+        pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in NAMED
+        if name not in WITHOUT
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", cases())
+def test_the_example_of_a_function_runs(
+    name: str, world: ExampleWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docstring = inspect.getdoc(NAMED[name]) or ""
+    assert ">>>" in docstring, f"the docstring of {name} shows no example"
+    monkeypatch.chdir(tmp_path)
+    run_examples(docstring, world)
+
+
+def test_an_example_that_is_wrong_is_red(world: ExampleWorld) -> None:
+    run_examples(">>> 1 + 1\n2\n", world)
+    with pytest.raises(AssertionError, match="says"):
+        run_examples(">>> 1 + 1\n3\n", world)
+    with pytest.raises(TypeError):
+        run_examples(">>> lensbench.capture(nothing=1)\n", world)
