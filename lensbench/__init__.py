@@ -1,8 +1,9 @@
 """lensbench: capture a transformer's activations once, then ask them anything.
 
-Examples in docstrings have ``import lensbench``, ``from lensbench import saes, probes, prompts, plots,
-interventions`` behind them; ``model`` is the bundled atlas-dense (``moe``, ``early``, ``translate``,
-``othello``: the others), ``store`` a capture of its text, ``runs`` dictionaries trained on that.
+Examples in docstrings have ``import lensbench`` and ``from lensbench import saes, probes, prompts,
+plots, interventions`` behind them; ``model`` is the bundled atlas-dense (``moe``, ``early``,
+``translate``, ``othello``: others), ``store`` a capture of its text, ``runs`` are dictionaries
+trained on that.
 
 Public names load on first use, so ``import lensbench`` imports neither torch nor transformers.
 The folders ``saes/ probes/ interventions/ app/ data/`` of a checkout are ``lensbench.saes`` and so
