@@ -30,6 +30,9 @@ class Page:
 
     def show(self) -> None:
         """Draw the page; its module is read when it is first opened."""
+        import streamlit as st
+
+        st.session_state["page-shown"] = self.path  # files and notebooks are named after it
         draw: Callable[[], None] = import_module(f"lensbench.app.views.{self.path}").show
         draw()
 
@@ -40,6 +43,7 @@ PAGES = (
     Page("token", "Token", "Data"),
     Page("runs", "Runs", "Dictionaries"),
     Page("sweep", "Sweep", "Dictionaries"),
+    Page("compare", "Compare", "Dictionaries"),
     Page("latent", "Latent", "Dictionaries"),
     Page("directions", "Directions", "Dictionaries"),
     Page("lens", "Lens", "Reading"),

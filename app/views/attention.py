@@ -1,10 +1,12 @@
 """The page Attention: every head's pattern on one text, and what it looks like it does."""
 
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 
 import streamlit as st
 
-from lensbench.app.widgets.figures import show_figure, take_away
+from lensbench.app.widgets.figures import show_figure
 from lensbench.app.widgets.heat import click_map, show_clickable
 from lensbench.app.widgets.missing import missing
 from lensbench.app.widgets.states import guarded
@@ -44,12 +46,14 @@ def _heads(ask: AttentionAsk, weighted: bool, run: bool) -> None:
         found = attention.patterns_for(ask, run=run)
         chosen = pick_of("Head (layer.head)", found.heads(), found.best_head(kind), key="head")
         layer, head = (int(n) for n in chosen.split("."))
-        code = attention.python_of(ask, layer, head, weighted=weighted, run=run)
+        code = partial(attention.python_of, ask, run=run)
         _draw(found, (layer, head), kind, weighted, code)
 
 
-def _draw(found: Patterns, which: tuple[int, int], kind: str, weighted: bool, code: str) -> None:
+def _draw(found: Patterns, which: tuple[int, int], kind: str, weighted: bool,
+          code: Callable[[str], str]) -> None:  # fmt: skip
     layer, head = which
+    more = f", {weighted=}" if weighted else ""
 
     def pick(head: float, layer: float) -> None:
         st.session_state["head"] = f"{round(layer)}.{round(head)}"
@@ -57,17 +61,19 @@ def _draw(found: Patterns, which: tuple[int, int], kind: str, weighted: bool, co
     left, right = st.columns([2, 3])
     with left:
         figure = found.mosaic(chosen=which, kind=kind, weighted=weighted)
-        show_clickable(figure, pick, key="heads", alt=f"Patterns of all {len(found.heads())} heads")
+        show_clickable(figure, pick, key="heads", frame=found.shown(weighted=weighted),
+                       alt=f"Patterns of all {len(found.heads())} heads",
+                       code=code(f"mosaic(chosen={which}, kind={kind!r}{more})"))  # fmt: skip
     with right:
         show_figure(found.plot(layer, head, weighted=weighted), key="head-large",
                     alt=f"Attention pattern of head {layer}.{head}",
-                    frame=found.head(layer, head, weighted=weighted), code=code)  # fmt: skip
+                    frame=found.head(layer, head, weighted=weighted),
+                    code=code(f"plot({layer}, {head}{more})"))  # fmt: skip
     scores = found.scores(kind)
     if not found.n_queries(kind):
         st.info(f"This text has no query that the {kind} score asks about (no repeated token).")
         return
     click_map(found.plot_scores(kind), pick, key="score-map", chosen=(head, layer),
-              alt=f"{kind} score of every head")  # fmt: skip
-    even = float(scores["even"].iloc[0])
-    st.caption(f"A head that attends evenly scores {even:.3f} on the same queries: the control.")
-    take_away(scores, key=f"scores-{kind}")
+              alt=f"{NAMES[kind]} score of every head", frame=scores, file=f"scores-{kind}",
+              code=code(f"plot_scores({kind!r})"), caption="A head that attends evenly scores "
+              f"{scores['even'].iloc[0]:.3f} on the same queries: the control.")  # fmt: skip

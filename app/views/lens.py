@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from lensbench.app.widgets.figures import show_figure, take_away
+from lensbench.app.widgets.figures import show_figure
 from lensbench.app.widgets.heat import click_map
 from lensbench.app.widgets.lens_choice import choose_lens
 from lensbench.app.widgets.lens_note import lens_note, tall_enough
@@ -55,14 +55,14 @@ def _map(ask: LensAsk) -> None:
         def pick(x: float, y: float) -> None:
             st.session_state["pos"], st.session_state["layer"] = int(x), int(y)
 
-        click_map(tall_enough(lens.plot(metric), len(lens.layers)), pick, key="lens-map",
-                  chosen=(position, layer),
-                  alt=f"Lens of {len(places)} tokens over {len(lens.layers)} layers: "
-                      f"{NAMES[metric]}")  # fmt: skip
-        st.caption(f"{NAMES[metric]}, {lens.source}. Colours have one range for every text of this "
-                   f"model. Remember: {lenses.reminder(ask)}.")  # fmt: skip
-        code = lenses.python_of(ask, metric)
-        take_away(lens.to_frame(), key="lens", code=code, file=f"lens-{metric}")
+        click_map(
+            tall_enough(lens.plot(metric), len(lens.layers)), pick, key="lens-map",
+            chosen=(position, layer), frame=lens.to_frame(), file=f"lens-{metric}",
+            code=lenses.python_of(ask, metric),
+            alt=f"Lens of {len(places)} tokens over {len(lens.layers)} layers: {NAMES[metric]}",
+            caption=f"{NAMES[metric]}, {plain(lens.source)}. Colours have one range for every "
+                    f"text of this model. Remember: {lenses.reminder(ask)}.",
+        )  # fmt: skip
         code = lenses.python_of_cell(ask, position, layer)
         _cell(lenses.cell_for(ask, position, layer), code)
 

@@ -84,15 +84,14 @@ def stored_or_why(url: str, *, weighted: bool = False) -> str:
     return ""
 
 
-def python_of(ask: AttentionAsk, layer: int, head: int, *, weighted: bool, run: bool) -> str:
-    """Code that draws the same figure in a notebook."""
+def python_of(ask: AttentionAsk, draw: str, *, run: bool) -> str:
+    """Code that draws the same figure in a notebook; ``draw`` is a call on the patterns."""
     shown = {k: v for k, v in vars(ask).items() if v != getattr(AttentionAsk, k)}
     given = ", ".join(f"{k}={json.dumps(v)}" for k, v in shown.items())
-    which = f"{layer}, {head}" + (", weighted=True" if weighted else "")
     return "\n".join([
         "from lensbench.app.workflows.attention import AttentionAsk, patterns_for",
         f"patterns = patterns_for(AttentionAsk({given}){', run=True' if run else ''})",
-        f"patterns.plot({which})",
+        f"patterns.{draw}",
     ])  # fmt: skip
 
 

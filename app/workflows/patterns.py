@@ -93,13 +93,12 @@ class Patterns:
 
         frame = self.head(layer, head, weighted=weighted)
         value = "value_weighted" if weighted else "attention"
-        formula = "A[i,j] |v_j| / sum_j A[i,j] |v_j|" if weighted else "A[i,j], each row sums to 1"
         left = f" · {self.left_out} more tokens not shown" if self.left_out else ""
         names = {i: visible(word) for i, word in enumerate(self.words)}
         figure = heatmap(
             frame, x="key", y="query", value=value, span=(0.0, 1.0), x_labels=names,
             hover_columns=("query_token", "key_token"), title=f"Head {layer}.{head}",
-            subtitle=f"{formula} · n = 1 text, {len(self.words)} tokens{left}",
+            subtitle=f"{_formula(weighted)} · n = 1 text, {len(self.words)} tokens{left}",
             labels={"key": "key (looked at)", "query": "query (looks)"}, height=520,
         )  # fmt: skip
         figure.update_yaxes(autorange="reversed")
@@ -116,19 +115,29 @@ class Patterns:
         """Every head as a thumbnail of its first tokens; hover says its scores."""
         from lensbench.plots import mosaic
 
-        n = max(2, min(len(self.words), 24, 512 // max(self.n_layers, self.n_heads)))
-        parts = [
-            self.head(layer, head, weighted=weighted).assign(layer=layer, head=head)
-            for layer in range(self.n_layers) for head in range(self.n_heads)
-        ]  # fmt: skip
-        frame = pd.concat(parts, ignore_index=True)
-        frame = frame.loc[(frame["query"] < n) & (frame["key"] < n)]
         value = "value_weighted" if weighted else "attention"
         return mosaic(
-            frame, row="layer", column="head", x="key", y="query", value=value, chosen=chosen,
-            hovers=self._hovers(kind), title="All heads",
-            subtitle=f"first {n} of {len(self.words)} tokens",
+            self.shown(weighted=weighted), row="layer", column="head", x="key", y="query",
+            value=value, chosen=chosen, hovers=self._hovers(kind), title="All heads",
+            subtitle=f"{_formula(weighted)} · n = 1 text, first {self._small()} of "
+                     f"{len(self.words)} tokens",
         )  # fmt: skip
+
+    def shown(self, *, weighted: bool = False) -> pd.DataFrame:
+        """What the thumbnails show: one row per layer, head, query and key."""
+        n = self._small()
+        parts = [
+            one.loc[(one["query"] < n) & (one["key"] < n)].assign(layer=layer, head=head)
+            for layer in range(self.n_layers) for head in range(self.n_heads)
+            for one in [self.head(layer, head, weighted=weighted)]
+        ]  # fmt: skip
+        frame = pd.concat(parts, ignore_index=True)
+        frame.attrs["units"] = parts[0].attrs["units"]
+        return frame
+
+    def _small(self) -> int:
+        """Tokens of a thumbnail."""
+        return max(2, min(len(self.words), 24, 512 // max(self.n_layers, self.n_heads)))
 
     def _hovers(self, kind: str) -> dict[tuple[int, int], str]:
         """What each head's thumbnail says: its scores, that of ``kind`` first."""
@@ -217,3 +226,7 @@ class Patterns:
             if kind == "induction":
                 mask = np.asarray(np.pad(mask, ((0, 0), (1, 0)))[:, :n] & earlier)
         return mask, np.asarray(mask.any(1) & stored)
+
+
+def _formula(weighted: bool) -> str:
+    return "A[i,j] |v_j| / sum_j A[i,j] |v_j|" if weighted else "A[i,j], each row sums to 1"

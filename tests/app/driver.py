@@ -1,5 +1,6 @@
 """The dashboard in Streamlit's own test harness: one page at a time, as its address opens it."""
 
+from collections import UserDict
 from pathlib import Path
 from typing import Any
 
@@ -27,3 +28,21 @@ def words(page: Any) -> str:
     kinds = ("title", "header", "subheader", "markdown", "caption", "code", "text", "info",
              "warning", "error", "success")  # fmt: skip
     return "\n".join(str(element.value) for kind in kinds for element in getattr(page, kind))
+
+
+class Files(UserDict[str, Any]):
+    """Every file the pages offered, by name; one that is made when asked for is made on reading."""
+
+    def __getitem__(self, name: str) -> Any:
+        made = super().__getitem__(name)
+        return made() if callable(made) else made
+
+
+def files_offered(monkeypatch: pytest.MonkeyPatch) -> Files:
+    """Fills while pages are drawn; download buttons are not drawn from here on."""
+    import streamlit as st
+
+    given = Files()
+    monkeypatch.setattr(st, "download_button", lambda _label, data, name, *_a, **_k: given.update(
+        {name: data}))  # fmt: skip
+    return given

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.app.driver import open_page, words
+from tests.app.driver import files_offered, open_page, words
 from tests.app.tiny_root import TEXTS, Root, make_root, no_run, spec_of, tiny_root, values
 
 __all__ = ["no_run", "tiny_root"]
@@ -124,18 +124,15 @@ def test_what_is_given_away_is_what_is_drawn_and_the_code_draws_it_again(
     import io
 
     import pandas as pd
-    import streamlit as st
 
-    given: dict[str, Any] = {}
-    monkeypatch.setattr(st, "download_button", lambda _l, data, name, *_a, **_k: given.update(
-        {name: data}))  # fmt: skip
+    given = files_offered(monkeypatch)
     page = page_of(monkeypatch, tiny_root, store="acts", row="17", head="0.1")
     heat = spec_of(page, 1)["data"][0]
-    csv = pd.read_csv(io.StringIO(given["head-large.csv"]))
+    csv = pd.read_csv(io.StringIO(given["attention-head-large.csv"]))
     table = csv.pivot(index="query", columns="key", values="attention").to_numpy()
     np.testing.assert_allclose(values(heat["z"]), table, rtol=1e-5, equal_nan=True)
     space: dict[str, Any] = {}
-    *lines, last = page.code[0].value.splitlines()
+    *lines, last = page.code[1].value.splitlines()
     exec("\n".join([*lines, f"figure = {last}"]), space)
     np.testing.assert_allclose(
         np.asarray(space["figure"].data[0].z), table, rtol=1e-5, equal_nan=True

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.app.driver import open_page, words
+from tests.app.driver import files_offered, open_page, words
 from tests.app.tiny_root import (
     TEXTS,
     Root,
@@ -106,11 +106,8 @@ def test_csv_and_python_give_what_is_drawn_in_a_range_of_no_single_figure(
     import io
 
     import pandas as pd
-    import streamlit as st
 
-    given: dict[str, Any] = {}
-    monkeypatch.setattr(st, "download_button", lambda _l, data, name, *_a, **_k: given.update(
-        {name: data}))  # fmt: skip
+    given = files_offered(monkeypatch)
     page = lens_page(monkeypatch, tiny_root, store="acts", row=ROW)
     page.radio(key="metric").set_value(metric).run()
     assert not page.exception

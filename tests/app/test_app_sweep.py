@@ -76,7 +76,7 @@ def test_the_code_beside_a_figure_makes_the_figure(monkeypatch, small_root: Path
 
 
 def test_the_data_to_take_away_are_the_drawn_ones(small_root: Path) -> None:
-    from lensbench.app.widgets.figures import as_json
+    from lensbench.app.workflows.exports import as_json
     from lensbench.app.workflows.fronts import evaluated, front_figure, front_frame
 
     frame = front_frame(evaluated(small_root / "runs" / "small"), "fvu")
@@ -194,7 +194,7 @@ def test_the_densities_of_all_dictionaries_add_up(monkeypatch, small_root: Path)
     from lensbench.app.workflows.fronts import evaluated
 
     result = evaluated(small_root / "runs" / "small")
-    frame = density_curves(result)
+    frame = density_curves(result.density)
     whole = frame.groupby("dictionary")
     assert whole["latents"].sum().tolist() == [len(d) for d in result.density.values()]
     assert whole["share"].sum().tolist() == pytest.approx([1.0] * len(result.names))
