@@ -10,11 +10,21 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import streamlit as st
 
-from lensbench.app.workflows import directions, fronts, geometry, latent_page, shards
+from lensbench.app.workflows import (
+    compare_figures,
+    directions,
+    fronts,
+    geometry,
+    latent_page,
+    run_compare,
+    shards,
+)
 from lensbench.app.workflows.live import store_version
+from lensbench.app.workflows.run_compare import Side
 
 if TYPE_CHECKING:
     from lensbench.app.workflows.latent_text import TextLatents
+    from lensbench.saes.evaluation.seeds import DictionaryMatch
     from lensbench.saes.latents.decoder_map import Method
     from lensbench.saes.latents.notes import LatentNotes
 
@@ -151,3 +161,25 @@ def version_of(run: Path) -> int:
     files = (*run.glob("status.json"), *run.glob("part-*/status.json"))
     seen = [f.stat().st_mtime_ns for f in (*files, *run.glob("evaluation/result.json"))]
     return hash(tuple(sorted(seen)))
+
+
+@st.cache_data(max_entries=16, show_spinner="Comparing")
+def _comparison(left: Side, right: Side, versions: tuple[int, int]) -> run_compare.Comparison:
+    del versions
+    return run_compare.compared(left, right)
+
+
+def comparison(left: Side, right: Side) -> run_compare.Comparison:
+    """See ``run_compare.compared``."""
+    return _comparison(left, right, (version_of(left.run), version_of(right.run)))
+
+
+@st.cache_data(max_entries=8, max_size="256mb", show_spinner="Matching the latents")
+def _match_of(left: Side, right: Side, versions: tuple[int, int]) -> "DictionaryMatch":
+    del versions
+    return compare_figures.matched(left, right)
+
+
+def match_of(left: Side, right: Side) -> "DictionaryMatch":
+    """See ``compare_figures.matched``."""
+    return _match_of(left, right, (version_of(left.run), version_of(right.run)))

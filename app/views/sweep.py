@@ -45,11 +45,11 @@ def _sweep(run: Path, name: str) -> None:
     if scores is not None:
         show_figure(scores[0], key="labels", alt="label F1 of each dictionary beside its controls",
                     caption=scores[1], frame=scores[2])  # fmt: skip
-    densities = density_curves(result)
+    densities = density_curves(result.density)
     if len(densities):
         show_figure(density_curves_figure(densities), key="densities", frame=densities,
                     alt="share of latents by firing frequency, one line per dictionary",
-                    caption=density_caption(result, densities))  # fmt: skip
+                    caption=density_caption(result.n_tokens, densities))  # fmt: skip
     suite_board(result)
     st.subheader("Every metric")
     table = score_table(result)

@@ -1,38 +1,135 @@
-"""Two runs side by side: the settings in which they differ, and what their dictionaries reach."""
+"""Two runs, or two dictionaries, side by side: settings first, then what they reach and on what."""
 
 import streamlit as st
 
-from lensbench.app.state import inside, run_names
-from lensbench.app.widgets.choose import choose
-from lensbench.app.widgets.figures import take_away
-from lensbench.app.workflows.curves import differences, in_text, measured
+from lensbench.app.cache import comparison, match_of
+from lensbench.app.widgets.figures import show_figure, take_away
+from lensbench.app.widgets.states import guarded, plain
+from lensbench.app.widgets.toggle import pick_of
+from lensbench.app.workflows.compare_figures import (
+    both_curves,
+    both_densities,
+    compare_code,
+    is_quick,
+    match_figure,
+    match_note,
+    nearest_frame,
+    numbers_table,
+    overlay,
+)
+from lensbench.app.workflows.curves import caption, logged
+from lensbench.app.workflows.densities import density_curves_figure
+from lensbench.app.workflows.run_compare import Side
+
+SHOWN = 500
+"""Rows of the table of matched latents, at most; the rest is in the data to take away."""
 
 
-def compare_two() -> None:
-    """Two selectors that are part of the address, and both tables."""
-    names = run_names()
-    left, right = st.columns(2)
-    with left:
-        one = choose("One run", names, key="one")
-    with right:
-        other = choose("Another run", names, key="other")
-    if one is None or other is None:
-        st.info("Choose two runs to see in which settings they differ, and what they reach.")
-        return
-    frame = differences(inside(one), inside(other))
-    if frame.empty:
-        st.success("The two runs have the same settings.")
+def settings_and_verdict(left: Side, right: Side) -> None:
+    """In which settings the two differ, and whether their numbers may be compared."""
+    held = comparison(left, right)
+    names = {"one": left.name, "other": right.name}
+    st.subheader("Settings that differ")
+    if held.settings.empty:
+        st.success("The two have the same settings.")
     else:
-        st.subheader("Settings that differ")
-        st.dataframe(frame, hide_index=True, alt=f"settings in which {one} and {other} differ")
-        take_away(frame, key="differences")
+        st.dataframe(held.settings.rename(columns=names), hide_index=True,
+                     alt=f"settings in which {left.name} and {right.name} differ")  # fmt: skip
+        take_away(held.settings, key="differences")
+    if held.reasons:
+        told = "\n".join(f"- {plain(reason)}" for reason in held.reasons)
+        st.warning(f"These numbers do not compare directly:\n{told}")
+    else:
+        st.success("Same model, site, text and evaluation: a difference of two numbers is one of "
+                   "the dictionaries.")  # fmt: skip
+    for name, words in held.trained_on.items():
+        st.caption(plain(f"{name}: {words}."))
+
+
+def numbers(left: Side, right: Side) -> None:
+    """What both reach, with intervals and controls."""
     st.subheader("What they reach")
-    numbers = measured(inside(one), inside(other))
-    st.dataframe(
-        in_text(numbers), hide_index=True, alt=f"FVU, L0 and CE recovered of {one} and {other}"
+    held = comparison(left, right)
+    st.dataframe(numbers_table(left, right, held.numbers), hide_index=True,
+                 alt=f"scores of {left.name} and {right.name}")  # fmt: skip
+    st.caption(
+        "In brackets: 95 % bootstrap over documents. L0: active latents per token. FVU: share of "
+        "variance that is lost, lower is better. CE and KL recovered: share of the zero-ablation "
+        "loss, higher is better. Numbers of training are means over its last steps."
     )
-    st.caption("L0: active latents per token. FVU: share of variance, lower is better. CE "
-               "recovered: share of the zero-ablation loss, higher is better. "
-               "Numbers of one evaluation compare; those of training are means over "
-               "its last steps.")  # fmt: skip
-    take_away(numbers, key="measured")
+    take_away(held.numbers, key="measured",
+              code=compare_code(left, right, "reached(left, right)"))  # fmt: skip
+
+
+def curves(left: Side, right: Side) -> None:
+    """The course of both trainings in one picture."""
+    frame = both_curves(left, right)
+    st.subheader("Training")
+    if frame.empty:
+        st.info("Nothing was logged in training by either of the two.")
+        return
+    known = logged(frame)
+    metric = pick_of("Curve", list(known), next(iter(known)), key="curve", shown=known)
+    drawn, data = overlay(frame, left, right, metric)
+    draw = f"overlay(both_curves(left, right), left, right, {metric!r})[0]"
+    show_figure(drawn, key=f"curve-{metric}", frame=data, caption=caption(frame),
+                alt=f"{metric} of {left.name} and {right.name} over training tokens",
+                code=compare_code(left, right, draw))  # fmt: skip
+
+
+def densities(left: Side, right: Side) -> None:
+    """How often latents fire on either side."""
+    st.subheader("How often latents fire")
+    frame = both_densities(left, right)
+    if frame.empty:
+        st.info("Densities come with an evaluation; neither of the two was evaluated.")
+        return
+    draw = "density_curves_figure(both_densities(left, right))"
+    missing = [
+        s.name for s in (left, right) if not frame["dictionary"].str.startswith(s.name).any()
+    ]
+    note = f" {', '.join(missing)}: not evaluated." if missing else ""
+    show_figure(density_curves_figure(frame), key="densities", frame=frame,
+                alt="share of latents by firing frequency, one line per dictionary",
+                caption="Each line is one dictionary; its bins add to the share of latents that "
+                        f"fire on the tokens of its evaluation.{note}",
+                code=compare_code(left, right, draw))  # fmt: skip
+
+
+def matches(left: Side, right: Side) -> None:
+    """Which latents of two dictionaries point the same way."""
+    st.subheader("Matched latents")
+    if not (left.dictionary and right.dictionary):
+        st.info("Choose a dictionary on both sides to see which of their latents are alike.")
+        return
+    with guarded():
+        if not is_quick(left, right) and not st.button("Match the latents", key="match"):
+            st.caption("Two wide dictionaries: this takes up to a minute or two.")
+            return
+        found = match_of(left, right)
+        drawn, data = match_figure(found, left, right)
+        draw = ("found = matched(left, right)\n"
+                "match_figure(found, left, right)[0]")  # fmt: skip
+        show_figure(drawn, key="matched", frame=data, caption=match_note(found, left, right),
+                    alt="share of latents by cosine with the nearest latent of the other",
+                    code=compare_code(left, right, draw))  # fmt: skip
+        table = nearest_frame(found, left, right)
+        st.dataframe(table.head(SHOWN), hide_index=True, alt="latents and their nearest",
+                     height=280,
+                     column_config={"cosine": st.column_config.NumberColumn(format="%.3f")},
+                     )  # fmt: skip
+        if len(table) > SHOWN:
+            st.caption(f"The {SHOWN} nearest of {len(table):,}; all are in the data.")
+        take_away(table, key="nearest")
+
+
+def origins(left: Side, right: Side) -> None:
+    """Where both come from; what differs stands first."""
+    st.subheader("Provenance")
+    frame = comparison(left, right).provenance
+    n = int((frame["same"] == "no").sum())
+    st.caption(f"{n} of {len(frame)} facts differ; they stand first.")
+    names = {"one": left.name, "other": right.name}
+    st.dataframe(frame.sort_values("same", kind="stable").rename(columns=names), hide_index=True,
+                 alt=f"provenance of {left.name} and {right.name}")  # fmt: skip
+    take_away(frame, key="provenance")

@@ -1,5 +1,6 @@
 """How often the latents of every dictionary of a run fire, in one picture."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,24 +12,24 @@ from lensbench.app.workflows.sections import short_names
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from lensbench.saes.evaluation.result import SAEEvaluation
-
 BINS = 30
 
 
-def density_curves(result: "SAEEvaluation") -> pd.DataFrame:
+def density_curves(densities: Mapping[str, np.ndarray]) -> pd.DataFrame:
     """One row per dictionary and bin of log10 density: its middle, share of latents, latents.
+
+    ``densities`` holds the firing frequency of every latent, by dictionary.
 
     Latents that never fire have no place on a logarithmic axis; they are one row more, at NaN.
     """
-    short = short_names(list(result.density))
-    alive = [d[d > 0] for d in result.density.values()]
+    short = short_names(list(densities))
+    alive = [d[d > 0] for d in densities.values()]
     every = np.concatenate(alive) if alive else np.zeros(0)
     if not len(every):
         return pd.DataFrame(columns=["dictionary", "density", "share", "latents"])
     edges = np.histogram_bin_edges(np.log10(every), bins=BINS)
     parts: list[pd.DataFrame] = []
-    for name, density in result.density.items():
+    for name, density in densities.items():
         counts, _ = np.histogram(np.log10(density[density > 0]), edges)
         middle = 10 ** ((edges[1:] + edges[:-1]) / 2)
         dead = int((density == 0).sum())
@@ -63,7 +64,7 @@ def density_curves_figure(frame: pd.DataFrame) -> "go.Figure":
     return figure
 
 
-def density_caption(result: "SAEEvaluation", frame: pd.DataFrame) -> str:
+def density_caption(n_tokens: int, frame: pd.DataFrame) -> str:
     """On how many tokens, and how many latents never fired."""
     dead = frame.loc[frame["density"].isna()]
     told = ", ".join(
@@ -72,6 +73,6 @@ def density_caption(result: "SAEEvaluation", frame: pd.DataFrame) -> str:
         if n > 0
     )
     return (
-        f"n = {result.n_tokens:,} tokens; each line is one dictionary, its bins add to the share "
+        f"n = {n_tokens:,} tokens; each line is one dictionary, its bins add to the share "
         f"of latents that fire. Latents that never fired: {told or 'none'}."
     )

@@ -38,11 +38,16 @@ def seen_in_training(run: Any, store: "ActivationStore") -> str:
     named = _store_of(folder.parent)
     if named and _place(named) == _place(store.url):
         return ROWS
-    theirs = _text_of(named) or _text_of_checkpoint(folder)
+    theirs = text_trained_on(folder)
     ours = store.text.get("fingerprint")
     if not theirs or not ours:
         return UNKNOWN
     return TEXT if theirs == ours else NO
+
+
+def text_trained_on(folder: Path) -> str:
+    """Fingerprint of the text that the dictionary in ``folder`` learned from; empty if untold."""
+    return _text_of(_store_of(folder.parent)) or _text_of_checkpoint(folder)
 
 
 def disclosure(seen: Mapping[str, str]) -> str:
