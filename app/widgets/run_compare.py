@@ -10,6 +10,8 @@ from lensbench.app.workflows.compare_figures import (
     both_curves,
     both_densities,
     compare_code,
+    curve_note,
+    density_overlay,
     is_quick,
     match_figure,
     match_note,
@@ -17,8 +19,7 @@ from lensbench.app.workflows.compare_figures import (
     numbers_table,
     overlay,
 )
-from lensbench.app.workflows.curves import caption, logged
-from lensbench.app.workflows.densities import density_curves_figure
+from lensbench.app.workflows.curves import logged
 from lensbench.app.workflows.run_compare import Side
 
 SHOWN = 500
@@ -42,8 +43,11 @@ def settings_and_verdict(left: Side, right: Side) -> None:
     else:
         st.success("Same model, site, text and evaluation: a difference of two numbers is one of "
                    "the dictionaries.")  # fmt: skip
-    for name, words in held.trained_on.items():
-        st.caption(plain(f"{name}: {words}."))
+    if told := held.trained_on:
+        one = set(told.values())
+        words = "Both: " + one.pop() if len(told) == 2 and len(one) == 1 else "; ".join(
+            f"{name}: {words}" for name, words in told.items())  # fmt: skip
+        st.caption(plain(f"{words}."))
 
 
 def numbers(left: Side, right: Side) -> None:
@@ -72,7 +76,7 @@ def curves(left: Side, right: Side) -> None:
     metric = pick_of("Curve", list(known), next(iter(known)), key="curve", shown=known)
     drawn, data = overlay(frame, left, right, metric)
     draw = f"overlay(both_curves(left, right), left, right, {metric!r})[0]"
-    show_figure(drawn, key=f"curve-{metric}", frame=data, caption=caption(frame),
+    show_figure(drawn, key=f"curve-{metric}", frame=data, caption=curve_note(frame, left, right),
                 alt=f"{metric} of {left.name} and {right.name} over training tokens",
                 code=compare_code(left, right, draw))  # fmt: skip
 
@@ -84,12 +88,12 @@ def densities(left: Side, right: Side) -> None:
     if frame.empty:
         st.info("Densities come with an evaluation; neither of the two was evaluated.")
         return
-    draw = "density_curves_figure(both_densities(left, right))"
+    draw = "density_overlay(both_densities(left, right), left, right)"
     missing = [
         s.name for s in (left, right) if not frame["dictionary"].str.startswith(s.name).any()
     ]
     note = f" {', '.join(missing)}: not evaluated." if missing else ""
-    show_figure(density_curves_figure(frame), key="densities", frame=frame,
+    show_figure(density_overlay(frame, left, right), key="densities", frame=frame,
                 alt="share of latents by firing frequency, one line per dictionary",
                 caption="Each line is one dictionary; its bins add to the share of latents that "
                         f"fire on the tokens of its evaluation.{note}",
@@ -103,9 +107,12 @@ def matches(left: Side, right: Side) -> None:
         st.info("Choose a dictionary on both sides to see which of their latents are alike.")
         return
     with guarded():
-        if not is_quick(left, right) and not st.button("Match the latents", key="match"):
+        pair = (left, right)
+        if not is_quick(left, right) and st.session_state.get("matched-pair") != pair:
             st.caption("Two wide dictionaries: this takes up to a minute or two.")
-            return
+            if not st.button("Match the latents", key="match"):
+                return
+            st.session_state["matched-pair"] = pair
         found = match_of(left, right)
         drawn, data = match_figure(found, left, right)
         draw = ("found = matched(left, right)\n"

@@ -7,7 +7,7 @@ import pandas as pd
 
 from lensbench import plots
 from lensbench.app.workflows.curves import LINEAR, TITLES, curves_of
-from lensbench.app.workflows.densities import density_curves
+from lensbench.app.workflows.densities import density_curves, density_curves_figure
 from lensbench.app.workflows.latent_page import dictionary_of
 from lensbench.app.workflows.run_compare import METRICS, Side
 from lensbench.app.workflows.runs import evaluation_of
@@ -54,7 +54,8 @@ def _by_metric(left: Side, right: Side, numbers: pd.DataFrame) -> pd.DataFrame:
                       if r["source"] != "dictionary" and r["value"] == r["value"]]  # fmt: skip
             row[f"controls of {side.name}"] = ", ".join(others) or "none"
         rows.append(row)
-    return pd.DataFrame(rows)
+    own = [left.name, right.name]
+    return pd.DataFrame(rows, columns=["metric", *own, *(f"controls of {name}" for name in own)])
 
 
 def in_words(row: dict[Any, Any]) -> str:
@@ -86,12 +87,11 @@ def overlay(
 
     Dictionaries of one name have one colour on both sides.
     """
-    names = list(dict.fromkeys(frame["name"]))
-    short = short_names(names)
+    short = short_names(list(dict.fromkeys([*left.names, *right.names])))
     linear = metric in LINEAR
     drawn = frame.loc[frame[metric].notna() if linear else frame[metric] > 0].copy()
-    alone = bool(left.dictionary and right.dictionary)
-    drawn["line"] = [str(s) if alone else f"{s}: {short[n]}" for s, n in
+    held = {left.name: left, right.name: right}
+    drawn["line"] = [_line(held[s], n, short) for s, n in
                      zip(drawn["side"], drawn["name"], strict=True)]  # fmt: skip
     drawn = pd.DataFrame(drawn[["line", "side", "name", "tokens", metric]])
     drawn.attrs["units"] = {metric: UNITS[metric], "tokens": ""}
@@ -99,30 +99,60 @@ def overlay(
         drawn, x="tokens", y=metric, color="line", log_y=not linear, markers=False, height=440,
         labels={**TITLES, "tokens": "training tokens"},
         title=f"{TITLES.get(metric, metric)} while training",
-        subtitle="" if alone else f"solid: {left.name}; dashed: {right.name}",
+        subtitle=f"solid: {left.name}; dashed: {right.name}",
     )  # fmt: skip
+    return _paired(figure, left, right), drawn
+
+
+def _paired(figure: "go.Figure", left: Side, right: Side) -> "go.Figure":
+    """Solid and dashed for the two sides; dictionaries of one name in one colour."""
+    lines = {(left.name, 0): left, (right.name, 1): right}
+    names = list(dict.fromkeys([*left.names, *right.names]))
+    short = short_names(names)
+    styles = {
+        _line(side, n, short): (at if side.dictionary else names.index(n), at)
+        for (_, at), side in lines.items() for n in side.names
+    }  # fmt: skip
     traces: Any = figure.data
     for trace in traces:
-        mine = drawn.loc[drawn["line"] == trace.name]
-        if len(mine):
-            second = int(mine["side"].iloc[0] == right.name)
-            at = second if alone else names.index(mine["name"].iloc[0])
-            trace.line = {"color": PALETTE[at % len(PALETTE)], "dash": DASHES[second], "width": 2}
+        if trace.name in styles:
+            colour, dash = styles[trace.name]
+            trace.line = {"color": PALETTE[colour % len(PALETTE)], "dash": DASHES[dash], "width": 2}
     figure.update_layout(legend={"orientation": "h", "y": -0.2, "title": {"text": ""}})
-    return figure, drawn
+    return figure
+
+
+def _line(side: Side, name: str, short: dict[str, str]) -> str:
+    """What a line is called: the side, and where it is a whole run the dictionary."""
+    return side.name if side.dictionary else f"{side.name}: {short[name]}"
 
 
 def both_densities(left: Side, right: Side) -> pd.DataFrame:
     """How often the latents of both fire (see ``densities``); empty where none was evaluated."""
     held: dict[str, np.ndarray] = {}
+    short = short_names(list(dict.fromkeys([*left.names, *right.names])))
     for side in (left, right):
         result = evaluation_of(side.run)
-        short = short_names(side.names)
-        for name, density in ({} if result is None else result.density).items():
-            if name in side.names:
-                own = f"{side.name}: {short[name]}"
-                held[side.name if side.dictionary else own] = density
+        known = {} if result is None else result.density
+        held |= {_line(side, n, short): d for n, d in known.items() if n in side.names}
     return density_curves(held)
+
+
+def density_overlay(frame: pd.DataFrame, left: Side, right: Side) -> "go.Figure":
+    """The picture of :func:`both_densities`: solid for one side, dashed for the other."""
+    return _paired(density_curves_figure(frame), left, right)
+
+
+def curve_note(frame: pd.DataFrame, left: Side, right: Side) -> str:
+    """What a point of :func:`overlay` is, and how many dictionaries there are on each side."""
+    counts = [(s.name, int(frame.loc[frame["side"] == s.name, "name"].nunique()))
+              for s in (left, right)]  # fmt: skip
+    every = int(frame.attrs["every"])
+    left_out = f" Every {every}-th line is drawn, and the last one." if every > 1 else ""
+    return (
+        f"n = {' and '.join(f'{n} of {name}' for name, n in counts)}; a point is a mean over the "
+        f"steps since the one before.{left_out} Training has no control."
+    )
 
 
 def matched(left: Side, right: Side) -> DictionaryMatch:
@@ -201,12 +231,10 @@ def match_note(found: DictionaryMatch, left: Side, right: Side) -> str:
 
 def compare_code(left: Side, right: Side, draw: str) -> str:
     """Python that makes the same figure; ``draw`` are its last lines, of ``left`` and ``right``."""
-    used = [n for n in ("both_curves", "both_densities", "matched", "match_figure", "overlay",
-                        "numbers_table") if f"{n}(" in draw]  # fmt: skip
+    used = [n for n in ("both_curves", "both_densities", "density_overlay", "match_figure",
+                        "matched", "overlay") if f"{n}(" in draw]  # fmt: skip
     return (
         "from pathlib import Path\n\n"
-        + "from lensbench.app.workflows.densities import density_curves_figure\n"
-        * ("density_curves_figure" in draw)
         + f"from lensbench.app.workflows.compare_figures import {', '.join(used)}\n" * bool(used)
         + "from lensbench.app.workflows.run_compare import reached, sides\n\n"
         f"one, other = Path({str(left.run)!r}), Path({str(right.run)!r})\n"
