@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lensbench.app.workflows.capture_plan import check_fits
 from lensbench.app.workflows.models import open_model
 from lensbench.app.workflows.stores import store_info
 from lensbench.app.workflows.texts import find_text
@@ -36,6 +37,7 @@ def capture_text(
         raise ConfigError("name what to keep: --sites blocks.3.resid_post ... or --profile resid")
     documents = find_text(text)  # before the model, which takes longer to find wrong
     opened = open_model(model, revision)
+    check_fits(opened, text)
     capture(
         opened,
         documents,

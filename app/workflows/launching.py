@@ -4,10 +4,7 @@
 what was asked for is in ``request.yaml``; ``job.json`` names the process (see ``detached``).
 """
 
-import os
 import re
-import signal
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,10 +39,12 @@ def new_run(root: Path, name: str, settings: Mapping[str, Any]) -> Path:
             f"{name!r} cannot name a run: letters, digits, '.', '_' and '-', a letter or digit "
             "first, at most 100"
         )
-    folder = root / FOLDER / name
-    if folder.exists():
-        raise ConfigError(f"{FOLDER}/{name} is there already; choose another name")
     sweep = SweepConfig.parse(settings)
+    folder = root / FOLDER / name
+    try:  # of two tabs that ask for one name, the second is refused
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise ConfigError(f"{FOLDER}/{name} is there already; choose another name") from None
     text = yaml.safe_dump(sweep.to_dict(), sort_keys=False)
     io.write_text(folder / REQUEST_FILE, text)
     names = [str(config.name) for config in sweep.expand()]
@@ -70,15 +69,11 @@ def stop_run(folder: Path) -> None:
     Raises:
         MismatchError: it was not started from here, or has ended.
     """
-    path = folder / detached.JOB_FILE
-    job: dict[str, Any] = io.read_json(path) if path.is_file() else {"pid": 0}
-    if read_status(folder)["state"] not in LIVE or not detached.is_running(job):
+    if read_status(folder)["state"] not in LIVE or not detached.stop(folder):
         raise MismatchError(
             f"no process of {folder.name} was started from here and still runs; a run of a "
             "terminal is stopped there, with Ctrl-C"
         )
-    io.write_json(path, {**job, "stopping": True})
-    os.kill(int(job["pid"]), signal.SIGTERM)
 
 
 def resume_run(folder: Path) -> None:
@@ -91,32 +86,14 @@ def resume_run(folder: Path) -> None:
     status = read_status(folder)
     if status["state"] == "finished":
         raise ConfigError(f"{folder.name} is finished; there is nothing to go on with")
-    if _still_there(folder, ENDING if status["state"] not in LIVE else 0.0):
-        raise MismatchError(f"{folder.name} is still running; stop it first")
-    begun = (folder / SWEEP_FILE).is_file()
-    io.write_json(folder / STATUS_FILE, {**status, "state": "queued", "heartbeat": _now()})
-    arguments = ["train", "sae", "--resume", str(folder)] if begun else _first(folder)
-    detached.start(arguments, folder)
-
-
-def _still_there(folder: Path, patience: float) -> bool:
-    """Whether the run's process lives; one that has said its last word is given time to end."""
-    path = folder / detached.JOB_FILE
-    until = time.monotonic() + patience
-    while path.is_file() and detached.is_running(io.read_json(path)):
-        if time.monotonic() >= until:
-            return True
-        time.sleep(0.05)
-    return False
-
-
-def log_tail(folder: Path, lines: int = 30) -> str:
-    """The end of what the run has said."""
-    path = folder / detached.LOG_FILE
-    if not path.is_file():
-        return ""
-    text = path.read_bytes()[-20_000:].decode("utf-8", errors="replace")
-    return "\n".join(text.replace("\r", "\n").splitlines()[-lines:])
+    with detached.turn(folder):
+        if detached.still_there(folder, ENDING if status["state"] not in LIVE else 0.0):
+            raise MismatchError(f"{folder.name} is still running; stop it first")
+        begun = (folder / SWEEP_FILE).is_file()
+        queued = {**status, "state": "queued", "heartbeat": detached.now()}
+        io.write_json(folder / STATUS_FILE, queued)
+        arguments = ["train", "sae", "--resume", str(folder)] if begun else _first(folder)
+        detached.start(arguments, folder)
 
 
 def _first(folder: Path) -> list[str]:
@@ -129,13 +106,9 @@ def _queued(names: list[str], steps: int) -> dict[str, Any]:
         "step": 0,
         "steps": steps,
         "tokens": 0,
-        "started": _now(),
-        "heartbeat": _now(),
+        "started": detached.now(),
+        "heartbeat": detached.now(),
         "pid": 0,
         "message": "",
         "dictionaries": dict.fromkeys(names, "queued"),
     }
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

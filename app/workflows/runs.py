@@ -1,12 +1,13 @@
 """Run folders: find, list, show; the parts of an array are one run."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lensbench import io
-from lensbench.app.workflows.detached import JOB_FILE, is_running
-from lensbench.errors import DamagedDataError, MissingDataError
+from lensbench.app.workflows.detached import JOB_FILE, JOBS, is_running
+from lensbench.errors import DamagedDataError, MissingDataError, UnknownNameError
 from lensbench.results import load
 from lensbench.saes.runs import STATUS_FILE, SWEEP_FILE, WAIT, SAERun, open_runs, read_status
 
@@ -19,6 +20,9 @@ TWIN = "twin"
 """Folder of the control that repeats a run on random weights: no run of its own in a list."""
 LIVE = ("queued", "starting", "running")
 """States of a run that goes on."""
+STATES = (*LIVE, "finished", "stopped", "failed", "lost", "damaged")
+LAST = ("step", "tokens", "loss", "fvu", "l0", "dead_fraction", "seconds")
+"""Of a dictionary's curves, the last values that a listing shows."""
 LOST = 600.0
 """Seconds without a heartbeat after which a run is called lost."""
 
@@ -63,22 +67,34 @@ def evaluation_of(run: Path) -> "SAEEvaluation | None":
     return found
 
 
-def list_runs(root: Path) -> dict[str, Any]:
+ORDERS = ("started", "run", "state", "tokens", "dictionaries")
+"""What a list of runs can be sorted by: names upwards, times and counts downwards."""
+
+
+def list_runs(root: Path, *, states: Sequence[str] = (), sort: str = "started") -> dict[str, Any]:
     """Runs under ``root``, newest first, damaged ones last; controls (``twin``) are left out.
+
+    ``states`` keeps those in one of these states, ``sort`` is one of :data:`ORDERS`.
 
     Raises:
         MissingDataError: no such folder.
+        UnknownNameError: no such state or order.
     """
+    for kind, given, known in (("state", states, STATES), ("order", [sort], ORDERS)):
+        for name in given:
+            if name not in known:
+                raise UnknownNameError(kind, name, known=known)
     if not root.is_dir():
         raise MissingDataError(f"no folder {root}; runs are written where --out says")
     found = [
         path.parent
         for depth in range(_DEPTH)
         for path in root.glob("*/" * depth + STATUS_FILE)
-        if TWIN not in path.relative_to(root).parts
+        if not {TWIN, JOBS} & set(path.relative_to(root).parts)
     ]  # fmt: skip
     rows = [_row_or_damage(path) for path in found]
-    rows.sort(key=lambda row: str(row["started"]), reverse=True)
+    rows = [row for row in rows if not states or row["state"] in states]
+    rows.sort(key=lambda row: row[sort], reverse=sort not in ("run", "state"))
     return {"root": str(root), "runs": rows}
 
 
@@ -104,8 +120,7 @@ def show_run(run: Path) -> dict[str, Any]:
             lines = read_history(part / name)
             last = lines[-1] if lines else {}
             windows.append(last_window(line["step"] for line in lines))
-            kept = {k: last[k] for k in ("step", "tokens", "fvu", "l0", "dead_fraction")
-                    if k in last}  # fmt: skip
+            kept = {k: last[k] for k in LAST if k in last}
             rows.append({"name": name, "state": state, **kept})
     first = parts_of(run)[0]
     evaluation = evaluation_of(run)

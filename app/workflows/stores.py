@@ -1,11 +1,12 @@
 """What can be asked of a store from outside: facts, checks, samples, removal."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lensbench.errors import ConfigError, DamagedDataError, MissingDataError
+from lensbench.errors import ConfigError, DamagedDataError, DataError, MissingDataError
 from lensbench.saes.latents.manifest import KIND as LATENTS
 from lensbench.saes.latents.store import LatentStore, open_latents
 from lensbench.store import ActivationStore, open_store
@@ -50,7 +51,7 @@ def store_info(folder: Path) -> dict[str, Any]:
         "folder": store.url,
         "model": store.model.get("name"),
         "fingerprint": store.model.get("fingerprint"),
-        "text": store.text.get("path") or store.text.get("kind"),
+        "text": store.text.get("name") or store.text.get("path") or store.text.get("kind"),
         "layout": store.settings.get("layout"),
         "dtype": store.dtype,
         "tokens": store.n_tokens,
@@ -69,7 +70,7 @@ def store_info(folder: Path) -> dict[str, Any]:
     }
 
 
-def verify_store(folder: Path) -> dict[str, Any]:
+def verify_store(folder: Path, progress: Callable[..., None] | None = None) -> dict[str, Any]:
     """Compare every file with its checksum, and its counts with the manifest.
 
     The folder may hold activations or latents; its manifest says which.
@@ -79,7 +80,11 @@ def verify_store(folder: Path) -> dict[str, Any]:
     """
     latents = kind_of(LocalFolder(folder)) == LATENTS
     store = open_latents(folder, check="size") if latents else open_store(folder, check="size")
-    if problems := store.verify():
+    if isinstance(store, LatentStore) or progress is None:
+        problems = store.verify()
+    else:
+        problems = store.verify(lambda done, total: progress(done=done, total=total))
+    if problems:
         raise DamagedDataError(f"{len(problems)} problem(s): " + "; ".join(problems))
     sizes = _sizes(store)
     return {"folder": store.url, "files": len(sizes), "bytes": sum(sizes), "verdict": "sound"}
@@ -127,6 +132,32 @@ OWN = (
 """Files that a capture writes; nothing else in the folder is touched."""
 
 
+def list_stores(root: Path) -> dict[str, Any]:
+    """Stores under ``root``: model, text, layers kept, tokens, bytes; damaged ones say so.
+
+    Raises:
+        MissingDataError: no such folder.
+    """
+    return {"root": str(root), "stores": [_row(folder) for folder in find_stores(root)]}
+
+
+def _row(folder: Path) -> dict[str, Any]:
+    try:
+        facts = store_info(folder)
+    except DataError as error:  # one that cannot be read does not hide the others
+        return {"store": str(folder), "model": "", "text": "", "sites": 0, "tokens": 0, "bytes": 0,
+                "state": f"damaged: {error}"}  # fmt: skip
+    return {
+        "store": str(folder),
+        "model": facts["model"],
+        "text": facts["text"],
+        "sites": len(facts["sites"]),
+        "tokens": facts["tokens"],
+        "bytes": facts["bytes"],
+        "state": "complete" if facts["complete"] else "begun",
+    }
+
+
 def remove_store(folder: Path, *, yes: bool) -> dict[str, Any]:
     """Remove the files of a store, and its folders where they are empty then.
 
@@ -134,8 +165,7 @@ def remove_store(folder: Path, *, yes: bool) -> dict[str, Any]:
         MissingDataError: the folder holds no store.
         ConfigError: not confirmed.
     """
-    if not (folder / MANIFEST).is_file() and not any((folder / PARTS).glob("b*.json")):
-        raise MissingDataError(f"{folder} holds no activation store; nothing was removed")
+    _require_store(folder)
     if not yes:
         raise ConfigError(f"this would remove the store in {folder} for good; add --yes to do it")
     for path in [path for pattern in OWN for path in folder.glob(pattern)]:
@@ -146,6 +176,21 @@ def remove_store(folder: Path, *, yes: bool) -> dict[str, Any]:
             place.rmdir()
     left = [str(path) for path in folder.rglob("*") if path.is_file()]
     return {"removed": str(folder), **({"left": left} if left else {})}
+
+
+def store_size(folder: Path) -> int:
+    """Bytes that removing a store would free.
+
+    Raises:
+        MissingDataError: the folder holds no store.
+    """
+    _require_store(folder)
+    return sum(path.stat().st_size for pattern in OWN for path in folder.glob(pattern))
+
+
+def _require_store(folder: Path) -> None:
+    if not (folder / MANIFEST).is_file() and not any((folder / PARTS).glob("b*.json")):
+        raise MissingDataError(f"{folder} holds no activation store; nothing was removed")
 
 
 def _sizes(store: ActivationStore | LatentStore) -> list[int]:

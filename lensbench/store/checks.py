@@ -6,7 +6,7 @@ on purpose: all of them (``store verify``), or those that a capture is about to 
 
 import json
 import shlex
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -80,15 +80,19 @@ def refuse_altered(folder: Folder, manifest: Manifest, sites: Collection[str]) -
     )
 
 
-def problems(folder: Folder, manifest: Manifest) -> list[str]:
+def problems(
+    folder: Folder, manifest: Manifest, progress: Callable[[int, int], None] | None = None
+) -> list[str]:
     """One line per file that is missing, truncated or altered, and per count that is wrong.
 
     Rows, sequences and documents are counted again in the token files, rows and widths also in the
-    headers of the activations.
+    headers of the activations. ``progress`` is called with the shards checked and all of them.
     """
     found = _wrong_totals(folder, manifest)
     last: int | None = -1
-    for shard in manifest.shards:
+    for number, shard in enumerate(manifest.shards):
+        if progress is not None:
+            progress(number, len(manifest.shards))
         damaged = [text for f in shard.files.values() if (text := _damage(folder, f))]
         if not damaged:
             damaged, last = _miscounted(folder, manifest, shard, last)

@@ -5,7 +5,7 @@ number keeps it, and :meth:`ActivationStore.refresh` sees the rest.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -261,12 +261,13 @@ class ActivationStore:
 
         return StoreSource(self, sites, **options)
 
-    def verify(self) -> list[str]:
+    def verify(self, progress: Callable[[int, int], None] | None = None) -> list[str]:
         """Compare every file with its checksum, and count its rows, sequences and documents again.
 
-        One line per problem, empty when all is well.
+        One line per problem, empty when all is well. ``progress`` is called with the shards checked
+        and all of them.
         """
-        return self._files.problems()
+        return self._files.problems(progress)
 
     def _name(self, site: str | Site) -> str:
         name = str(Site.parse(site))

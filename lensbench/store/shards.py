@@ -1,6 +1,7 @@
 """The files of a store's shards: mapped, checked on first touch, gathered row by row."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from threading import Lock
 
 import numpy as np
@@ -61,9 +62,9 @@ class ShardFiles:
         self._same(shard.files[TOKENS], (int(kept.sum()),), (shard.rows,))
         return arrays["ids"][kept], np.nonzero(kept)[1], arrays["doc_ids"][kept]
 
-    def problems(self) -> list[str]:
+    def problems(self, progress: Callable[[int, int], None] | None = None) -> list[str]:
         """See :func:`lensbench.store.checks.problems`; readable shards and others."""
-        return problems(self._folder, self._manifest)
+        return problems(self._folder, self._manifest, progress)
 
     def _same(self, entry: FileEntry, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
         """Rows (and width) of a file beside those the manifest counts with."""
