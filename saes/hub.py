@@ -81,6 +81,10 @@ def pull_from_hub(name: str, *, format: str | None = None, token: str | None = N
         ConfigError: not ``hf://owner/name[/path][@revision]``.
         MissingDataError: no such repository or revision, no access, no hub in reach, or no
             dictionary there; says which dictionaries the repository has.
+
+    Example:
+        >>> folder = saes.pull_from_hub("hf://owner/name")
+        >>> sae = saes.load(folder)
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
@@ -145,6 +149,9 @@ def push_to_hub(
         MismatchError: the format has no such architecture; a transcoder or crosscoder.
         BackendUnavailableError: not logged in, no right to write there, or no hub in reach.
         DataError: the hub refused the upload for another reason.
+
+    Example:
+        >>> address = saes.push_to_hub(runs, "owner/name", format="sae_lens", private=True)
     """
     if format not in get_args(HubFormat):
         raise UnknownNameError("format for the hub", str(format), known=get_args(HubFormat))

@@ -179,6 +179,21 @@ def open_runs(folder: Path | str) -> list[SAERun]:
 
     Raises:
         MissingDataError: no run there, or none of its dictionaries is finished.
+
+    Example:
+        >>> made = saes.train(
+        ...     store,
+        ...     {
+        ...         "train": {"tokens": 2048, "batch": 256},
+        ...         "sweep": [
+        ...             {"architecture": "topk", "d_sae": 64, "k": 8, "site": "blocks.3.resid_post"}
+        ...         ],
+        ...     },
+        ...     out="run",
+        ...     progress=False,
+        ... )
+        >>> torch.equal(saes.open_runs("run")[0].sae.W_dec, made[0].sae.W_dec)
+        True
     """
     run = Path(folder)
     names = list(read_status(run)["dictionaries"])

@@ -92,6 +92,15 @@ def compare_sites(
     Raises:
         ConfigError: no crosscoder.
         UnknownNameError: a site that it does not have.
+
+    Example:
+        >>> sites = ["blocks.2.resid_post", "blocks.3.resid_post"]
+        >>> sweep = {
+        ...     "train": {"tokens": 2048, "batch": 256},
+        ...     "sweep": [{"architecture": "topk", "d_sae": 64, "k": 8, "sites": sites}],
+        ... }
+        >>> crosscoder = saes.train(store, sweep, out="run", progress=False)[0]
+        >>> found = saes.compare_sites(crosscoder, *sites)
     """
     coder = getattr(crosscoder, "coder", crosscoder)
     if not isinstance(coder, Crosscoder):

@@ -83,6 +83,9 @@ def absorption(
         ConfigError: settings that are no such numbers, or no matrix of numbers.
         MismatchError: parts of different rows or dictionaries.
         NonFiniteError: NaN or infinity in them.
+
+    Example:
+        >>> found = saes.absorption(acts, rows, x, run, max_k=3)
     """
     began = time.perf_counter()
     whole_number("max_k", max_k, least=1)

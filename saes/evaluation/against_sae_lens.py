@@ -131,6 +131,9 @@ def against_sae_lens(
         ConfigError: a dictionary that its format cannot hold, or positions that were left out by
             place and not by token (SAELens knows tokens only).
         NotEnoughDataError: no sequence of two tokens or more.
+
+    Example:
+        >>> found = saes.against_sae_lens(run, store, model, sequences=4)
     """
     evals, version = _peer()
     began = time.perf_counter()

@@ -80,6 +80,9 @@ def atlas_attributes(
 
     Raises:
         UnknownNameError: other entities, another place.
+
+    Example:
+        >>> questions = saes.atlas_attributes(entities="countries", at="end")
     """
     world = world or Atlas(0)
     _one_of("kind of entities", entities, ("countries", "people"))

@@ -165,6 +165,9 @@ def coverage(
         ConfigError: no label with a positive in the scored half, or no matrix of numbers.
         MismatchError: another number of rows.
         NonFiniteError: NaN or infinity in what is given.
+
+    Example:
+        >>> found = saes.coverage(acts, rows, x=x)
     """
     began, n = time.perf_counter(), len(rows.docs)
     latents = latents_of(acts, n)

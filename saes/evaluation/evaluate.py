@@ -94,6 +94,12 @@ def evaluate(
             fault, CE of a model that predicts no next token, or a transcoder without a target.
         UnknownNameError: a measure that there is not; offers the nearest.
         MismatchError: a model, text, width or labels that do not belong to the store.
+
+    Example:
+        >>> result = saes.evaluate(
+        ...     runs, store, model, config={"max_tokens": 1000, "ce_sequences": 4}
+        ... )
+        >>> frame = result.wide_frame()[["name", "l0", "fvu", "ce_recovered_zero"]]
     """
     began = time.perf_counter()
     if not isinstance(config, EvaluationConfig):

@@ -100,6 +100,14 @@ def implant_recovery(
 
     Raises:
         ConfigError: no strength 0, which is the control, or directions that do not fit the rows.
+
+    Example:
+        >>> entry = {"architecture": "topk", "d_sae": 64, "k": 4}
+        >>> config = {"train": {"tokens": 2000, "batch": 250}, "sweep": [entry]}
+        >>> def fit(acts):
+        ...     batches = list(acts.split(250)) * 2
+        ...     return saes.train(batches, config, progress=False)[0].sae
+        >>> found = saes.implant_recovery(fit, x, n=4, strengths=(0.0, 1.0))
     """
     if 0.0 not in strengths:
         raise ConfigError(f"strengths must hold 0, the control without implant; got {strengths}")

@@ -1,7 +1,7 @@
 """What the quality measures read, checked once: latents, activations, decoders and labels.
 
 Latents may be a scipy matrix, an array or a tensor ``[rows, d_sae]``; a decoder may be ``W_dec``
-itself or anything that has one; labels are yes/no per row, by name.
+itself, anything that has one, or a run; labels are yes/no per row, by name.
 """
 
 from collections.abc import Mapping
@@ -69,8 +69,9 @@ def rows_of(x: Any, n_rows: int, what: str = "activations") -> Float[np.ndarray,
 
 
 def decoder_of(dictionary: Any, what: str = "the decoder") -> Float[np.ndarray, "d_sae d_model"]:
-    """Decoder rows of a dictionary, or the matrix itself; see :func:`matrix` for the errors."""
-    return matrix(getattr(dictionary, "W_dec", dictionary), what, "[d_sae, d_model]")
+    """Decoder rows of a run or dictionary, or the matrix; see :func:`matrix` for the errors."""
+    inner = getattr(dictionary, "coder", dictionary)  # of a run
+    return matrix(getattr(inner, "W_dec", inner), what, "[d_sae, d_model]")
 
 
 def fits(
@@ -113,6 +114,10 @@ def label_rows(
     Raises:
         ConfigError: no labels, not truth values, another length, or an empty half.
         MismatchError: a document in both halves.
+
+    Example:
+        >>> labels = {"first is positive": (x[:, 0] > 0).numpy()}
+        >>> rows = saes.label_rows(labels, seed=0)
     """
     if not isinstance(labels, Mapping) or not labels:
         raise ConfigError("labels must map at least one name to a truth value per row")

@@ -82,6 +82,10 @@ def attribute_isolation(
         ConfigError: no such ``ks``, or a share that leaves nobody.
         NotEnoughDataError: no attribute with enough pairs; says why for each.
         MismatchError: a dictionary of another model or width.
+
+    Example:
+        >>> questions = saes.atlas_attributes(entities="countries", at="end")
+        >>> found = saes.attribute_isolation(run, model, questions, ks=(4,), n_pairs=10)
     """
     began = time.perf_counter()
     sizes = tuple(sorted({whole_number("each of ks", k, least=1) for k in ks}))

@@ -115,6 +115,9 @@ def meta_sae(
     Raises:
         ConfigError: fewer than 8 rows with a direction, or ``k`` above ``width``.
         NonFiniteError: NaN or infinity in the decoder.
+
+    Example:
+        >>> found = saes.meta_sae(run, k=2, width=16, steps=50)
     """
     began = time.perf_counter()
     units = unit_rows(decoder_of(dictionary))

@@ -145,6 +145,10 @@ def sparse_probing(
         ConfigError: no such ``ks``, or latents that are no matrix of numbers.
         MismatchError: another number of rows.
         NonFiniteError: NaN or infinity in latents or activations.
+
+    Example:
+        >>> found = saes.sparse_probing(acts, rows, x=x, ks=(1, 2))
+        >>> frame = found.to_frame()
     """
     began = time.perf_counter()
     latents = latents_of(acts, len(rows.docs))

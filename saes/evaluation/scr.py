@@ -172,6 +172,9 @@ def scr(
         UnknownNameError: a label that ``rows`` has not.
         MismatchError: parts of different rows or dictionaries.
         NonFiniteError: NaN or infinity in them.
+
+    Example:
+        >>> found = saes.scr(acts, rows, x, run, ("first", "second"), thresholds=(2, 5))
     """
     began = time.perf_counter()
     sizes, pair = thresholds_of(thresholds), crossed_pair(labels, rows)

@@ -175,6 +175,10 @@ def match_dictionaries(a: Any, b: Any, *, seed: int = 0) -> DictionaryMatch:
         ConfigError: no matrix of numbers.
         MismatchError: different d_model.
         NonFiniteError: NaN or infinity in a decoder.
+
+    Example:
+        >>> match = saes.match_dictionaries(runs[0], runs[1])
+        >>> match.summary()
     """
     began = time.perf_counter()
     whole_number("seed", seed, least=0)
@@ -223,6 +227,10 @@ def nearest_latents(
     Raises:
         ConfigError: no numbers, a direction of zeros, or ``n`` that is not 1..d_sae.
         MismatchError: different d_model.
+
+    Example:
+        >>> towards = saes.token_direction(model, " Lima")
+        >>> frame = saes.nearest_latents(towards, run, n=5).to_frame()
     """
     rows = decoder_of(dictionary)
     single = getattr(directions, "ndim", 2) == 1

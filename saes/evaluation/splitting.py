@@ -137,6 +137,9 @@ def feature_splitting(
         ConfigError: settings that are no such numbers, or latents that are no matrix of numbers.
         MismatchError: parts of different rows or dictionaries.
         NonFiniteError: NaN or infinity in latents or activations.
+
+    Example:
+        >>> found = saes.feature_splitting(acts, rows, x=x, dictionary=run, max_k=3)
     """
     began = time.perf_counter()
     whole_number("max_k", max_k, least=1)

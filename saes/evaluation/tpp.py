@@ -135,6 +135,9 @@ def tpp(
         ConfigError: fewer than two labels with both classes in both halves, or bad thresholds.
         MismatchError: parts of different rows or dictionaries.
         NonFiniteError: NaN or infinity in them.
+
+    Example:
+        >>> found = saes.tpp(acts, rows, x, run, thresholds=(2, 5))
     """
     began = time.perf_counter()
     sizes, data = thresholds_of(thresholds), Probed.of(acts, x, dictionary, rows)

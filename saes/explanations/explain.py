@@ -77,6 +77,10 @@ def explain(
             are NaN and ``missing`` says why.
         MismatchError: ``store`` is not where the latents come from.
         BackendUnavailableError: an endpoint that does not answer.
+
+    Example:
+        >>> found = saes.explain(latents, [3, 5], tokenizer=model.tokenizer, store=store)
+        >>> frame = found.to_frame()
     """
     began, config = time.perf_counter(), config or ContextConfig()
     numbers = _checked(chosen, latents.d_sae)

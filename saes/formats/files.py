@@ -139,6 +139,11 @@ def load(
         UnknownNameError: no such format; an architecture that cannot be read here.
         MismatchError: what a format has and no dictionary here, such as a normalisation that
             weights cannot express.
+
+    Example:
+        >>> folder = saes.save(run.sae, "dictionary", format="sae_lens")
+        >>> torch.equal(saes.load(folder).encode(x), run.sae.encode(x))
+        True
     """
     if not isinstance(path, (str, Path)) or not str(path).strip():  # pyright: ignore[reportUnnecessaryIsInstance] - users
         raise ConfigError(
@@ -217,6 +222,9 @@ def save(sae: SparseCoder, path: Path | str, *, format: WrittenFormat | None = N
         UnknownNameError: no such format, or one that is only read.
         MismatchError: the format has no such architecture.
         DataError: the folder cannot be written.
+
+    Example:
+        >>> folder = saes.save(run.sae, "dictionary", format="sae_lens")
     """
     if not isinstance(sae, SparseCoder):  # pyright: ignore[reportUnnecessaryIsInstance] - users
         kind = type(sae).__name__

@@ -84,6 +84,10 @@ def dashboards(
     Raises:
         ConfigError: no latents, or one that the dictionary has not.
         MismatchError: a model that does not belong to the store.
+
+    Example:
+        >>> board = saes.dashboards(run, store, [3, 5], model)
+        >>> frame = board.to_frame()
     """
     began, config = time.perf_counter(), config or DashboardConfig()
     dictionary = as_dictionary(run, encoded=True)
@@ -155,6 +159,11 @@ def logit_effects(
     Blocks above the site are not counted. Where logits are soft-capped the cap is applied to the
     direction alone.
     Source: logit lens of weights, nostalgebraist 2020; Geva et al. 2022, arXiv:2203.14680.
+
+    Example:
+        >>> effects = saes.logit_effects(model, run.sae.W_dec[:2])
+        >>> effects.shape
+        torch.Size([2, 897])
     """
     d = directions.float()
     unit = d / d.pow(2).mean(-1, keepdim=True).sqrt().clamp_min(1e-12)

@@ -120,6 +120,9 @@ def decoder_map(
         ConfigError: another method, no decoder, fewer than three directions, or a column of another
             length.
         BackendUnavailableError: UMAP without its package; says how to install it.
+
+    Example:
+        >>> figure = saes.decoder_map(run).plot()
     """
     began = time.perf_counter()
     if method not in METHODS:

@@ -59,6 +59,9 @@ def token_direction(
 
     Raises:
         ConfigError: another kind, or no such token; see :func:`token_id`.
+
+    Example:
+        >>> towards = saes.token_direction(model, " Lima")  # its column of the unembedding
     """
     if kind not in KINDS:
         raise ConfigError(f"kind must be {' or '.join(KINDS)}, got {kind!r}")
@@ -88,6 +91,11 @@ def difference_direction(
     Raises:
         ConfigError: a text without tokens.
         NotEnoughDataError: two texts with the same mean.
+
+    Example:
+        >>> step = saes.difference_direction(
+        ...     model, "blocks.3.resid_post", "The king sees the boys", "The kings see the boys"
+        ... )
     """
     means = [text_mean(model, site, texts) for texts in (one, other)]
     return _directed(means[0] - means[1], "the difference of the texts")
@@ -126,6 +134,11 @@ def read_direction(
         MissingDataError: no such file.
         DamagedDataError: not one vector of finite numbers.
         ConfigError: not of length ``d_model``.
+
+    Example:
+        >>> np.save("probe.npy", np.ones(128))
+        >>> saes.read_direction("probe.npy", d_model=128).shape
+        (128,)
     """
     path = Path(path)
     try:

@@ -77,6 +77,9 @@ def encode_store(
             another dictionary or store.
         NonFiniteError: a latent too large for ``dtype``.
         StoppedError: interrupted; finished shards are on disk.
+
+    Example:
+        >>> latents = saes.encode_store(run, store, out="latents")
     """
     dictionary = as_dictionary(sae, encoded=True)
     if dtype not in _DTYPES:

@@ -148,6 +148,9 @@ def decoder_geometry(
     Raises:
         ConfigError: no matrix of numbers, fewer than two rows, or a density of another length.
         NonFiniteError: NaN or infinity in a weight.
+
+    Example:
+        >>> found = saes.decoder_geometry(run)
     """
     began = time.perf_counter()
     most = whole_number("max_latents", max_latents, least=1)

@@ -213,6 +213,10 @@ def notes(dictionary: Any, folder: Path | str | None = None) -> LatentNotes:
 
     Raises:
         ConfigError: no dictionary, or no place to keep them.
+
+    Example:
+        >>> kept = saes.notes(run, "notes")
+        >>> kept.set(3, label="days of the week")
     """
     codec = getattr(dictionary, "coder", getattr(dictionary, "codec", dictionary))
     if not hasattr(codec, "W_dec") or not hasattr(codec, "d_sae"):

@@ -45,6 +45,10 @@ def open_latents(url: str | os.PathLike[str], *, check: str = "sha256") -> "Late
     Raises:
         MissingDataError: no latent store there.
         DamagedDataError: its manifest cannot be read.
+
+    Example:
+        >>> saes.encode_store(run, store, out="latents")
+        >>> latents = saes.open_latents("latents")
     """
     return LatentStore(open_folder(url), check=check)
 

@@ -84,6 +84,11 @@ def plan_memory(sweep: SweepConfig, d_model: int | dict[str, int], default: str 
     """Bytes of a sweep on sites of width ``d_model`` (one number, or one per site).
 
     ``default`` is the site of dictionaries that name none.
+
+    Example:
+        >>> entry = {"architecture": "topk", "d_sae": 512, "k": 8, "site": "blocks.3.resid_post"}
+        >>> sweep = saes.SweepConfig.parse({"train": {"tokens": 4096}, "sweep": [entry]})
+        >>> plan = saes.plan_memory(sweep, d_model=128)
     """
     configs, batch = sweep.expand(), sweep.train.batch_size
     ends = [Ends.of(c, default) for c in configs]
@@ -118,6 +123,10 @@ def dry_run(
     """Measure a few steps of every group on real batches; nothing is written.
 
     The batches come from ``source``, which moves on by as many.
+
+    Example:
+        >>> entry = {"architecture": "topk", "d_sae": 512, "k": 8, "site": "blocks.3.resid_post"}
+        >>> cost = saes.dry_run(store, {"train": {"tokens": 4096}, "sweep": [entry]})
     """
     if isinstance(sweep, dict):
         sweep = SweepConfig.parse(sweep)

@@ -71,6 +71,22 @@ def train(
         BackendUnavailableError: a sink whose package is not installed.
         NonFiniteError: NaN or infinity in the activations, or every dictionary diverged.
         StoppedError: interrupted; a checkpoint was written if there is a folder.
+
+    Example:
+        >>> sweep = {
+        ...     "train": {"tokens": 4096, "batch": 256},
+        ...     "sweep": [
+        ...         {
+        ...             "architecture": "topk",
+        ...             "d_sae": 64,
+        ...             "k": [4, 8],
+        ...             "site": "blocks.3.resid_post",
+        ...         }
+        ...     ],
+        ... }
+        >>> runs = saes.train(store, sweep, out="run", progress=False)
+        >>> runs[0].sae.encode(x).shape[-1]
+        64
     """
     if isinstance(sweep, dict):
         sweep = SweepConfig.parse(sweep)

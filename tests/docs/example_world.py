@@ -95,6 +95,16 @@ def _runs(world: ExampleWorld) -> Any:
     return world["saes"].train(world["store"], sweep, out=world.path("run"), progress=False)
 
 
+def _x(world: ExampleWorld) -> Any:
+    return world["torch"].from_numpy(world["store"].rows(SITE, slice(0, 1000)).copy()).float()
+
+
+def _rows(world: ExampleWorld) -> Any:
+    """Two labels of the rows of ``x``."""
+    labels = {"first": (world["x"][:, 0] > 0).numpy(), "second": (world["x"][:, 1] > 0).numpy()}
+    return world["saes"].label_rows(labels)
+
+
 def _own(world: ExampleWorld) -> Any:
     return world["acceleration"].capture_own(
         world["early"], ["Alice the baker", "Every day the"], world.path("own"), max_new_tokens=12
@@ -115,6 +125,12 @@ MAKERS: dict[str, Callable[[ExampleWorld], Any]] = {
     "runs": _runs,
     "run": lambda world: world["runs"][0],
     "sae": lambda world: world["run"].sae,
+    "x": _x,
+    "acts": lambda world: world["sae"].encode(world["x"]),
+    "rows": _rows,
+    "latents": lambda world: world["saes"].encode_store(
+        world["run"], world["store"], out=world.path("latents")
+    ),
     "pairs": lambda world: world["prompts"].agreement(world["model"], n=8, seed=0),
     "own": _own,
 }
