@@ -1,23 +1,22 @@
-"""Runs: which there are, how one goes, start another, and in what two differ."""
+"""Runs: which there are, how one goes, and start another."""
 
 import streamlit as st
 
 from lensbench.app.state import inside, root, run_names, store_names
 from lensbench.app.widgets.choose import choose
 from lensbench.app.widgets.listing import show_listing
-from lensbench.app.widgets.run_compare import compare_two
 from lensbench.app.widgets.run_detail import run_detail
 from lensbench.app.widgets.start_form import start_form
 from lensbench.app.widgets.states import nothing_yet
 from lensbench.app.workflows.overview import run_frame
 
-LOOK, START, COMPARE = "All runs", "Start a run", "Compare two"
+LOOK, START = "All runs", "Start a run"
 
 
 def show() -> None:
     """Draw the page."""
     st.title("Runs")
-    parts = {LOOK: _look, START: _start, COMPARE: compare_two}
+    parts = {LOOK: _look, START: _start}
     if st.session_state.pop("started", False):
         st.session_state["do"] = LOOK  # a run that was just started is opened
     elif "do" not in st.session_state:
@@ -40,6 +39,8 @@ def _look() -> None:
     if not names:
         nothing_yet("No runs in this folder yet.", f"lensbench demo --out {root()}/demo-run",
                     next_step="Start one in the next tab.")  # fmt: skip
+    if len(names) > 1:
+        st.markdown("[Compare two runs](compare)")
     chosen = choose("Run", names, key="run")
     if chosen is not None:
         run_detail(inside(chosen))

@@ -1,15 +1,14 @@
-"""What a run has logged so far, and in what two runs differ."""
+"""What a run has logged so far, and what it was asked for."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from lensbench import plots
 from lensbench.app.workflows.launching import REQUEST_FILE
-from lensbench.app.workflows.runs import evaluation_of, parts_of
+from lensbench.app.workflows.runs import parts_of
 from lensbench.app.workflows.sections import LABELS, short_names
 from lensbench.config import load_yaml
 from lensbench.saes.runs import SWEEP_FILE, UNITS, read_history, read_status
@@ -101,14 +100,6 @@ def settings_of(run: Path) -> dict[str, Any]:
     return flat(load_yaml(path if path.is_file() else first / REQUEST_FILE))
 
 
-def differences(one: Path, other: Path) -> pd.DataFrame:
-    """Settings in which two runs differ, one row each; ``absent`` where one has no such key."""
-    a, b = settings_of(one), settings_of(other)
-    keys = [k for k in dict.fromkeys([*a, *b]) if a.get(k) != b.get(k)]
-    rows = [[k, *(spelled(side[k]) if k in side else "absent" for side in (a, b))] for k in keys]
-    return pd.DataFrame(rows, columns=["setting", one.name, f"{other.name} "])
-
-
 def spelled(value: Any) -> str:
     """A setting as people write it: no brackets, quotes, ``None`` or ``True``."""
     if value is None:
@@ -118,58 +109,6 @@ def spelled(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(spelled(v) for v in value) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def measured(one: Path, other: Path) -> pd.DataFrame:
-    """FVU, L0 and CE recovered of every dictionary of both runs, and where they come from.
-
-    From the evaluation; of a run without one, the last logged means of training.
-    """
-    alike = one.name == other.name
-    rows = [
-        row | {"run": f"{run.parent.name}/{run.name}" if alike else run.name}
-        for run in dict.fromkeys((one, other))
-        for row in _measured(run)
-    ]
-    columns = ["run", "dictionary", "L0", "FVU", "CE recovered", "measured by"]
-    frame = pd.DataFrame(rows, columns=columns)
-    frame.attrs["units"] = {"L0": "latents per token", "FVU": "share of variance",
-                            "CE recovered": "share of the zero-ablation loss"}  # fmt: skip
-    return frame
-
-
-def in_text(numbers: pd.DataFrame) -> pd.DataFrame:
-    """The same to read: four digits, and words where nothing was measured."""
-    shown = numbers.copy()
-    for column in ("L0", "FVU", "CE recovered"):
-        known = numbers[column].to_numpy(np.float64, na_value=np.nan)
-        shown[column] = ["not measured" if v != v else f"{v:.4g}" for v in known]
-    return shown
-
-
-def _measured(run: Path) -> list[dict[str, Any]]:
-    result = evaluation_of(run)
-    rows: list[dict[str, Any]] = []
-    if result is not None:
-        by = f"evaluation on {result.n_tokens:,} tokens"
-        known = {"L0": "l0", "FVU": "fvu", "CE recovered": "ce_recovered_zero"}
-        for name in result.names:
-            kept = {k: result.value(m, name) for k, m in known.items() if m in result.metrics}
-            rows.append({"dictionary": name, **kept, "measured by": by})
-        return rows
-    for part in parts_of(run):
-        for name in read_status(part)["dictionaries"]:
-            last = (read_history(part / name) or [{}])[-1]
-            rows.append(
-                {
-                    "run": run.name,
-                    "dictionary": name,
-                    "L0": last.get("l0"),
-                    "FVU": last.get("fvu"),
-                    "measured by": "last steps of training",
-                }
-            )
-    return rows
 
 
 def flat(tree: Any, where: str = "") -> dict[str, Any]:

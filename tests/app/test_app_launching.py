@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from lensbench.app.workflows import detached, forms, launching
-from lensbench.app.workflows.curves import curves_of, differences, settings_of
+from lensbench.app.workflows.curves import curves_of, settings_of
+from lensbench.app.workflows.run_compare import settings as differing
+from lensbench.app.workflows.run_compare import sides
 from lensbench.app.workflows.runs import run_row
 from lensbench.errors import ConfigError, MismatchError
 
@@ -171,9 +173,9 @@ def test_an_untouched_form_asks_for_the_schemas_own_defaults(tmp_path: Path) -> 
 def test_differences_name_each_setting_that_differs_and_no_other(small_root, tmp_path) -> None:
     one = launching.new_run(tmp_path, "one", settings(small_root))
     other = launching.new_run(tmp_path, "other", settings(small_root, tokens=8192))
-    frame = differences(one, other)
+    frame = differing(*sides(one, other))
     assert frame.to_numpy().tolist() == [["train.tokens", "4096", "8192"]]
-    assert differences(one, one).empty
+    assert differing(*sides(one, one)).empty
     assert settings_of(one)["sweep[0].k"] == [2, 4]
 
 

@@ -109,45 +109,6 @@ def test_without_a_store_the_form_says_how_to_capture_one(monkeypatch, tmp_path:
     assert "lensbench capture" in words(page)
 
 
-def test_two_runs_are_compared_by_their_settings(monkeypatch, small_root, tmp_path) -> None:
-    shutil.copytree(small_root / "runs" / "small", tmp_path / "one")
-    shutil.copytree(small_root / "runs" / "small", tmp_path / "two")
-    path = tmp_path / "two" / "sweep.yaml"
-    path.write_text(path.read_text().replace("tokens: 4096", "tokens: 8192"))
-    query = {"do": "Compare two", "one": "one", "other": "two"}
-    page = open_page(monkeypatch, tmp_path, "runs", **query)
-    assert page.dataframe[0].value.to_numpy().tolist() == [["train.tokens", "4096", "8192"]]
-    page.selectbox(key="other").set_value("one").run()
-    assert "same settings" in page.success[0].value
-
-
-def test_two_runs_are_compared_by_what_they_reach(monkeypatch, small_root, tmp_path) -> None:
-    from lensbench.app.workflows.curves import measured, spelled
-    from lensbench.app.workflows.fronts import evaluated
-
-    for name in ("one", "two"):
-        shutil.copytree(small_root / "runs" / "small", tmp_path / name)
-    shutil.rmtree(tmp_path / "two" / "evaluation")
-    path = tmp_path / "two" / "sweep.yaml"
-    path.write_text(path.read_text().replace("normalize: true", "normalize: false"))
-    query = {"do": "Compare two", "one": "one", "other": "two"}
-    page = open_page(monkeypatch, tmp_path, "runs", **query)
-    assert not page.exception
-    assert page.dataframe[0].value.to_numpy().tolist() == [["train.normalize", "yes", "no"]]
-    shown = page.dataframe[1].value
-    assert set(shown.loc[shown["run"] == "two", "CE recovered"]) == {"not measured"}
-    numbers = measured(tmp_path / "one", tmp_path / "two")
-    result = evaluated(tmp_path / "one")
-    own = numbers.loc[numbers["run"] == "one"]
-    assert own["FVU"].tolist() == [result.value("fvu", n) for n in result.names]
-    recovered = [result.value("ce_recovered_zero", n) for n in result.names]
-    assert own["CE recovered"].tolist() == recovered
-    bare = numbers.loc[numbers["run"] == "two"]
-    assert bare["CE recovered"].isna().all()
-    assert set(bare["measured by"]) == {"last steps of training"}
-    assert [spelled(v) for v in (None, True, [8, 16], 1e-3)] == ["not set", "yes", "8, 16", "0.001"]
-
-
 def test_the_reader_chooses_the_curve_and_zeros_are_drawn(monkeypatch, small_root: Path) -> None:
     from lensbench.app.workflows.curves import curve_figure, curves_of, logged
 
