@@ -8,11 +8,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lensbench import io
 from lensbench.errors import ConfigError, MissingDataError
+from lensbench.yaml_text import parse_json, parse_yaml
 
 C = TypeVar("C", bound="Config")
 
@@ -38,7 +38,7 @@ class Config(BaseModel):
     @classmethod
     def from_yaml(cls: type[C], path: Path) -> C:
         """Read and validate a YAML file (JSON is YAML too)."""
-        return cls.parse(load_yaml(path))
+        return cls.parse(load_mapping(path))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able dictionary."""
@@ -50,18 +50,37 @@ class Config(BaseModel):
 
 
 def load_yaml(path: Path) -> Any:
-    """Parse a YAML file.
+    """Parse a YAML file, or a JSON one where it ends in ``.json``; see ``yaml_text``.
 
     Raises:
-        MissingDataError: no such file.
-        ConfigError: not YAML; the message carries line and column.
+        MissingDataError: no such file, or one that may not be read.
+        ConfigError: not YAML, or a key twice; the message carries the line.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise MissingDataError(f"no config file {path}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is no text in UTF-8 (byte {error.start})") from error
+    except OSError as error:
+        why = (error.strerror or type(error).__name__).lower()
+        raise MissingDataError(f"cannot read the config file {path}: {why}") from error
+    return parse_json(text, str(path)) if path.suffix == ".json" else parse_yaml(text, str(path))
+
+
+def load_mapping(path: Path) -> dict[str, Any]:
+    """A YAML file that a user wrote, which has to hold keys.
+
+    Raises:
+        MissingDataError, ConfigError: see ``load_yaml``; or it is empty, or holds something else.
+    """
+    found = load_yaml(path)
+    if found is None:
+        raise ConfigError(f"{path} is empty; write keys such as `train: {{tokens: 100000}}`")
+    if not isinstance(found, dict):
+        kind = "a list" if isinstance(found, list) else f"{found!r}"
+        raise ConfigError(f"{path} must hold keys (`key: value` lines), and holds {kind}")
+    return found
 
 
 def explain(error: ValidationError, schema: type[BaseModel]) -> str:
@@ -77,7 +96,8 @@ def explain(error: ValidationError, schema: type[BaseModel]) -> str:
             lines.append(f"unknown key {where!r}; known: {', '.join(known)}.{guess}")
         else:
             message = fault["msg"].removeprefix("Value error, ")
-            lines.append(f"{where}: {message} (got {fault['input']!r})")
+            whole = not fault["loc"]  # a rule about several keys names them itself
+            lines.append(message if whole else f"{where}: {message} (got {fault['input']!r})")
     return "; ".join(lines)
 
 

@@ -1,8 +1,11 @@
 """How a group of commands is made, and the options that several commands share."""
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
+
+from lensbench.app.cli.helping import Command, Group
 
 ModelOption = Annotated[
     str, typer.Option("--model", help="Bundled name, local folder in hub format, or hub id.")
@@ -21,12 +24,23 @@ TextOption = Annotated[
 ]
 
 
-def new_group(text: str) -> typer.Typer:
+class Commands(typer.Typer):
+    """A group whose commands show their options and examples as ``helping`` says."""
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[..., Any]:
+        """Register a command."""
+        given: dict[str, Any] = {"cls": Command, **options}
+        return super().command(name, **given)
+
+
+def new_group(text: str, kind: Any = Group) -> Commands:
     """An empty group; without a command it shows its help."""
-    return typer.Typer(
+    return Commands(
+        cls=kind,
         help=text,
         no_args_is_help=True,
         add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
+        context_settings={"max_content_width": 100},
     )

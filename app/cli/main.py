@@ -12,76 +12,62 @@ import threading
 import traceback
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
 from typing import Any
 
 from lensbench.app.cli.console import Answer, dump
+from lensbench.app.cli.flags import Flags, read_flags, usage_message
 from lensbench.errors import LensbenchError, StoppedError
 
-BUG, USAGE, STOPPED = 1, 2, 130
-_LISTS = ("--sites",)  # options that take several values in a row
-
-
-@dataclass(frozen=True)
-class Flags:
-    """Options that hold for every command and may stand anywhere in the line."""
-
-    json: bool = False
-    traceback: bool = False
+BUG, USAGE, MISSING, STOPPED = 1, 2, 3, 130
+ASK = "__complete"
+"""What the scripts of ``lensbench completion`` call."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; the answer is on stdout, the rest on stderr."""
     args, flags = read_flags(list(sys.argv[1:] if argv is None else argv))
-    out = sys.stdout
-    with _stop_on_term():
-        code, answer = _guarded(args, flags, out)
-    if answer is not None:
-        out.write((dump(answer.document) if flags.json else answer.text.rstrip()) + "\n")
+    _any_terminal()
+    try:
+        out = sys.stdout
+        with _stop_on_term():
+            code, answer = _guarded(args, flags, out)
+        if answer is not None:
+            out.write((dump(answer.document) if flags.json else answer.text.rstrip()) + "\n")
         out.flush()
+    except BrokenPipeError:  # the reader (head, less) has seen enough: that is no failure
+        _nobody_listens()
+        return 0
+    except KeyboardInterrupt:  # while the answer was being written
+        return STOPPED
     return code
 
 
-def read_flags(args: list[str]) -> tuple[list[str], Flags]:
-    """Take ``--json`` and ``--traceback`` out of the line; give each value its own ``--sites``."""
-    kept: list[str] = []
-    found: set[str] = set()
-    running: str | None = None
-    for i, arg in enumerate(args):
-        if arg == "--":
-            kept += args[i:]
-            break
-        if arg in ("--json", "--traceback"):
-            found.add(arg)
-            running = None
-        elif arg in _LISTS:
-            kept.append(arg)
-            running = arg
-        elif running is not None and not arg.startswith("-") and kept[-1] != running:
-            kept += [running, arg]
-        else:
-            running = running if not arg.startswith("-") else None
-            kept.append(arg)
-    debug = os.environ.get("LENSBENCH_DEBUG", "") not in ("", "0")
-    return kept, Flags("--json" in found, "--traceback" in found or debug)
-
-
 def _guarded(args: list[str], flags: Flags, out: Any) -> tuple[int, Answer | None]:
-    from lensbench.app.cli.root import build
-
     if args[:1] == ["--version"]:
         return 0, _version()
+    if args[:1] == [ASK]:
+        return 0, _completed(args[1:])
     try:
+        from lensbench.app.cli.root import build
+
         # Help is an answer too: it belongs on the real stdout.
         with redirect_stdout(out if _wants_help(args) else sys.stderr):
-            result = build()(args=args, prog_name="lensbench", standalone_mode=False)
+            result = build()(args=args or ["--help"], prog_name="lensbench", standalone_mode=False)
     except KeyboardInterrupt:
         return _stopped(flags)
     except LensbenchError as error:
         return _failed(error, error.exit_code, flags)
+    except BrokenPipeError:
+        raise
     except Exception as error:  # the boundary: what nobody raised on purpose is a bug, exit 1
+        if _interrupted(error):  # a library wrapped the interrupt into an error of its own
+            return _stopped(flags)
         if hasattr(error, "format_message"):  # typer's own: unknown option, missing argument
-            return _failed(error, USAGE, flags, _usage(error))
+            return _failed(error, USAGE, flags, usage_message(error))
+        if type(error).__name__ in ("OutOfMemoryError", "MemoryError"):
+            return _failed(error, MISSING, flags, _memory(error))
+        if isinstance(error, OSError) and error.filename is not None:
+            return _failed(error, MISSING, flags, _file(error))
         return _failed(error, BUG, flags, _bug(error))
     if isinstance(result, Answer):
         return result.exit_code, result
@@ -94,6 +80,12 @@ def _version() -> Answer:
     from lensbench import __version__
 
     return Answer({"version": __version__}, __version__)
+
+
+def _completed(arguments: list[str]) -> Answer:
+    from lensbench.app.cli.completion import complete
+
+    return Answer({}, complete(arguments))
 
 
 def _stopped(flags: Flags) -> tuple[int, Answer | None]:
@@ -112,10 +104,14 @@ def _failed(
     return code, Answer(document, exit_code=code) if flags.json else None
 
 
-def _usage(error: Any) -> str:
-    context = getattr(error, "ctx", None)
-    where = f" (see: {context.command_path} --help)" if context is not None else ""
-    return f"{error.format_message()}{where}"
+def _file(error: OSError) -> str:
+    """What the system refused, and of which file: no permission, no room, a folder for a file."""
+    return f"{error.filename}: {(error.strerror or type(error).__name__).lower()}"
+
+
+def _memory(error: Exception) -> str:
+    first = str(error).partition("\n")[0] or "no room"
+    return f"out of memory: {first}; lower --batch-size, --context or what is read at once"
 
 
 def _bug(error: Exception) -> str:
@@ -125,8 +121,35 @@ def _bug(error: Exception) -> str:
     )
 
 
+def _interrupted(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def _wants_help(args: Sequence[str]) -> bool:
+    """Whether help is what this line asks for; a group without a command shows its own."""
     return not args or "--help" in args
+
+
+def _any_terminal() -> None:
+    """A terminal that lacks a character is shown its code and no traceback."""
+    streams: list[Any] = [sys.stdout, sys.stderr]
+    for stream in streams:
+        encoding = (getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "")
+        if encoding != "utf8" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _nobody_listens() -> None:
+    """Python flushes both streams as it ends, which would fail again, aloud."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @contextmanager

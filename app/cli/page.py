@@ -38,7 +38,7 @@ def app(
     address = f"http://{ADDRESS}:{port}"
     sys.stderr.write(f"lensbench: showing {root.resolve()} at {address} (Ctrl-C ends it)\n")
     try:
-        code = subprocess.run(command(root, port), check=False).returncode
+        code = subprocess.run(command(root, port), check=False, stdout=2).returncode  # stderr
     except KeyboardInterrupt:
         raise StoppedError("stopped") from None
     return Answer({"address": address, "exit_code": code}, exit_code=1 if code else 0)

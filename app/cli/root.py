@@ -8,6 +8,8 @@ from lensbench.app.cli import (
     accelerate,
     attribute,
     capture,
+    completion,
+    config,
     demo,
     doctor,
     encode,
@@ -22,22 +24,23 @@ from lensbench.app.cli import (
     runs,
     steer,
     store,
+    topics,
     train,
     world,
 )
 from lensbench.app.cli.groups import new_group
+from lensbench.app.cli.helping import Root
 
 HELP = """Capture a transformer's activations once, then ask them anything.
 
-Every command takes --json (one JSON document on stdout; progress is on stderr) and --traceback.
-Exit codes: 0 ok, 1 a bug, 2 usage or configuration, 3 missing or damaged data or model, 4 over a
-stated budget, 130 stopped.
+Every command takes --json (one JSON document on stdout, of errors too) and --traceback. Progress
+goes to stderr.
 """
 
 
 def build() -> typer.Typer:
     """The application with all its commands."""
-    app = new_group(HELP)
+    app = new_group(HELP, Root)
     app.callback()(_root)
     app.command("demo")(demo.demo)
     app.command("capture")(capture.capture)
@@ -58,6 +61,9 @@ def build() -> typer.Typer:
     app.add_typer(world.group(), name="world")
     app.command("doctor")(doctor.doctor)
     app.command("app")(page.app)
+    app.add_typer(config.group(), name="config")
+    app.command("completion")(completion.completion)
+    app.command("help")(topics.help_)
     return app
 
 

@@ -1,12 +1,13 @@
-"""``lensbench runs``: list and show run folders, and what is noted on their latents."""
+"""``lensbench runs``: list, show, compare, share and remove run folders."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lensbench.app.cli import notes
-from lensbench.app.cli.console import Answer, fields, table
+from lensbench.app.cli import notes, runs_share
+from lensbench.app.cli.asking import confirmed
+from lensbench.app.cli.console import Answer, fields, size, table
 from lensbench.app.cli.groups import new_group
 
 
@@ -15,72 +16,87 @@ def group() -> typer.Typer:
     app = new_group("Run folders of trained dictionaries.")
     app.command("ls")(ls)
     app.command("show")(show)
-    app.command("push")(push)
-    app.command("pull")(pull)
+    app.command("diff")(diff)
+    app.command("rm")(rm)
+    app.command("export")(runs_share.export)
+    app.command("push")(runs_share.push)
+    app.command("pull")(runs_share.pull)
     app.add_typer(notes.group(), name="notes")
     return app
 
 
 def ls(
-    root: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to look.")] = Path("runs"),
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="[DIR]", help="Where to look; default: the current folder."),
+    ] = None,
+    root: Annotated[Path | None, typer.Option("--root", help="The same as DIR.")] = None,
+    state: Annotated[
+        list[str] | None,
+        typer.Option("--state", help="Only those running, finished, stopped, .. (repeatable)."),
+    ] = None,
+    sort: Annotated[
+        str, typer.Option("--sort", help="started, run, state, tokens or dictionaries.")
+    ] = "started",
+    newest: Annotated[
+        int | None, typer.Option("--first", min=1, help="Only so many of the list.")
+    ] = None,
 ) -> Answer:
-    """Run folders under DIR: state, dictionaries, tokens."""
+    """List the run folders below a folder: state, dictionaries, tokens."""
     from lensbench.app.workflows.runs import list_runs
 
-    facts = list_runs(root)
-    return Answer(facts, table(facts["runs"]))
+    facts = list_runs(folder or root or Path(), states=tuple(state or ()), sort=sort)
+    found = len(facts["runs"])
+    facts["runs"] = facts["runs"][:newest]
+    if not found:
+        return Answer(facts, f"no runs below {facts['root']}; make one: lensbench train sae --help")
+    more = "" if newest is None or newest >= found else f"\n{newest} of {found} runs"
+    return Answer(facts, table(facts["runs"]) + more)
 
 
 def show(run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]) -> Answer:
-    """One run: its configuration, each dictionary's last numbers, its evaluation where made."""
+    """Show one run: its configuration, each curve's last numbers, its evaluation where made."""
     from lensbench.app.workflows.runs import show_run
 
     facts = show_run(run)
     shown = {k: v for k, v in facts.items() if not isinstance(v, (dict, list))}
-    return Answer(facts, fields(shown) + "\n\n" + table(facts["dictionaries"]))
+    evaluated = facts.get("evaluation")
+    after = "" if evaluated is None else f"\n\nevaluation\n{fields(evaluated)}"
+    return Answer(facts, f"{fields(shown)}\n\n{table(facts['dictionaries'])}{after}")
 
 
-def push(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
-    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Model repository.")],
-    names: Annotated[
-        list[str] | None, typer.Option("--only", help="Only this dictionary. Repeatable.")
-    ] = None,
-    format: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            help="lensbench, sae_lens, dictionary_learning, sparsify, llamascopium, gemma_scope, "
-            "openai.",
-        ),
-    ] = "lensbench",
-    private: Annotated[
-        bool | None, typer.Option("--private/--public", help="Of a repository that is made.")
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files that are there.")
+def diff(
+    one: Annotated[Path, typer.Argument(metavar="A", help="Run, or RUN/NAME.")],
+    other: Annotated[Path, typer.Argument(metavar="B", help="Run, or RUN/NAME.")],
+    every: Annotated[
+        bool, typer.Option("--all", help="All of the provenance, and the controls too.")
     ] = False,
-    revision: Annotated[str | None, typer.Option("--revision", help="A branch.")] = None,
 ) -> Answer:
-    """Upload the dictionaries of RUN to the hub as one commit, with a card."""
-    from lensbench.app.workflows.hub import push as send
+    """Compare two runs: settings that differ, whether numbers compare, what each reaches."""
+    from lensbench.app.workflows.comparing import compared_in_text, compared_runs
 
-    chosen = tuple(names or ())
-    facts = send(
-        run, repo, chosen, format=format, private=private, overwrite=overwrite, revision=revision
+    facts = compared_runs(one, other)
+    return Answer(facts, compared_in_text(facts, every=every, table=table))
+
+
+def rm(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")
+    ] = False,
+) -> Answer:
+    """Remove a run that is not running, after asking; what is not a run's stays."""
+    from lensbench.app.workflows.removing import holdings, refuse_running, remove_run
+
+    facts = holdings(run)
+    what = (
+        f"remove {facts['dictionaries']} dictionaries in {facts['files']} files "
+        f"({size(facts['bytes'])}) of {run}"
     )
-    return Answer(facts, fields(facts))
-
-
-def pull(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="hf://owner/name[/path][@revision].")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the dictionary.")],
-    format: Annotated[
-        str | None, typer.Option("--format", help="Where its files do not say it.")
-    ] = None,
-) -> Answer:
-    """Bring one dictionary from the hub into a folder, in our format."""
-    from lensbench.app.workflows.hub import pull as fetch
-
-    facts = fetch(name, out, format)
-    return Answer(facts, fields(facts))
+    stays = f"; left in place: {', '.join(facts['stays'])}" if facts["stays"] else ""
+    if dry_run:
+        return Answer({"removed": False, **facts}, f"would {what}{stays}")
+    refuse_running(facts)
+    confirmed(what, yes=yes)
+    return Answer(remove_run(run), f"removed{what.removeprefix('remove')}{stays}")

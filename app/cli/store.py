@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from lensbench.app.cli.console import Answer, fields, table
+from lensbench.app.cli.asking import confirmed
+from lensbench.app.cli.console import Answer, fields, size, table
 from lensbench.app.cli.groups import new_group
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the store.")]
@@ -14,6 +15,7 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the store
 def group() -> typer.Typer:
     """The commands of this file."""
     app = new_group("Stores of captured activations.")
+    app.command("ls")(ls)
     app.command("info")(info)
     app.command("verify")(verify)
     app.command("sample")(sample)
@@ -21,8 +23,25 @@ def group() -> typer.Typer:
     return app
 
 
+def ls(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="[DIR]", help="Where to look; default: the current folder."),
+    ] = None,
+    root: Annotated[Path | None, typer.Option("--root", help="The same as DIR.")] = None,
+) -> Answer:
+    """List the stores below a folder: model, text, sites, tokens, size."""
+    from lensbench.app.workflows.stores import list_stores
+
+    facts = list_stores(folder or root or Path())
+    if not facts["stores"]:
+        where = facts["root"]
+        return Answer(facts, f"no stores below {where}; make one: lensbench capture --help")
+    return Answer(facts, table([{**row, "bytes": size(row["bytes"])} for row in facts["stores"]]))
+
+
 def info(folder: Folder) -> Answer:
-    """What was captured, from which model and text, and how large it is."""
+    """Show what was captured, from which model and text, and how large it is."""
     from lensbench.app.workflows.stores import store_info
 
     facts = store_info(folder)
@@ -47,7 +66,7 @@ def sample(
     site: Annotated[str | None, typer.Option("--site", help="Site (default: the first).")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Which tokens.")] = 0,
 ) -> Answer:
-    """A few stored tokens: document, position, id and the size of their activation."""
+    """Show a few stored tokens: document, position, id and the size of their activation."""
     from lensbench.app.workflows.stores import sample_store
 
     facts = sample_store(folder, n=n, site=site, seed=seed)
@@ -56,12 +75,17 @@ def sample(
 
 def remove(
     folder: Folder,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Do it; without this nothing is removed.")
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")
     ] = False,
 ) -> Answer:
-    """Remove a store; only folders that hold a store, and only with --yes."""
-    from lensbench.app.workflows.stores import remove_store
+    """Remove a store after asking; only the files of a capture are touched."""
+    from lensbench.app.workflows.stores import remove_store, store_size
 
-    facts = remove_store(folder, yes=yes)
+    what = f"remove the store in {folder} ({size(store_size(folder))})"
+    if dry_run:
+        return Answer({"removed": False, "folder": str(folder)}, f"would {what}")
+    confirmed(what, yes=yes)
+    facts = remove_store(folder, yes=True)
     return Answer(facts, fields(facts))

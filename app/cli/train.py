@@ -23,7 +23,12 @@ def _keep_group() -> None:
 
 def sae(
     config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="Sweep file (YAML): source, train, sweep.")
+        list[Path] | None,
+        typer.Option(
+            "--config",
+            "-c",
+            help="Sweep file (YAML): source, train, sweep. Repeatable; later ones win.",
+        ),
     ] = None,
     store: Annotated[Path | None, typer.Option("--store", help="Store to train on.")] = None,
     model: Annotated[
@@ -85,7 +90,7 @@ def sae(
     if dry_run and not first:
         return None
     request = TrainRequest(
-        config=config, store=store, model=model, text=text, sites=_split(sites),
+        config=tuple(config or ()), store=store, model=model, text=text, sites=_split(sites),
         architecture=architecture, d_sae=d_sae, k=k, tokens=tokens, assign=tuple(assign or ()),
         out=out, resume=resume, array=array, dry_run=dry_run, sinks=_split(sinks),
     )  # fmt: skip

@@ -1,30 +1,23 @@
 """Settings as people type them: ``--set a.b=c`` and comma lists, into plain dictionaries."""
 
+import os
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from lensbench.errors import ConfigError
+from lensbench.yaml_text import parse_yaml
 
 
 def read_value(text: str) -> Any:
     """One value, or a list where commas part several: ``16``, ``topk``, ``16,32``.
 
-    YAML reads ``1e-3`` as text; numbers written so are numbers here.
+    Raises:
+        ConfigError: brackets or quotes that do not close.
     """
     if "," in text and not text.lstrip().startswith(("[", "{", '"', "'")):
         return [read_value(part.strip()) for part in text.split(",") if part.strip()]
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"cannot read the value {text!r}: {error}") from error
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+    return parse_yaml(text, f"the value {text!r}")
 
 
 def assignments(items: Sequence[str]) -> dict[str, Any]:
@@ -46,6 +39,22 @@ def assignments(items: Sequence[str]) -> dict[str, Any]:
                 raise ConfigError(f"--set {item!r}: {part!r} was set to a value before")
         where[parts[-1]] = read_value(text)
     return tree
+
+
+ENVIRONMENT = "LENSBENCH_SET"
+"""Environment variable with assignments, parted by spaces: between files and flags."""
+
+
+def from_environment() -> dict[str, Any]:
+    """What ``LENSBENCH_SET`` sets, as :func:`assignments` reads it.
+
+    Raises:
+        ConfigError: it cannot be read; the message names the variable.
+    """
+    try:
+        return assignments(shlex.split(os.environ.get(ENVIRONMENT, "")))
+    except ValueError as error:  # a ConfigError is one too
+        raise ConfigError(f"{ENVIRONMENT}: {error}") from error
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""From a sweep file, flags and ``--set`` to one checked :class:`SweepConfig`.
+"""From sweep files, environment, flags and ``--set`` to one checked :class:`SweepConfig`.
 
-Later ones win: file, then flags, then ``--set``. ``--set sweep.key=value`` and the flags hold for
-every entry of the sweep; a list makes a grid.
+Later ones win: files in the order given, then ``LENSBENCH_SET``, then flags, then ``--set``.
+``sweep.key=value`` and the flags hold for every entry of the sweep; a list makes a grid.
 """
 
 import re
@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lensbench.app.workflows.settings import assignments, merged, read_value
-from lensbench.config import load_yaml
+from lensbench.app.workflows.settings import assignments, from_environment, merged, read_value
+from lensbench.config import load_mapping
 from lensbench.errors import ConfigError, UnknownNameError
 from lensbench.saes.architectures import ARCHITECTURES
 from lensbench.saes.configs import SweepConfig
@@ -23,7 +23,7 @@ TOKENS, WIDTH, SPARSITY = 500_000, 512, 32
 class TrainRequest:
     """What the user typed after ``lensbench train sae``."""
 
-    config: Path | None = None
+    config: Path | tuple[Path, ...] | None = None
     store: Path | None = None
     model: str | None = None
     text: str | None = None
@@ -46,11 +46,12 @@ def read_sweep(request: TrainRequest) -> SweepConfig:
     Raises:
         ConfigError: every fault with its key and the nearest known one.
     """
-    base = _from_file(request.config)
-    asked = assignments(request.assign)
-    everywhere = asked.pop("sweep", {})
-    if not isinstance(everywhere, Mapping):
-        raise ConfigError("--set sweep.<key>=<value> sets a key of every entry of the sweep")
+    base = _from_files(request.config)
+    around, asked = from_environment(), assignments(request.assign)
+    below, everywhere = around.pop("sweep", {}), asked.pop("sweep", {})
+    for entries in (below, everywhere):
+        if not isinstance(entries, Mapping):
+            raise ConfigError("--set sweep.<key>=<value> sets a key of every entry of the sweep")
     source = {"model": request.model, "text": request.text}
     if request.store is not None:
         source["store"] = str(request.store.resolve())
@@ -60,11 +61,11 @@ def read_sweep(request: TrainRequest) -> SweepConfig:
     }
     if request.sinks:
         tree["train"]["sinks"] = list(request.sinks)
-    tree = merged(merged(base, tree), asked)
+    tree = merged(merged(merged(base, around), tree), asked)
     if not isinstance(tree["train"], Mapping):
         raise ConfigError("--set train.<key>=<value> sets a key of train; it is no single value")
     tree["train"] = {"tokens": TOKENS, **tree["train"]}
-    tree["sweep"] = _entries(base.get("sweep"), request, everywhere)
+    tree["sweep"] = _entries(base.get("sweep"), request, below, everywhere)
     return SweepConfig.parse(tree)
 
 
@@ -109,13 +110,15 @@ def with_entries(sweep: SweepConfig, entries: Sequence[Mapping[str, Any]]) -> Sw
     return SweepConfig.parse({**sweep.to_dict(), "sweep": [dict(e) for e in entries]})
 
 
-def _from_file(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    found = load_yaml(path)
-    if not isinstance(found, dict):
-        raise ConfigError(f"{path} must hold the keys source, train and sweep")
-    return found | {"source": _absolute(found.get("source"))} if "source" in found else found
+def _from_files(paths: Path | tuple[Path, ...] | None) -> dict[str, Any]:
+    """Files one over the other: their sections merge, a later ``sweep`` replaces an earlier."""
+    found: dict[str, Any] = {}
+    for path in (paths,) if isinstance(paths, Path) else paths or ():
+        one = load_mapping(path)
+        found = merged(
+            found, one | {"source": _absolute(one["source"])} if "source" in one else one
+        )
+    return found
 
 
 def _absolute(source: Any) -> Any:
@@ -135,8 +138,9 @@ def _resolved(url: Any) -> Any:
 
 
 def _entries(
-    given: Any, request: TrainRequest, everywhere: Mapping[str, Any]
+    given: Any, request: TrainRequest, below: Mapping[str, Any], everywhere: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
+    """Entries of the files, or one per named architecture: under flags, under ``--set``."""
     flags = {
         name: read_value(value)
         for name, value in (("d_sae", request.d_sae), ("k", request.k))
@@ -149,12 +153,13 @@ def _entries(
             flags["architecture"] = read_value(request.architecture)
         if not isinstance(given, list) or not all(isinstance(e, dict) for e in given):
             raise ConfigError("sweep must be a list of entries {architecture, d_sae, k, ...}")
-        return [merged(merged(entry, flags), everywhere) for entry in given]
+        return [merged(merged(merged(entry, below), flags), everywhere) for entry in given]
+    usual = {"d_sae": WIDTH, **below}
     wanted: Any = read_value(request.architecture or "topk")
     names = [str(name) for name in (wanted if isinstance(wanted, list) else [wanted])]
     return [
         merged(
-            {"architecture": name, **_fitting(name, {"d_sae": WIDTH, **flags}, everywhere)},
+            {"architecture": name, **_fitting(name, {**usual, **flags}, everywhere)},
             everywhere,
         )
         for name in names

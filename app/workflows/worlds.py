@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lensbench.app.workflows.settings import assignments, merged
-from lensbench.config import load_yaml
+from lensbench.config import load_mapping
 from lensbench.errors import ConfigError, UnknownNameError
 
 
@@ -122,9 +122,7 @@ def train_world_model(
     from lensbench.worlds.recipe import MODELS
     from lensbench.worlds.task import parse_recipe
 
-    base = load_yaml(config) if config is not None else {}
-    if not isinstance(base, dict):
-        raise ConfigError(f"{config} must be a mapping of recipe keys")
+    base = load_mapping(config) if config is not None else {}
     settings = merged(merged(base, given), assignments(assign))
     if "model" in settings:
         _one_of("model of a world", str(settings["model"]), MODELS)

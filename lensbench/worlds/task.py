@@ -46,6 +46,11 @@ def parse_recipe(settings: Mapping[str, Any]) -> TrainConfig:
     Raises:
         ConfigError: a key or a value that the recipe refuses.
     """
+    return recipe_class(settings.get("model")).parse(settings)
+
+
+def recipe_class(model: Any) -> type[TrainConfig]:
+    """The config of the recipe of a bundled model (the atlas' for any other name)."""
     from lensbench.worlds.desk.recipe import MoeTrainConfig
     from lensbench.worlds.early_recipe import EarlyTrainConfig
     from lensbench.worlds.equal_recipe import EqualTrainConfig
@@ -63,7 +68,7 @@ def parse_recipe(settings: Mapping[str, Any]) -> TrainConfig:
         "othello": OthelloTrainConfig,
         "words": WordsTrainConfig,
     }
-    return kinds.get(settings.get("model"), WorldTrainConfig).parse(settings)
+    return kinds.get(model, WorldTrainConfig)
 
 
 def task_of(config: TrainConfig) -> Task:

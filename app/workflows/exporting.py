@@ -1,0 +1,89 @@
+"""Trained dictionaries written on this disk in the formats of others, and read back to check."""
+
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from lensbench.app.workflows.dictionaries import open_dictionary, runs_named
+from lensbench.errors import ConfigError, MismatchError, MissingDataError, UnknownNameError
+from lensbench.saes import formats
+from lensbench.saes.coder import SparseCoder
+from lensbench.saes.runs import SAERun
+
+READ_BY = {
+    "sae_lens": "sae_lens.SAE.load_from_disk({path!r})",
+    "dictionary_learning": "dictionary_learning.utils.load_dictionary({path!r}, 'cpu')",
+    "sparsify": "sparsify.SparseCoder.load_from_disk({path!r})",
+}
+"""How their owner reads them; every one of ours reads back with ``lensbench.saes.load``."""
+ROWS, SEED = 64, 0
+
+
+def export_dictionaries(
+    name: str, out: Path, format: str, only: tuple[str, ...] = (), *, overwrite: bool = False
+) -> dict[str, Any]:
+    """Write the dictionaries of ``RUN`` (or the one of ``RUN/NAME``) into ``out``.
+
+    One lies in ``out`` itself, several in a folder each. Every one is read back, and the largest
+    difference of its codes on random inputs is told (of the size of what is encoded: 1).
+
+    Raises:
+        UnknownNameError: no such format or dictionary.
+        MismatchError: the format has no such architecture.
+        ConfigError: ``out`` holds something and ``overwrite`` is off.
+    """
+    known = get_args(formats.WrittenFormat)
+    if format not in known:
+        raise UnknownNameError("format", format, known=known)
+    chosen = _chosen(name, only)
+    if not overwrite and out.is_dir() and any(out.iterdir()):
+        raise ConfigError(f"{out} is not empty; choose another --out, or add --overwrite")
+    folders = {label: out if len(chosen) == 1 else out / label for label in chosen}
+    rows = [_written(label, chosen[label], folder, format) for label, folder in folders.items()]
+    first = str(next(iter(folders.values())))
+    read = READ_BY.get(format, "lensbench.saes.load({path!r})").format(path=first)
+    return {"format": format, "dictionaries": rows, "read_by": read}
+
+
+def _chosen(name: str, only: tuple[str, ...]) -> dict[str, SparseCoder]:
+    """The dictionaries by their names: those of a run, or one of any format."""
+    try:
+        runs = runs_named(name)
+    except MissingDataError:
+        found = open_dictionary(name)
+        return {Path(name).name: _coder(found, name)}
+    known = [one.name for one in runs]
+    for wanted in only:
+        if wanted not in known:
+            raise UnknownNameError("finished dictionary", wanted, known=known)
+    if not runs:
+        raise MissingDataError(f"{name} has no finished dictionary yet")
+    return {one.name: one.coder for one in runs if not only or one.name in only}
+
+
+def _coder(found: Any, name: str) -> SparseCoder:
+    coder = found.coder if isinstance(found, SAERun) else found
+    if not isinstance(coder, SparseCoder):
+        raise MismatchError(f"{name} cannot be written again; use it through saes.load")
+    return coder
+
+
+def _written(label: str, coder: SparseCoder, folder: Path, format: Any) -> dict[str, Any]:
+    formats.save(coder, folder, format=format)
+    again = formats.load(folder, format=format)
+    return {
+        "name": label,
+        "site": coder.site or "",
+        "d_sae": coder.d_sae,
+        "folder": str(folder),
+        "codes_differ_by": _difference(coder, again),
+    }
+
+
+def _difference(one: SparseCoder, other: Any) -> float:
+    """Largest difference of two dictionaries' codes of random rows of mean square 1."""
+    width = int(one.W_enc.shape[0])
+    rows = torch.randn(ROWS, width, generator=torch.Generator().manual_seed(SEED))
+    with torch.no_grad():
+        return float((one.encode(rows) - other.encode(rows)).abs().max())
