@@ -39,6 +39,7 @@ class Page:
 
 PAGES = (
     Page("home", "Home", ""),
+    Page("capture", "Capture", "Data"),
     Page("stores", "Stores", "Data"),
     Page("token", "Token", "Data"),
     Page("runs", "Runs", "Dictionaries"),

@@ -6,18 +6,19 @@ a long text its beginning is counted and the rest taken to be like it, which is 
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from pathlib import Path
 from shutil import disk_usage
 from typing import Any
 
 import torch
 
+from lensbench.app.workflows.detached import JOBS
+from lensbench.app.workflows.fitting import check_fits
 from lensbench.app.workflows.live import Shelf, hold_model
 from lensbench.app.workflows.texts import WORLDS, find_text
-from lensbench.errors import BudgetError, ConfigError, MismatchError, MissingDataError
+from lensbench.errors import BudgetError, ConfigError
 from lensbench.harvest.describe import DTYPES, check_dtype, make_layout
-from lensbench.harvest.sites import PROFILES, candidates, resolve, row_entry
+from lensbench.harvest.sites import candidates, resolve, row_entry
 from lensbench.harvest.text import Document, Text, read_text
 from lensbench.models.base import Model
 from lensbench.sites import Site
@@ -28,9 +29,7 @@ DOCUMENTS = 5_000
 """Documents of a world that are made for that."""
 PER_PLACE = 14
 """Bytes of a place in a sequence: its token id, its document, and two marks."""
-PLAIN = ("desk", "translate")
-"""Worlds that are given as text, which any tokenizer can read."""
-LAYOUTS, PROFILE_NAMES, DTYPE_NAMES = ("pack", "pad"), tuple(PROFILES), DTYPES
+DTYPE_NAMES = DTYPES
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,10 @@ class CaptureAsk:
     dtype: str = "float16"
 
     def settings(self) -> dict[str, Any]:
-        """As ``capture_text`` takes them, without what is left out."""
-        given = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-        return {k: v for k, v in given.items() if v not in ("", None, [])}
+        """As ``capture_text`` takes them, without what is as usual."""
+        usual = CaptureAsk("", "", "")
+        given = {k: v for k, v in asdict(self).items() if v != getattr(usual, k)}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in given.items()}
 
 
 @dataclass(frozen=True)
@@ -73,53 +73,14 @@ class Forecast:
     tokens: int
     exact: bool
     """False: the text was too long to count, see :data:`COUNTED`."""
+    unknown: float
+    """Share of the counted tokens that the tokenizer has no word for."""
     context: int
     layout: str
     sites: tuple[SiteCost, ...]
     bytes: int
     """On disk, with sites that share their bytes counted once."""
     free: int
-
-
-def worlds_for(model: Model) -> tuple[str, ...]:
-    """Worlds whose words are those of the model; plain text where it knows none of them."""
-    tokenizer: Any = model.tokenizer
-    if tokenizer is None:
-        return ()
-
-    def knows(words: tuple[str, ...]) -> bool:
-        known = tokenizer.convert_ids_to_tokens(list(range(min(len(words), len(tokenizer)))))
-        return tuple(known) == words
-
-    found = tuple(world for world in WORLDS if knows(_vocabulary(world)))
-    return found or PLAIN
-
-
-@cache
-def _vocabulary(world: str) -> tuple[str, ...]:
-    from lensbench.worlds.desk import Desk
-    from lensbench.worlds.translate import Translations
-
-    if world in PLAIN:
-        return (Desk(0) if world == "desk" else Translations(0)).vocab
-    return tuple(find_text(f"{world}:1").vocab)
-
-
-def check_fits(model: Model, text: str) -> None:
-    """Refuse documents of a world that the model does not know, naming those that fit.
-
-    Raises:
-        MismatchError: other documents are needed.
-    """
-    world = text.partition(":")[0]
-    fitting = worlds_for(model)
-    if world not in WORLDS or Path(text).exists() or world in (*fitting, *PLAIN):
-        return
-    named = " or ".join(f"{w}:N" for w in fitting)
-    raise MismatchError(
-        f"model {model.card.name!r} does not know the words of {world}; what fits it: "
-        f"{named + ', or ' if named else ''}a .txt or .jsonl file of your own"
-    )
 
 
 def site_costs(model: Model, ask: CaptureAsk, context: int) -> tuple[SiteCost, ...]:
@@ -175,7 +136,9 @@ def forecast(ask: CaptureAsk, root: Path) -> Forecast:
     row = sum(s.bytes for s in sites if not s.shares)
     size = count.tokens * row + count.places * PER_PLACE
     free = disk_usage(root).free
-    found = Forecast(count.tokens, count.exact, context, layout.name, sites, size, free)
+    found = Forecast(
+        count.tokens, count.exact, count.unknown, context, layout.name, sites, size, free
+    )
     if found.bytes > found.free:
         raise BudgetError(
             f"this needs {found.bytes / 2**30:,.2f} GiB, and {found.free / 2**30:,.2f} GiB are "
@@ -206,6 +169,7 @@ class _Count:
     tokens: int
     places: int
     """Tokens and the padding behind them."""
+    unknown: float
     exact: bool
 
 
@@ -220,10 +184,12 @@ def _count(model: Model, ask: CaptureAsk) -> _Count:
             yield document
 
     watched = replace(sample, documents=documents)
-    tokens = last = rows = longest = 0
+    tokens = last = rows = longest = unknown = 0
+    strange = getattr(model.tokenizer, "unk_token_id", None)
     for row in _layout(model, watched, ask).sequences(watched, model.tokenizer):
         tokens, last = tokens + len(row.ids), int(row.docs[-1]) + 1
         rows, longest = rows + 1, max(longest, len(row.ids))
+        unknown += 0 if strange is None else int((row.ids == strange).sum())
         if tokens >= COUNTED:
             break
     else:
@@ -233,10 +199,11 @@ def _count(model: Model, ask: CaptureAsk) -> _Count:
     share = _share(ask, last, read[last], ended=tokens < COUNTED)
     over = ask.max_tokens is not None and tokens >= ask.max_tokens
     if share >= 1 or over:
-        return _Count(tokens, rows * longest, exact=True)
+        return _Count(tokens, rows * longest, unknown / tokens, exact=True)
     guess = round(tokens / share)
     guess = guess if ask.max_tokens is None else min(guess, ask.max_tokens)
-    return _Count(guess, round(rows * longest * guess / tokens), exact=False)
+    places = round(rows * longest * guess / tokens)
+    return _Count(guess, places, unknown / tokens, exact=False)
 
 
 def _share(ask: CaptureAsk, documents: int, size: int, *, ended: bool) -> float:
@@ -253,6 +220,59 @@ def _share(ask: CaptureAsk, documents: int, size: int, *, ended: bool) -> float:
     return min(1.0, size / max(1, path.stat().st_size))
 
 
+def cost_rows(cost: Forecast) -> list[dict[str, Any]]:
+    """One row per site for a table: its numbers per token, and what they take."""
+    return [
+        {
+            "site": s.site,
+            "numbers per token": " x ".join(str(n) for n in s.shape),
+            "axes": s.axes,
+            "bytes per token": 0 if s.shares else s.bytes,
+            "MiB": round(0 if s.shares else s.bytes * cost.tokens / 2**20, 2),
+            "shares the bytes of": s.shares,
+        }
+        for s in cost.sites
+    ]
+
+
+def python_of(ask: CaptureAsk) -> str:
+    """The same in a notebook."""
+    told = {k: v for k, v in ask.settings().items() if k not in ("model", "text", "out")}
+    lines = [f"    {key}={value!r}," for key, value in told.items()]
+    return "\n".join([
+        "import lensbench",
+        "from lensbench.app.workflows.texts import find_text",
+        "",
+        f"model = lensbench.load_model({ask.model!r})",
+        "store = lensbench.capture(",
+        f"    model, find_text({ask.text!r}), out={ask.out!r},",
+        *lines,
+        ")",
+        "store",
+    ])  # fmt: skip
+
+
+def size(n_bytes: float) -> str:
+    """Bytes for people: ``1.5 MiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if n_bytes < 1024:
+            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1024
+    return f"{n_bytes:.1f} TiB"
+
+
+def place(root: Path, name: str) -> str:
+    """Folder of a new store below ``root``.
+
+    Raises:
+        ConfigError: a name that leads elsewhere or is no plain one.
+    """
+    parts = name.split("/")
+    if any(part == "" or part.startswith(".") for part in parts) or parts[0] == JOBS:
+        raise ConfigError(f"{name!r} cannot name a store: plain names, parted by /")
+    return str(root / name)
+
+
 def require_room(out: Path) -> None:
     """Refuse a folder that holds something other than a store.
 
@@ -261,5 +281,3 @@ def require_room(out: Path) -> None:
     """
     if out.is_dir() and any(out.iterdir()) and not (out / "manifest.json").is_file():
         raise ConfigError(f"{out.name} holds something that is no store; choose another name")
-    if not out.parent.is_dir():
-        raise MissingDataError(f"there is no folder {out.parent} any more")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lensbench.app.workflows.capture_plan import check_fits
+from lensbench.app.workflows.fitting import check_fits
 from lensbench.app.workflows.models import open_model
 from lensbench.app.workflows.stores import store_info
 from lensbench.app.workflows.texts import find_text

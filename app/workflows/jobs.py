@@ -83,8 +83,12 @@ class Job:
         return command_of(self.kind, self.settings)
 
 
-def start(root: Path, kind: str, target: str, settings: Mapping[str, Any]) -> str:
+def start(
+    root: Path, kind: str, target: str, settings: Mapping[str, Any], *, expects: int = 0
+) -> str:
     """Start work of a kind on ``target`` (what a reader calls it); gives the job's name.
+
+    ``expects`` is how much there is to do, where the work itself does not know.
 
     Raises:
         UnknownNameError: no such kind.
@@ -97,8 +101,9 @@ def start(root: Path, kind: str, target: str, settings: Mapping[str, Any]) -> st
     with detached.turn(folder):
         if (folder / STATUS_FILE).is_file():
             _refuse_live(look(root, name))
-        request = {"kind": kind, "target": target, "settings": dict(settings)}
-        io.write_json(folder / REQUEST_FILE, {**request, "started": detached.now()})
+        request = {"kind": kind, "target": target, "settings": dict(settings),
+                   "expects": expects, "started": detached.now()}  # fmt: skip
+        io.write_json(folder / REQUEST_FILE, request)
         _launch(folder, fresh=True)
     return name
 
@@ -152,9 +157,10 @@ def look(root: Path, name: str) -> Job:
     """
     folder = _folder(root, name)
     asked, told = io.read_json(folder / REQUEST_FILE), io.read_json(folder / STATUS_FILE)
-    kept = {key: told[key] for key in ("done", "total", "unit", "message", "seconds", "result")}
+    kept = {key: told[key] for key in ("done", "unit", "message", "seconds", "result")}
     return Job(name=name, kind=asked["kind"], target=asked["target"], settings=asked["settings"],
-               started=asked["started"], state=_state(folder, told), **kept)  # fmt: skip
+               started=asked["started"], total=told["total"] or asked["expects"],
+               state=_state(folder, told), **kept)  # fmt: skip
 
 
 def all_jobs(root: Path, kind: str = "") -> list[Job]:

@@ -1,0 +1,124 @@
+"""The form of a capture: model, text that fits it, sites, and how rows are laid out."""
+
+import streamlit as st
+
+from lensbench.app.state import inside, root, store_names
+from lensbench.app.widgets.choose import choose, several
+from lensbench.app.widgets.states import guarded
+from lensbench.app.widgets.toggle import one_of, pick_of
+from lensbench.app.workflows import capture_plan
+from lensbench.app.workflows.capture_offers import model_folders, save_text, text_files
+from lensbench.app.workflows.capture_plan import CaptureAsk
+from lensbench.app.workflows.fitting import worlds_for
+from lensbench.app.workflows.lenses import model_names
+from lensbench.app.workflows.live import hold_model
+from lensbench.app.workflows.texts import splits_of
+
+MODEL = "atlas-dense"
+ABOUT = {
+    "atlas": "sentences of a small world, with labels",
+    "othello": "games of Othello on a 6x6 board",
+    "words": "spelt words without spaces",
+    "desk": "questions at a desk, answered or refused",
+    "translate": "sentences to translate",
+}
+WORLD, FILE, TYPED = "world", "file", "typed"
+SOURCES = {WORLD: "Documents of a world", FILE: "A file in this folder", TYPED: "My own words"}
+PROFILES = {
+    "resid": "Residual stream",
+    "full": "Residual stream, attention, MLP neurons",
+    "sae": "Only the sites I name",
+}
+LAYOUTS = {
+    "": "automatic",
+    "pad": "one document per row (pad)",
+    "pack": "documents joined (pack)",
+}
+AUTOMATIC = "automatic"
+
+
+def capture_form() -> CaptureAsk | None:
+    """Draw the form, all of it part of the address; gives None until there is a text."""
+    model = _model()
+    text = _text(model)
+    st.subheader("What is kept")
+    profile = one_of("Sites", PROFILES, key="profile")
+    extra = "Sites by name" if profile == "sae" else "More sites"
+    sites = several(extra, capture_plan.site_names(model), (), key="sites",
+                    empty="a site of all layers (blocks.*), or of one")  # fmt: skip
+    columns = st.columns(4)
+    with columns[0]:
+        layout = pick_of("Rows", list(LAYOUTS), "", key="layout", shown=LAYOUTS)
+    context = columns[1].number_input(
+        "Tokens per row", 2, None, None, key="context", bind="query-params", placeholder=AUTOMATIC,
+        help="Longest row; automatic: 128, or what the model can read if that is less.",
+    )  # fmt: skip
+    with columns[2]:
+        dtype = pick_of("Stored as", capture_plan.DTYPE_NAMES, "float16", key="dtype")
+    most = columns[3].number_input(
+        "Stop after tokens", 1, None, None, key="most", bind="query-params",
+        placeholder="the whole text", help="The row that reaches it is kept whole.",
+    )  # fmt: skip
+    name = st.text_input("Name of the store", f"acts-{model.rpartition('/')[2]}", key="out",
+                         bind="query-params", help="A folder below the one shown.")  # fmt: skip
+    if text is None or not name or not name.strip():
+        return None
+    return CaptureAsk(
+        model, text, capture_plan.place(root(), name.strip()), sites,
+        "" if profile == "sae" else profile,
+        None if most is None else int(most), layout, None if context is None else int(context),
+        dtype=dtype,
+    )  # fmt: skip
+
+
+def _model() -> str:
+    folders = model_folders(root())
+    urls = [str(inside(name)) for name in store_names()]
+    named = [m for m in model_names(urls) if m not in {str(root() / f) for f in folders}]
+    shown = {name: name for name in named} | {name: f"{name} (folder)" for name in folders}
+    chosen = pick_of("Model", [*named, *folders], MODEL, key="model", shown=shown)
+    return str(inside(chosen)) if chosen in folders else chosen
+
+
+def _text(model: str) -> str | None:
+    kind = one_of("Text", SOURCES, key="from")
+    if kind == FILE:
+        files = text_files(root())
+        if not files:
+            st.info("There is no .txt or .jsonl file in this folder. Put one there, or type words.")
+            return None
+        name = choose("Text file", files, key="file")
+        return None if name is None else str(root() / name)
+    return _world(model) if kind == WORLD else _typed()
+
+
+def _world(model: str) -> str | None:
+    fitting = worlds_for(hold_model(model).model)
+    if not fitting:
+        st.info("This model has no tokenizer, so it reads token ids only; capture in Python.")
+        return None
+    columns = st.columns([2, 1, 1, 1])
+    with columns[0]:
+        shown = {world: f"{world}: {ABOUT[world]}" for world in fitting}
+        world = pick_of("World that this model knows", fitting, fitting[0], key="world",
+                        shown=shown)  # fmt: skip
+    n = columns[1].number_input("Documents", 1, 10**7, 2000, key="documents", bind="query-params")
+    splits = splits_of(world)
+    with columns[2]:
+        split = pick_of("Part", splits, splits[0], key="split")
+    seed = columns[3].number_input("Seed", 0, 10**6, 0, key="seed", bind="query-params")
+    return f"{world}:{int(n or 1)}:{split}:{int(seed or 0)}"
+
+
+def _typed() -> None:
+    st.caption("Words are kept as a text file below this folder, so that the capture can be "
+               "repeated. Blank lines part documents.")  # fmt: skip
+    text = st.text_area("Words", key="typed", placeholder="Type or paste a text")
+    name = st.text_input("Name of the file", "mine", key="typed-name")
+
+    def keep() -> None:
+        with guarded():
+            saved = save_text(root(), name, text or "")
+            st.session_state.update({"from": FILE, "file": saved})
+
+    st.button("Keep as a file and use it", key="keep", on_click=keep)
