@@ -58,4 +58,4 @@ def lens_names() -> list[str]:
 
 
 def _name(folder: str) -> str:
-    return Path(folder).resolve().relative_to(root()).as_posix()
+    return Path(folder).relative_to(root()).as_posix()

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from lensbench.store import ActivationStore
 
 T = TypeVar("T")
-MODELS, STORES, RUNS = 2, 16, 32
-"""How many of each stay open."""
+MODELS, STORES, RUNS = 2, 128, 32
+"""How many of each stay open; stores take little, and selectors name the models of all of them."""
 RUN_BYTES = 2 << 30
 """Weights of dictionaries that stay in memory, over all runs."""
 LATENTS, LATENT_BYTES = 8, 512 << 20

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lensbench import io
-from lensbench.app.workflows.detached import JOB_FILE, JOBS, is_running
+from lensbench.app.workflows.detached import JOB_FILE, is_running
+from lensbench.app.workflows.finding import TWIN as TWIN
+from lensbench.app.workflows.finding import find, read_json
 from lensbench.errors import DamagedDataError, MissingDataError, UnknownNameError
 from lensbench.results import load
 from lensbench.saes.runs import STATUS_FILE, SWEEP_FILE, WAIT, SAERun, open_runs, read_status
@@ -15,9 +17,6 @@ if TYPE_CHECKING:
     from lensbench.saes.evaluation.result import SAEEvaluation
 
 EVALUATION = "evaluation"
-_DEPTH = 4
-TWIN = "twin"
-"""Folder of the control that repeats a run on random weights: no run of its own in a list."""
 LIVE = ("queued", "starting", "running")
 """States of a run that goes on."""
 STATES = (*LIVE, "finished", "stopped", "failed", "lost", "damaged")
@@ -86,13 +85,7 @@ def list_runs(root: Path, *, states: Sequence[str] = (), sort: str = "started") 
                 raise UnknownNameError(kind, name, known=known)
     if not root.is_dir():
         raise MissingDataError(f"no folder {root}; runs are written where --out says")
-    found = [
-        path.parent
-        for depth in range(_DEPTH)
-        for path in root.glob("*/" * depth + STATUS_FILE)
-        if not {TWIN, JOBS} & set(path.relative_to(root).parts)
-    ]  # fmt: skip
-    rows = [_row_or_damage(path) for path in found]
+    rows = [_row_or_damage(path) for path in find(root).runs]
     rows = [row for row in rows if not states or row["state"] in states]
     rows.sort(key=lambda row: row[sort], reverse=sort not in ("run", "state"))
     return {"root": str(root), "runs": rows}
@@ -101,7 +94,7 @@ def list_runs(root: Path, *, states: Sequence[str] = (), sort: str = "started") 
 def _row_or_damage(run: Path) -> dict[str, Any]:
     """One run that cannot be read does not hide the others."""
     try:
-        return _row(run)
+        return _row(run) if (run / STATUS_FILE).is_file() else _of_parts(run)
     except DamagedDataError:
         numbers = dict.fromkeys(("dictionaries", "step", "steps", "tokens"), 0)
         return {"run": str(run), "state": "damaged", **numbers, "started": ""}
@@ -166,14 +159,24 @@ def run_row(run: Path) -> dict[str, Any]:
     Raises:
         MissingDataError: no run there.
     """
-    parts = [{**_row(part), "message": read_status(part)["message"]} for part in parts_of(run)]
+    messages = [str(told) for p in parts_of(run) if (told := _status(p)["message"])]
+    return {**_of_parts(run), "message": "; ".join(messages)}
+
+
+def _of_parts(run: Path) -> dict[str, Any]:
+    parts = [_row(part) for part in parts_of(run)]
     first = next((p for p in parts if p["state"] in LIVE), parts[0])
     numbers = ("dictionaries", "step", "steps")
     return {**first, "run": str(run), **{n: sum(int(p[n]) for p in parts) for n in numbers}}
 
 
+def _status(run: Path) -> dict[str, Any]:
+    """``status.json``, read again only when it has changed."""
+    return read_json(run / STATUS_FILE)
+
+
 def _row(run: Path) -> dict[str, Any]:
-    status = read_status(run)
+    status = _status(run)
     return {
         "run": str(run),
         "state": state_of(run, status),

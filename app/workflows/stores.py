@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from lensbench.app.workflows.finding import find
 from lensbench.errors import ConfigError, DamagedDataError, DataError, MissingDataError
 from lensbench.saes.latents.manifest import KIND as LATENTS
 from lensbench.saes.latents.store import LatentStore, open_latents
@@ -13,8 +14,6 @@ from lensbench.store import ActivationStore, open_store
 from lensbench.store.checks import kind_of
 from lensbench.store.folder import LocalFolder
 from lensbench.store.manifest import MANIFEST, PARTS
-
-_DEPTH, _HEAD, TWIN = 4, 200, "twin"
 
 
 def find_stores(root: Path) -> list[Path]:
@@ -27,17 +26,7 @@ def find_stores(root: Path) -> list[Path]:
     """
     if not root.is_dir():
         raise MissingDataError(f"no folder {root}; stores are written where --out says")
-    found = {
-        path.parent for depth in range(_DEPTH) for path in root.glob("*/" * depth + MANIFEST)
-    }  # fmt: skip
-    stores = [folder for folder in found if not _holds_latents(folder)]
-    return sorted(stores, key=lambda folder: (TWIN in folder.name, str(folder)))
-
-
-def _holds_latents(folder: Path) -> bool:
-    """Whether the manifest begins as that of a latent store does (a whole one may be long)."""
-    with (folder / MANIFEST).open("rb") as file:
-        return f'"{LATENTS}"'.encode() in file.read(_HEAD)
+    return list(find(root).stores)
 
 
 def store_info(folder: Path) -> dict[str, Any]:
