@@ -13,8 +13,10 @@ import numpy as np
 import pandas as pd
 
 from lensbench import io
+from lensbench.app.workflows.finding import read_json
 from lensbench.app.workflows.lenses import Cell, LensAsk, cell_for
 from lensbench.app.workflows.live import hold_runs, hold_store
+from lensbench.app.workflows.run_compare import dictionaries
 from lensbench.app.workflows.runs import list_runs
 from lensbench.app.workflows.sequences import StoredSequence, sequence_at
 from lensbench.errors import ConfigError, LensbenchError, MismatchError, MissingDataError
@@ -23,6 +25,9 @@ from lensbench.sites import Site, canonical_name
 if TYPE_CHECKING:
     from lensbench.saes.runs import SAERun
     from lensbench.store import ActivationStore
+
+MOST_RUNS = 8
+"""Runs whose dictionaries encode a token on its page; they are read whole."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +68,14 @@ def token_facts(url: str, row: int) -> TokenFacts:
 def store_fingerprint(store: "ActivationStore") -> str:
     """16 hex digits of what a store says about itself, the checksums of its files included."""
     return io.fingerprint(store.manifest)
+
+
+def lens_code(url: str, row: int) -> str:
+    """Python that draws the lens trajectory of a token."""
+    return (
+        "from lensbench.app.workflows.token_page import lens_cell\n\n"
+        f"lens_cell({url!r}, {row}).plot(height=340)\n"
+    )
 
 
 def lens_cell(url: str, row: int) -> Cell:
@@ -126,14 +139,22 @@ class Latents:
 
 
 def latent_cells(root: Path, url: str, row: int) -> tuple[list[Latents], list[str]]:
-    """Every dictionary under ``root`` that belongs to the store, and why others do not.
+    """The dictionaries under ``root`` that belong to the store, and why others do not.
 
-    The row is encoded now, with the dictionary's own encoder.
+    The row is encoded now, with the dictionary's own encoder. Of many runs that fit the newest
+    :data:`MOST_RUNS` are looked at; those of another model are not opened at all.
     """
     store = hold_store(url)
     found: list[Latents] = []
     refused: list[str] = []
-    for folder in runs_under(root):
+    looked: set[Path] = set()
+    fitting, others = _by_model(runs_under(root), store)
+    refused += [f"{n}: trained on another model" for run in others for n in dictionaries(run)]
+    for folder in fitting:
+        if len(looked) == MOST_RUNS:
+            refused.append(f"only the {MOST_RUNS} newest of {len(fitting)} runs of this model are "
+                           "looked at; the page Latent opens any of them")  # fmt: skip
+            break
         try:
             runs = hold_runs(folder)
         except LensbenchError as error:
@@ -142,9 +163,26 @@ def latent_cells(root: Path, url: str, row: int) -> tuple[list[Latents], list[st
         for run in runs:
             try:
                 found.append(encode_row(run, store, row, folder))
+                looked.add(folder)
             except (MismatchError, MissingDataError) as error:
                 refused.append(str(error))
     return found, refused
+
+
+def _by_model(runs: list[Path], store: "ActivationStore") -> tuple[list[Path], list[Path]]:
+    """Runs that may belong to a store, and those that say they are of another model."""
+    ours = store.model.get("fingerprint")
+    fitting: list[Path] = []
+    others: list[Path] = []
+    for run in runs:
+        path = run / "provenance.json"
+        try:
+            told = read_json(path)["model"] if path.is_file() else {}
+        except LensbenchError:
+            told = {}
+        theirs = told.get("fingerprint")
+        (fitting if not (ours and theirs) or ours == theirs else others).append(run)
+    return fitting, others
 
 
 def runs_under(root: Path) -> list[Path]:
