@@ -42,6 +42,7 @@ PAGES = (
     Page("capture", "Capture", "Data"),
     Page("stores", "Stores", "Data"),
     Page("token", "Token", "Data"),
+    Page("train", "Train", "Dictionaries"),
     Page("runs", "Runs", "Dictionaries"),
     Page("sweep", "Sweep", "Dictionaries"),
     Page("compare", "Compare", "Dictionaries"),

@@ -6,46 +6,63 @@ from typing import Any
 import streamlit as st
 
 from lensbench.app.widgets.states import plain
-from lensbench.app.workflows.forms import Field
+from lensbench.app.workflows.forms import Field, grouped
 
 
 def fill(fields: Sequence[Field], *, key: str, first: int, grid: bool = False) -> dict[str, Any]:
     """Draw ``fields``, the first few in sight and the others folded away; give what differs.
 
-    With ``grid`` numbers are text, so that ``8, 16`` asks for both.
+    With ``grid`` numbers are text, so that ``8, 16`` asks for both. Settings that a search hides
+    keep what was entered.
     """
-    values = _columns(fields[:first], key, grid)
-    if fields[first:]:
-        with st.expander("More settings"):
-            values |= _columns(fields[first:], key, grid)
+    _columns(fields[:first], key, grid)
+    rest = fields[first:]
+    if rest:
+        with st.expander(f"More settings ({len(rest)})", key=f"{key}-more"):
+            sought = st.text_input("Find a setting", key=f"{key}-find", persist_state="page",
+                                   placeholder="part of a name or of what it does")  # fmt: skip
+            found = grouped(rest, sought)
+            if not found:
+                st.info("No setting says that; empty the field to see all of them.")
+            for group, some in found.items():
+                st.markdown(f"**{group}**")
+                _columns(some, key, grid)
+    values = {f.name: _read(f, st.session_state.get(f"{key}-{f.name}")) for f in fields}
     return {f.name: values[f.name] for f in fields if values[f.name] not in (f.default, None, "")}
 
 
-def _columns(fields: Sequence[Field], key: str, grid: bool) -> dict[str, Any]:
+def _read(field: Field, value: Any) -> Any:
+    """What an entered value means."""
+    if isinstance(value, str):
+        value = value.strip()
+    return {"true": True, "false": False}.get(value, value) if field.kind == "choice" else value
+
+
+def _columns(fields: Sequence[Field], key: str, grid: bool) -> None:
     columns = st.columns(3)
-    values: dict[str, Any] = {}
     for i, field in enumerate(fields):
         with columns[i % 3]:
-            values[field.name] = _one(field, f"{key}-{field.name}", grid)
-    return values
+            _one(field, f"{key}-{field.name}", grid)
 
 
-def _one(field: Field, key: str, grid: bool) -> Any:
-    told = plain(field.help)
+def _one(field: Field, key: str, grid: bool) -> None:
+    told = f"`{field.name}`: {plain(field.help)}"
     if field.kind == "bool":
-        return st.checkbox(field.name, bool(field.default), key=key, help=told)
+        st.checkbox(field.label, bool(field.default), key=key, help=told, persist_state="page")
+        return
     if field.kind == "choice":
         at = field.choices.index(field.default) if field.default in field.choices else 0
-        return st.selectbox(field.name, field.choices, index=at, key=key, help=told)
-    if field.kind == "text":
-        return st.text_input(field.name, "", key=key, help=told, placeholder="none").strip()
-    if grid:
-        shown = "" if field.default is None else f"{field.default:g}"
-        empty = shown or "automatic"
-        return st.text_input(field.name, "", key=key, help=told, placeholder=empty).strip()
+        st.selectbox(field.label, field.choices, index=at, key=key, help=told,
+                     persist_state="page")  # fmt: skip
+        return
+    if field.kind == "text" or grid:
+        usual = "automatic" if field.default is None else f"{field.default:g}"
+        st.text_input(field.label, "", key=key, help=told, persist_state="page",
+                      placeholder="none" if field.kind == "text" else usual)  # fmt: skip
+        return
     kind = int if field.kind == "int" else float
-    return st.number_input(
-        field.name,
+    st.number_input(
+        field.label,
         min_value=None if field.low is None else kind(field.low),
         max_value=None if field.high is None else kind(field.high),
         value=None if field.default is None else kind(field.default),
@@ -53,4 +70,5 @@ def _one(field: Field, key: str, grid: bool) -> Any:
         step=None if kind is int else 0.01,
         key=key,
         help=told,
+        persist_state="page",
     )

@@ -42,7 +42,7 @@ def train_sweep(request: TrainRequest, say: Callable[[str], None] | None = None)
         read_part(request.array)  # before anything is opened
     sweep = read_sweep(request)
     source, card, offered = _source(sweep)
-    sweep = _with_known_sites(sweep, offered)
+    sweep = with_known_sites(sweep, offered)
     if request.array is not None:
         sweep = part_of(sweep, request.array)
     if request.dry_run:
@@ -167,7 +167,7 @@ def _context(most: int, batch: int) -> int:
     return found
 
 
-def _with_known_sites(sweep: SweepConfig, offered: tuple[str, ...]) -> SweepConfig:
+def with_known_sites(sweep: SweepConfig, offered: tuple[str, ...]) -> SweepConfig:
     """Sites as the source spells them: ``*`` expanded, an only one filled in, others refused."""
     if any(not (c.site or c.sites) for c in sweep.expand()):
         sweep = with_sites(sweep, [_only(offered)])

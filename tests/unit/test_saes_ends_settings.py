@@ -32,9 +32,9 @@ def test_lists_of_sites_and_targets_are_pairs() -> None:
 
 
 def _expanded(offered: tuple[str, ...], **entry: Any) -> list[Any]:
-    from lensbench.app.workflows.training import _with_known_sites
+    from lensbench.app.workflows.training import with_known_sites
 
-    return _ends(_with_known_sites(_sweep(**entry), offered))
+    return _ends(with_known_sites(_sweep(**entry), offered))
 
 
 LAYERS = tuple(f"blocks.{i}.{s}" for i in (0, 1, 2, 10) for s in ("mlp.in", "mlp_out"))
