@@ -17,6 +17,7 @@ import numpy as np
 from lensbench import io
 from lensbench.errors import DamagedDataError, UnknownNameError
 from lensbench.provenance import Provenance
+from lensbench.words import spelled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,10 +39,10 @@ class Controls:
     note: str = ""
 
     def __str__(self) -> str:
-        """Names and scores, or ``uncontrolled``."""
+        """Names in words and scores, or ``uncontrolled``."""
         if not self.values:
             return "uncontrolled"
-        return ", ".join(f"{name} {value:.3f}" for name, value in self.values.items())
+        return ", ".join(f"{spelled(name)} {value:.3f}" for name, value in self.values.items())
 
     def __bool__(self) -> bool:
         """Whether there is any control."""

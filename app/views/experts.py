@@ -50,7 +50,8 @@ def _study(ask: ExpertAsk) -> None:
     frame = report.to_frame()
     shown = [c for c in STUDY if c in list(frame.columns)]
     show_figure(
-        report.plot(), key="experts-study", frame=frame, code=expert_page.python_of(ask),
+        report.plot(), key="experts-study", frame=frame,
+        code=expert_page.python_of(ask, "studied"),
         alt="Rate of the behaviour under every condition",
         caption=f"Wilson intervals, 95 %. Control: {report.controls}.",
     )  # fmt: skip

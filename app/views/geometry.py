@@ -39,7 +39,8 @@ def show() -> None:
             st.warning(plain(warning))
         for i, (name, figure) in enumerate(shapes.figures(found, ask).items()):
             show_figure(
-                figure, key=f"geometry-{i}", frame=found.to_frame(), code=shapes.python_of(ask),
+                figure, key=f"geometry-{i}", frame=found.to_frame(),
+                code=shapes.python_of(ask, shapes.DRAWS[ask.measure][i]),
                 alt=name, caption=SAID[ask.measure] if i == 0 else "",
             )  # fmt: skip
         show_listing(found.to_frame().round(4), alt=f"{MEASURES[ask.measure]}, every number")

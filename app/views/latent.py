@@ -13,7 +13,7 @@ from lensbench.app.widgets.latent_board import latent_board
 from lensbench.app.widgets.latent_table import filtered
 from lensbench.app.widgets.note_editor import note_editor, notes_files
 from lensbench.app.widgets.states import guarded
-from lensbench.app.workflows.latent_figures import density_figure
+from lensbench.app.workflows.latent_figures import density_code, density_figure
 from lensbench.app.workflows.notes import with_notes
 
 
@@ -51,10 +51,11 @@ def _table(run: Path, name: str) -> None:
         notes_files(str(run), len(kept))
     rows = filtered(table)
     if "density" in table.columns:
-        show_figure(density_figure(rows), key="density",
+        show_figure(density_figure(rows), key="density", frame=rows,
+                    code=density_code(run, name, rows, len(table)),
                     alt=f"histogram of the firing frequency of {len(rows)} latents",
                     caption=f"n = {len(rows)} of {len(table)} latents; those that never fire have "
                     "no place on a logarithmic axis.")  # fmt: skip
     else:
         st.info("Densities and labels come with `lensbench eval sae`; until then: weights alone.")
-    take_away(rows, key="latents")
+        take_away(rows, key="latents")

@@ -16,7 +16,13 @@ from lensbench.app.workflows.densities import (
     density_curves,
     density_curves_figure,
 )
-from lensbench.app.workflows.fronts import label_figure, note_of, score_groups, score_table
+from lensbench.app.workflows.fronts import (
+    label_figure,
+    note_of,
+    score_groups,
+    score_table,
+    sweep_code,
+)
 from lensbench.app.workflows.overview import is_evaluated
 
 
@@ -44,10 +50,11 @@ def _sweep(run: Path, name: str) -> None:
     scores = label_figure(result)
     if scores is not None:
         show_figure(scores[0], key="labels", alt="label F1 of each dictionary beside its controls",
-                    caption=scores[1], frame=scores[2])  # fmt: skip
+                    caption=scores[1], frame=scores[2], code=sweep_code(run, "labels"))  # fmt: skip
     densities = density_curves(result.density)
     if len(densities):
         show_figure(density_curves_figure(densities), key="densities", frame=densities,
+                    code=sweep_code(run, "densities"),
                     alt="share of latents by firing frequency, one line per dictionary",
                     caption=density_caption(result.n_tokens, densities))  # fmt: skip
     suite_board(result)

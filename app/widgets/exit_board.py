@@ -24,29 +24,30 @@ def exit_board(ask: ExitAsk) -> None:
         show_figure(
             figs.agreement_figure(ask.store), key="agreement",
             frame=acceleration.layer_frame(ask.store),
-            code=figs.python_of(ask, 'table.plot("agreement")'),
+            code=figs.python_of(ask, "agreement_figure(ask.store)"),
             alt="Share of tokens at which each exit layer chooses what the full model writes",
             caption="Band: 95 % over texts. The last layer is the model itself.",
         )  # fmt: skip
     with right:
         show_figure(
             figs.counts_figure(ask), key="exits", frame=acceleration.exit_counts(ask),
-            code=figs.python_of(ask),
+            code=figs.python_of(ask, "counts_figure(ask)"),
             alt="Share of tokens that leave after each number of layers",
             caption=f"Threshold {ask.threshold:g} on: "
                     f"{acceleration.MEASURES[ask.measure].lower()}.",
         )  # fmt: skip
     grid = acceleration.draft_grid(ask.store)
     show_figure(
-        figs.grid_figure(grid, "acceptance", "Drafts kept, predicted"), key="drafts",
-        frame=grid, code=figs.python_of(ask),
+        figs.draft_figure(ask), key="drafts",
+        frame=grid, code=figs.python_of(ask, "draft_figure(ask)"),
         alt="Share of drafted tokens that are kept, by exit layer and draft length",
         caption="Accepted over drafted tokens, every exit layer and draft length.",
     )  # fmt: skip
     compute = one_of("Compute", figs.COMPUTES, key="compute")
     show_figure(
-        figs.front_figure(ask, compute), key="front", frame=acceleration.front(ask.store),
-        code=figs.python_of(ask), alt="Agreement against compute of early exits",
+        figs.front_figure(ask, compute), key="front", frame=figs.front_drawn(ask),
+        code=figs.python_of(ask, f"front_figure(ask, {compute!r})"),
+        alt="Agreement against compute of early exits",
         caption="Agreement on the full model's text; keys and values above an exit are made up for "
                 "later, and reading a confidence costs a head each time, so that leaving early can "
                 "cost more FLOPs than it saves.",
@@ -90,31 +91,36 @@ def live_board(ask: ExitAsk) -> None:
         with st.spinner("Decoding with every method, and plainly"):
             found = acceleration_live.measured(ask)
         st.markdown(plain(acceleration_live.told(found)))
-        grid, code = acceleration_live.drafts_of(found), figs.python_of_live(ask)
+        grid = acceleration_live.drafts_of(found)
         for column, value in zip(st.columns(2), ("predicted", "measured"), strict=True):
             with column:
                 show_figure(
                     figs.grid_figure(grid, value, f"Drafts kept, {value}"),
-                    key=f"live-{value}", frame=grid, code=code,
+                    key=f"live-{value}", frame=grid,
+                    code=figs.python_of_live(ask, f"grid_figure(drafts_of(found), {value!r}, "
+                                                  f"'Drafts kept, {value}')"),
                     alt=f"Share of drafted tokens kept, {value}, by exit layer and draft length",
                 )  # fmt: skip
         show_figure(
             acceleration_live.speedup_figure(found), key="speedup", frame=found.to_frame(),
-            code=code, alt="Predicted against measured speed-up",
+            code=figs.python_of_live(ask, "speedup_figure(found)"),
+            alt="Predicted against measured speed-up",
             caption="CPU time, as a ratio to plain decoding in the same run; predicted from layers "
                     "timed just before. A busy machine moves points off the line; below 1 is "
                     "slower than plain decoding.",
         )  # fmt: skip
         show_listing(acceleration_live.others_of(found), alt="Methods, predicted and measured")
         show_figure(
-            found.plot("pareto"), key="pareto", frame=found.to_frame(), code=code,
+            found.plot("pareto"), key="pareto", frame=found.to_frame(),
+            code=figs.python_of_live(ask, 'found.plot("pareto")'),
             alt="Agreement against layers per token of every method",
             caption="Every method, by what it ran for each token of these prompts; of pruned and "
                     "skipping ones the agreement was measured in one pass over the text.",
         )  # fmt: skip
     with guarded():
         show_figure(
-            acceleration_live.stages_figure(ask), key="stages", code=code,
+            acceleration_live.stages_figure(ask), key="stages",
+            code=figs.python_of_live(ask, "stages_figure(ask)"),
             alt="Agreement by layer, with stages of inference",
             caption="What tells stages of inference apart in larger models: attention to the last "
                     "few positions early, neurons that push tokens up and then down late. Each is "

@@ -12,7 +12,7 @@ import lensbench
 from lensbench.app.state import mode
 from lensbench.app.widgets.picture import picture_buttons
 from lensbench.app.widgets.states import plain
-from lensbench.app.workflows.exports import as_html, as_json, as_notebook
+from lensbench.app.workflows.exports import as_html, as_json, as_notebook, drawn_frame
 from lensbench.plots import CONFIG, template
 from lensbench.plots.theme import PAPER
 
@@ -65,6 +65,8 @@ def take_away(
     """
     if frame is None and not code and figure is None:
         return
+    if frame is None and figure is not None and figure.data:
+        frame = drawn_frame(figure)
     name = file_name(file or key)
     made = " · ".join(part for part in (provenance, page_address(), _version()) if part)
     with st.popover("Data and code", key=f"{key}-take"):

@@ -50,16 +50,16 @@ def latent_board(run: Path, name: str, latent: int) -> None:
     st.caption(plain(f"Site {found.site}. {label_line(latent_table(run, name), latent)}"))
     _own_text(run, name, latent, store, float(found.max_activation[i]))
     _contexts(found, latent, words)
-    code = python_of(run, name, latent, store)
     left, right = st.columns(2)
     with left:
         figure, frame = histogram_figure(found, latent)
-        show_figure(figure, key="histogram", frame=frame, code=code,
+        show_figure(figure, key="histogram", frame=frame,
+                    code=python_of(run, name, latent, store),
                     alt=f"histogram of the non-zero activations of latent {latent}",
                     caption=f"n = {int(np.asarray(frame['tokens']).sum()):,} of "
                     f"{found.n_tokens:,} stored tokens; zeros are left out.")  # fmt: skip
     with right:
-        _effects(found, latent, words, code)
+        _effects(found, latent, words, python_of(run, name, latent, store, "effects"))
 
 
 def _own_text(run: Path, name: str, latent: int, store: Path, largest: float) -> None:

@@ -48,7 +48,7 @@ def latent_map(run: Path, name: str) -> None:
     figure = pictures.map_figure(places, facts, color, ring=st.session_state.get("open"))
     frame = places.to_frame().merge(facts, on="latent")
     clicked = show_figure(figure, key=f"map-{method}-{color}", pick=True, frame=frame,
-                          file=f"map-{method}", code=pictures.map_code(run, name, method),
+                          file=f"map-{method}", code=pictures.map_code(run, name, method, color),
                           alt=f"map of {len(facts)} latents coloured by {color}",
                           caption=plain(" ".join(t for t in told if t)))  # fmt: skip
     if color in ("my label", "starred") and len(set(facts[color])) == 1:

@@ -20,6 +20,7 @@ from lensbench.app.workflows.token_page import (
     expert_cell,
     latent_cells,
     lens_cell,
+    lens_code,
 )
 from lensbench.errors import LensbenchError
 from lensbench.plots import visible
@@ -38,6 +39,7 @@ def lens(url: str, row: int) -> None:
             missing(str(error))
             return
         show_figure(found.plot(height=340), key="token-lens", frame=found.course,
+                    code=lens_code(url, row),
                     alt="Probability of the followed tokens over the layers",
                     caption="Logit lens of the stored rows (n = 1 token); early layers need not "
                             "write in the basis the unembedding reads.")  # fmt: skip

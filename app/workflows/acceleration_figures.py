@@ -1,13 +1,12 @@
 """The page Acceleration: its figures, and the code and command that make the same."""
 
-import json
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from lensbench.app.workflows.acceleration import (
-    MAX_ROWS,
     ExitAsk,
+    draft_grid,
     exit_counts,
     front,
     held,
@@ -46,7 +45,9 @@ def counts_figure(ask: ExitAsk) -> "go.Figure":
 
     return bars(
         exit_counts(ask), x="exit_layer", y="share", hover_columns=("tokens",),
-        title="Where tokens leave", subtitle=f"{ask.measure} at least {ask.threshold:g}",
+        title="Where tokens leave",
+        subtitle=f"{ask.measure} at least {ask.threshold:g} · "
+        f"n = {_tokens(ask.store):,} new tokens",
         labels={"exit_layer": "layers executed"}, height=360,
     )  # fmt: skip
 
@@ -61,6 +62,8 @@ def grid_figure(frame: pd.DataFrame, value: str, title: str) -> "go.Figure":
     figure = heatmap(
         shown, x="draft", y="exit_layer", value=value, text="cell", span=(0.0, 1.0), title=title,
         labels={"exit_layer": "layers of the draft", "draft": "drafted tokens"},
+        subtitle=f"accepted / drafted · n = {int(frame['n'].max()):,} new tokens"
+        if "n" in frame else "accepted / drafted",
         height=max(300, 130 + 26 * size),
     )  # fmt: skip
     figure.update_xaxes(type="category")
@@ -72,48 +75,60 @@ def front_figure(ask: ExitAsk, compute: str) -> "go.Figure":
     """Agreement against compute, with the Pareto front and where the sliders stand."""
     from lensbench.plots import scatter
 
-    here = {"method": "the sliders", "setting": f"threshold {ask.threshold:g}", **left(ask)}
-    frame = pd.concat([front(ask.store), pd.DataFrame([here])], ignore_index=True)
-    frame.attrs.update(front(ask.store).attrs)
     return scatter(
-        frame, x=compute, y="agreement", color="method", text="setting", front="max",
+        front_drawn(ask), x=compute, y="agreement", color="method", text="setting", front="max",
         hover_columns=("layers", "flops_share", "kl"), title="Quality against compute",
-        subtitle="tokens that leave early, not checked; dotted: what no other setting beats",
+        subtitle=f"n = {_tokens(ask.store):,} new tokens that leave early, not checked; dotted: "
+        "what no other setting beats",
         labels={compute: COMPUTES[compute]},
     )  # fmt: skip
 
 
-def python_of(ask: ExitAsk, draw: str = "") -> str:
-    """Code that reads the same numbers in a notebook."""
-    store = hold_store(ask.store)
-    name, revision = model_name(store)
-    more = f", revision={revision!r}" if revision else ""
-    return "\n".join([
-        "import lensbench",
-        "from lensbench.interventions import acceleration",
-        f"store = lensbench.open_store({json.dumps(ask.store)})",
-        f"model = lensbench.load_model({name!r}{more})",
-        f"table = acceleration.lens_table(store, model, max_tokens={MAX_ROWS})",
-        *([draw] if draw else [
-            f"drafts = acceleration.sim_fixed(table, {ask.exit_layer}, {ask.draft}, exact=False)",
-            "print(acceleration.rates(drafts))",
-            f"left = acceleration.sim_calm(table, {ask.threshold}, measure={ask.measure!r}, "
-            "exact=False)",
-            "print([text.exits for text in left])",
-        ]),
-    ])  # fmt: skip
+def draft_figure(ask: ExitAsk) -> "go.Figure":
+    """Drafts kept by every exit layer and draft length."""
+    return grid_figure(draft_grid(ask.store), "acceptance", "Drafts kept, predicted")
 
 
-def python_of_live(ask: ExitAsk) -> str:
-    """Code that runs what the page ran, in a notebook."""
-    ours = {"store": ask.store, "threshold": ask.threshold, "measure": ask.measure}
-    given = ", ".join(f"{name}={json.dumps(value)}" for name, value in ours.items())
+def front_drawn(ask: ExitAsk) -> pd.DataFrame:
+    """What a front shows: every setting, and where the sliders stand."""
+    known = front(ask.store)
+    here = {"method": "the sliders", "setting": f"threshold {ask.threshold:g}", **left(ask)}
+    frame = pd.concat([known, pd.DataFrame([here])], ignore_index=True)
+    frame.attrs.update(known.attrs)
+    return frame
+
+
+def python_of(ask: ExitAsk, draw: str) -> str:
+    """Code that draws the same figure in a notebook; ``draw`` is a call of one of these."""
+    name = draw.partition("(")[0]
     return "\n".join([
         "from lensbench.app.workflows.acceleration import ExitAsk",
-        "from lensbench.app.workflows.acceleration_live import measured",
-        f"found = measured(ExitAsk({given}))",
-        'found.plot("speedup")',
+        f"from lensbench.app.workflows.acceleration_figures import {name}",
+        f"ask = ExitAsk({_given(ask)})",
+        draw,
     ])  # fmt: skip
+
+
+def python_of_live(ask: ExitAsk, draw: str = 'found.plot("speedup")') -> str:
+    """Code that runs what the page ran, in a notebook; ``draw`` is a figure of what it found."""
+    module = "lensbench.app.workflows"
+    used = [n for n in ("drafts_of", "speedup_figure", "stages_figure") if f"{n}(" in draw]
+    run = ["found = measured(ask)"] if "found" in draw else []
+    names = ", ".join(sorted([*used, *(["measured"] if run else [])]))
+    return "\n".join([
+        f"from {module}.acceleration import ExitAsk",
+        *([f"from {module}.acceleration_figures import grid_figure"] * ("grid_figure(" in draw)),
+        f"from {module}.acceleration_live import {names}",
+        f"ask = ExitAsk({_given(ask)})", *run, draw,
+    ])  # fmt: skip
+
+
+def _given(ask: ExitAsk) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in vars(ask).items())
+
+
+def _tokens(url: str) -> int:
+    return int(held(url).table.new.sum())
 
 
 def command_of(ask: ExitAsk) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -198,29 +198,18 @@ def told_of(ask: DirectionAsk) -> str:
 
 
 def python_of(run: Path, name: str, ask: DirectionAsk) -> str:
-    """Python that finds the same latents."""
-    form = "sae" if dictionary_of(run, name).role == "sae" else "coder"
-    of = "sae" if dictionary_of(run, ask.of or name).role == "sae" else "coder"
-    lines = [
-        "from lensbench import load_model, saes",
-        "",
-        f"runs = {{r.name: r for r in saes.open_runs({str(run)!r})}}",
-        f"{form} = runs[{name!r}].{form}",
-    ]
-    if ask.kind == LATENT:
-        lines.append(f"direction = runs[{(ask.of or name)!r}].{of}.W_dec[{ask.latent}]")
-    elif ask.kind == VECTOR:
-        lines.append(f"direction = saes.read_direction({ask.file!r})")
-    else:
-        known = belonging.trained_on(dictionary_of(run, name).coder.metadata)
-        lines.append(f"model = load_model({str(known.get('source') or known.get('name'))!r})")
-        if ask.kind == TEXTS:
-            site = Rows.of(run, name).site
-            call = f"saes.difference_direction(model, {site!r}, {ask.one!r}, {ask.other!r})"
-        else:
-            call = f"saes.token_direction(model, {_token(ask.token)!r}, kind={ask.kind!r})"
-        lines.append(f"direction = {call}")
-    return "\n".join([*lines, f"saes.nearest_latents(direction, {form}, n={SHOWN}).to_frame()", ""])
+    """Python that finds and draws the same latents; a file must lie where the code runs."""
+    given = [f"{f.name}={getattr(ask, f.name)!r}" for f in fields(ask)
+             if f.name != "content" and getattr(ask, f.name) != f.default]  # fmt: skip
+    given += [f"content=Path({ask.file!r}).read_bytes()"] if ask.kind == VECTOR else []
+    return (
+        "from pathlib import Path\n\n"
+        "from lensbench.app.workflows.directions import (\n"
+        "    DirectionAsk, nearest_figure, nearest_to, told_of)\n\n"
+        f"ask = DirectionAsk({', '.join(given)})\n"
+        f"found, control = nearest_to(Path({str(run)!r}), {name!r}, ask)\n"
+        "nearest_figure(found, control, told_of(ask))\n"
+    )
 
 
 def _token(text: str) -> str | int:

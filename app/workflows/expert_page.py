@@ -99,16 +99,13 @@ def command_of(ask: ExpertAsk, verb: str) -> str:
                        *says, "--top", top])  # fmt: skip
 
 
-def python_of(ask: ExpertAsk) -> str:
-    """The code that makes the same study in a notebook."""
-    phrases = repr([ask.says]) if ask.says else "['cannot say']"
+def python_of(ask: ExpertAsk, call: str = "ranked") -> str:
+    """The code that makes the ranking (or, with ``studied``, the study) in a notebook."""
+    given = {k: v for k, v in vars(ask).items() if v != getattr(ExpertAsk, k, None)}
     return (
-        "import lensbench\nfrom lensbench.interventions import experts\n\n"
-        f"model = lensbench.load_model({ask.model!r})\n"
-        "texts = [...]  # prompts, some of which show the behaviour\n"
-        f"says = experts.Says({phrases}, label='yes', otherwise='no')\n"
-        f"report = experts.expert_study(model, texts, says, target='yes', top={ask.top})\n"
-        "report.plot()\n"
+        f"from lensbench.app.workflows.expert_page import ExpertAsk, {call}\n\n"
+        f"ask = ExpertAsk({', '.join(f'{k}={v!r}' for k, v in given.items())})\n"
+        f"{call}(ask).plot()\n"
     )
 
 

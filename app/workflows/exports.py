@@ -3,8 +3,9 @@
 import json
 import re
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import pandas as pd
 
 from lensbench.plots import CONFIG, template
@@ -29,6 +30,26 @@ def as_json(frame: pd.DataFrame) -> str:
     """Rows and units of a frame as one JSON document; absent numbers are null."""
     rows = json.loads(frame.to_json(orient="records", double_precision=15) or "[]")
     return json.dumps({"units": frame.attrs.get("units", {}), "rows": rows}, indent=1)
+
+
+def drawn_frame(figure: "go.Figure") -> pd.DataFrame:
+    """What a figure draws, one row per point: its series, place and value."""
+    parts: list[pd.DataFrame] = []
+    for trace in cast("Any", figure.data):
+        axes = {axis: trace[axis] for axis in ("x", "y", "z") if axis in trace}
+        if trace.visible is False or (trace.type == "scatter" and trace.marker.opacity == 0):
+            continue  # what only takes clicks
+        if "z" in axes:
+            rows = pd.DataFrame(np.asarray(axes["z"]), index=axes.get("y"), columns=axes.get("x"))
+            whole = rows.stack().rename_axis(["y", "x"]).reset_index(name="value")
+            parts.append(whole.assign(series=trace.name))
+        elif axes:
+            parts.append(pd.DataFrame({k: list(v) for k, v in axes.items()}).assign(
+                series=trace.name))  # fmt: skip
+    if not parts:
+        return pd.DataFrame({"series": [], "x": [], "y": []})
+    frame = pd.concat(parts, ignore_index=True)
+    return frame[["series", *(c for c in frame if c != "series")]]
 
 
 def as_html(

@@ -13,7 +13,7 @@ from lensbench.app.workflows.latent_page import dictionary_of, latent_table
 from lensbench.app.workflows.runs import evaluation_of
 from lensbench.errors import LensbenchError
 from lensbench.plots.theme import PALETTE
-from lensbench.saes import decoder_geometry, decoder_map
+from lensbench.saes import decoder_geometry, decoder_map, notes
 from lensbench.saes.latents.dashboard import WRITES, logit_effects
 from lensbench.saes.latents.decoder_map import INSTALL, DecoderMap, Method, has_umap
 from lensbench.saes.latents.geometry import DecoderGeometry
@@ -33,6 +33,7 @@ __all__ = [
     "geometry_code",
     "geometry_of",
     "has_umap",
+    "map_again",
     "map_code",
     "map_figure",
     "map_of",
@@ -147,12 +148,19 @@ def alike(geometry: DecoderGeometry, facts: pd.DataFrame, n: int = 50) -> pd.Dat
     return out
 
 
-def map_code(run: Path, name: str, method: str) -> str:
+def map_again(run: Path, name: str, method: Method, color: str) -> "go.Figure":
+    """The map of a page, made from its names."""
+    kept = notes(dictionary_of(run, name))
+    facts = facts_of(run, name, kept, tokens_written(run, name)[0])
+    return map_figure(map_of(run, name, method), facts, color)
+
+
+def map_code(run: Path, name: str, method: str, color: str) -> str:
     """Python that draws the same map."""
     return (
-        "from lensbench import saes\n\n"
-        f"run = next(r for r in saes.open_runs({str(run)!r}) if r.name == {name!r})\n"
-        f"saes.decoder_map(run, method={method!r}).plot()  # facts=... colours it\n"
+        "from pathlib import Path\n\n"
+        "from lensbench.app.workflows.geometry import map_again\n\n"
+        f"map_again(Path({str(run)!r}), {name!r}, {method!r}, {color!r})\n"
     )
 
 

@@ -1,19 +1,21 @@
 """The figures of one latent, and of all latents of a dictionary."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from lensbench import plots
-from lensbench.app.workflows.latent_page import BOARD
 from lensbench.plots.theme import PALETTE
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from lensbench.saes.latents.result import LatentDashboard
+
+MOST_NAMED = 500
+"""Latents that a piece of code names one by one."""
 
 
 def histogram_figure(board: "LatentDashboard", latent: int) -> "tuple[go.Figure, pd.DataFrame]":
@@ -95,16 +97,40 @@ def density_figure(table: pd.DataFrame) -> "go.Figure":
                            title="How often latents fire")  # fmt: skip
 
 
-def python_of(run: Path, name: str, latent: int, store: Path) -> str:
-    """Python that makes the dashboard of a latent in a notebook."""
-    lines: list[Any] = [
-        "from lensbench.saes import open_runs",
-        "from lensbench.saes.latents.dashboard import DashboardConfig, dashboards",
-        "from lensbench.store import open_store",
-        "",
-        f"run = next(r for r in open_runs({str(run)!r}) if r.name == {name!r})",
-        f"config = DashboardConfig(max_tokens={BOARD.max_tokens}, per_band={BOARD.per_band})",
-        f"board = dashboards(run, open_store({str(store)!r}), [{latent}], config=config)",
-        "board.plot()  # board.contexts_frame(tokenizer), board.histogram_frame()",
+def python_of(run: Path, name: str, latent: int, store: Path, which: str = "histogram") -> str:
+    """Python that draws the ``histogram`` or the ``effects`` of a latent in a notebook."""
+    used, draw = {
+        "histogram": ("histogram_figure", ["histogram_figure(board, latent)[0]"]),
+        "effects": ("effects_figure, effects_frame, random_effect", [
+            "frame = effects_frame(board, latent, words_for(board, store))",
+            "effects_figure(frame, random_effect(board))",
+        ]),
+    }[which]  # fmt: skip
+    return "\n".join([
+        "from pathlib import Path\n",
+        f"from lensbench.app.workflows.latent_figures import {used}",
+        "from lensbench.app.workflows.latent_page import make_board"
+        + ", words_for" * (which == "effects") + "\n",
+        f"run, name, latent = Path({str(run)!r}), {name!r}, {latent}",
+        f"store = Path({str(store)!r})",
+        "board = make_board(run, name, latent, store)  # its contexts and histogram, as frames",
+        *draw,
+    ])  # fmt: skip
+
+
+def density_code(run: Path, name: str, rows: pd.DataFrame, of: int) -> str:
+    """Python that draws :func:`density_figure` of some of the ``of`` latents of a dictionary."""
+    few = len(rows) < of
+    kept = f'table.loc[table["latent"].isin({sorted(int(n) for n in rows["latent"])})]'
+    lines = [
+        "from pathlib import Path\n",
+        "from lensbench.app.workflows.latent_figures import density_figure",
+        "from lensbench.app.workflows.latent_page import latent_table\n",
+        f"table = latent_table(Path({str(run)!r}), {name!r})",
+        f"density_figure({kept if few else 'table'})",
     ]
+    if few and len(rows) > MOST_NAMED:  # too many to write down: the file that is offered has them
+        lines = ["import pandas as pd\n",
+                 "from lensbench.app.workflows.latent_figures import density_figure\n",
+                 'density_figure(pd.read_csv("latent-density.csv"))']  # fmt: skip
     return "\n".join(lines)

@@ -119,6 +119,14 @@ def figures(found: Any, ask: ShapeAsk) -> "dict[str, go.Figure]":
             "Neighbours kept from site to site": found.plot_overlap()}  # fmt: skip
 
 
+DRAWS = {
+    "anisotropy": ("plot()",),
+    "dimension": ("plot()", "plot_scale()"),
+    "neighbours": ("plot()", "plot_overlap()"),
+}
+"""What each of :func:`figures` is made by."""
+
+
 def sites_in(store: str) -> list[str]:
     """Sites of a store that hold one vector per token."""
     opened = hold_store(store)
@@ -134,8 +142,8 @@ def command_of(ask: ShapeAsk) -> str:
     return shlex.join([*words, *(["--rows", str(ask.rows)] if ask.rows else [])])
 
 
-def python_of(ask: ShapeAsk) -> str:
-    """The same in a notebook."""
+def python_of(ask: ShapeAsk, draw: str = "plot()") -> str:
+    """The same in a notebook; ``draw`` makes the figure."""
     call = {"anisotropy": "anisotropy", "dimension": "intrinsic_dimension",
             "neighbours": "neighbourhoods"}[ask.measure]  # fmt: skip
     named = ", ".join(f"{Path(s).name!r}: lensbench.open_store({s!r})" for s in ask.stores)
@@ -144,5 +152,5 @@ def python_of(ask: ShapeAsk) -> str:
     return "\n".join([
         "import lensbench", "from lensbench import probes",
         f"probes.{call}({{{named}}}, sites={list(ask.sites) or None!r}, "
-        f"max_rows={ask.rows or ROWS[ask.measure]}{more}).plot()",
+        f"max_rows={ask.rows or ROWS[ask.measure]}{more}, seed={ask.seed}).{draw}",
     ])  # fmt: skip

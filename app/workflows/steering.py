@@ -229,23 +229,28 @@ def command_of(ask: SteerAsk) -> str:
     return shlex.join(["lensbench", "steer", ask.task, *named])
 
 
-def python_of(ask: SteerAsk) -> str:
-    """Code that makes such a curve in a notebook, from all pairs of the class."""
+def python_of(ask: SteerAsk, measure: str = "effect") -> str:
+    """Code that makes the same curve in a notebook."""
     text = ask.towards or TOWARDS.get(ask.task, "")
     answers = [part.strip() for part in text.split(",") if part.strip()]
+    label = f"towards {ask.towards}" if ask.towards else ask.task
+    revision = f", revision={ask.revision!r}" if ask.revision else ""
     make = "mean_difference()" if ask.method == "mean_difference" else f"pca({ask.method!r})"
     return (
-        "import lensbench\nfrom lensbench import interventions, prompts\n\n"
-        f"model = lensbench.load_model({ask.model!r})\n"
+        "import lensbench\nimport numpy as np\nfrom lensbench import interventions, prompts\n\n"
+        f"model = lensbench.load_model({ask.model!r}{revision})\n"
         f"pairs = prompts.{ask.task}(model, n={ask.n}, seed={ask.seed})\n"
         f"some = interventions.towards(pairs, {answers!r})\n"
-        f"half = len(some) // 2\n"
-        f"contrast = interventions.contrast_states(model, some.select(range(half)), "
-        f"'blocks.{ask.layer}.{ask.site}', position={_one_token(ask.source)!r})\n"
-        f"result = interventions.dose_curve(model, contrast.{make}, "
-        f"some.select(range(half, len(some))), {ask.strengths!r}, at={_tokens(ask.source)!r}, "
-        f"shuffled={ask.shuffled})\n"
-        "result.plot()\n"
+        "names = sorted(set(some.wordings))  # half of the wordings makes it, half tries it\n"
+        "first = np.isin(some.wordings, names[: len(names) // 2]) if len(names) > 1 else (\n"
+        "    np.arange(len(some)) % 2 == 0)\n"
+        f"contrast = interventions.contrast_states(\n    model, some.select(first), "
+        f"'blocks.{ask.layer}.{ask.site}', position={_one_token(ask.source)!r}, label={label!r})\n"
+        f"result = interventions.dose_curve(\n    model, contrast.{make}, some.select(~first), "
+        f"{ask.strengths!r}, effect={ask.metric!r},\n    at={_at(ask.at or ask.source)!r}, "
+        f"random={ask.random}, shuffled={ask.shuffled}, new_tokens={ask.new_tokens}, "
+        f"seed={ask.seed})\n"
+        f"result.plot({measure!r})\n"
     )
 
 

@@ -128,9 +128,17 @@ class ExpertRanking(Result):
             frame, x="expert", y="layer", value=show, span=(-reach if signed else 0.0, reach),
             diverging=signed, hover_columns=("rank", "differential", "mean", "p", "n"),
             title=f"{'Distinctive experts' if signed else 'Mean routing'} of {name}",
-            subtitle=f"{self.activation}, {self.normalise}, {int(self.n.sum())} prompts; "
+            subtitle=f"{self._said(signed)} · n = {int(self.n.sum())} prompts; "
             f"control: {self.controls}",
         )  # fmt: skip
+
+    def _said(self, signed: bool) -> str:
+        """What a cell is, as a formula in words."""
+        what = {"weight": "gate weight", "count": "selections"}.get(
+            self.activation, self.activation
+        )
+        per = "token" if self.normalise == "per_token" else "prompt"
+        return f"{what} per {per}" + (", less the mean of the other classes" if signed else "")
 
 
 def ftri(

@@ -8,6 +8,7 @@ import pandas as pd
 
 from lensbench.errors import UnknownNameError
 from lensbench.plots.tables import shown
+from lensbench.words import in_words, spelled
 
 
 def require(frame: pd.DataFrame, *columns: str | None) -> None:
@@ -32,7 +33,7 @@ def title_of(
 
     The unit comes from ``unit`` or ``frame.attrs["units"]``; a column without one shows none.
     """
-    name = (labels or {}).get(column, column.replace("_", " "))
+    name = labels[column] if labels and column in labels else spelled(column)
     known: Mapping[str, str] = frame.attrs.get("units", {})
     text = known.get(column, "") if unit is None else unit
     return f"{name} [{text}]" if text else name
@@ -41,11 +42,13 @@ def title_of(
 def groups(frame: pd.DataFrame, by: str | None) -> list[tuple[str, pd.DataFrame]]:
     """Sub-frames by the values of ``by``, in order of appearance; one unnamed group without.
 
-    Names are escaped: plotly reads a little HTML in legends.
+    Our own names are put in words, and all escaped: plotly reads a little HTML in legends.
     """
     if by is None:
         return [("", frame)]
-    return [(escape_all([str(key)])[0], part) for key, part in frame.groupby(by, sort=False)]
+    return [
+        (escape_all([in_words(str(key))])[0], part) for key, part in frame.groupby(by, sort=False)
+    ]
 
 
 def hover(

@@ -35,8 +35,9 @@ def heatmap(
 ) -> go.Figure:
     """Cells ``value`` at (``x``, ``y``), one row of ``frame`` per cell.
 
-    ``span`` fixes the colour range (give the metric's own range, so figures compare); with
-    ``diverging`` it is centred at zero, red positive. ``x_labels`` names columns (repeated tokens
+    ``span`` fixes the colour range (give the metric's own range, so figures compare; without one it
+    is that of the cells, and the subtitle says so); with ``diverging`` it is centred at zero, red
+    positive. ``x_labels`` names columns (repeated tokens
     stay distinct columns). Above 512 cells a side, blocks are merged by largest absolute value,
     and the subtitle says so.
 
@@ -62,15 +63,17 @@ def heatmap(
         raise ConfigError(f"heatmap needs one row per cell; ({x}, {y}) repeat: average them first")
     z, xs, ys = pivot(frame, x, y, value)
     merged, note = _shrink(z)
+    if span is None:
+        span, told = _own_span(z, diverging)
+        note = " · ".join(part for part in (told, note) if part)
     whole = merged.shape == z.shape
     trace = go.Heatmap(
         z=merged.astype(np.float32),
         x=xs if whole else None,
         y=ys if whole else None,
         colorscale=DIVERGING if diverging else SEQUENTIAL,
-        zmid=0.0 if diverging and span is None else None,
-        zmin=None if span is None else span[0],
-        zmax=None if span is None else span[1],
+        zmin=span[0],
+        zmax=span[1],
         xgap=1 if z.size < 2_000 else 0,
         ygap=1 if z.size < 2_000 else 0,
         colorbar={
@@ -102,6 +105,18 @@ def heatmap(
     if whole and len(ys) <= 32:
         figure.update_yaxes(tickvals=ys)
     return figure
+
+
+def _own_span(z: np.ndarray, diverging: bool) -> tuple[tuple[float, float], str]:
+    """The range of these values where none is given, and that it is theirs alone."""
+    known = z[np.isfinite(z)]
+    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+    if diverging:
+        high = max(abs(low), abs(high))
+        low = -high
+    if low == high:
+        high = low + 1.0
+    return (low, high), f"colours: {low:.3g} to {high:.3g}, the range of these cells"
 
 
 def _add_hover(

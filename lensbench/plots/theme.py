@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import plotly.graph_objects as go
 
+from lensbench.words import in_words
+
 Mode = Literal["light", "dark"]
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C", "#8F6BC2")
@@ -103,7 +105,7 @@ def dress(
 
     ``subtitle`` is the place for n, the metric's formula, and what was left out.
     """
-    text = {"text": title, "subtitle": {"text": subtitle}}
+    text = {"text": in_words(title), "subtitle": {"text": in_words(subtitle)}}
     figure.update_layout(
         template=template(mode),
         title=text if title or subtitle else None,

@@ -79,7 +79,8 @@ class IntrinsicDimension(Table):
         return lines(
             frame, x="n1", y="dimension", color="source", low="low", high="high", log_x=True,
             hover_columns=("scale", "error", "length"), title=f"Dimension against scale, {chosen}",
-            subtitle="GRIDE; small scales see noise, a plateau is the dimension",
+            subtitle=f"GRIDE · n up to {frame['n'].max():,} · small scales see noise, a plateau is "
+            "the dimension",
         )  # fmt: skip
 
     def summary(self) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from lensbench.errors import ConfigError
@@ -67,11 +68,15 @@ def _map(
 ) -> "go.Figure":  # fmt: skip
     sites: Any = frame["site"].map(sweep.sites.index)
     rows: Any = frame[axis].map(names.index)
+    values = frame[column].to_numpy("float64")
+    low = -1.0 if column == "selectivity" or (values < 0).any() else 0.0
+    share = np.nanmax(np.abs(values), initial=0.0) <= 1.0  # else nats, or counts
     figure = heatmap(
         frame.assign(place=sites, number=rows), x="place", y="number", value=column,
         hover_columns=("site", axis), title=title, height=180 + 16 * len(names),
         subtitle=f"{sweep.dealt()}; {note}", labels={"number": axis, "place": _AXIS},
-        unit=UNITS.get(column, ""),
+        unit=UNITS.get(column, ""), span=(low, 1.0) if share else None,
+        diverging=low < 0,
     )  # fmt: skip
     named = dict(enumerate(names))
     label_cells(figure, dict(enumerate(sweep.sites)), named)

@@ -142,11 +142,10 @@ def test_two_texts_and_a_code_that_finds_the_same(monkeypatch, small_root: Path,
     page = page_of(monkeypatch, small_root, name, show="Nearest latents",
                    direction="The difference of two texts", one="Alice lives in Lima .",
                    other="Lucy sang .")  # fmt: skip
-    code = next(str(c.value) for c in page.code if "difference_direction" in str(c.value))
-    *body, last = code.strip().splitlines()
+    code = next(str(c.value) for c in page.code if "nearest_figure" in str(c.value))
     scope: dict[str, Any] = {}
-    exec("\n".join([*body, f"made = {last}"]), scope)
-    assert scope["made"]["latent"].tolist() == page.dataframe[0].value["latent"].tolist()
+    exec(code, scope)
+    assert scope["found"]["latent"].tolist() == page.dataframe[0].value["latent"].tolist()
 
 
 def test_a_vector_from_a_file_finds_the_latent_it_is(small_root: Path, name: str) -> None:

@@ -45,7 +45,7 @@ def test_the_ranking_is_that_of_the_library(monkeypatch, tmp_path: Path) -> None
     grid = frame.pivot(index="layer", columns="expert", values="differential").to_numpy()
     seen = np.asarray(values(drawn(page)["data"][0]["z"]), dtype=float).reshape(grid.shape)
     assert seen == pytest.approx(grid, abs=1e-5)
-    assert "permuted_labels_max" in words(page)
+    assert "largest with permuted labels" in words(page)
     assert any("lensbench experts rank" in c.value for c in page.code)
 
 

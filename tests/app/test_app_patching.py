@@ -110,7 +110,7 @@ def test_the_page_draws_the_sweep_with_its_control(monkeypatch, tmp_path: Path) 
     spec = json.loads(page.get("plotly_chart")[0].proto.spec)
     drawn = np.asarray(values(spec["data"][0]["z"]), dtype=float).reshape(6, -1)
     assert drawn == pytest.approx(made.effect.reshape(6, -1), abs=1e-4)
-    assert "random_patch" in words(page)
+    assert "random patch" in words(page)
     assert "lensbench patch recall" in " ".join(c.value for c in page.code)
 
 

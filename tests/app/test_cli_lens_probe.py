@@ -102,7 +102,7 @@ def test_the_page_shows_a_label_beside_its_controls(
     assert "Not shown: reinitialised twin. --twin STORE" in words(page)
     [figure] = page.get("plotly_chart")  # one label has no map
     names = {trace["name"] for trace in json.loads(figure.proto.spec)["data"] if "name" in trace}
-    assert {"logistic", "shuffled_labels"} <= names
+    assert {"logistic", "shuffled labels"} <= names
     assert "lensbench probe linear" in words(page)
 
 

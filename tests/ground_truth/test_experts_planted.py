@@ -177,7 +177,7 @@ def test_the_study_finds_on_one_half_and_confirms_on_the_other(model, world, tmp
     again = load(found.save(tmp_path / "study"))
     assert again == found
     assert found.to_frame()["n"].eq(len(found.test_rows)).all()
-    assert "random_load" in str(found.controls)
+    assert "random load" in str(found.controls)
     found.plot()
 
 

@@ -1,0 +1,87 @@
+"""Our own names as people write them, for figures and captions; in files and code they stay."""
+
+import re
+
+SPELLED = {
+    "logit_diff": "logit difference",
+    "log10_rank": "log10 of the rank",
+    "log10_target_rank": "log10 of the rank of the next token",
+    "softmax_diff": "largest less second probability",
+    "softmax_max": "largest probability",
+    "random_patch": "random patch",
+    "random_patch_farthest": "farthest random patch",
+    "random_latents_farthest": "farthest of random latents",
+    "random_latents_auroc_farthest": "farthest AUROC of random latents",
+    "reinitialised_twin": "re-initialised twin",
+    "permuted_labels_max": "largest with permuted labels",
+    "permuted_labels_max_95": "its 95th percentile",
+    "moved_labels_95": "95th percentile of moved labels",
+    "moved_labels_auroc": "AUROC of moved labels",
+    "target_prob": "probability of the next token",
+    "target_rank": "rank of the next token",
+    "top_prob": "probability of the best token",
+    "kl_to_final": "KL to the final layer",
+    "kl": "KL",
+    "pca_diff": "PCA of differences",
+    "pca_center": "PCA, centred",
+    "pca_uncentred": "PCA, not centred",
+    "ig_inputs": "integrated gradients of inputs",
+    "eap_ig": "EAP with integrated gradients",
+    "attention_rollout": "attention rollout",
+    "gradient_x_input": "gradient x input",
+    "prediction_neurons": "neurons that push a token up",
+    "suppression_neurons": "neurons that push tokens down",
+    "local_attention": "attention to the last positions",
+    "r2": "R²",
+}
+"""Names that read badly even with spaces for underscores."""
+
+_SPACED = """
+accuracy_heldout accuracy_train accuracy_twin activation_addition after_known_person
+after_unknown_person agreement_middle agreement_middle_shuffled all_latents all_yes always_on
+always_sure
+balanced_accuracy best_latent clamped_latent code_reverse control_slope control_task
+corrupted_prompts cross_entropy crossing_other_prior current_token dead_fraction
+difference_last_no_context difference_last_no_copy duplicate_token effect_cosine effect_full
+effect_kept exact_match exchanged_trees explained_variance first_token grad_norm gradient_norm
+hungarian_cosine in_context_vector instruction_end integrated_gradients kmeans_greedy
+kmeans_hungarian kmeans_train label_f1 largest_random_pair leave_one_out lens_entropy lens_kl
+loss_left main_step matching_pursuit maximum_likelihood mean_activation mean_difference mlp_norm
+moved_labels moved_labels_correlation next_token no_transplant null_line null_part oracle_layers
+oracle_layers_per_token other_neuron other_parts other_question other_sources other_texts_exit
+other_token other_words p_anneal paper_jsd patch_of per_token previous_token principal_components
+probe_direction random_agreement random_dictionary random_direction random_directions
+random_edges random_latents random_load random_map random_pair random_rotation random_subspace
+random_subspaces random_tokens rank_one same_output selectivity_high selectivity_low
+shuffled_answers shuffled_directions shuffled_features shuffled_gain shuffled_labels
+shuffled_neurons shuffled_readings shuffled_rows shuffled_rows_imbalance shuffled_rows_overlap
+shuffled_states single_concepts skip_alone soft_comprehensiveness soft_sufficiency sparse_probing
+strange_key surprisal_difference token_accuracy token_direction token_lookup whole_site
+without_first without_implant without_massive zero_frequency zero_frequency_random_pattern
+"""
+_KNOWN = {name: name.replace("_", " ") for name in _SPACED.split()} | {
+    name: words for name, words in SPELLED.items() if "_" in name
+}
+_NAME = re.compile(r"(?<![\w.@/-])[a-z0-9]+(?:_[a-z0-9]+)+(?![\w/-]|\.\w)")
+
+
+def in_words(text: str) -> str:
+    """``text`` with our own metrics, controls and methods as people write them.
+
+    Names of sites, labels, runs and whatever else a user gave stay as they are.
+
+    Example:
+        >>> in_words("logit_diff at resid_pre; control: random_patch 0.034")
+        'logit difference at resid_pre; control: random patch 0.034'
+    """
+    return _NAME.sub(lambda found: _KNOWN.get(found[0], found[0]), text)
+
+
+def spelled(name: str) -> str:
+    """One of our own names, whatever it is: in words, or with spaces.
+
+    Example:
+        >>> spelled("mean_exit")
+        'mean exit'
+    """
+    return SPELLED.get(name, _KNOWN.get(name, name.replace("_", " ")))
