@@ -4,19 +4,28 @@ import pandas as pd
 import streamlit as st
 
 from lensbench.app.widgets.states import plain
+from lensbench.app.widgets.toggle import pick_of
 from lensbench.app.workflows.notes import found_in
+
+MOST = 2_000
+"""Rows that are sent to the browser; of more, the first ones in the order that is chosen."""
 
 
 def filtered(table: pd.DataFrame) -> pd.DataFrame:
-    """Draw filters and table; a clicked row is opened. Gives the rows that are shown."""
+    """Draw filters and table; a clicked row is opened. Gives all rows that pass the filters."""
     rows = _narrowed(table)
+    if len(table) > MOST:
+        rows = _ordered(rows)
+    shown = rows.head(MOST)
     n = int(table.attrs.get("n_tokens", 0))
     seen = f" Density: share of the {n:,} tokens of the evaluation." if n else ""
+    cut = f", of which the first {MOST:,} are shown" if len(rows) > MOST else ""
     st.caption(
-        f"{len(rows):,} of {len(table):,} latents. Click a heading to sort, a row to open.{seen}"
+        f"{len(rows):,} of {len(table):,} latents{cut}. Click a heading to sort, a row to open."
+        f"{seen}"
     )
     state = st.dataframe(
-        rows, hide_index=True, key="latent-rows", on_select="rerun", selection_mode="single-row",
+        shown, hide_index=True, key="latent-rows", on_select="rerun", selection_mode="single-row",
         alt="latents of the dictionary", height=320,
         column_config={
             "density": st.column_config.NumberColumn(format="%.5f"),
@@ -28,10 +37,22 @@ def filtered(table: pd.DataFrame) -> pd.DataFrame:
     # Rows move when a filter or a note changes: a place that was clicked before is no new click.
     new = picked != st.session_state.get("seen-row", ())
     st.session_state["seen-row"] = picked
-    if new and picked and picked[0] < len(rows):
-        st.session_state["to-latent"] = int(rows["latent"].iloc[picked[0]])
+    if new and picked and picked[0] < len(shown):
+        st.session_state["to-latent"] = int(shown["latent"].iloc[picked[0]])
         st.rerun()
     return rows
+
+
+def _ordered(rows: pd.DataFrame) -> pd.DataFrame:
+    """All rows in an order of the reader's choice: a heading sorts only what is shown."""
+    known = {"": "As listed"} | {str(c): str(c).replace("_", " ") for c in rows}
+    left, right = st.columns([2, 1], vertical_alignment="bottom")
+    with left:
+        by = pick_of("Sort all latents by", list(known), "", key="by", shown=known)
+    falling = right.toggle("Largest first", value=True, key="falling", bind="query-params")
+    if not by:
+        return rows
+    return rows.sort_values(by, ascending=not falling, na_position="last", kind="stable")
 
 
 def _narrowed(table: pd.DataFrame) -> pd.DataFrame:
