@@ -73,3 +73,14 @@ def test_tutorials_are_committed_without_outputs() -> None:
         cells = nbformat.read(path, as_version=4).cells
         assert not any(cell.get("outputs") for cell in cells), path.name
         assert os.environ.get("HOME", "/root") + "/" not in path.read_text()
+
+
+def test_every_tutorial_ends_with_what_would_prove_it_wrong() -> None:
+    import nbformat
+
+    for path in TUTORIALS:
+        *_, told, tried = nbformat.read(path, as_version=4).cells
+        assert told.cell_type == "markdown", path.name
+        assert "What would prove this wrong" in told.source.splitlines()[0], path.name
+        assert told.source.count("\n- **") >= 3, path.name
+        assert tried.cell_type == "code", f"{path.name}: nothing is tried"
