@@ -1,6 +1,6 @@
 """What a run has logged so far, and what it was asked for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,16 +18,23 @@ if TYPE_CHECKING:
 
 MOST = 300
 """Points drawn per dictionary; of longer histories every n-th line is drawn, and the last one."""
-CURVES = ("fvu", "l0", "dead_fraction", "loss", "lr", "grad_norm")
+CURVES = ("fvu", "l0", "dead_fraction", "loss", "lr", "grad_norm", "wait_fraction")
 TITLES = {
     **LABELS,
     "dead_fraction": "Dead fraction",
     "loss": "Loss",
     "lr": "Learning rate",
     "grad_norm": "Gradient norm",
+    "wait_fraction": "Waiting for data",
 }
-LINEAR = ("dead_fraction", "lr")
+LINEAR = ("dead_fraction", "lr", "wait_fraction")
 """Drawn with their zeros; the others have a logarithmic axis, where zero has no place."""
+
+
+AXES = {"tokens": "training tokens", "step": "steps"}
+COLOURED = 8
+"""Dictionaries that are told apart by colour at first; the others are grey until chosen."""
+GREY = "rgba(128,128,128,0.45)"
 
 
 def curves_of(run: Path) -> pd.DataFrame:
@@ -45,7 +52,7 @@ def curves_of(run: Path) -> pd.DataFrame:
             kept = [line for i, line in enumerate(lines) if i % stride == 0 or i == len(lines) - 1]
             rows += [{"name": name, **line} for line in kept]
     frame = pd.DataFrame(rows, columns=["name", "step", "tokens", *CURVES, "seconds"])
-    frame.attrs["units"] = {**UNITS, "tokens": "training tokens"}
+    frame.attrs["units"] = {**UNITS, "wait_fraction": "share of the time"}
     frame.attrs["every"] = every
     return frame
 
@@ -55,31 +62,54 @@ def logged(frame: pd.DataFrame) -> dict[str, str]:
     return {m: TITLES[m] for m in CURVES if len(frame[m].dropna())}
 
 
-def curve_figure(frame: pd.DataFrame, metric: str) -> "tuple[go.Figure, pd.DataFrame]":
-    """One line per dictionary over training tokens, and exactly the rows that are drawn."""
-    short = short_names(list(dict.fromkeys(frame["name"])))
+def names_in(frame: pd.DataFrame) -> list[str]:
+    """Dictionaries of a frame as figures call them, in order."""
+    names = [str(name) for name in dict.fromkeys(frame["name"])]
+    return [short_names(names)[name] for name in names]
+
+
+def curve_figure(
+    frame: pd.DataFrame, metric: str, *, over: str = "tokens", chosen: Sequence[str] = ()
+) -> "tuple[go.Figure, pd.DataFrame]":
+    """One line per dictionary over training tokens or steps, and exactly the rows drawn.
+
+    Of more than :data:`COLOURED` dictionaries, those ``chosen`` (or the first so many) are coloured
+    and named, the others thin and grey. Nothing is smoothed.
+    """
+    short = short_names([str(name) for name in dict.fromkeys(frame["name"])])
     linear = metric in LINEAR
     kept = frame[metric].notna() if linear else frame[metric] > 0
-    drawn = frame.loc[kept, ["name", "tokens", metric]].copy()
+    drawn = frame.loc[kept, ["name", over, metric]].copy()
     drawn["name"] = drawn["name"].replace(short)
-    drawn.attrs["units"] = {metric: UNITS[metric], "tokens": ""}
+    units = {**UNITS, **frame.attrs.get("units", {})}
+    drawn.attrs["units"] = {metric: units[metric], over: ""}
+    named = [n for n in short.values() if n in chosen] or list(short.values())[:COLOURED]
     figure = plots.lines(
-        drawn, x="tokens", y=metric, color="name", log_y=not linear, markers=False, height=420,
-        labels={**TITLES, "tokens": "training tokens"},
+        drawn[drawn["name"].isin(named)], x=over, y=metric, color="name", log_y=not linear,
+        markers=False, height=420, labels={**TITLES, **AXES}, unit=units[metric],
         title=f"{TITLES.get(metric, metric)} while training",
     )  # fmt: skip
+    for name, part in drawn[~drawn["name"].isin(named)].groupby("name", sort=False):
+        figure.add_scatter(
+            x=part[over].to_numpy(), y=part[metric].to_numpy(), name=str(name), mode="lines",
+            line={"color": GREY, "width": 1}, showlegend=False,
+            hovertemplate=f"<b>{name}</b><br>%{{x:,}}: %{{y:.4g}}<extra></extra>",
+        )  # fmt: skip
+    figure.data = (*figure.data[len(named) :], *figure.data[: len(named)])  # colours on top
     figure.update_layout(
-        legend={"orientation": "h", "y": -0.22, "title": {"text": ""}}, uirevision=metric
+        legend={"orientation": "h", "y": -0.22, "title": {"text": ""}}, uirevision=f"{metric}{over}"
     )
     return figure, drawn
 
 
-def curve_code(run: Path, metric: str) -> str:
+def curve_code(run: Path, metric: str, over: str = "tokens", chosen: Sequence[str] = ()) -> str:
     """Python that draws the same figure."""
     return (
         "from pathlib import Path\n\n"
         "from lensbench.app.workflows.curves import curve_figure, curves_of\n\n"
-        f"figure, data = curve_figure(curves_of(Path({str(run)!r})), {metric!r})\nfigure\n"
+        f"frame = curves_of(Path({str(run)!r}))\n"
+        f"figure, data = curve_figure(frame, {metric!r}, over={over!r}, chosen={list(chosen)!r})\n"
+        "figure\n"
     )
 
 
@@ -87,9 +117,11 @@ def caption(frame: pd.DataFrame) -> str:
     """What a point is, how many dictionaries there are, and what is left out."""
     every = int(frame.attrs.get("every", 1))
     left = f" Every {every}-th line is drawn, and the last one." if every > 1 else ""
+    n = len(set(frame["name"]))
+    grey = f" The other {n - COLOURED} are grey unless chosen." if n > COLOURED else ""
     return (
-        f"n = {frame['name'].nunique()} dictionaries on the same batches; a point is a mean over "
-        f"the steps since the one before.{left} Training has no control; page Sweep has them."
+        f"n = {n} dictionaries on the same batches; a point is a mean over the steps since the one "
+        f"before, not smoothed.{grey}{left} Training has no control; page Sweep has them."
     )
 
 
