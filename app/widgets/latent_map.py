@@ -36,17 +36,23 @@ def latent_map(run: Path, name: str) -> None:
         st.info("UMAP needs the package umap-learn, which is not installed; the map below is PCA.")
         st.code(pictures.INSTALL, language="bash", wrap_lines=True)
         method = "pca"
-    places: Any = decoder_map(run, name, "umap" if method == "umap" else "pca")
+    ring = st.session_state.get("open")
+    whole: Any = decoder_map(run, name, "umap" if method == "umap" else "pca")
+    places = pictures.thinned(whole, facts, ring)
     why = tokens_written(run, name)[1]
-    lost = int(len(facts) - places.summary()["latents"])
+    lost = int(len(facts) - whole.summary()["latents"])
+    drawn = places.summary()["latents"]
     told = [
         f"n = {len(facts) - lost:,} latents, decoder rows at length 1; a click opens one.",
+        f"Drawn are {drawn:,.0f} of them: what is labelled or starred, and a random sample."
+        if drawn < len(facts) - lost
+        else "",
         f"{lost:,} rows of zeros have no place." if lost else "",
         _believe(places),
         f"({why}.)" if why else "",
     ]
-    figure = pictures.map_figure(places, facts, color, ring=st.session_state.get("open"))
-    frame = places.to_frame().merge(facts, on="latent")
+    figure = pictures.map_figure(places, facts, color, ring=ring)
+    frame = places.to_frame().dropna(subset=["x"]).merge(facts, on="latent")
     clicked = show_figure(figure, key=f"map-{method}-{color}", pick=True, frame=frame,
                           file=f"map-{method}", code=pictures.map_code(run, name, method, color),
                           alt=f"map of {len(facts)} latents coloured by {color}",

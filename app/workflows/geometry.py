@@ -49,6 +49,8 @@ COLOURS = {
 """What a map is coloured by."""
 MOST_WORK = 4e11
 """Multiplications above which no top tokens are worked out for a map."""
+MOST_POINTS = 15_000
+"""Latents drawn on a map: more take seconds to draw and megabytes to send."""
 TOP = 3
 _BLOCK = 1024
 
@@ -115,6 +117,26 @@ def facts_of(run: Path, name: str, kept: "LatentNotes", written: list[str]) -> p
     return frame
 
 
+def thinned(places: DecoderMap, facts: pd.DataFrame, ring: int | None = None) -> DecoderMap:
+    """The map with at most about :data:`MOST_POINTS` places; the other latents have none.
+
+    What is labelled or starred stays, and the latent in the ring; of the rest a fixed random
+    sample.
+    """
+    n = len(places.places)
+    if n <= MOST_POINTS:
+        return places
+    keep = np.zeros(n, bool)
+    keep[np.random.default_rng(0).choice(n, MOST_POINTS, replace=False)] = True
+    for column, plainly in (("label", "no label"), ("my label", "no label"),
+                            ("starred", "not starred")):  # fmt: skip
+        if column in facts:
+            keep |= facts[column].ne(plainly).to_numpy()
+    if ring is not None:
+        keep[ring] = True
+    return replace(places, places=np.where(keep[:, None], places.places, np.nan))
+
+
 def map_figure(
     places: DecoderMap, facts: pd.DataFrame, color: str, ring: int | None = None
 ) -> "go.Figure":
@@ -152,7 +174,7 @@ def map_again(run: Path, name: str, method: Method, color: str) -> "go.Figure":
     """The map of a page, made from its names."""
     kept = notes(dictionary_of(run, name))
     facts = facts_of(run, name, kept, tokens_written(run, name)[0])
-    return map_figure(map_of(run, name, method), facts, color)
+    return map_figure(thinned(map_of(run, name, method), facts), facts, color)
 
 
 def map_code(run: Path, name: str, method: str, color: str) -> str:
