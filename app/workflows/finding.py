@@ -1,4 +1,4 @@
-"""Runs and stores below a folder, found by one walk; small files of theirs are read once.
+"""Runs, stores, models and texts below a folder, found by one walk; their small files read once.
 
 A page asks at every click what there is. Folders that have not changed are not listed again and
 files that have not changed are not read again: with 200 runs a click costs a few hundred looks at
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lensbench import io
+from lensbench.errors import DataError
 from lensbench.saes.latents.manifest import KIND as LATENTS
 from lensbench.saes.runs import STATUS_FILE
 from lensbench.store.manifest import MANIFEST
@@ -26,6 +27,10 @@ SETTLED = 2.0
 """Seconds after a change in which a folder is listed anew: clocks of file systems are coarse."""
 KEPT = 20_000
 """Folders and files that are remembered, at most."""
+CONFIG, SMALL = "config.json", 1 << 20
+TEXTS = (".txt", ".jsonl", ".ndjson")
+OURS = ("log.txt", "metrics.jsonl")
+"""Files that runs and jobs write."""
 _HEAD = 200
 
 _listed: dict[str, tuple[int, frozenset[str], tuple[str, ...]]] = {}
@@ -34,10 +39,14 @@ _read: dict[tuple[str, str], tuple[tuple[int, int, int], Any]] = {}
 
 @dataclass(frozen=True)
 class Found:
-    """Folders of runs, and of activation stores (those of controls come last)."""
+    """Folders of runs, of activation stores (those of controls come last), and of models."""
 
     runs: tuple[Path, ...]
     stores: tuple[Path, ...]
+    models: tuple[Path, ...]
+    """Folders with a model in hub format: a ``config.json`` of transformers beside weights."""
+    texts: tuple[Path, ...]
+    """Text files that neither a run nor a job wrote."""
 
 
 def find(root: Path) -> Found:
@@ -45,13 +54,14 @@ def find(root: Path) -> Found:
 
     A run that was trained as an array is one run, the folder of its parts.
     """
-    runs: list[Path] = []
-    stores: list[Path] = []
-    _walk(str(root), DEPTH, runs, stores, top=True)
-    inside = [(run, run.relative_to(root).parts) for run in runs]
-    kept = [run for run, parts in inside if not {TWIN, JOBS} & set(parts)]
-    stores.sort(key=lambda folder: (TWIN in folder.name, str(folder)))
-    return Found(tuple(sorted(kept)), tuple(s for s in stores if not holds_latents(s)))
+    seen: dict[str, list[Path]] = {kind: [] for kind in ("run", "store", "model", "text")}
+    _walk(str(root), DEPTH, seen, top=True)
+    runs = (r for r in seen["run"] if not {TWIN, JOBS} & set(r.relative_to(root).parts))
+    stores = sorted(seen["store"], key=lambda folder: (TWIN in folder.name, str(folder)))
+    models = (m for m in seen["model"] if once(m / CONFIG, "model", _is_model))
+    texts = (t for t in seen["text"] if t.relative_to(root).parts[0] != JOBS)
+    return Found(tuple(sorted(runs)), tuple(s for s in stores if not holds_latents(s)),
+                 tuple(sorted(models)), tuple(sorted(texts)))  # fmt: skip
 
 
 def read_json(path: Path) -> Any:
@@ -90,19 +100,28 @@ def _is_of_latents(manifest: Path) -> bool:
         return f'"{LATENTS}"'.encode() in file.read(_HEAD)
 
 
-def _walk(folder: str, left: int, runs: list[Path], stores: list[Path], *, top: bool) -> None:
+def _is_model(config: Path) -> bool:
+    try:
+        told = io.read_json(config) if config.stat().st_size <= SMALL else None
+    except DataError:
+        return False
+    return isinstance(told, dict) and "model_type" in told
+
+
+def _walk(folder: str, left: int, seen: dict[str, list[Path]], *, top: bool) -> None:
     files, folders = _list(folder)
     run, store = STATUS_FILE in files, MANIFEST in files
     if not run and left > 1:
         parts = [name for name in folders if name.startswith("part-")]
         run = any(STATUS_FILE in _list(f"{folder}/{name}")[0] for name in parts)
-    if run:
-        runs.append(Path(folder))
-    if store:
-        stores.append(Path(folder))
+    for kind, there in (("run", run), ("store", store), ("model", CONFIG in files)):
+        if there:
+            seen[kind].append(Path(folder))
+    if not run and not store:
+        seen["text"] += [Path(folder) / name for name in sorted(files) if name.endswith(TEXTS)]
     if left > 1 and (top or not (run or store)):
         for name in folders:
-            _walk(f"{folder}/{name}", left - 1, runs, stores, top=False)
+            _walk(f"{folder}/{name}", left - 1, seen, top=False)
 
 
 def _list(folder: str) -> tuple[frozenset[str], tuple[str, ...]]:
@@ -116,7 +135,11 @@ def _list(folder: str) -> tuple[frozenset[str], tuple[str, ...]]:
             seen = list(entries)
     except OSError:
         return frozenset(), ()
-    files = frozenset(e.name for e in seen if e.name in (STATUS_FILE, MANIFEST))
+    names = {e.name for e in seen}
+    weights = any(name.endswith(".safetensors") for name in names)
+    files = frozenset(n for n in names if n in (STATUS_FILE, MANIFEST)
+                      or (n == CONFIG and weights) or (n.endswith(TEXTS) and n not in OURS)
+                      )  # fmt: skip
     folders = tuple(sorted(e.name for e in seen if not e.name.startswith(".")
                            and e.is_dir(follow_symlinks=False)))  # fmt: skip
     if time.time() - stamp / 1e9 > SETTLED:
