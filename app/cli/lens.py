@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lensbench.app.cli import lens_prompt
+from lensbench.app.cli import lens_more, lens_prompt
 from lensbench.app.cli.console import Answer, fields, table
 from lensbench.app.cli.groups import ModelOption, RevisionOption, new_group
 
@@ -27,6 +27,8 @@ def group() -> typer.Typer:
     app.command("patchscope")(lens_prompt.patchscope)
     app.command("decode")(lens_prompt.decode)
     app.command("neurons")(neurons)
+    app.command("future")(lens_more.future)
+    app.command("context")(lens_more.context)
     return app
 
 

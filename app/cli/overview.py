@@ -9,9 +9,18 @@ START = """\
 SECTIONS = {
     "Begin": ("demo", "app", "doctor", "config", "completion", "help"),
     "Activations": ("capture", "store", "world"),
-    "Dictionaries": ("train", "eval", "encode", "explain", "runs", "report"),
+    "Dictionaries": ("train", "eval", "latents", "encode", "explain", "runs", "report"),
     "Read": ("lens", "probe"),
-    "Intervene": ("patch", "attribute", "steer", "experts", "accelerate"),
+    "Intervene": (
+        "patch",
+        "attribute",
+        "circuit",
+        "edit",
+        "steer",
+        "experts",
+        "accelerate",
+        "readability",
+    ),
 }
 """Every command of the root stands in one of these (a test)."""
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lensbench.app.cli import probe_bits
+from lensbench.app.cli import probe_bits, probe_more
 from lensbench.app.cli.console import Answer, fields, table
 from lensbench.app.cli.groups import ModelOption, RevisionOption, new_group
 
@@ -22,6 +22,10 @@ def group() -> typer.Typer:
     app.command("geometry")(geometry)
     app.command("erase")(probe_bits.erase)
     app.command("codelength")(probe_bits.codelength)
+    app.command("boards")(probe_more.boards)
+    app.command("numbers")(probe_more.numbers)
+    app.command("trees")(probe_more.trees)
+    app.command("spans")(probe_more.spans)
     return app
 
 

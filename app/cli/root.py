@@ -8,18 +8,22 @@ from lensbench.app.cli import (
     accelerate,
     attribute,
     capture,
+    circuit,
     completion,
     config,
     demo,
     doctor,
+    edit,
     encode,
     evaluate,
     experts,
     explain,
+    latents,
     lens,
     page,
     patch,
     probe,
+    readability,
     report,
     runs,
     steer,
@@ -50,13 +54,17 @@ def build() -> typer.Typer:
     app.add_typer(evaluate.group(), name="eval")
     app.command("encode")(encode.encode)
     app.command("explain")(explain.explain)
+    app.add_typer(latents.group(), name="latents")
     app.add_typer(lens.group(), name="lens")
     app.add_typer(probe.group(), name="probe")
     app.add_typer(experts.group(), name="experts")
     app.command("patch")(patch.patch)
     app.command("attribute")(attribute.attribute)
+    app.add_typer(circuit.group(), name="circuit")
+    app.add_typer(edit.group(), name="edit")
     app.command("steer")(steer.steer)
     app.command("accelerate")(accelerate.accelerate)
+    app.command("readability")(readability.readability)
     app.add_typer(runs.group(), name="runs")
     app.add_typer(world.group(), name="world")
     app.command("doctor")(doctor.doctor)

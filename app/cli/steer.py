@@ -1,6 +1,5 @@
 """``lensbench steer``: what adding a direction does to a model, at every strength."""
 
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -8,13 +7,13 @@ import typer
 
 from lensbench.app.cli.console import Answer, table
 from lensbench.app.cli.groups import ModelOption, RevisionOption
+from lensbench.app.cli.numbers import floats
 from lensbench.app.cli.task_options import (
     BatchOption,
     PairsOption,
     SeedOption,
     TaskArgument,
 )
-from lensbench.errors import ConfigError
 
 _DOSES = ("direction", "strength", "step", "effect", "low", "high", "success", "kl", "perplexity")
 _MATCHED = ("control", "strength", "kl", "effect", "control_effect", "control_low",
@@ -98,9 +97,9 @@ def steer(
     made_of = source or ("subject" if task == "agreement" and not pairs else "end")
     found = run(
         SteerAsk(
-            task, model, revision, towards, site, layer, made_of, at, method, _numbers(strengths),
-            metric, pairs, n, random, shuffled, new_tokens, shown, batch_size, seed, plus, minus,
-            align,
+            task, model, revision, towards, site, layer, made_of, at, method,
+            floats(strengths, "--strengths"), metric, pairs, n, random, shuffled, new_tokens,
+            shown, batch_size, seed, plus, minus, align,
         )
     )  # fmt: skip
     told = facts(found)
@@ -128,11 +127,3 @@ def steer(
             *([f"saved in {told['saved']}"] if out is not None else []),
         ]),
     )  # fmt: skip
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    parts = [p for p in re.split(r"[,\s]+", text.strip()) if p]
-    try:
-        return tuple(float(p) for p in parts)
-    except ValueError as error:
-        raise ConfigError(f"--strengths must be numbers such as 0,0.5,1; got {text!r}") from error

@@ -25,6 +25,25 @@ def rows_of_frame(frame: "pd.DataFrame", top: int | None = None) -> list[dict[st
     return records
 
 
+def result_facts(
+    model: str, result: "Result", out: Path | None, *, top: int | None = None, by: str = "",
+    **more: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """A result as one document: its rows (the ``top`` largest in size of ``by``), units, summary.
+
+    Saved in ``out`` where a folder was named.
+    """
+    frame = result.to_frame()
+    if by:
+        frame = frame.sort_values(by, ascending=False, key=abs, kind="stable")
+    return {
+        "model": model, **more, "rows": rows_of_frame(frame, top), "of": len(frame),
+        "units": dict(frame.attrs.get("units", {})), "summary": result.summary(),
+        "controls": dict(result.controls.values),
+        "control": result.controls.note or str(result.controls), **saved_in(result, out),
+    }  # fmt: skip
+
+
 def saved_in(result: "Result", out: Path | None) -> dict[str, Any]:
     """Save a result where a folder was named, and say where."""
     return {} if out is None else {"saved": str(result.save(out))}

@@ -1,0 +1,196 @@
+"""Latents by the name of their dictionary: found in a table, shown, tried on a text, steered."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lensbench import interventions
+from lensbench.app.workflows.answers import rows_of_frame
+from lensbench.app.workflows.latent_page import (
+    context_frame,
+    dictionary_of,
+    label_line,
+    latent_table,
+    make_board,
+    store_of,
+    words_for,
+)
+from lensbench.app.workflows.latent_text import latents_of_text
+from lensbench.app.workflows.live import hold_store, running
+from lensbench.app.workflows.sequences import model_name
+from lensbench.errors import ConfigError, UnknownNameError
+from lensbench.plan import Plan
+
+ORDERS = ("density", "f1", "label", "latent", "decoder_norm", "encoder_bias")
+
+
+def list_latents(
+    name: str, *, search: str = "", sort: str = "", least: float = 0.0, top: int = 20
+) -> dict[str, Any]:
+    """The latents of ``RUN/NAME``: density, best label with its control, weights.
+
+    ``search`` keeps labels with this text, ``least`` densities from there on.
+
+    Raises:
+        UnknownNameError: an order that is none, or that this run has no numbers for.
+        LensbenchError: no such run or dictionary.
+    """
+    run, dictionary = _parted(name)
+    frame = latent_table(run, dictionary)
+    known = [order for order in ORDERS if order in frame]
+    by = sort or ("f1" if "f1" in frame else "latent")
+    if by not in known:
+        raise UnknownNameError("order", by, known=known, hint="(Labels and densities come with "
+                               "`lensbench eval sae`.)")  # fmt: skip
+    if search:
+        labels = frame["label"].fillna("") if "label" in frame else None
+        if labels is None:
+            raise ConfigError(f"{run} has no labels to search; make them: lensbench eval sae {run}")
+        frame = frame.loc[labels.str.contains(search, case=False, regex=False)]
+    if least and "density" in frame:
+        frame = frame.loc[frame["density"] >= least]
+    frame = frame.sort_values(by, ascending=by in ("label", "latent"), na_position="last")
+    return {"dictionary": name, "sorted_by": by, "of": len(frame),
+            "latents": rows_of_frame(frame, top)}  # fmt: skip
+
+
+def show_latent(name: str, latent: int, store: Path | None, *, top: int = 12) -> dict[str, Any]:
+    """A latent's dashboard: what it fires on, what it writes, the label it matches.
+
+    Raises:
+        LensbenchError: no such dictionary, latent or store.
+    """
+    run, dictionary = _parted(name)
+    where = store or store_of(run, dictionary, _root(run))
+    board = make_board(run, dictionary, latent, where)
+    words, i = words_for(board, where), board.index(latent)
+    contexts = context_frame(board, latent, words)
+    told: dict[str, Any] = {
+        "dictionary": name, "latent": latent, "store": str(where),
+        "label": label_line(latent_table(run, dictionary), latent),
+        "density": float(board.density[i]), "largest": float(board.max_activation[i]),
+        "contexts": rows_of_frame(contexts, top), "of": len(contexts),
+    }  # fmt: skip
+    for key, ids in (("raises", board.top_tokens), ("lowers", board.low_tokens)):
+        told[key] = [words.get(int(t), f"#{t}") for t in ids[i] if t >= 0] if len(ids) else []
+    return told
+
+
+def latents_on_text(
+    name: str, text: str, store: Path | None, *, latent: int | None, top: int = 10
+) -> dict[str, Any]:
+    """The latents that fire most on a text, or where one of them does.
+
+    Raises:
+        LensbenchError: no such dictionary, latent or store; a text that is too long.
+    """
+    run, dictionary = _parted(name)
+    where = store or store_of(run, dictionary, _root(run))
+    found = latents_of_text(run, dictionary, where, text)
+    told = {"dictionary": name, "tokens": list(found.words)}
+    if latent is not None:
+        return {**told, "latent": latent, "rows": rows_of_frame(found.of(latent))}
+    dense = found.acts.tocsc()
+    largest = np.asarray(dense.max(axis=0).todense()).ravel()
+    rows: list[dict[str, Any]] = []
+    for j in np.argsort(-largest)[:top]:
+        if largest[j] > 0:
+            column = dense[:, [int(j)]].toarray().ravel()
+            at = int(column.argmax())
+            rows.append({"latent": int(j), "largest": float(largest[j]), "position": at,
+                         "token": found.words[at],
+                         "tokens_on": int((column > 0).sum())})  # fmt: skip
+    return {**told, "rows": rows}
+
+
+def steer_latent(
+    name: str,
+    latent: int,
+    prompts: Sequence[str],
+    *,
+    strengths: Sequence[float],
+    new_tokens: int,
+    store: Path | None = None,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Continue prompts with a latent's direction added, beside a random one of the same length.
+
+    Strengths are in lengths of the state at the dictionary's site, on average over the prompts.
+
+    Raises:
+        ConfigError: no prompt, no strength, no such latent.
+    """
+    if not prompts or not all(prompt.strip() for prompt in prompts):
+        raise ConfigError("give --prompt a few words; it may be repeated")
+    run, dictionary = _parted(name)
+    held = hold_store(str(store or store_of(run, dictionary, _root(run))))
+    coder = dictionary_of(run, dictionary).coder
+    with running(*model_name(held)) as model:
+        direction = interventions.latent_direction(model, coder, latent)
+        stray = interventions.random_directions(direction, 1, seed=seed)[0]
+        scale = _length(model, direction.site, prompts)
+        plans = {}
+        for s in (s for s in strengths if s):
+            plans[f"{s:g}"] = interventions.steer(direction.with_norm(scale), s)
+            plans[f"{s:g} random"] = interventions.steer(stray.with_norm(scale), s)
+        if not plans:
+            raise ConfigError("give --strengths at least one number other than 0")
+        texts = interventions.generate_beside(model, list(prompts), plans, new_tokens,
+                                              temperature=temperature, seed=seed)  # fmt: skip
+        moved = {label: _kl(model, prompts, plan) for label, plan in plans.items()}
+    return {
+        "dictionary": name, "latent": latent, "site": direction.site, "length": scale,
+        "texts": rows_of_frame(texts),
+        "kl": [{"strength": s, "kl": moved[s], "kl_random": moved[f"{s} random"],
+                "n": len(prompts)} for s in moved if not s.endswith("random")],
+        "control": "a random direction of the same length",
+    }  # fmt: skip
+
+
+def _length(model: Any, site: str, prompts: Sequence[str]) -> float:
+    """Mean length of the state at a site, the first token (a massive one in many models) aside."""
+    norms: list[torch.Tensor] = []
+    for prompt in prompts:
+        acts = model.run(model.tokens(prompt), capture=[site], logits="none").acts[site][0]
+        norms.append(acts[1 if len(acts) > 1 else 0 :].float().norm(dim=-1))
+    return float(torch.cat(norms).mean())
+
+
+def _kl(model: Any, prompts: Sequence[str], plan: Plan) -> float:
+    """Mean KL(clean || steered) of the next token, nats."""
+    found: list[float] = []
+    for prompt in prompts:
+        tokens = model.tokens(prompt)
+        clean, steered = (
+            model.run(tokens, p, logits="last").logits[0, -1].double().log_softmax(-1)
+            for p in (Plan(), plan)
+        )
+        found.append(float((clean.exp() * (clean - steered)).sum()))
+    return float(np.mean(found))
+
+
+def _parted(name: str) -> tuple[Path, str]:
+    """``RUN/NAME``, or a run of one dictionary.
+
+    Raises:
+        ConfigError: a run of several, and none is named.
+    """
+    from lensbench.app.workflows.dictionaries import runs_named
+
+    runs = runs_named(name)
+    if len(runs) != 1:
+        raise ConfigError(
+            f"{name} holds {len(runs)} dictionaries; name one as {name}/NAME; known: "
+            f"{', '.join(one.name for one in runs)}"
+        )
+    folder = Path(runs[0].folder) if runs[0].folder else Path(name)
+    return folder.parent, runs[0].name
+
+
+def _root(run: Path) -> Path:
+    """Where a store of a run is looked for: the folder that holds the run's."""
+    return run.resolve().parent
