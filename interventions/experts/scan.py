@@ -27,6 +27,7 @@ from lensbench.interventions.experts.plans import Expert, force, reroute, suppre
 from lensbench.interventions.experts.rows import Prompts, Rows, batches, moe_layers, rows_of
 from lensbench.models.base import Model
 from lensbench.plan import Plan
+from lensbench.progress import each
 from lensbench.results import Result
 from lensbench.stats import Interval, wilson
 
@@ -174,7 +175,7 @@ def expert_scan(
     work = _Scan(model, rows, behaviour, before, target, how, batch_size)
     shape = (len(chosen), model.card.n_experts)
     hits, changed, shift = np.zeros(shape, int), np.zeros(shape, int), np.zeros(shape)
-    for at, layer in enumerate(chosen):
+    for at, layer in enumerate(each(chosen, "experts", "layer")):
         found = work.layer(layer, _touched(maps, layer, how))
         hits[at], changed[at], shift[at] = found
     within = [maps.layers.tolist().index(layer) for layer in chosen]

@@ -21,6 +21,7 @@ from lensbench.interventions.places import Place, columns
 from lensbench.interventions.values import Planned, RandomSteps, Values, groups, run_of
 from lensbench.models.base import Model
 from lensbench.plan import Plan
+from lensbench.progress import bar
 from lensbench.prompts.pairs import PromptPairs
 from lensbench.prompts.score import check_pairs
 from lensbench.results import Controls
@@ -68,17 +69,19 @@ class Engine:
         clean, corrupted = np.empty(n), np.empty(n)
         found = np.full((len(self.where), n), np.nan)
         control = np.full((len(tried), n), np.nan)
-        for rows in groups(n, self._at_once()):
-            part = self.pairs.select(rows)
-            good, bad = (self._end(part, tokens) for tokens in (part.clean, part.corrupted))
-            clean[rows] = self._measure(part, good, good)
-            corrupted[rows] = self._measure(part, bad, good)
-            base = part.corrupted if self.intervention == "denoise" else part.clean
-            group = Group(part, rows, base, good)
-            patch, random = values(group)
-            found[:, rows] = self._patched(group, self.where, patch)
-            if random is not None and tried:
-                control[:, rows] = self._patched(group, [self.where[i] for i in tried], random)
+        with bar(self.intervention, n * (len(self.where) + len(tried)), unit="run") as shown:
+            for rows in groups(n, self._at_once()):
+                part = self.pairs.select(rows)
+                good, bad = (self._end(part, tokens) for tokens in (part.clean, part.corrupted))
+                clean[rows] = self._measure(part, good, good)
+                corrupted[rows] = self._measure(part, bad, good)
+                base = part.corrupted if self.intervention == "denoise" else part.clean
+                group = Group(part, rows, base, good)
+                patch, random = values(group)
+                found[:, rows] = self._patched(group, self.where, patch, shown.update)
+                if random is not None and tried:
+                    some = [self.where[i] for i in tried]
+                    control[:, rows] = self._patched(group, some, random, shown.update)
         return self._result(found, clean, corrupted, control, tried, time.monotonic() - began)
 
     def _at_once(self) -> int:
@@ -94,7 +97,9 @@ class Engine:
         ends = ends_of(part, logits[:, None], clean)
         return self.metric(ends).double().cpu().numpy()
 
-    def _patched(self, group: Group, where: Sequence[Place], values: Given) -> np.ndarray:
+    def _patched(
+        self, group: Group, where: Sequence[Place], values: Given, tick: Callable[[int], object]
+    ) -> np.ndarray:
         """The metric ``[places, prompts]`` under each patch; NaN where a prompt lacks the place."""
         found = np.full((len(where), len(group.pairs)), np.nan)
         todo: list[tuple[int, int, Plan]] = []
@@ -110,6 +115,7 @@ class Engine:
             logits = self._logits(group, rows, [plan for *_, plan in part])
             measured = self._measure(group.pairs.select(rows), logits, group.clean_logits[rows])
             found[[i for i, *_ in part], rows] = measured
+            tick(len(part))
         return found
 
     def _plan(self, group: Group, place: Place, row: int, values: Given) -> Plan | None:

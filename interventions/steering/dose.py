@@ -31,6 +31,7 @@ from lensbench.interventions.steering.where import At, Steered, asked, scale_at
 from lensbench.interventions.values import groups
 from lensbench.models.base import Model
 from lensbench.plan import Plan
+from lensbench.progress import each
 from lensbench.results import Controls
 
 STRENGTHS = (0.0, 0.25, 0.5, 1.0, 2.0)
@@ -167,7 +168,7 @@ class Doses:
         rows = self.steered.rows
         per_row = self.model.card.d_vocab * max(map(len, rows))
         size = max(1, LOGITS_AT_ONCE // 4 // per_row)  # both runs, and their log probabilities
-        for part in groups(len(rows), min(size, self.batch_size)):
+        for part in each(list(groups(len(rows), min(size, self.batch_size))), "doses", "batch"):
             tokens = batch_of(self.model, [rows[i] for i in part])
             clean = self.model.run(tokens).logits
             assert clean is not None

@@ -24,6 +24,7 @@ from lensbench.harvest.fill import Buffers, Job, fill, jobs, shard_size
 from lensbench.harvest.layout import Layout, LayoutName, Positions
 from lensbench.harvest.text import Text, read_text
 from lensbench.models.base import Model
+from lensbench.progress import told
 from lensbench.sites import Site
 from lensbench.store.checks import refuse_altered
 from lensbench.store.folder import Folder, open_folder
@@ -39,7 +40,7 @@ from lensbench.store.writer import (
     read_manifest,
 )
 
-Progress = Callable[[int], None]
+Progress = Callable[[int], None] | bool
 
 
 def capture(
@@ -84,7 +85,8 @@ def capture(
         dtype: of the stored numbers.
         batch_size: sequences per forward pass.
         max_tokens: stop after the sequence with which this many tokens have been fed.
-        progress: called with the number of tokens run so far.
+        progress: called with the number of tokens run so far; without it a bar is shown on a
+            terminal and in notebooks, with False nothing.
 
     Raises:
         ConfigError: an argument that cannot be used, empty text, or text without a tokenizer.
@@ -117,7 +119,8 @@ def capture(
         if first is None:  # before anything is written: a refusal leaves no folder behind
             raise ConfigError("the text is empty: no document in it has a token")
         lock = Lock(folder) if ranks.place()[0] == 0 else None
-        _capture(model, plan, (first, work), header, entries, folder, progress)
+        with told("capture", progress, max_tokens, "token") as so_far:
+            _capture(model, plan, (first, work), header, entries, folder, so_far)
     except KeyboardInterrupt as stop:
         raise StoppedError(
             f"stopped; finished shards are in {fspath(out)}. The same call continues there"
@@ -174,7 +177,7 @@ def _capture(
     header: Manifest,
     entries: Mapping[str, SiteEntry],
     folder: Folder,
-    progress: Progress | None,
+    so_far: Callable[[int], None],
 ) -> None:
     started, (rank, world) = time.monotonic(), ranks.place()
     first, work = jobs_of_text
@@ -185,7 +188,7 @@ def _capture(
     own = {manifest.stored(s): manifest.sites[manifest.stored(s)] for s in entries}
     writer = StoreWriter(folder, manifest)
     try:
-        n_jobs = _run(model, chain([first], work), own, writer, header, (rank, world), progress)
+        n_jobs = _run(model, chain([first], work), own, writer, header, (rank, world), so_far)
         writer.close()
     finally:
         writer.stop()
@@ -208,15 +211,14 @@ def _run(
     writer: StoreWriter,
     header: Manifest,
     place: tuple[int, int],
-    progress: Progress | None,
+    so_far: Callable[[int], None],
 ) -> int:
     buffers, n_jobs, fed = Buffers(header.settings["dtype"]), 0, 0
 
     def after(tokens: int) -> None:
         nonlocal fed
         fed += tokens
-        if progress is not None:
-            progress(fed)
+        so_far(fed)
 
     for job in work:
         n_jobs += 1

@@ -25,6 +25,7 @@ from lensbench.probes.linear.positions import Position
 from lensbench.probes.linear.sweep_plan import Part, planned
 from lensbench.probes.linear.sweep_result import ProbeSweep
 from lensbench.probes.linear.sweep_rows import SweepRows
+from lensbench.progress import each
 
 if TYPE_CHECKING:
     from lensbench.store import ActivationStore
@@ -85,7 +86,7 @@ def probe_sweep(
     pair = None if twin is None else check_twin(plan.data, _twin_data(twin, plan.data))
     rows = SweepRows(plan)
     where = as_device(device)
-    for s, site in enumerate(plan.sites):
+    for s, site in enumerate(each(plan.sites, "probes", "site")):
         x = plan.data.x(site)  # 1
         other = None if pair is None else pair.x(site)
         for p, part in enumerate(plan.parts):

@@ -12,6 +12,7 @@ from scipy import sparse
 
 from lensbench.errors import ConfigError, MismatchError, NonFiniteError, StoppedError
 from lensbench.models.splice import fingerprint_of
+from lensbench.progress import told
 from lensbench.protocols import Codec
 from lensbench.saes.coder import SparseCoder
 from lensbench.saes.evaluation.passes import (
@@ -54,7 +55,7 @@ def encode_store(
     *,
     out: str | os.PathLike[str] | None = None,
     dtype: str = "float32",
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], None] | bool | None = None,
 ) -> LatentStore:
     """Write the latents that fire on every row of ``store`` into the folder ``out``.
 
@@ -68,7 +69,8 @@ def encode_store(
         store: activations of the dictionary's site, of the model it was trained on.
         out: folder or fsspec URL; default: ``<store>.latents/<name of the dictionary>``.
         dtype: of the values on disk, ``float32`` or ``float16``.
-        progress: called with the number of rows encoded so far.
+        progress: called with the number of rows encoded so far; without it a bar is shown on a
+            terminal and in notebooks, with False nothing.
 
     Raises:
         ConfigError: no site, or a type that is not on offer.
@@ -95,7 +97,8 @@ def encode_store(
         return LatentStore(folder)
     lock = Lock(folder)
     try:
-        _encode(folder, manifest, dictionary, store, todo, done, progress)
+        with told("encode", progress, store.n_tokens, "row") as so_far:
+            _encode(folder, manifest, dictionary, store, todo, done, so_far)
     finally:
         lock.free()
     return LatentStore(folder)
@@ -192,7 +195,7 @@ def _encode(
     store: "ActivationStore",
     todo: list[_Part],
     done: dict[tuple[int, int], LatentShard],
-    progress: Callable[[int], None] | None,
+    so_far: Callable[[int], None],
 ) -> None:
     index = store.index()
     with stop_requested() as asked:
@@ -216,8 +219,7 @@ def _encode(
                 }
             )
             done[part.batch, part.part] = _write(folder, part, int(acts.nnz), chunks)
-            if progress is not None:
-                progress(part.stop)
+            so_far(part.stop)
     whole = store.complete and len(done) == len(todo)
     _save(folder, replace(manifest, shards=tuple(done[k] for k in sorted(done)), complete=whole))
     for name in folder.names(PARTS):

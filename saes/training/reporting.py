@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lensbench import provenance
 from lensbench.errors import StoppedError
+from lensbench.progress import bar
 from lensbench.results import Controls
 from lensbench.saes.configs import TrainConfig
 from lensbench.saes.runs import RESULT_FOLDER, WAIT, SAERun, arrays, last_window
@@ -82,15 +83,11 @@ class Reporter:
 
     @contextmanager
     def bar(self, steps: int, done: int) -> Generator[None, None, None]:
-        """Show a progress bar where stderr is a terminal; the sinks begin where it does."""
+        """A bar on a terminal and in notebooks; the sinks begin where it does."""
         if self._folder.path is not None:
             self._sinks.open(self._folder.path, self._folder.settings, done)
-        if not (self._progress and sys.stderr.isatty()):
-            yield
-            return
-        from tqdm import tqdm
-
-        with tqdm(total=steps, initial=done, unit="step", desc="saes") as self._bar:
+        with bar("saes", steps, unit="step", done=done, show=self._progress) as shown:
+            self._bar = None if shown.disable else shown
             yield
         self._bar = None
 

@@ -24,6 +24,7 @@ from lensbench.interventions.acceleration.study.methods_skips import DraftAndVer
 from lensbench.interventions.acceleration.study.rows import quality_columns, shared
 from lensbench.interventions.acceleration.study.trace import Trace, rates
 from lensbench.models.base import Model
+from lensbench.progress import each
 
 if TYPE_CHECKING:
     from lensbench.interventions.acceleration.study.study import AccelerationStudy
@@ -76,11 +77,11 @@ def verify(
     sizes = [texts[d].n_new for d in chosen]
     methods = found.methods
     plain, runs = _Runs(), [_Runs() for _ in methods]
-    for repeat in range(repeats):
-        for prompt, n in zip(prompts, sizes, strict=True):
-            _note(plain, repeat, greedy(model, prompt, n))
-            for chosen_method, kept in zip(methods, runs, strict=True):
-                _note(kept, repeat, chosen_method.live(model, prompt, n, evidence))
+    jobs = [(repeat, *job) for repeat in range(repeats) for job in zip(prompts, sizes, strict=True)]
+    for repeat, prompt, n in each(jobs, "live", "prompt"):
+        _note(plain, repeat, greedy(model, prompt, n))
+        for chosen_method, kept in zip(methods, runs, strict=True):
+            _note(kept, repeat, chosen_method.live(model, prompt, n, evidence))
     full = [r.new for r in plain.first]
     order = {d: i for i, d in enumerate(texts)}
     rows: list[dict[str, Any]] = []

@@ -31,6 +31,7 @@ from lensbench.probes.lenses.measures import tiles
 from lensbench.probes.lenses.tuned import files
 from lensbench.probes.lenses.tuned.config import TunedLensConfig
 from lensbench.probes.lenses.tuned.lens import TunedLens
+from lensbench.progress import told
 from lensbench.sites import Site
 from lensbench.stopping import stop_requested
 
@@ -46,13 +47,14 @@ def train_tuned_lens(
     out: Path | str | None = None,
     *,
     device: str | None = "cpu",
-    progress: Callable[[int, float], None] | None = None,
+    progress: Callable[[int, float], None] | bool | None = None,
 ) -> TunedLens:
     """Train a map for every stored layer but the last: min KL(p_L || softmax(unembed(h + Ah + b))).
 
     Layers are those whose ``resid_post`` the store has, and the embeddings where it has
     ``blocks.0.resid_pre``. With ``out`` the lens is saved there, and a run that was killed goes on;
-    ``progress`` is told the step and the mean loss (nats).
+    ``progress`` is told the step and the mean loss (nats); without it a bar is shown on a terminal
+    and in notebooks, with False nothing.
 
     Raises:
         MissingDataError: the store lacks the last block's ``resid_post``.
@@ -69,10 +71,12 @@ def train_tuned_lens(
     if folder is not None and (done := files.finished(folder, model, job.identity)):
         return done
     job.resume()
-    with stop_requested() as stop:
+    with (
+        stop_requested() as stop,
+        told("tuned lens", progress, settings.steps, "step") as so_far,
+    ):
         for loss in job.steps():
-            if progress is not None:
-                progress(job.done, float(loss.mean()))
+            so_far(job.done, float(loss.mean()))
             if stop():
                 job.checkpoint()
                 raise StoppedError(f"stopped after step {job.done} of {settings.steps}; the same "

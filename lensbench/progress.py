@@ -1,0 +1,81 @@
+"""Bars of long loops: on terminals and in notebooks only, and not before a second is over.
+
+A log file, a pipe and a test see nothing. Where notebooks have no ``ipywidgets`` the bar is text.
+"""
+
+import sys
+import warnings
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+DELAY = 1.0
+"""Seconds of silence before a bar is drawn: a quick call leaves no trace."""
+
+
+@contextmanager
+def bar(
+    what: str, total: int | None = None, *, unit: str = "it", done: int = 0, show: bool = True
+) -> Generator[Any]:
+    """A bar that is moved on by ``update(n)`` (and speaks by ``write(text)``).
+
+    Args:
+        what: the work, in a word or two.
+        total: how many units there are; without it they are counted.
+        unit: what is counted.
+        done: units that were done before, by a run that is continued.
+        show: False for silence.
+
+    """
+    make, silent = _kind()
+    with make(
+        total=total, initial=done, desc=what, unit=f" {unit}", delay=DELAY,
+        disable=silent if show else True, dynamic_ncols=True,
+    ) as shown:  # fmt: skip
+        yield shown
+
+
+def each(items: Sequence[T], what: str, unit: str) -> Iterator[T]:
+    """The items one after the other, with a bar."""
+    with bar(what, len(items), unit=unit) as shown:
+        for item in items:
+            yield item
+            shown.update(1)
+
+
+@contextmanager
+def told(
+    what: str, progress: Callable[..., None] | bool | None, total: int | None, unit: str
+) -> Generator[Callable[..., None]]:
+    """What a ``progress`` argument asks for: a bar (None, True), silence (False), or a call.
+
+    Gives a function that is told how many units are done so far; what else it is given goes to the
+    call alone.
+    """
+    call = progress if callable(progress) else None
+    with bar(what, total, unit=unit, show=call is None and progress is not False) as shown:
+
+        def so_far(done: int, *more: Any) -> None:
+            shown.update(done - shown.n)
+            if call is not None:
+                call(done, *more)
+
+        yield so_far
+
+
+def _kind() -> tuple[Any, bool | None]:
+    """A class of bars, and whether it is silent (None: it looks whether stderr is a terminal)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that ipywidgets are missing: text does as well
+        from tqdm.auto import tqdm
+    if _in_notebook() and tqdm.__module__ == "tqdm.asyncio":  # no widgets here
+        return tqdm, False
+    return tqdm, None
+
+
+def _in_notebook() -> bool:
+    shell = sys.modules.get("IPython")
+    found = shell.get_ipython() if shell is not None else None
+    return found is not None and "IPKernelApp" in found.config
