@@ -21,7 +21,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "initial_threshold", "tanh_scale", "pre_act_coefficient", "p_end", "anneal_start",
         "anneal_end", "updates",
     ),
-    "Learning": ("lr", "seed", "clip", "objective", "downstream_coefficient", "batch_size",
+    "Learning": ("tokens", "lr", "seed", "clip", "objective", "downstream_coefficient", "batch_size",
                  "warmup", "decay", "normalize"),
     "Latents that never fire": ("dead_after", "aux_coefficient", "aux_k"),
     "Several sites": ("skip_connection", "unequal_widths"),

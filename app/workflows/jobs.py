@@ -132,8 +132,9 @@ def stop(root: Path, name: str) -> None:
     Raises:
         MismatchError: it has ended.
     """
-    if not detached.stop(_folder(root, name)):
-        raise MismatchError(f"{look(root, name).title} has ended already")
+    job = look(root, name)
+    if not job.live or not detached.stop(_folder(root, name)):
+        raise MismatchError(f"{job.title} has ended already")
 
 
 def remove(root: Path, name: str) -> None:

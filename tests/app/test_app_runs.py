@@ -1,4 +1,4 @@
-"""Runs: the list, the curves, the form, the comparison."""
+"""Runs: the list, the curves, what can be done with one."""
 
 import json
 import shutil
@@ -9,7 +9,6 @@ import pytest
 from tests.app.driver import open_page, words
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-FORM = "Start a run"
 
 
 def test_an_empty_folder_says_what_to_do(monkeypatch, tmp_path: Path) -> None:
@@ -62,53 +61,6 @@ def test_a_damaged_run_is_told_in_words(monkeypatch, small_root: Path, tmp_path:
     assert "status.json" in page.error[0].value.replace("\\", "")
 
 
-def test_the_form_starts_what_it_was_filled_with(monkeypatch, small_root, tmp_path) -> None:
-    import yaml
-
-    from lensbench.app.workflows import detached
-
-    shutil.copytree(small_root / "acts", tmp_path / "acts")
-    monkeypatch.setattr(detached, "start", lambda *_: None)
-    page = open_page(monkeypatch, tmp_path, "runs", do=FORM)
-    page.selectbox(key="new-architecture").set_value("batchtopk").run()
-    page.text_input(key="new-batchtopk-d_sae").set_value("64")
-    page.text_input(key="new-batchtopk-k").set_value("4, 8")
-    page.number_input(key="new-train-tokens").set_value(4096)
-    page.text_input(key="new-name").set_value("mine")
-    next(b for b in page.button if b.label == "Start training").click()
-    page.run()
-    assert not page.exception
-    assert not page.error
-    asked = yaml.safe_load((tmp_path / "runs" / "mine" / "request.yaml").read_text())
-    assert asked["train"]["tokens"] == 4096
-    assert asked["sweep"] == [
-        {"architecture": "batchtopk", "site": "blocks.3.resid_post", "d_sae": 64, "k": [4, 8]}
-    ]
-    assert page.selectbox(key="run").value == "runs/mine", "the new run is opened"
-
-
-def test_a_fault_in_the_form_is_told_and_nothing_is_started(
-    monkeypatch, small_root: Path, tmp_path: Path
-) -> None:
-    shutil.copytree(small_root / "acts", tmp_path / "acts")
-    page = open_page(monkeypatch, tmp_path, "runs", do=FORM)
-    page.text_input(key="new-topk-k").set_value("9000")
-    next(b for b in page.button if b.label == "Start training").click()
-    page.run()
-    assert "k must be in 1..d" in page.error[0].value.replace("\\", "")
-    assert not (tmp_path / "runs").exists()
-
-
-def test_the_form_shows_the_same_as_a_command(monkeypatch, small_root: Path) -> None:
-    page = open_page(monkeypatch, small_root, "runs", do=FORM)
-    assert "lensbench train sae --config sweep.yaml" in words(page)
-
-
-def test_without_a_store_the_form_says_how_to_capture_one(monkeypatch, tmp_path: Path) -> None:
-    page = open_page(monkeypatch, tmp_path, "runs", do=FORM)
-    assert "lensbench capture" in words(page)
-
-
 def test_the_reader_chooses_the_curve_and_zeros_are_drawn(monkeypatch, small_root: Path) -> None:
     from lensbench.app.workflows.curves import curve_figure, curves_of, logged
 
@@ -121,3 +73,98 @@ def test_the_reader_chooses_the_curve_and_zeros_are_drawn(monkeypatch, small_roo
     assert list(logged(frame))[:3] == ["fvu", "l0", "dead_fraction"]
     shown = json.loads(page.get("plotly_chart")[0].proto.spec)
     assert "Dead fraction" in shown["layout"]["yaxis"]["title"]["text"]
+
+
+def test_of_many_dictionaries_the_chosen_ones_are_coloured_and_all_are_drawn() -> None:
+    import pandas as pd
+
+    from lensbench.app.workflows.curves import COLOURED, GREY, caption, curve_figure
+
+    names = [f"topk-64-k{i}" for i in range(1, 65)]
+    frame = pd.DataFrame([
+        {"name": n, "step": s, "tokens": s * 256, "fvu": 1 / s + i} for i, n in enumerate(names)
+        for s in (1, 2, 3)
+    ])  # fmt: skip
+    figure, drawn = curve_figure(frame, "fvu", over="step", chosen=names[40:42])
+    assert len(figure.data) == 64
+    assert len(drawn) == len(frame)
+    coloured = [t.name for t in figure.data if t.line.color != GREY]
+    assert coloured == names[40:42]
+    assert [t.name for t in figure.data if t.showlegend is not False] == coloured
+    assert list(figure.data[-1].x) == [1, 2, 3]
+    assert sum(t.line.color != GREY for t in curve_figure(frame, "fvu")[0].data) == COLOURED
+    assert "The other 56 are grey" in caption(frame)
+
+
+def test_curves_are_drawn_over_steps_when_asked(monkeypatch, small_root: Path) -> None:
+    page = open_page(monkeypatch, small_root, "runs", run="runs/small")
+    page.radio(key="over").set_value("step").run()
+    shown = json.loads(page.get("plotly_chart")[0].proto.spec)
+    assert shown["layout"]["xaxis"]["title"]["text"].startswith("steps")
+    assert "not smoothed" in words(page)
+
+
+def test_the_code_of_a_curve_draws_it(small_root: Path) -> None:
+    from lensbench.app.workflows.curves import curve_code
+
+    names: dict[str, object] = {}
+    exec(curve_code(small_root / "runs" / "small", "l0", "step", ["topk-64-k8"]), names)
+    assert [t.name for t in names["figure"].data] == ["topk-64-k4", "topk-64-k8"]  # type: ignore[attr-defined]
+
+
+def test_a_run_is_evaluated_as_a_job_and_only_once(monkeypatch, small_root, tmp_path) -> None:
+    from lensbench.app.workflows import detached, jobs
+
+    shutil.copytree(small_root, tmp_path / "root")
+    root = tmp_path / "root"
+    monkeypatch.setattr(detached, "start", lambda *_, **__: None)
+    page = open_page(monkeypatch, root, "runs", run="runs/small")
+    assert "evaluated already" in words(page)
+    assert not [b for b in page.button if b.key == "start-evaluate"]
+    page.checkbox(key="again").check().run()
+    page.number_input(key="sequences").set_value(8)
+    page.button(key="start-evaluate").click().run()
+    assert not page.exception
+    [job] = jobs.all_jobs(root, "evaluate")
+    assert job.settings == {
+        "run": str(root / "runs" / "small"), "store": str(root / "acts"), "model": "atlas-dense",
+        "suite": "core,labels", "ce_sequences": 8, "twin": False, "overwrite": True,
+    }  # fmt: skip
+    assert "lensbench eval sae" in words(page)
+    page.button(key="start-evaluate").click().run()
+    assert "going on already" in words(page).replace("\\", "")
+
+
+def test_latents_are_kept_as_a_job(monkeypatch, small_root: Path, tmp_path: Path) -> None:
+    from lensbench.app.workflows import detached, jobs
+
+    shutil.copytree(small_root, tmp_path / "root")
+    monkeypatch.setattr(detached, "start", lambda *_, **__: None)
+    page = open_page(monkeypatch, tmp_path / "root", "runs", run="runs/small")
+    name = page.selectbox(key="encode-name").options[1]
+    page.selectbox(key="encode-name").set_value(name).run()
+    page.button(key="start-encode").click().run()
+    [job] = jobs.all_jobs(tmp_path / "root", "encode")
+    assert job.settings["dictionary"].endswith(f"runs/small/{name}")
+
+
+def test_a_run_is_removed_only_when_it_is_confirmed(monkeypatch, small_root, tmp_path) -> None:
+    shutil.copytree(small_root / "runs", tmp_path / "runs")
+    page = open_page(monkeypatch, tmp_path, "runs", run="runs/small")
+    assert "would be gone for good" in words(page)
+    assert (tmp_path / "runs" / "small").is_dir()
+    page.button(key="remove-sure").click().run()
+    assert not (tmp_path / "runs" / "small").exists()
+    assert not page.exception
+
+
+def test_a_run_that_goes_on_cannot_be_removed(monkeypatch, small_root, tmp_path) -> None:
+    import os
+
+    shutil.copytree(small_root / "runs", tmp_path / "runs")
+    path = tmp_path / "runs" / "small" / "status.json"
+    now = {"state": "running", "heartbeat": "2999-01-01T00:00:00Z", "pid": os.getpid()}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **now}))
+    page = open_page(monkeypatch, tmp_path, "runs", run="runs/small")
+    assert not [b for b in page.button if b.key in ("remove-sure", "start-evaluate")]
+    assert [b for b in page.button if b.key == "stop"]
