@@ -89,7 +89,7 @@ def test_training_on_a_store_of_several_sites_asks_which(
 ) -> None:
     from lensbench import capture
     from lensbench.app.workflows.models import open_model
-    from lensbench.app.workflows.overview import next_steps
+    from lensbench.app.workflows.guidance import next_steps
     from lensbench.worlds.atlas import Atlas
 
     model = open_model("atlas-dense", certify=False)
