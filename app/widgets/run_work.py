@@ -44,6 +44,9 @@ def _evaluate(run: Path, stores: list[str], own: str) -> None:
     twin = middle.checkbox("Also a twin of the model with random weights", key="twin",
                            help="One more control; captures the text again.")  # fmt: skip
     again = right.checkbox("Replace", key="again") if is_evaluated(run) else False
+    if is_evaluated(run) and not again:
+        st.info("This run is evaluated already; tick Replace to do it again.")
+        return
     with guarded():
         settings = run_jobs.evaluation(run, inside(store), measures=measures,
                                        sequences=int(sequences or 0), twin=twin,
