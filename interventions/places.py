@@ -26,7 +26,7 @@ _SITES_FORM = "a name such as 'resid_pre', a Site, or a list of these"
 
 @dataclass(frozen=True)
 class Place:
-    """A site, and where in it; None is all of that axis."""
+    """A site (or its name), and where in it; None is all of that axis."""
 
     site: Site
     position: int | str | None = None
@@ -36,6 +36,9 @@ class Place:
     """A neuron, latent or channel of the last axis."""
     subspace: Subspace | None = None
     """Directions of the last axis; what is orthogonal to them is left as it is."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "site", Site.parse(self.site))
 
     @property
     def whole(self) -> "Place":

@@ -78,6 +78,9 @@ def attribute_edges(
     Raises:
         ConfigError, UnknownNameError: arguments that do not fit; a model whose heads do not add up.
         MismatchError: pairs of another tokenizer.
+
+    Example:
+        >>> edges = interventions.attribute_edges(model, pairs, method="eap")
     """
     began = time.monotonic()
     chosen = as_metric(metric)

@@ -117,6 +117,10 @@ def faithfulness(
     Raises:
         ConfigError: more edges than there are; a metric of your own that is not given again.
         MismatchError: edges of another model or tokenizer.
+
+    Example:
+        >>> edges = interventions.attribute_edges(model, pairs, method="eap")
+        >>> curve = interventions.faithfulness(model, pairs, edges, [10, 50], random=2)
     """
     began = time.monotonic()
     known = edges.provenance.model.get("fingerprint")

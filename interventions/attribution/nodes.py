@@ -90,6 +90,10 @@ def attribute(
             gradient, or one that is flat at the base run.
         MismatchError: pairs of another tokenizer.
         NonFiniteError: NaN in a state or in a gradient.
+
+    Example:
+        >>> guess = interventions.attribute(model, pairs, "resid_pre", method="atp")
+        >>> checked = guess.verify(model, pairs, top=3, random=3)
     """
     refuse_no_model(model)
     began = time.monotonic()

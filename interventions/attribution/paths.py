@@ -85,6 +85,9 @@ def path_patch(
             any sender.
         MismatchError: pairs of another tokenizer.
         NonFiniteError: NaN in a state that would be patched in.
+
+    Example:
+        >>> found = interventions.path_patch(model, pairs, "attn.z", "ln_final", layers=[2, 3])
     """
     if direction not in DIRECTIONS:
         raise UnknownNameError("direction", str(direction), known=DIRECTIONS)

@@ -135,6 +135,10 @@ def acdc(
     Raises:
         ConfigError: a threshold or a start that does not fit; a metric that is better when larger.
         MismatchError: pairs of another tokenizer.
+
+    Example:
+        >>> few = pairs.select(range(2))
+        >>> circuit = interventions.acdc(model, few, threshold=1.0, random=1)
     """
     began = time.monotonic()
     runs = Runs(model, pairs, metric, batch_size)

@@ -99,6 +99,12 @@ def causal_scrub(
             do not share, or that a prompt lacks; no claim.
         UnknownSiteError: a site this model has not.
         MismatchError: pairs of another tokenizer.
+
+    Example:
+        >>> from lensbench.interventions import Claim, Place
+        >>> # the claim: at its last token, all that block 5 hands on is which answer is right
+        >>> claim = Claim(Place("blocks.5.resid_post", "end"), list(pairs.answers))
+        >>> found = interventions.causal_scrub(model, pairs, claim, draws=2)
     """
     began = time.monotonic()
     tree = [claims] if isinstance(claims, Claim) else list(claims)

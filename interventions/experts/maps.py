@@ -161,6 +161,10 @@ def routing(
 
     Raises:
         ConfigError: a model without experts, or a position that a prompt has not.
+
+    Example:
+        >>> maps = experts.routing(moe, [text])
+        >>> maps.to_frame().head(2)
     """
     refuse_no_model(model)
     began = time.monotonic()

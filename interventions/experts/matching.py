@@ -28,6 +28,9 @@ def matched_random(
 
     Raises:
         NotEnoughDataError: a layer has too few other experts.
+
+    Example:
+        >>> draws = experts.matched_random(experts.routing(moe, desk_ids), [(1, 11)], draws=3)
     """
     given, layers = as_experts(experts), maps.layers.tolist()
     rng = np.random.default_rng(seed)

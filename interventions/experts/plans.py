@@ -33,6 +33,10 @@ def suppress(
     expert fills the slot, and with all chosen ones suppressed the routed output is zero.
     Source: Dahlke et al. 2025, arXiv:2502.11096; they renormalise to 1, which is the previous sum
     in the models they use.
+
+    Example:
+        >>> plan = experts.suppress([(1, 11), (3, 10)])  # (layer, expert)
+        >>> out = moe.run(desk_ids[:1], plan)
     """
     return _plan(SuppressExperts, experts, rows, positions)
 
@@ -46,6 +50,9 @@ def reroute(
     """Mask the logits of experts where they were chosen, so that the next best fills the slot.
 
     The router's own rule chooses among the rest (DeepSeek's limit on groups included).
+
+    Example:
+        >>> out = moe.run(desk_ids[:1], experts.reroute([(1, 11)]))
     """
     return _plan(RerouteExperts, experts, rows, positions)
 
@@ -59,6 +66,9 @@ def force(
     """Put experts into the slots of smallest weight, at the largest weight, previous sum kept.
 
     Called stimulation in arXiv:2502.11096, which does not say how it is done; this is our reading.
+
+    Example:
+        >>> out = moe.run(desk_ids[:1], experts.force([(1, 11)]))
     """
     return _plan(ForceExperts, experts, rows, positions)
 
@@ -74,6 +84,9 @@ def scale(
     """Multiply the weight of experts where they were chosen; 1 changes no bit, 0 suppresses.
 
     With ``renormalise`` the token's weights keep their previous sum of magnitudes.
+
+    Example:
+        >>> out = moe.run(desk_ids[:1], experts.scale([(1, 11)], 0.5))
     """
     return _plan(lambda e: ScaleExperts(e, factor, renormalise), experts, rows, positions)
 

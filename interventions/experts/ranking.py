@@ -88,7 +88,7 @@ class ExpertRanking(Result):
             best = part.iloc[np.argsort(-d, kind="stable")]
             rows.append(best.assign(rank=np.arange(1, len(d) + 1)))
         frame = pd.concat(rows, ignore_index=True)
-        unit = f"{self.activation}, {self.normalise}"
+        unit = self._unit
         frame.attrs["units"] = {"differential": unit, "mean": unit, "n": "prompts"}
         return frame
 
@@ -132,13 +132,14 @@ class ExpertRanking(Result):
             f"control: {self.controls}",
         )  # fmt: skip
 
+    @property
+    def _unit(self) -> str:
+        what = "gate weight" if self.activation == "weight" else "selections"
+        return f"{what} per {'token' if self.normalise == 'per_token' else 'prompt'}"
+
     def _said(self, signed: bool) -> str:
         """What a cell is, as a formula in words."""
-        what = {"weight": "gate weight", "count": "selections"}.get(
-            self.activation, self.activation
-        )
-        per = "token" if self.normalise == "per_token" else "prompt"
-        return f"{what} per {per}" + (", less the mean of the other classes" if signed else "")
+        return self._unit + (", less the mean of the other classes" if signed else "")
 
 
 def ftri(
@@ -172,6 +173,14 @@ def ftri(
         NotEnoughDataError: one class, or no prompt shares its stratum with another class, so that
             the stratum alone tells the classes apart.
         ConfigError, UnknownNameError: arguments that do not fit.
+
+    Example:
+        >>> ranking = experts.ftri(
+        ...     experts.routing(moe, desk_ids),
+        ...     ["asked" if why else "told" for why in desk.reasons],
+        ...     permutations=50,
+        ... )
+        >>> ranking.top(3)
     """
     began = time.monotonic()
     x = maps.maps(activation, normalise)

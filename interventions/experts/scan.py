@@ -161,6 +161,10 @@ def expert_scan(
     Raises:
         ConfigError, UnknownNameError: a model without experts, layers without a router, or a label
             that no prompt has.
+
+    Example:
+        >>> refused = experts.NextToken({"refused": desk_refusals}, other="answered")
+        >>> scan = experts.expert_scan(moe, desk_ids, refused, target="refused", layers=[1])
     """
     refuse_no_model(model)
     began = time.monotonic()

@@ -35,6 +35,13 @@ def stored_routing(store: "ActivationStore", model: Model) -> RoutingMaps:
         MissingDataError: the store lacks the routing of a layer; says how to add it.
         MismatchError: the store holds another model's activations.
         ConfigError: a model without experts, or an empty store.
+
+    Example:
+        >>> texts = [moe.tokenizer.decode(ids) for ids in desk_ids]
+        >>> routed = lensbench.capture(
+        ...     moe, texts, ["blocks.*.router.weights", "blocks.*.router.indices"], out="routed"
+        ... )
+        >>> maps = experts.stored_routing(routed, moe)
     """
     began = time.monotonic()
     refuse_no_model(model)

@@ -93,6 +93,11 @@ def expert_study(
         ConfigError: a model without experts, experts it has not, or arguments that do not fit.
         NotEnoughDataError: a half without both classes, no neutral prompt, or a layer with too
             few experts to match.
+
+    Example:
+        >>> refused = experts.NextToken({"refused": desk_refusals}, other="answered")
+        >>> report = experts.expert_study(moe, desk_ids, refused, target="refused", top=2, draws=2)
+        >>> report.rate("suppressed")
     """
     refuse_no_model(model)
     began = time.monotonic()

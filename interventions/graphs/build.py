@@ -64,6 +64,9 @@ def attribution_graph(
         ConfigError: dictionaries or a prompt that do not fit; a model that is not linear when held.
         MismatchError: a dictionary of another model, site or width.
         NonFiniteError: NaN in an effect.
+
+    Example:
+        >>> graph = interventions.attribution_graph(model, text, {"blocks.3.resid_post": run})
     """
     refuse_no_model(model)
     began = time.monotonic()

@@ -75,6 +75,11 @@ def circuit_curve(
     Raises:
         ConfigError: more nodes than there are; a metric of your own that is not given again.
         MismatchError: effects of another model or of other dictionaries.
+
+    Example:
+        >>> codecs = {"blocks.3.resid_post": run}
+        >>> found = interventions.latent_effects(model, pairs, codecs, steps=2)
+        >>> curve = interventions.circuit_curve(model, pairs, found, codecs, [2, 8], random=2)
     """
     if isinstance(found, EdgeResult):
         return faithfulness(model, pairs, found, sizes, metric=metric, random=random,

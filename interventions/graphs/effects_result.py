@@ -211,6 +211,11 @@ def latent_effects(
         ConfigError, UnknownNameError: arguments that do not fit; a metric without gradient.
         MismatchError: pairs or dictionaries of another model.
         NonFiniteError: NaN in a state or a gradient.
+
+    Example:
+        >>> found = interventions.latent_effects(
+        ...     model, pairs, {"blocks.3.resid_post": run}, steps=2
+        ... )
     """
     refuse_no_model(model)
     began = time.monotonic()

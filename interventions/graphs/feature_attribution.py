@@ -70,6 +70,9 @@ def direct_feature_attribution(
             a latent or position that is not there; parts that do not add up.
         MismatchError: a dictionary of another model, site or width.
         NonFiniteError: NaN in an activation.
+
+    Example:
+        >>> found = interventions.direct_feature_attribution(model, run, text, latent=3)
     """
     began = time.monotonic()
     if model.kind == "encoder-decoder":

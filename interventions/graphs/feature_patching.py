@@ -159,6 +159,11 @@ def feature_patching(
         ConfigError: a transcoder, several dictionaries, sizes that are no numbers, or all beyond
             every basis.
         MismatchError: pairs or a dictionary of another model.
+
+    Example:
+        >>> found = interventions.feature_patching(
+        ...     model, pairs, {"blocks.3.resid_post": run}, [0, 2, 8]
+        ... )
     """
     began = time.monotonic()
     check_pairs(model, pairs)

@@ -100,6 +100,19 @@ def reading_items(model: Model, table: Any) -> ReadingItems:
             one token under both readings or both right and wrong, or a question that only some
             items have.
         MissingDataError: no such file.
+
+    Example:
+        >>> rows = [
+        ...     {
+        ...         "prefix": "While the king sees the girl",
+        ...         "a": " seems| is",
+        ...         "b": " ,",
+        ...         "question": " is near the park . Is the girl near the park ?",
+        ...         "right": " Yes",
+        ...         "wrong": " No",
+        ...     }
+        ... ]
+        >>> items = interventions.reading_items(model, rows)
     """
     rows = _rows(table)
     if not rows:

@@ -84,6 +84,17 @@ def garden_path_circuits(
         MismatchError: dictionaries of another model, site or width.
         NotEnoughDataError: fewer than twelve items.
         NonFiniteError: NaN in a state or a gradient.
+
+    Example:
+        >>> verbs = ("sees", "knows", "likes")
+        >>> rows = [
+        ...     {"prefix": f"While the {who} {verb} the girl", "a": " seems| is", "b": " ,"}
+        ...     for who in ("king", "boy", "doctor", "farmer")
+        ...     for verb in verbs
+        ... ]
+        >>> found = interventions.garden_path_circuits(
+        ...     model, {"blocks.3.resid_post": run}, rows, steps=2, random=2, shuffles=20
+        ... )
     """
     began = time.monotonic()
     if rule not in RULES:

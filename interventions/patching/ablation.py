@@ -58,6 +58,10 @@ def ablation_sweep(
     Raises:
         NotEnoughDataError: ``mean`` and ``resample`` of a single prompt.
         ConfigError, UnknownNameError, UnknownSiteError: arguments that do not fit.
+
+    Example:
+        >>> found = interventions.ablation_sweep(model, pairs, "attn.z", how="mean")
+        >>> found.controls
     """
     if how not in ABLATIONS:
         raise UnknownNameError("ablation", str(how), known=ABLATIONS)

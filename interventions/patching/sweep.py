@@ -78,6 +78,10 @@ def patch_sweep(
         ConfigError, UnknownNameError, UnknownSiteError: arguments that do not fit.
         MismatchError: pairs of another tokenizer.
         NonFiniteError: NaN in a state that would be patched in.
+
+    Example:
+        >>> found = interventions.patch_sweep(model, pairs, "resid_pre")
+        >>> found.top(3)[["site", "position", "effect"]]
     """
     if direction not in DIRECTIONS:
         raise UnknownNameError("direction", str(direction), known=DIRECTIONS)

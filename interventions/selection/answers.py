@@ -18,6 +18,10 @@ def answer_entropy(tokens: Sequence[int] | None = None) -> Metric:
 
     Raises:
         ConfigError: fewer than two tokens, or what are none.
+
+    Example:
+        >>> metric = interventions.answer_entropy()
+        >>> found = interventions.patch_sweep(model, pairs, metric=metric, layers=[2])
     """
     chosen = None if tokens is None else _ids(tokens, 2)
 
@@ -34,6 +38,10 @@ def token_probability(tokens: Sequence[int], name: str = "probability of the tok
 
     Raises:
         ConfigError: no token, or what are none.
+
+    Example:
+        >>> lima = model.tokenizer.encode("Lima", add_special_tokens=False)
+        >>> metric = interventions.token_probability(lima, "says Lima")
     """
     chosen = _ids(tokens, 1)
     return Metric(name, "0 to 1", lambda ends: _of(ends.log_probs, chosen).exp().sum(-1))

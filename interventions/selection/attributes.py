@@ -37,6 +37,10 @@ def attribute_effects(
 
     Raises:
         ConfigError: prompts without answers, or none of the first class.
+
+    Example:
+        >>> known = interventions.entities_of_pairs(model, pairs, "subject")
+        >>> effects = interventions.attribute_effects(model, known)
     """
     if prompts.answer is None:
         raise ConfigError("attribute heads are those that write the answer: prompts need answer=")

@@ -136,6 +136,10 @@ def confounds(
     Raises:
         ConfigError: counts that are none.
         NotEnoughDataError: fewer entities of a class than folds.
+
+    Example:
+        >>> known = interventions.entities_of_pairs(model, pairs, "subject")
+        >>> found = interventions.confounds(model, known, folds=2)
     """
     began = time.monotonic()
     folds, once = whole_number("folds", folds, least=2), _once(prompts)

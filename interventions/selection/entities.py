@@ -149,6 +149,11 @@ def entity_prompts(
     Raises:
         ConfigError: a name that its text has not, or has twice; a tokenizer that does not say
             where its tokens stand (make :class:`EntityPrompts` from ids then).
+
+    Example:
+        >>> names = ["Alice", "Carl", "Emma", "Hugo"]
+        >>> texts = [f"{name} the baker lives in" for name in names]
+        >>> known = interventions.entity_prompts(model, texts, names, [True, True, False, False])
     """
     tokenizer: Any = model.tokenizer
     if tokenizer is None or not getattr(tokenizer, "is_fast", False):
@@ -194,6 +199,9 @@ def entities_of_pairs(
     Raises:
         UnknownNameError: a role that the pairs have not.
         ConfigError: a role that some prompt lacks, or the same entity on both sides.
+
+    Example:
+        >>> known = interventions.entities_of_pairs(model, pairs, "subject")
     """
     check_pairs(model, pairs)
     pairs.require_next_token("a study of entities")

@@ -75,6 +75,10 @@ def separation(
         ConfigError: arguments of unequal length, or an entity of both classes.
         NonFiniteError: NaN in the activations.
         NotEnoughDataError: a group without one of the classes, or no latent left.
+
+    Example:
+        >>> first = (x[:, 0] > 0).numpy()
+        >>> found = interventions.separation(acts, first, permutations=10)
     """
     began = time.monotonic()
     permutations = whole_number("permutations", permutations, least=1)
@@ -133,6 +137,10 @@ def entity_separation(
         UnknownSiteError, ConfigError: a site or token that is not there.
         MismatchError: a dictionary of another model, site or width.
         NonFiniteError: NaN in the states.
+
+    Example:
+        >>> known = interventions.entities_of_pairs(model, pairs, "subject")
+        >>> found = interventions.entity_separation(model, known, "blocks.3.resid_post", run)
     """
     _check_settings(settings)
     refuse_no_model(model)

@@ -93,6 +93,21 @@ def sibling_study(
         MismatchError: models of different shape or vocabulary.
         NotEnoughDataError: too few neutral latents.
         NonFiniteError: NaN in states or metric.
+
+    Example:
+        >>> one, other = entities.halves(seed=0)
+        >>> found = interventions.sibling_study(
+        ...     model,
+        ...     early,
+        ...     one,
+        ...     other,
+        ...     "blocks.3.resid_post",
+        ...     run,
+        ...     metric=interventions.answer_entropy(),
+        ...     random=1,
+        ...     within=1.0,
+        ...     heads=[(4, 1)],
+        ... )
     """
     began = time.monotonic()
     _check(base, sibling, found_on, prompts, site)

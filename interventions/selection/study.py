@@ -70,6 +70,17 @@ def selection_study(
         ConfigError: strengths, heads or a metric that do not fit.
         NotEnoughDataError: too few entities, or too few neutral latents.
         NonFiniteError: NaN in the metric.
+
+    Example:
+        >>> found = interventions.selection_study(
+        ...     model,
+        ...     entities,
+        ...     "blocks.3.resid_post",
+        ...     run,
+        ...     metric=interventions.answer_entropy(),
+        ...     random=1,
+        ...     within=1.0,
+        ... )
     """
     began = time.monotonic()
     whole_number("random", random, least=1)

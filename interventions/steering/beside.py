@@ -31,6 +31,10 @@ def generate_beside(
 
     Raises:
         ConfigError: no plan, or a plan called ``prompt`` or ``clean``.
+
+    Example:
+        >>> plan = interventions.steer(interventions.latent_direction(model, run, 3), 4.0)
+        >>> frame = interventions.generate_beside(model, text, {"steered": plan}, 6)
     """
     refuse_no_model(model)
     import pandas as pd

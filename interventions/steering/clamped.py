@@ -72,6 +72,9 @@ def clamped_latent(
     Raises:
         ConfigError, UnknownNameError: no such latent, token or side.
         MismatchError: a dictionary of another model, site or width.
+
+    Example:
+        >>> found = interventions.clamped_latent(model, run, 3, pairs)
     """
     row = latent_direction(model, sae, latent)
     spliced = model.with_saes(sae if isinstance(sae, dict) else [sae])

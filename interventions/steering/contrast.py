@@ -171,6 +171,10 @@ def contrast_states(
         UnknownSiteError, UnknownNameError, ConfigError: a site, role or token that is not there.
         MismatchError: pairs of another tokenizer.
         NonFiniteError: NaN in a state.
+
+    Example:
+        >>> contrast = interventions.contrast_states(model, pairs, "blocks.2.resid_post")
+        >>> direction = contrast.mean_difference()
     """
     refuse_no_model(model)
     parsed = one_vector(site)
@@ -216,6 +220,9 @@ def towards(pairs: PromptPairs, answers: Sequence[str]) -> PromptPairs:
 
     Raises:
         ConfigError: a task whose corrupted prompts are not answered by the foil, or no pair left.
+
+    Example:
+        >>> plural = interventions.towards(pairs, ["are", "seem", "look"])
     """
     from dataclasses import replace
 

@@ -15,6 +15,10 @@ def random_directions(like: Direction, n: int = 20, seed: int = 0) -> tuple[Dire
     ``|v_t| u`` with u uniform on the unit sphere of R^d: what a step of this length does whatever
     its direction. Most such directions lie outside the span in which states differ; shuffled labels
     (:meth:`Contrast.shuffled`) are the stronger control.
+
+    Example:
+        >>> direction = interventions.latent_direction(model, run, 3)
+        >>> controls = interventions.random_directions(direction, n=20, seed=0)
     """
     n = whole_number("n", n, least=0)
     rng = np.random.default_rng(seed)

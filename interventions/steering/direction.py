@@ -209,6 +209,11 @@ def probe_direction(
 
     Raises:
         ConfigError: a vector or a ``refit`` that is none.
+
+    Example:
+        >>> direction = interventions.probe_direction(
+        ...     "blocks.3.resid_post", torch.ones(128), "my probe"
+        ... )
     """
     if refit is not None and not callable(refit):
         raise ConfigError(f"refit must be a function of a seed, got {refit!r}")

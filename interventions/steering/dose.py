@@ -83,6 +83,13 @@ def dose_curve(
         ConfigError, UnknownNameError: arguments that do not fit.
         MismatchError: pairs of another tokenizer, or a direction of another width.
         NotEnoughDataError: a direction of length 0.
+
+    Example:
+        >>> direction = interventions.contrast_states(
+        ...     model, pairs, "blocks.2.resid_post"
+        ... ).mean_difference()
+        >>> curve = interventions.dose_curve(model, direction, pairs, (0.0, 0.5, 1.0))
+        >>> curve.matched()
     """
     refuse_no_model(model)
     began = time.monotonic()

@@ -144,6 +144,11 @@ def neuron_clamps(
     Raises:
         ConfigError: a layer, neuron or token that is not there, a table without its columns, or a
             metric of two tokens.
+
+    Example:
+        >>> found = interventions.neuron_clamps(
+        ...     model, text, 2, 17, " Lima", values=(-5.0, 0.0, 5.0)
+        ... )
     """
     refuse_no_model(model)
     began = time.monotonic()

@@ -37,6 +37,10 @@ def orthogonalised(model: Model, directions: Direction | Sequence[Direction]) ->
             normalises what its matrices wrote before adding it (Gemma 2, OLMo 2), where no change
             of the matrices does it.
         MismatchError: a direction of another width than the residual stream.
+
+    Example:
+        >>> direction = interventions.latent_direction(model, run, 3)
+        >>> without = interventions.orthogonalised(model, direction)
     """
     refuse_no_model(model)
     from lensbench.models.huggingface import NativeModel

@@ -39,6 +39,11 @@ def steer(
         ConfigError: a coefficient that is no finite number, positions for an ActAdd direction, an
             alignment without the prompt's length or for a single vector, a prompt too short.
         UnknownNameError: another alignment.
+
+    Example:
+        >>> direction = interventions.latent_direction(model, run, 3)
+        >>> plan = interventions.steer(direction, 4.0)
+        >>> said = model.generate(model.tokens(text), plan, max_new_tokens=4)
     """
     c = _finite("coefficient", coefficient)
     if direction.vector.ndim == 2:
@@ -87,6 +92,11 @@ def ablate(
     Raises:
         ConfigError: no direction, or one with a vector per token.
         MismatchError: directions of unequal width.
+
+    Example:
+        >>> direction = interventions.latent_direction(model, run, 3)
+        >>> plan = interventions.ablate(direction, interventions.every_write(model))
+        >>> out = model.run(model.tokens(text), plan)
     """
     span = _span([directions] if isinstance(directions, Direction) else list(directions))
     own = [directions] if isinstance(directions, Direction) else list(directions)
@@ -112,6 +122,10 @@ def every_write(model: Model) -> tuple[Site, ...]:
 
     ``blocks.0.resid_pre`` holds token and position embeddings; a block writes ``attn_out`` and
     ``mlp_out`` (``ssm_out``, ``xattn_out`` where it has them).
+
+    Example:
+        >>> len(interventions.every_write(model))
+        13
     """
     refuse_no_model(model)
     sites = model.sites()
@@ -129,6 +143,10 @@ def clamp_latent(
 
     Raises:
         ConfigError: a value that is no finite number, or no latent.
+
+    Example:
+        >>> plan = interventions.clamp_latent("blocks.3.resid_post", latent=3, value=10.0)
+        >>> out = model.with_saes({"blocks.3.resid_post": run}).run(model.tokens(text), plan)
     """
     number = whole_number("latent", latent, least=0)
     parsed = Site.parse(site)
@@ -150,6 +168,10 @@ def clamp_neuron(
     Raises:
         UnknownNameError: another place.
         ConfigError: numbers that are none.
+
+    Example:
+        >>> plan = interventions.clamp_neuron(layer=2, neuron=17, value=0.0)
+        >>> out = model.run(model.tokens(text), plan)
     """
     if at not in GATES:
         raise UnknownNameError("place of a neuron", str(at), known=GATES)

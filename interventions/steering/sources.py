@@ -37,6 +37,11 @@ def activation_addition(
     Raises:
         ConfigError: prompts that are no text and no ids, or lengths that differ with no token to
             fill up with.
+
+    Example:
+        >>> step = interventions.activation_addition(
+        ...     model, "The kings", "The king", "blocks.2.resid_post"
+        ... )
     """
     parsed = one_vector(site)
     rows = rows_of(model, [plus, minus])
@@ -79,6 +84,9 @@ def latent_direction(model: Model, sae: Any, latent: int, *, label: str | None =
     Raises:
         ConfigError: no such latent, or no dictionary.
         MismatchError: a dictionary of another model, site or width.
+
+    Example:
+        >>> direction = interventions.latent_direction(model, run, 3, label="days of the week")
     """
     splice = read_splices(model, sae if isinstance(sae, dict) else [sae], "keep")[0]
     number, codec = whole(latent), splice.codec
@@ -115,6 +123,10 @@ def in_context_vector(
 
     Raises:
         ConfigError: no demonstration, or no query.
+
+    Example:
+        >>> shown = ["The king is nice", "The boys are nice", "The girl is nice"]
+        >>> vector = interventions.in_context_vector(model, shown, [text], "blocks.2.resid_post")
     """
     parsed = one_vector(site)
     if isinstance(demonstrations, str) or not len(demonstrations):

@@ -108,6 +108,10 @@ def align_subspace(
         NotEnoughDataError: fewer than four pairs have the place.
         ConfigError: more dimensions than the place has, or several places.
         NonFiniteError: the loss became NaN.
+
+    Example:
+        >>> many = prompts.agreement(model, n=24, seed=0)
+        >>> found = interventions.align_subspace(model, many, "blocks.3.resid_post", k=1, steps=5)
     """
     began = time.monotonic()
     if direction not in DIRECTIONS:

@@ -84,6 +84,9 @@ def edit_study(
         ConfigError: no model, paraphrases of other facts, answers that are to be summed, settings
             out of range, a ``patched`` that is no name.
         NotEnoughDataError: a fact without a neighbour.
+
+    Example:
+        >>> found = interventions.edit_study(model, pairs, layers=[2], steps=3)
     """
     began = time.monotonic()
     whole_number("seed", seed, least=0)

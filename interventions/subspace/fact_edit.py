@@ -70,6 +70,9 @@ def fact_edit(
             range.
         NotEnoughDataError: no prompt has the subject.
         NonFiniteError: the loss became NaN.
+
+    Example:
+        >>> edit = interventions.fact_edit(model, pairs.select([0]), layer=2, steps=3)
     """
     refuse_no_model(model)
     began = time.monotonic()

@@ -50,6 +50,10 @@ def second_moment(
     Raises:
         NotEnoughDataError: fewer tokens than neurons, so that C has no inverse.
         NonFiniteError: NaN or infinity in a key.
+
+    Example:
+        >>> ids = [model.tokenizer.encode(line) for line in documents.texts()]
+        >>> moment = interventions.second_moment(model, 2, ids)
     """
     refuse_no_model(model)
     whole_number("batch_size", batch_size, least=1)

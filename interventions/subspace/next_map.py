@@ -38,6 +38,9 @@ def next_map(
 
     Raises:
         ConfigError: a site that no single matrix reads, or one behind which a norm stands.
+
+    Example:
+        >>> weights = interventions.next_map(model, "blocks.2.mlp.post")
     """
     refuse_no_model(model)
     where = Site.parse(site)

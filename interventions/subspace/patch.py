@@ -73,6 +73,11 @@ def subspace_patch(
     Raises:
         ConfigError: several places, directions of another width.
         NotEnoughDataError: no pair has the token.
+
+    Example:
+        >>> directions = torch.randn(1, 128)
+        >>> found = interventions.subspace_patch(model, pairs, "blocks.3.resid_post", directions)
+        >>> found.verdict
     """
     began = time.monotonic()
     if direction not in DIRECTIONS:

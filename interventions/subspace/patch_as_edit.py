@@ -66,6 +66,9 @@ def edit_of_patch(
     Raises:
         ConfigError: no rank-1 edit does it (two tokens with one key would need different steps,
             or there are more tokens than neurons), or arguments that do not fit.
+
+    Example:
+        >>> edit = interventions.edit_of_patch(model, pairs, 2, torch.randn(384))
     """
     began = time.monotonic()
     site, place = _asked(model, pairs, layer, position, direction)
@@ -109,6 +112,10 @@ def patch_of_edit(
         ConfigError: there is no such line (the runs differ too little in what W ignores), the edit
             does not read this token.
         MismatchError: an edit of another model.
+
+    Example:
+        >>> edit = interventions.edit_of_patch(model, pairs, 2, torch.randn(384))
+        >>> shares = interventions.patch_of_edit(model, edit, pairs)
     """
     if edit.model != model.card.fingerprint:
         raise MismatchError(f"the edit was made for the model {edit.model}, not for {model!r}")

@@ -155,6 +155,10 @@ def rank_one_edit(
         ConfigError: a key that is 0, shapes that do not fit, a moment without inverse, or a value
             that the projection cannot write.
         NonFiniteError: NaN or infinity.
+
+    Example:
+        >>> key, value = torch.randn(384), torch.randn(128)
+        >>> edit = interventions.rank_one_edit(model, 2, key, value)
     """
     began = time.monotonic()
     site = key_site(model, layer)

@@ -43,6 +43,11 @@ def preserve_patterns(
         UnknownSiteError: attention of the model is out of reach.
 
     Source: Singh et al. 2024, arXiv:2404.07129.
+
+    Example:
+        >>> tokens = model.tokens(text)
+        >>> plan = interventions.steer(interventions.latent_direction(model, run, 3), 4.0)
+        >>> frozen = interventions.preserve_patterns(model, tokens, plan)
     """
     if undone := [e for e in as_plan(plan).edits if e.site.name in _MATCHING]:
         raise ConfigError(

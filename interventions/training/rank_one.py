@@ -59,6 +59,9 @@ def rank_one_training(
         ConfigError: a factor that is none of a, b, c; all of them at once; numbers out of range.
 
     Source: Singh et al. 2024, arXiv:2404.07129.
+
+    Example:
+        >>> found = interventions.rank_one_training(("c", "bc"), steps=100, seeds=(0,))
     """
     began = time.monotonic()
     names = _checked(clamps)

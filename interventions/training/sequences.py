@@ -108,6 +108,9 @@ def attention_only(
 
     Raises:
         ConfigError: heads that do not divide the width.
+
+    Example:
+        >>> module = interventions.attention_only(d_vocab=20, n_layers=2)
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 

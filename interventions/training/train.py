@@ -77,6 +77,17 @@ def train_clamped(
         StoppedError: interrupted; nothing is kept.
 
     Source: Singh et al. 2024, arXiv:2404.07129.
+
+    Example:
+        >>> data = interventions.Exemplars()
+        >>> found = interventions.train_clamped(
+        ...     lambda seed: interventions.attention_only(data.d_vocab, seed=seed),
+        ...     data,
+        ...     {"match": interventions.ClampMatch(1, 0)},
+        ...     steps=20,
+        ...     evaluate_every=10,
+        ...     held_out=32,
+        ... )
     """
     began = time.monotonic()
     controls = {} if controls is None else controls

@@ -105,6 +105,19 @@ def _rows(world: ExampleWorld) -> Any:
     return world["saes"].label_rows(labels)
 
 
+def _desk(_: ExampleWorld) -> Any:
+    from lensbench.worlds.desk import Desk
+
+    return Desk(seed=0).prompts(40, "heldout", seed=1, of="questions")
+
+
+def _entities(world: ExampleWorld) -> Any:
+    names = ["Alice", "Carl", "Emma", "Hugo", "Sarah", "Conrad", "Anna", "Victor"]
+    texts = [f"{name} the baker lives in" for name in names]
+    first = [i < 4 for i in range(len(names))]
+    return world["interventions"].entity_prompts(world["model"], texts, names, first)
+
+
 def _own(world: ExampleWorld) -> Any:
     return world["acceleration"].capture_own(
         world["early"], ["Alice the baker", "Every day the"], world.path("own"), max_new_tokens=12
@@ -131,6 +144,10 @@ MAKERS: dict[str, Callable[[ExampleWorld], Any]] = {
     "latents": lambda world: world["saes"].encode_store(
         world["run"], world["store"], out=world.path("latents")
     ),
+    "desk": _desk,
+    "desk_ids": lambda world: [list(row) for row in world["desk"].tokens],
+    "desk_refusals": lambda world: list(world["desk"].refusals.values()),
+    "entities": _entities,
     "pairs": lambda world: world["prompts"].agreement(world["model"], n=8, seed=0),
     "own": _own,
 }

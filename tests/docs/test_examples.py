@@ -16,11 +16,11 @@ import pytest
 
 from tests.docs.example_world import ExampleWorld
 
-PACKAGES = ("lensbench", "prompts", "plots", "saes")
+PACKAGES = ("lensbench", "prompts", "plots", "saes", "interventions", "experts")
 """Grows with each package whose docstrings are done."""
 PARSER, CHECKER = doctest.DocTestParser(), doctest.OutputChecker()
 RULES = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-SLOW: set[str] = set()
+SLOW = {"interventions.acdc"}
 """Functions whose smallest honest call takes more than a few seconds."""
 HUB = {"saes.pull_from_hub", "saes.push_to_hub"}
 """Functions whose example is shown and not run: they reach the hub."""
