@@ -38,6 +38,7 @@ class Place:
     """Directions of the last axis; what is orthogonal to them is left as it is."""
 
     def __post_init__(self) -> None:
+        """Let a name stand for its site."""
         object.__setattr__(self, "site", Site.parse(self.site))
 
     @property
