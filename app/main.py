@@ -5,6 +5,7 @@ from streamlit.navigation.page import StreamlitPage
 
 from lensbench.app.page_list import PAGES
 from lensbench.app.state import root
+from lensbench.app.widgets.links import arrive
 from lensbench.app.widgets.states import guarded
 
 
@@ -18,6 +19,7 @@ def main() -> None:
     st.html("<style>[data-testid=stMainBlockContainer]{padding-top:3rem}</style>")
     chosen = st.navigation(menu, expanded=True)
     st.sidebar.caption(f"Folder shown: {root()}")
+    arrive()
     with guarded():
         chosen.run()
 

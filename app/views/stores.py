@@ -4,15 +4,16 @@ from pathlib import Path
 
 import streamlit as st
 
-from lensbench.app.cache import sample
 from lensbench.app.state import inside, root, store_names
 from lensbench.app.widgets.choose import choose
-from lensbench.app.widgets.figures import take_away
+from lensbench.app.widgets.links import go_to
 from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import command_line, guarded, nothing_yet
+from lensbench.app.widgets.store_rows import store_rows
+from lensbench.app.widgets.store_work import going, store_links, store_removal, store_shards
 from lensbench.app.workflows.overview import store_frame
-from lensbench.app.workflows.shards import manifest_of, shard_frame
-from lensbench.app.workflows.stores import store_info, verify_store
+from lensbench.app.workflows.shards import manifest_of
+from lensbench.app.workflows.stores import store_info
 
 
 def show() -> None:
@@ -21,13 +22,23 @@ def show() -> None:
     names = store_names()
     chosen = choose("Store", names, key="store")
     if not names:
-        command = f"lensbench capture --model atlas-dense --text atlas:2000 --out {root()}/acts"
-        nothing_yet("No activation store in this folder yet.", command)
+        command = (
+            f"lensbench capture --model atlas-dense --text atlas:2000 --profile resid "
+            f"--out {root()}/acts"
+        )
+        nothing_yet("No activation store in this folder yet.", command,
+                    next_step="Make one on the page Capture.")  # fmt: skip
     elif chosen is None:
-        show_listing(store_frame(root(), names), alt="activation stores")
+        frame = store_frame(root(), names)
+        picked = show_listing(frame, alt="activation stores", pick="pick-store")
+        if picked is not None:
+            go_to("stores", store=names[picked])
         st.info("Choose a store to see its sites, its shards and some of its rows.")
     else:
-        _store(chosen)
+        with guarded():
+            _store(chosen)
+        with guarded():
+            store_removal(inside(chosen), chosen)
 
 
 def _store(name: str) -> None:
@@ -38,43 +49,22 @@ def _store(name: str) -> None:
     st.text(
         f"model {info['model']} ({info['fingerprint']})  ·  text {info['text']}  ·  "
         f"layout {info['layout']}  ·  {info['dtype']}  ·  {info['bytes'] / 2**20:,.1f} MiB  ·  "
-        + ("complete" if info["complete"] else "still growing")
+        + ("complete" if info["complete"] else "still growing, or its capture was stopped")
     )
-    parts = {"Sites": _sites, "Shards": _shards, "Rows": _rows, "Manifest": _manifest}
+    going(folder)
+    store_links(name)
+    parts = {"Sites": _sites, "Shards": store_shards, "Rows": store_rows, "Manifest": _manifest}
     tabs = st.tabs(list(parts), key="part", on_change="rerun", bind="query-params")
     for tab, draw in zip(tabs, parts.values(), strict=True):
         if tab.open:
             with tab, guarded():
-                draw(folder)
+                draw(folder, name)
     command_line("\n".join(f"lensbench store {verb} {folder}" for verb in ("info", "verify")))
 
 
-def _sites(folder: Path) -> None:
+def _sites(folder: Path, _: str) -> None:
     st.dataframe(store_info(folder)["sites"], hide_index=True, alt="sites of the store")
 
 
-def _shards(folder: Path) -> None:
-    bad = (frame := shard_frame(folder))["state"].ne("complete").sum()
-    st.caption(f"{len(frame)} shards, {bad} with files that are missing or cut (by size).")
-    if st.button("Verify checksums", key="verify", help="Reads every byte of the store."):
-        with guarded():
-            sound = f"{verify_store(folder)['files']:,}"
-            st.success(f"{sound} files are what was written (sha256).")
-    st.dataframe(frame, hide_index=True, alt="shards of the store")
-    take_away(frame, key="shards")
-
-
-def _rows(folder: Path) -> None:
-    sites = [str(site["site"]) for site in store_info(folder)["sites"]]
-    left, middle, right = st.columns(3)
-    site = left.selectbox("Site", sites, key="site", bind="query-params")
-    n = middle.number_input("Rows", 1, 200, 20, key="n", bind="query-params")
-    seed = right.number_input("Seed", 0, 10**6, 0, key="seed", bind="query-params")
-    frame = sample(folder, n=int(n or 20), site=str(site), seed=int(seed or 0))
-    st.dataframe(frame, hide_index=True, alt="random rows of the store with their tokens")
-    st.caption(f"{len(frame)} random rows (seed {seed}); norm: length of the stored vector.")
-    take_away(frame, key="rows")
-
-
-def _manifest(folder: Path) -> None:
+def _manifest(folder: Path, _: str) -> None:
     st.json(manifest_of(folder), expanded=1)

@@ -1,5 +1,6 @@
 """A store looked at from a page: its shards on disk, and stored tokens in their own words."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from lensbench.plots import visible
 
 BEFORE = 8
 """Tokens shown before a sampled one."""
+SHOWN = 128
+"""Tokens of a sequence that are shown at once."""
 
 
 def shard_frame(folder: Path) -> pd.DataFrame:
@@ -60,6 +63,41 @@ def sample_frame(folder: Path, *, n: int, site: str, seed: int) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=columns)
     frame.attrs["units"] = {"norm": "length of the stored activation vector"}
     return frame
+
+
+@dataclass(frozen=True)
+class Around:
+    """The sequence of a stored row: words, and the row of each (-1: not stored)."""
+
+    words: tuple[str, ...]
+    rows: list[int]
+    focus: int
+    token_id: int
+    document: int
+    left: str
+    """What is not shown, in words; or empty."""
+
+
+def around(folder: Path, row: int) -> Around:
+    """The sequence around a row, at most :data:`SHOWN` tokens of it.
+
+    Raises:
+        MissingDataError: no store there (any more).
+    """
+    store = hold_store(str(folder))
+    sequence = store.sequence_of(row)
+    at = int((sequence.rows[0] == row).argmax())
+    real = len(sequence.rows[0])
+    first = max(0, min(at - SHOWN // 2, real - SHOWN))
+    part = slice(first, min(real, first + SHOWN))
+    ids = sequence.tokens.ids[0].numpy()
+    cut = real - (part.stop - part.start)
+    left = f" {cut} tokens of the sequence further away are not shown." if cut else ""
+    index = store.index()
+    return Around(
+        words_of(store, ids[part]), [int(r) for r in sequence.rows[0][part]], at - first,
+        int(ids[at]), int(index.doc_ids[row]), left,
+    )  # fmt: skip
 
 
 def _joined(words: list[str]) -> str:

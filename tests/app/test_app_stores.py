@@ -116,3 +116,99 @@ def test_the_manifest_is_shown_without_its_list_of_shards(monkeypatch, small_roo
     page = open_page(monkeypatch, small_root, "stores", store="acts", part="Manifest")
     assert "fingerprint" in page.json[0].value
     assert '"shards"' not in page.json[0].value
+
+
+def test_a_row_that_is_ticked_opens_its_store_and_buttons_lead_on(
+    monkeypatch, small_root: Path
+) -> None:
+    page = open_page(monkeypatch, small_root, "stores", store="acts")
+    assert {b.key for b in page.button} >= {"next-train", "next-lens", "next-token"}
+    page.button(key="next-train").click().run()
+    assert (page.title[0].value, page.selectbox(key="store").value) == ("Train", "acts")
+
+
+def test_the_sequence_around_a_row_is_the_stored_one(small_root: Path) -> None:
+    from lensbench.app.workflows.shards import around
+    from lensbench.store import open_store
+
+    store = open_store(small_root / "acts")
+    index = store.index()
+    for row in (0, 7, store.n_tokens - 1):
+        found = around(small_root / "acts", row)
+        assert found.rows[found.focus] == row
+        assert found.token_id == index.token_ids[row]
+        assert found.document == index.doc_ids[row]
+        assert len(found.words) == len(found.rows)
+        same = [r for r in found.rows if r >= 0]
+        assert same == list(range(same[0], same[-1] + 1))
+
+
+def test_a_long_sequence_is_shown_in_part_and_that_is_said(small_root, monkeypatch) -> None:
+    from lensbench.app.workflows import shards
+
+    whole = shards.around(small_root / "acts", 5)
+    monkeypatch.setattr(shards, "SHOWN", 4)
+    part = shards.around(small_root / "acts", 5)
+    assert len(part.words) == 4
+    assert part.words[part.focus] == whole.words[whole.focus]
+    assert f"{len(whole.words) - 4} tokens" in part.left
+    assert not whole.left
+
+
+def test_the_row_of_the_strip_is_part_of_the_address(monkeypatch, small_root: Path) -> None:
+    page = open_page(monkeypatch, small_root, "stores", store="acts", part="Rows", row="3")
+    assert page.number_input(key="row").value == 3
+    assert "Row 3" in words(page).replace("\\", "")
+    page.button(key="follow").click().run()
+    assert page.title[0].value.startswith("Token")
+    assert page.query_params["row"] in ("3", ["3"])
+
+
+def test_a_big_store_is_verified_by_a_job(monkeypatch, copy: Path) -> None:
+    from lensbench.app.widgets import store_work
+    from lensbench.app.workflows import detached, jobs
+
+    monkeypatch.setattr(store_work, "BIG", 1)
+    monkeypatch.setattr(detached, "start", lambda *_, **__: None)
+    page = open_page(monkeypatch, copy, "stores", store="acts", part="Shards")
+    page.button(key="verify").click().run()
+    [job] = jobs.all_jobs(copy)
+    assert (job.kind, job.settings) == ("verify", {"store": str(copy / "acts")})
+    assert "Verify: acts" in words(page).replace("\\", "")
+    page.button(key="verify").click().run()
+    assert "going on already" in page.error[0].value.replace("\\", "")
+
+
+def test_a_store_is_removed_only_when_it_is_confirmed(monkeypatch, copy: Path) -> None:
+    page = open_page(monkeypatch, copy, "stores", store="acts")
+    assert "would be gone for good" in words(page)
+    assert (copy / "acts").is_dir()
+    page.button(key="remove-sure").click().run()
+    assert not (copy / "acts").exists()
+    assert not page.exception
+
+
+def test_a_store_that_a_capture_writes_is_not_removed(monkeypatch, copy: Path) -> None:
+    from lensbench.app.workflows import detached, jobs
+
+    monkeypatch.setattr(detached, "start", lambda *_, **__: None)
+    told = {"model": "atlas-dense", "text": "atlas:9", "out": str(copy / "acts")}
+    name = jobs.start(copy, "capture", "acts", told)
+    page = open_page(monkeypatch, copy, "stores", store="acts")
+    assert "A capture writes this store: queued" in words(page).replace("\\", "")
+    page.button(key="remove-sure").click().run()
+    assert "stop it first" in page.error[0].value.replace("\\", "")
+    assert (copy / "acts" / "manifest.json").is_file()
+    page.button(key=f"look-{name}").click().run()
+    assert page.title[0].value == "Capture"
+
+
+def test_a_damaged_store_is_named_and_can_still_be_removed(monkeypatch, copy: Path) -> None:
+    (copy / "acts" / "manifest.json").write_text('{"kind": "activation-store"')
+    page = open_page(monkeypatch, copy, "stores")
+    assert "manifest.json" in " ".join(page.dataframe[0].value["state"])
+    page.selectbox(key="store").set_value("acts").run()
+    assert not page.exception
+    assert "manifest.json" in page.error[0].value.replace("\\", "")
+    page.button(key="remove-sure").click().run()
+    assert not (copy / "acts").exists()
