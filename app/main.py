@@ -4,8 +4,7 @@ import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
 from lensbench.app.page_list import PAGES
-from lensbench.app.state import root
-from lensbench.app.widgets.links import arrive
+from lensbench.app.widgets.shell import dress, footer
 from lensbench.app.widgets.states import guarded
 
 
@@ -16,10 +15,11 @@ def main() -> None:
     for page in PAGES:
         shown = st.Page(page.show, title=page.title, url_path=page.path, default=page is PAGES[0])
         menu.setdefault(page.section, []).append(shown)
-    st.html("<style>[data-testid=stMainBlockContainer]{padding-top:3rem}</style>")
+    dress()
     chosen = st.navigation(menu, expanded=True)
-    st.sidebar.caption(f"Folder shown: {root()}")
-    arrive()
+    st.set_page_config(page_title=f"{chosen.title} · lensbench")  # tells two tabs apart
+    with st.sidebar:
+        footer(next(page for page in PAGES if page.title == chosen.title))
     with guarded():
         chosen.run()
 

@@ -27,6 +27,10 @@ class Page:
     path: str
     title: str
     section: str
+    verb: str = ""
+    """Commands that do the same, parted by commas."""
+    methods: str = ""
+    """How the section of docs/methods.md that says what is computed begins."""
 
     def show(self) -> None:
         """Draw the page; its module is read when it is first opened."""
@@ -38,24 +42,24 @@ class Page:
 
 
 PAGES = (
-    Page("home", "Home", ""),
-    Page("capture", "Capture", "Data"),
-    Page("stores", "Stores", "Data"),
-    Page("token", "Token", "Data"),
-    Page("train", "Train", "Dictionaries"),
-    Page("runs", "Runs", "Dictionaries"),
-    Page("sweep", "Sweep", "Dictionaries"),
-    Page("compare", "Compare", "Dictionaries"),
-    Page("latent", "Latent", "Dictionaries"),
-    Page("directions", "Directions", "Dictionaries"),
-    Page("lens", "Lens", "Reading"),
-    Page("attention", "Attention", "Reading"),
-    Page("probe", "Probe", "Reading"),
-    Page("hyper", "Hyperdimensional", "Reading"),
-    Page("geometry", "Geometry", "Reading"),
-    Page("patching", "Patching", "Intervening"),
-    Page("steering", "Steering", "Intervening"),
-    Page("experts", "Experts", "Intervening"),
-    Page("acceleration", "Acceleration", "Intervening"),
+    Page("home", "Home", "", "demo, doctor"),
+    Page("capture", "Capture", "Data", "capture", "Capture and the store"),
+    Page("stores", "Stores", "Data", "store info, store verify", "Capture and the store"),
+    Page("token", "Token", "Data", "store sample, lens text", "The Token page and its checks"),
+    Page("train", "Train", "Dictionaries", "train sae", "Training dictionaries"),
+    Page("runs", "Runs", "Dictionaries", "runs ls, runs show", "Training dictionaries"),
+    Page("sweep", "Sweep", "Dictionaries", "eval sae, report", "Evaluating dictionaries"),
+    Page("compare", "Compare", "Dictionaries", "runs diff", "Evaluating dictionaries"),
+    Page("latent", "Latent", "Dictionaries", "latents, encode, explain", "Evaluating dictionaries"),
+    Page("directions", "Directions", "Dictionaries", "latents", "Maps, geometry and directions"),
+    Page("lens", "Lens", "Reading", "lens layers, lens text, lens tune", "Lenses"),
+    Page("attention", "Attention", "Reading", "", "The Attention page"),
+    Page("probe", "Probe", "Reading", "probe linear", "Linear probes"),
+    Page("hyper", "Hyperdimensional", "Reading", "probe hd", "Hyperdimensional probe"),
+    Page("geometry", "Geometry", "Reading", "probe geometry", "Geometry"),
+    Page("patching", "Patching", "Intervening", "patch, attribute", "Patching and ablation"),
+    Page("steering", "Steering", "Intervening", "steer", "Steering"),
+    Page("experts", "Experts", "Intervening", "experts rank, experts suppress", "Experts"),
+    Page("acceleration", "Acceleration", "Intervening", "accelerate", "Acceleration"),
 )
 """All pages by section; the first one is opened where the address names none."""

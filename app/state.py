@@ -21,14 +21,27 @@ def inside(name: str) -> Path:
         ConfigError: a name that leads out of the root.
         MissingDataError: no such folder (deleted, perhaps, while its page was open).
     """
-    folder = (root() / name).resolve()
-    if not folder.is_relative_to(root()):
-        raise ConfigError(f"{name!r} is outside the folder shown here; start with another --root")
+    folder = below(name)
     if not folder.is_dir():
         raise MissingDataError(
             f"there is no folder {name!r} any more; it was moved or deleted. Choose another one"
         )
     return folder
+
+
+def below(name: str) -> Path:
+    """Where ``name`` lies below the root, followed through every link; it need not be there.
+
+    Raises:
+        ConfigError: it leads out of the root.
+    """
+    try:
+        path = (root() / name).resolve()
+    except ValueError:  # a zero byte
+        raise ConfigError(f"{name!r} is no name of a file or folder") from None
+    if not path.is_relative_to(root()):
+        raise ConfigError(f"{name!r} is outside the folder shown here; start with another --root")
+    return path
 
 
 def mode() -> Literal["light", "dark"]:
@@ -54,7 +67,8 @@ def lens_names() -> list[str]:
     """Tuned lenses below the root, as the address names them."""
     from lensbench.app.workflows.tuned import find_lenses
 
-    return [_name(str(folder)) for folder in find_lenses(root())]
+    top = root()  # a link that leads out of it is no lens of this folder
+    return [_name(str(f)) for f in find_lenses(top) if f.resolve().is_relative_to(top)]
 
 
 def _name(folder: str) -> str:

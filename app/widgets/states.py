@@ -1,11 +1,37 @@
 """What a page says when there is nothing yet, and when something went wrong."""
 
+import logging
 from collections.abc import Generator
 from contextlib import contextmanager
 
 import streamlit as st
+from streamlit.errors import FragmentHandledException
 
-from lensbench.errors import LensbenchError
+from lensbench import __version__
+from lensbench.errors import (
+    BudgetError,
+    ConfigError,
+    DamagedDataError,
+    LensbenchError,
+    MismatchError,
+    MissingDataError,
+    NonFiniteError,
+    NotEnoughDataError,
+    StoppedError,
+)
+
+KINDS: tuple[tuple[type[LensbenchError], str, str], ...] = (
+    (MissingDataError, "Not found", ""),
+    (DamagedDataError, "Damaged", "Nothing was changed; make it anew, or put back a copy."),
+    (MismatchError, "Does not fit", ""),
+    (NotEnoughDataError, "Too little data", ""),
+    (NonFiniteError, "Not a number", ""),
+    (BudgetError, "Over the limit", ""),
+    (StoppedError, "Stopped", "What was finished is on disk."),
+    (ConfigError, "Cannot be used", "Change what was chosen or typed above."),
+)
+"""What an error is called, and what to do where its own message need not say so."""
+_log = logging.getLogger("lensbench.app")
 
 
 def nothing_yet(what: str, command: str, *, next_step: str = "") -> None:
@@ -23,11 +49,38 @@ def command_line(command: str) -> None:
 
 @contextmanager
 def guarded() -> Generator[None]:
-    """Show an error of lensbench in its own words instead of a traceback; the page goes on."""
+    """Show an error of lensbench in its own words instead of a traceback; the page goes on.
+
+    Anything else is a bug of ours: it is called one, and told in full to the server's log.
+    """
     try:
         yield
     except LensbenchError as error:
-        st.error(plain(str(error)))
+        error_card(error)
+    except FragmentHandledException:  # shown where it happened
+        raise
+    except Exception as error:  # the outermost place: beyond it, a reader meets a bare traceback
+        bug_card(error)
+
+
+def error_card(error: LensbenchError) -> None:
+    """What kind of error it is, its message, and what to do next."""
+    title, advice = next(((t, a) for k, t, a in KINDS if isinstance(error, k)), ("Refused", ""))
+    st.error(plain(f"{error}"), title=title)
+    if advice:
+        st.caption(advice)
+
+
+def bug_card(error: Exception) -> None:
+    """Say that this is our mistake, that nothing is lost, and what to send."""
+    _log.error("a page met a bug", exc_info=error)
+    st.error(
+        "It is a mistake of lensbench, not one of yours. Runs, jobs and stores go on as they are; "
+        "change the last choice, or reload the page.", title="This is a bug",
+    )  # fmt: skip
+    with st.expander("Details to report, with the address of this page and what you did"):
+        st.text(f"lensbench {__version__}: {type(error).__name__}")
+        st.exception(error)
 
 
 def plain(text: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lensbench import __version__
 from lensbench.app.page_list import PAGES
 from tests.app.driver import open_page
 
@@ -28,7 +29,9 @@ def test_every_page_opens_over_an_empty_folder_without_an_error(
 
 
 def test_the_folder_shown_is_named(monkeypatch, tmp_path: Path) -> None:
-    assert str(tmp_path) in open_page(monkeypatch, tmp_path).sidebar.caption[0].value
+    said = open_page(monkeypatch, tmp_path).sidebar.caption[-1].value.replace("\\", "")
+    assert str(tmp_path) in said
+    assert __version__ in said
 
 
 def test_views_and_widgets_draw_and_nothing_else() -> None:
