@@ -1,29 +1,31 @@
-"""Sweep: the dictionaries of a run side by side, sparsity against fidelity, with controls."""
+"""Sweep: dictionaries side by side, what was varied first, then sparsity against fidelity."""
 
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
 from lensbench.app.cache import evaluated
 from lensbench.app.state import inside, root, run_names
-from lensbench.app.widgets.choose import choose
-from lensbench.app.widgets.figures import show_figure, take_away
-from lensbench.app.widgets.fronts import two_fronts
-from lensbench.app.widgets.states import command_line, nothing_yet
+from lensbench.app.widgets.choose import choose, several
+from lensbench.app.widgets.figures import show_figure
+from lensbench.app.widgets.fronts import (
+    by_training,
+    left_out,
+    score_tables,
+    two_fronts,
+    what_was_varied,
+)
+from lensbench.app.widgets.states import command_line, nothing_yet, plain
 from lensbench.app.widgets.suite_board import suite_board
 from lensbench.app.workflows.densities import (
     density_caption,
     density_curves,
     density_curves_figure,
 )
-from lensbench.app.workflows.fronts import (
-    label_figure,
-    note_of,
-    score_groups,
-    score_table,
-    sweep_code,
-)
+from lensbench.app.workflows.fronts import label_figure, note_of, sweep_code
 from lensbench.app.workflows.overview import is_evaluated
+from lensbench.app.workflows.sweep_page import alike
 
 
 def show() -> None:
@@ -33,20 +35,38 @@ def show() -> None:
     chosen = choose("Run", names, key="run")
     if not names:
         nothing_yet("No runs in this folder yet.", f"lensbench demo --out {root()}/demo-run",
-                    next_step="Start one on the page Runs, or make the demo.")  # fmt: skip
+                    next_step="Start one on the page Train, or make the demo.")  # fmt: skip
     elif chosen is None:
         st.info("Choose a run to compare its dictionaries.")
     elif not is_evaluated(inside(chosen)):
-        command = f"lensbench eval sae {inside(chosen)} --store DIR --model M"
-        nothing_yet("This run was not evaluated yet.", command)
+        what_was_varied({chosen: inside(chosen)})
+        by_training(inside(chosen), chosen)
+        command_line(f"lensbench eval sae {inside(chosen)} --store DIR")
     else:
-        _sweep(inside(chosen), chosen)
+        _sweep(chosen, [n for n in names if n != chosen and is_evaluated(inside(n))])
 
 
-def _sweep(run: Path, name: str) -> None:
-    result = evaluated(run)
-    st.info(f"{result.disclosure[:1].upper()}{result.disclosure[1:]}.")
-    two_fronts(result, run, name)
+def _sweep(name: str, others: list[str]) -> None:
+    beside = several("Beside it, in the same figures", others, (), key="with",
+                     empty="other evaluated runs") if others else ()  # fmt: skip
+    result = evaluated(inside(name))
+    more = {other: evaluated(inside(other)) for other in beside}
+    left_out(wrong := alike(result, more))
+    results = {name: result} | {n: one for n, one in more.items() if n not in wrong}
+    runs = {n: inside(n) for n in results}
+    what_was_varied(runs)
+    st.info(plain(f"{result.disclosure[:1].upper()}{result.disclosure[1:]}."))
+    two_fronts(results, runs)
+    _alone(result, runs[name])
+    score_tables(results)
+    st.caption(f"{result.n_tokens:,} stored tokens of {result.n_documents:,} documents; CE and KL "
+               f"on {result.n_scored:,} predicted tokens.")  # fmt: skip
+    st.text(f"Controls: {result.controls}. {note_of(result)}")
+    command_line(f"lensbench report {inside(name)}")
+
+
+def _alone(result: Any, run: Path) -> None:
+    """What is shown of the chosen run alone."""
     scores = label_figure(result)
     if scores is not None:
         show_figure(scores[0], key="labels", alt="label F1 of each dictionary beside its controls",
@@ -58,16 +78,3 @@ def _sweep(run: Path, name: str) -> None:
                     alt="share of latents by firing frequency, one line per dictionary",
                     caption=density_caption(result.n_tokens, densities))  # fmt: skip
     suite_board(result)
-    st.subheader("Every metric")
-    table = score_table(result)
-    for title, part in score_groups(table).items():
-        st.caption(title)
-        st.dataframe(part, hide_index=True, alt=f"{title} of every dictionary")
-    st.caption(
-        f"{result.n_tokens:,} stored tokens of {result.n_documents:,} documents; CE and KL on "
-        f"{result.n_scored:,} predicted tokens. Units: "
-        + "; ".join(f"{k}: {v}" for k, v in table.attrs["units"].items())
-    )
-    st.text(f"Controls: {result.controls}. {note_of(result)}")
-    take_away(table, key="scores")
-    command_line(f"lensbench report {run}")

@@ -26,8 +26,19 @@ FRONTS = {
                " chosen on other tokens than it is scored on; the mean over labels. Higher is"
                " better."),
 }  # fmt: skip
+FRONTS |= {
+    "kl_recovered_zero": ("max", "KL recovered: 1 - KL(clean, reconstruction) / KL(clean, zeroed), "
+                          "from the clean model's predictions. Higher is better."),
+    "kl_reconstructed": ("min", "KL from the clean model's predictions with the reconstruction in"
+                         " place. Lower is better."),
+    "cosine": ("max", "Cosine of activation and reconstruction, mean over tokens. Higher is"
+               " better."),
+    "dead_fraction": ("min", "Share of latents that never fired. Lower is better."),
+}  # fmt: skip
 """Metrics that are drawn: which end is best, and what they mean."""
+RANDOM = "control: the best random dictionary"
 MEAN = "control: the mean activation"
+NONE = "control: none"
 STRONGEST = "control: the strongest of each label"
 
 
@@ -66,7 +77,7 @@ def front_frame(result: SAEEvaluation, metric: str) -> pd.DataFrame:
         frame = label_front_frame(result)
         level, name = float(np.nanmax(frame.pop("control").to_numpy(float))), STRONGEST
     else:
-        frame, level, name = result.front_frame(metric), mean_control(result, metric), MEAN
+        frame, (name, level) = result.front_frame(metric), control_of(result, metric)
     units = {"n": "documents", **frame.attrs["units"]}
     n = int(np.asarray(frame["n"]).max())
     control = {"name": name, "architecture": "control", "d_sae": 0, "l0": 0.0, "n": n,
@@ -86,17 +97,34 @@ def bars_note(frame: pd.DataFrame) -> str:
 def front_caption(frame: pd.DataFrame, metric: str) -> str:
     """What a front shows: the metric, the control, n and the bars."""
     units = frame.attrs["units"]["n"]
-    control = (
-        "Dashed: the mean over labels of the strongest control of each."
-        if metric == LABEL_F1
-        else "Dashed: the mean activation in place of every one (L0 = 0)."
-    )
+    name = str(frame.loc[frame["architecture"] == "control", "name"].iloc[0])
+    control = {
+        STRONGEST: "Dashed: the mean over labels of the strongest control of each.",
+        MEAN: "Dashed: the mean activation in place of every one (L0 = 0).",
+        RANDOM: "Dashed: the best of the dictionaries with random directions, one per dictionary.",
+    }.get(name, "No control was measured.")
     note = bars_note(frame)
     return (
         f"{FRONTS[metric][1]} {control} Dotted: the Pareto front (of each architecture, and wide "
         f"in grey of all, where there are several). n = {int(np.asarray(frame['n']).max()):,} "
         f"{units}. {note[:1].upper()}{note[1:]}."
     )
+
+
+def control_of(result: SAEEvaluation, metric: str) -> tuple[str, float]:
+    """The control of a metric and its level: the mean activation, or the best random dictionary.
+
+    NaN where the evaluation holds none.
+    """
+    if metric in ("fvu", "ce_recovered_zero"):
+        return MEAN, mean_control(result, metric)
+    frame = result.to_frame()
+    values = frame.loc[(frame["metric"] == metric) & (frame["source"] == "random_dictionary"),
+                       "value"].to_numpy(float)  # fmt: skip
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return NONE, float("nan")
+    return RANDOM, float(values.max() if FRONTS[metric][0] == "max" else values.min())
 
 
 def mean_control(result: SAEEvaluation, metric: str) -> float:
@@ -130,6 +158,9 @@ def front_figure(frame: pd.DataFrame, metric: str) -> "go.Figure":
     # Dictionaries are told apart by small differences: the axis fits them, and says where the
     # control lies.
     drawn.update_yaxes(range=[low - margin, high + margin])
+    drawn.update_layout(legend={"orientation": "h", "y": -0.24, "title": {"text": ""}}, height=500)
+    if not np.isfinite(level):
+        return drawn
     seen = low - margin <= level <= high + margin
     told = f"{name}, {level:.3g}{'' if seen else ' (off this axis)'}"
     drawn.add_scatter(
@@ -137,22 +168,7 @@ def front_figure(frame: pd.DataFrame, metric: str) -> "go.Figure":
         hovertemplate=f"{name}: %{{y:.4g}}<extra></extra>",
         line={"color": "#8C8C8C", "dash": "dash", "width": 1.5},
     )  # fmt: skip
-    drawn.update_layout(
-        legend={"orientation": "h", "y": -0.24, "title": {"text": ""}},
-        height=500,
-    )
     return drawn
-
-
-def front_code(run: Path, metric: str) -> str:
-    """Python that draws the same figure."""
-    return (
-        "from pathlib import Path\n\n"
-        "from lensbench.app.workflows.fronts import evaluated, front_figure, front_frame\n\n"
-        f"result = evaluated(Path({str(run)!r}))\n"
-        f"frame = front_frame(result, {metric!r})\n"
-        f"front_figure(frame, {metric!r})\n"
-    )
 
 
 def sweep_code(run: Path, what: str) -> str:

@@ -28,6 +28,18 @@ def test_a_run_that_was_not_evaluated_says_how(monkeypatch, small_root: Path, tm
     shutil.rmtree(tmp_path / "runs" / "small" / "evaluation")
     page = open_page(monkeypatch, tmp_path, "sweep", run="runs/small")
     assert f"lensbench eval sae {tmp_path}/runs/small" in words(page)
+    assert not page.exception
+    assert "without intervals or controls" in page.warning[0].value
+    (figure,) = figures(page)
+    drawn = next(t for t in figure["data"] if t["name"] == "topk")
+    logged = []
+    for folder in sorted((tmp_path / "runs" / "small").glob("topk-*")):
+        line = (folder / "metrics.jsonl").read_text().splitlines()[-1]
+        logged.append(json.loads(line)["fvu"])
+    assert [float(cell[2]) for cell in drawn["customdata"]] == pytest.approx(logged, rel=2e-4)
+    assert page.dataframe[1].value["n"].tolist() == [2, 2], "steps that a mean is over"
+    page.button(key="to-evaluate").click().run()
+    assert page.title[0].value == "Runs"
 
 
 def test_the_points_are_the_measured_ones_and_the_control_is_drawn(
@@ -109,7 +121,8 @@ def test_the_page_says_that_it_scores_training_rows_and_hides_no_metric(
     tables = [table.value for table in page.dataframe]
     assert {m for t in tables for m in t.columns} >= set(result.metrics)
     assert all(len(t.columns) <= 7 for t in tables)
-    assert "ce_recovered_zero" in tables[0]
+    assert list(tables[0]) == ["dictionary", "k"], "what was varied comes first"
+    assert "ce_recovered_zero" in tables[1]
     assert "label F1 are means" not in words(page)
     assert "without an interval" in words(page)
 
@@ -240,3 +253,84 @@ def test_no_metric_is_hidden_by_the_groups() -> None:
     groups = score_groups(table)
     assert {c for part in groups.values() for c in part} == {"dictionary", *names}
     assert all(len(part.columns) <= 7 for part in groups.values())
+
+
+@pytest.fixture(scope="module")
+def three(small_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run, its copy with more tokens, and one that was evaluated on other rows."""
+    from dataclasses import replace
+
+    from lensbench.app.workflows.fronts import evaluated
+
+    root = tmp_path_factory.mktemp("three")
+    for name in ("one", "two", "other"):
+        shutil.copytree(small_root / "runs" / "small", root / name)
+    sweep = root / "two" / "sweep.yaml"
+    sweep.write_text(sweep.read_text().replace("tokens: 4096", "tokens: 8192"))
+    result = evaluated(root / "other")
+    elsewhere = replace(result, provenance=replace(result.provenance, store="elsewhere"))
+    shutil.rmtree(root / "other" / "evaluation")
+    elsewhere.save(root / "other" / "evaluation")
+    return root
+
+
+def test_several_runs_stand_in_one_front(monkeypatch, three: Path) -> None:
+    from lensbench.app.workflows.fronts import evaluated
+
+    page = open_page(monkeypatch, three, "sweep", run="one")
+    page.multiselect(key="with").set_value(["two"]).run()
+    assert not page.exception
+    drawn = {t["name"]: t for t in figures(page)[0]["data"]}
+    assert {"one: topk", "two: topk"} <= set(drawn)
+    result = evaluated(three / "one")
+    known = [result.value("ce_recovered_zero", name) for name in result.names]
+    for run in ("one", "two"):
+        shown = [float(cell[2]) for cell in drawn[f"{run}: topk"]["customdata"]]
+        assert shown == pytest.approx(known, rel=2e-4)
+    varied, headline = page.dataframe[0].value, page.dataframe[1].value
+    assert varied["train.tokens"].tolist() == [4096, 4096, 8192, 8192]
+    assert headline["run"].tolist() == ["one", "one", "two", "two"]
+    code = next(str(c.value) for c in page.code if "again(" in str(c.value))
+    *body, last = code.strip().splitlines()
+    scope: dict[str, Any] = {}
+    exec("\n".join([*body, f"made = {last}"]), scope)
+    assert json.loads(scope["made"].to_json())["data"] == figures(page)[0]["data"]
+
+
+def test_runs_that_do_not_compare_are_left_out_and_named(monkeypatch, three: Path) -> None:
+    page = open_page(monkeypatch, three, "sweep", run="one")
+    page.multiselect(key="with").set_value(["two", "other"]).run()
+    assert "other: it was evaluated on another store" in page.warning[0].value.replace("\\", "")
+    assert page.dataframe[1].value["run"].tolist() == ["one", "one", "two", "two"]
+
+
+def test_a_row_of_scores_opens_its_dictionary(monkeypatch, three: Path) -> None:
+    from lensbench.app.widgets import fronts
+
+    led: list[Any] = []
+    monkeypatch.setattr(fronts, "go_to", lambda path, **query: led.append((path, query)))
+    monkeypatch.setattr(fronts, "show_listing", lambda *_, **__: 1)
+    page = open_page(monkeypatch, three, "sweep", run="one")
+    assert not page.exception
+    name = [*json.loads((three / "one" / "status.json").read_text())["dictionaries"]][1]
+    assert led == [("latent", {"run": "one", "dictionary": name})]
+
+
+def test_every_metric_has_its_own_control(monkeypatch, small_root: Path) -> None:
+    from lensbench.app.workflows.fronts import RANDOM, control_of, drawable, evaluated
+
+    result = evaluated(small_root / "runs" / "small")
+    assert {"kl_recovered_zero", "cosine"} <= set(drawable(result))
+    frame = result.to_frame()
+    random = frame.loc[(frame["metric"] == "cosine") & (frame["source"] == "random_dictionary")]
+    assert control_of(result, "cosine") == (RANDOM, pytest.approx(random["value"].max()))
+    page = open_page(monkeypatch, small_root, "sweep", run="runs/small", y="Cosine")
+    drawn = [t["name"] for t in figures(page)[0]["data"]]
+    assert any(name.startswith(RANDOM) for name in drawn)
+    assert "random directions" in words(page)
+
+
+def test_what_was_varied_is_what_differs() -> None:
+    from lensbench.app.workflows.sweep_page import varied
+
+    assert varied({}).empty
