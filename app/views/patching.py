@@ -11,6 +11,7 @@ from lensbench.app.widgets.toggle import one_of, pick_of
 from lensbench.app.workflows import patching
 from lensbench.app.workflows.lenses import model_names
 from lensbench.app.workflows.patching import HOWS, METRICS_SHOWN, SITES_SHOWN, TASKS, PatchAsk
+from lensbench.words import spelled
 
 
 def show() -> None:
@@ -26,7 +27,8 @@ def show() -> None:
         show_figure(
             result.plot(), key="patching", frame=result.to_frame(), code=patching.python_of(ask),
             alt=f"Effect of {ask.how} at {ask.sites[0]} by layer and place, task {ask.task}",
-            caption=f"{result.n} prompt pairs; {result.metric} {result.clean.mean():.2f} on clean "
+            caption=f"{result.n} prompt pairs; {spelled(result.metric)} "
+                    f"{result.clean.mean():.2f} on clean "
                     f"and {result.corrupted.mean():.2f} on corrupted prompts ({result.unit}). "
                     f"Random steps of the same length: {result.controls}.",
         )  # fmt: skip

@@ -16,6 +16,13 @@ button:focus-visible { outline: 2px solid var(--st-primary-color); outline-offse
 # Plotly's own camera button does the work. The ground, transparent on the page, is filled while the
 # picture is taken (plotly copies the layout before it returns), so that it can be read anywhere.
 _JS = r"""
+// Plotly saves by a click on a link of its own; if the page saw it, it would close this menu.
+function unseen(event) {
+  if (event.target instanceof HTMLAnchorElement && event.target.hasAttribute('download')) {
+    event.stopPropagation();
+    window.removeEventListener('click', unseen, true);
+  }
+}
 export default function (component) {
   const { data, parentElement } = component;
   const row = parentElement.querySelector('.row');
@@ -34,7 +41,8 @@ export default function (component) {
       const before = [drawn._context.toImageButtonOptions, drawn.layout.paper_bgcolor];
       drawn._context.toImageButtonOptions = { format, filename: data.file, scale: 2 };
       drawn.layout.paper_bgcolor = data.paper;
-      try { camera.click(); } finally {
+      window.addEventListener('click', unseen, true);
+      try { camera.dispatchEvent(new MouseEvent('click')); } finally {
         [drawn._context.toImageButtonOptions, drawn.layout.paper_bgcolor] = before;
       }
     };

@@ -10,6 +10,7 @@ from lensbench.errors import UnknownNameError
 from lensbench.interventions.steering.matching import at_level
 from lensbench.results import Result
 from lensbench.stats import bootstrap_mean
+from lensbench.words import spelled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 Axis = Literal["strength", "kl"]
 MEASURES = ("effect", "success", "kl", "perplexity")
 TAILS = (0.025, 0.975)
+_BARE = str.maketrans("", "", "[]'")
+"""Signs of a list's spelling, which no reader needs."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -231,7 +234,7 @@ class SteeringResult(Result):
         return lines(
             self.to_frame(), x=x, y=y, color="direction", low=low, high=high,
             hover_columns=("site", "step", "n", "directions"),
-            title=f"{self.task}: {self.metric if y == 'effect' else y} under steering",
-            subtitle=f"steps of equal length at {self.at}, {self.n} prompts; control: "
-            f"{self.controlled}",
+            title=f"{self.task}: {spelled(self.metric if y == 'effect' else y)} under steering",
+            subtitle=f"steps of equal length at {self.at.translate(_BARE)}, {self.n} prompts; "
+            f"control: {self.controlled}",
         )  # fmt: skip

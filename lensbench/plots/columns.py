@@ -31,12 +31,15 @@ def title_of(
 ) -> str:
     """Axis title: the column's label and its unit, ``KL to final [nats]``.
 
-    The unit comes from ``unit`` or ``frame.attrs["units"]``; a column without one shows none.
+    The unit comes from ``unit`` or ``frame.attrs["units"]``; a column without one shows none, and
+    nothing is said twice.
     """
     name = labels[column] if labels and column in labels else spelled(column)
     known: Mapping[str, str] = frame.attrs.get("units", {})
     text = known.get(column, "") if unit is None else unit
-    return f"{name} [{text}]" if text else name
+    if not text or text in name:
+        return name
+    return text if text.startswith(name) else f"{name} [{text}]"
 
 
 def groups(frame: pd.DataFrame, by: str | None) -> list[tuple[str, pd.DataFrame]]:

@@ -14,6 +14,8 @@ from lensbench.plots.theme import DIVERGING, SEQUENTIAL, dress
 MAX_SIDE = 512
 MAX_HOVER = 30_000
 MAX_TEXT = 600
+LEAST_HEIGHT = 280
+"""Pixels in which the title of a colour bar stands whole."""
 
 
 def heatmap(
@@ -77,7 +79,10 @@ def heatmap(
         xgap=1 if z.size < 2_000 else 0,
         ygap=1 if z.size < 2_000 else 0,
         colorbar={
-            "title": {"text": title_of(frame, value, unit=unit, labels=labels), "side": "right"},
+            "title": {
+                "text": _two_lines(title_of(frame, value, unit=unit, labels=labels)),
+                "side": "right",
+            },
             "thickness": 14,
             "outlinewidth": 0,
         },
@@ -96,7 +101,7 @@ def heatmap(
         subtitle=" · ".join(part for part in (subtitle, note) if part),
         x_title=title_of(frame, x, labels=labels),
         y_title=title_of(frame, y, labels=labels),
-        height=height or min(720, 170 + 34 * min(len(ys), 16)),
+        height=max(LEAST_HEIGHT, height or min(720, 170 + 34 * min(len(ys), 16))),
     )
     figure.update_xaxes(showgrid=False, zeroline=False)
     figure.update_yaxes(showgrid=False, zeroline=False)
@@ -105,6 +110,11 @@ def heatmap(
     if whole and len(ys) <= 32:
         figure.update_yaxes(tickvals=ys)
     return figure
+
+
+def _two_lines(title: str) -> str:
+    """Long titles of a colour bar run over its ends; their unit stands on a line of its own."""
+    return title.replace(" [", "<br>[", 1) if len(title) > 22 else title
 
 
 def _own_span(z: np.ndarray, diverging: bool) -> tuple[tuple[float, float], str]:

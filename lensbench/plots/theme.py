@@ -6,6 +6,7 @@ colours in both modes and lie on a transparent ground, so that a page switches m
 template alone.
 """
 
+import textwrap
 from functools import cache
 from typing import Any, Literal
 
@@ -28,6 +29,9 @@ CONFIG: dict[str, Any] = {
     "modeBarButtonsToRemove": ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
 }
 """Plotly's page settings: without ``showSendToCloud`` its menu offers to upload the figure."""
+
+WIDEST, LINE, MOST_LINES = 68, 16, 4
+"""Characters of a line of a subtitle, its height in pixels, and lines."""
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', sans-serif"
 INK = {"light": "#1f2328", "dark": "#e6e8eb"}
@@ -103,18 +107,38 @@ def dress(
 ) -> go.Figure:
     """Put template, titles and size on a figure, in place, and return it.
 
-    ``subtitle`` is the place for n, the metric's formula, and what was left out.
+    ``subtitle`` is the place for n, the metric's formula, and what was left out. Long ones are
+    broken into lines, for which the figure grows: plotly would cut them at its edge.
     """
-    text = {"text": in_words(title), "subtitle": {"text": in_words(subtitle)}}
+    under = _broken(in_words(subtitle))
+    more = LINE * under.count("<br>")
+    text = {"text": in_words(title), "subtitle": {"text": under}}
     figure.update_layout(
         template=template(mode),
         title=text if title or subtitle else None,
-        height=height,
-        margin={"t": 72 if subtitle else (56 if title else 24)},
+        height=height + more,
+        margin={"t": 72 + more if subtitle else (56 if title else 24)},
     )
     figure.update_xaxes(title={"text": x_title})
     figure.update_yaxes(title={"text": y_title})
     return figure
+
+
+def _broken(text: str) -> str:
+    """Lines that fit a figure half a page wide; a part between dots stays whole where it can."""
+    if len(text) <= WIDEST:
+        return text
+    lines = [""]
+    for part in text.split(" · "):
+        joined = f"{lines[-1]} · {part}" if lines[-1] else part
+        if len(joined) <= WIDEST:
+            lines[-1] = joined
+        else:
+            lines += textwrap.wrap(part, WIDEST, break_long_words=False, break_on_hyphens=False)
+    lines = [line for line in lines if line]
+    if len(lines) > MOST_LINES:
+        lines = [*lines[: MOST_LINES - 1], "… and more, in the result's summary and controls"]
+    return "<br>".join(lines)
 
 
 def colour(index: int) -> str:

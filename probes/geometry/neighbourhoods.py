@@ -102,7 +102,8 @@ class Neighbourhoods(Result):
             hover_columns=("source_a", "site_a", "source_b", "site_b", f"{measure}_shuffled"),
             subtitle=f"n = {self.n:,} rows, k = {1 if measure == 'imbalance' else self.k} · "
             f"unrelated spaces: {1.0 if measure == 'imbalance' else self.chance_overlap:.3f}",
-            labels={"a": "from", "b": "to"}, height=max(360, 160 + 28 * len(self.names)),
+            labels={"a": "from", "b": "to"}, height=max(360, 160 + 28 * len(self.names))
+            + 7 * max(map(len, self.names)),  # names of columns stand upright
         )  # fmt: skip
         ticks = dict(enumerate(self.names))
         return label_cells(figure, ticks, ticks)
@@ -150,6 +151,9 @@ def information_imbalance(a: Any, b: Any) -> tuple[float, float]:
     Raises:
         ConfigError, NonFiniteError: no matrices of finite numbers with as many rows.
         NotEnoughDataError: too few rows.
+
+    Example:
+        >>> there, back = probes.information_imbalance(x[:200], x[:200] ** 3)
     """
     found = neighbourhoods({"a": as_points(a, "a"), "b": as_points(b, "b")}, k=1, max_rows=None)
     return float(found.imbalance[0, 1]), float(found.imbalance[1, 0])
@@ -178,6 +182,9 @@ def neighbourhoods(
             ``positions="last"``, where rows are documents.
         NotEnoughDataError: fewer than k + 2 rows that differ in every space.
         ConfigError, MissingDataError, NonFiniteError: see ``clouds_of``.
+
+    Example:
+        >>> found = probes.neighbourhoods(store, sites="blocks.3.resid_post", k=5, max_rows=200)
     """
     start = time.monotonic()
     k = whole_number("k", k, least=1)

@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.app.tiny_root import values
+
 COUNTED = re.compile(
     r"\bn ?(?:=|up to) ?[\d,]+|\b[\d,]+ (?:\w+ )?(?:of [\d,]+ )?"
     r"(?:prompts?|prompt pairs|texts?|tokens|documents|latents|rows|pairs)\b"
@@ -158,7 +160,7 @@ def ill_told(drawn: Drawn) -> list[str]:
         if trace.type == "heatmap":
             ends = (trace.zmin, trace.zmax)
             out += [f"colour range {ends} is not fixed"] if None in ends else []
-            if np.nanmin(_array(trace.z)) < 0 and None not in ends:
+            if np.nanmin(values(trace.z)) < 0 and None not in ends:
                 out += [f"not centred at 0: {ends}"] if ends[0] != -ends[1] else []
     return out
 
@@ -170,10 +172,10 @@ def _bar(trace: Any) -> Any:
     return marker.colorbar if marker is not None and marker.showscale else None
 
 
-def _array(values: Any) -> np.ndarray:
-    if values is None:
+def _array(held: Any) -> np.ndarray:
+    if held is None:
         return np.zeros(0)
-    array = np.asarray(values)
+    array = np.asarray(values(held))
     try:
         return array.astype(np.float64)
     except (TypeError, ValueError):
