@@ -16,6 +16,7 @@ from lensbench.app.workflows.sections import short_names
 from lensbench.app.workflows.sweep_page import (
     fronts_code,
     fronts_frame,
+    heading,
     metrics_of,
     scores,
     training_code,
@@ -58,20 +59,23 @@ def score_tables(results: Mapping[str, Any]) -> None:
     st.subheader("Every metric")
     table = scores(results)
     several = "run" in table
-    for i, (title, part) in enumerate(
-        score_groups(table.drop(columns="run") if several else table).items()
-    ):
+    groups = score_groups(table.drop(columns="run") if several else table)
+    for part in groups.values():
         if several:
             part.insert(0, "run", table["run"])
-        st.caption(f"{title}. Tick a row to open its latents." if not i else title)
-        if i:
-            st.dataframe(part, hide_index=True, alt=f"{title} of every dictionary")
-            continue
-        picked = show_listing(part, alt=f"{title} of every dictionary", pick="scores-rows")
-        if picked is not None:
-            row = table.iloc[picked]
-            run = str(row["run"]) if several else next(iter(results))
-            go_to("latent", run=run, dictionary=str(row["name"]))
+    (title, first), *others = groups.items()
+    st.caption(f"{title}. Tick a row to open its latents.")
+    picked = show_listing(first, alt=f"{title} of every dictionary", pick="scores-rows",
+                          headings={c: heading(c) for c in first})  # fmt: skip
+    if picked is not None:
+        row = table.iloc[picked]
+        run = str(row["run"]) if several else next(iter(results))
+        go_to("latent", run=run, dictionary=str(row["name"]))
+    with st.expander("The other metrics", key="other-metrics"):
+        for title, part in others:
+            st.caption(title)
+            show_listing(part, alt=f"{title} of every dictionary",
+                         headings={c: heading(c) for c in part})  # fmt: skip
     units = "; ".join(f"{k}: {v}" for k, v in table.attrs["units"].items())
     st.caption(plain(f"Units: {units}"))
     take_away(table, key="scores")
@@ -97,7 +101,8 @@ def by_training(run: Path, name: str) -> None:
     short = short_names([str(n) for n in frame["name"]])
     shown = frame.drop(columns=["low", "high"])
     picked = show_listing(shown.assign(name=shown["name"].replace(short)), pick="training-rows",
-                          alt="last logged numbers of every dictionary")  # fmt: skip
+                          alt="last logged numbers of every dictionary",
+                          headings={c: heading(c) for c in shown})  # fmt: skip
     if picked is not None:
         go_to("latent", run=name, dictionary=str(frame["name"].iloc[picked]))
 

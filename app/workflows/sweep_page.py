@@ -4,7 +4,7 @@ What one run alone reached is in ``fronts``; this file puts runs side by side, a
 was not evaluated by the numbers of its training.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,18 +30,24 @@ UNSET = "not set"
 def varied(runs: Mapping[str, Path]) -> pd.DataFrame:
     """One row per dictionary: the settings in which any two of them differ, and those alone.
 
-    Settings of training stand in it where runs differ in them.
+    Settings of training stand in it where runs differ in them. What differs only because
+    architectures have other defaults is left out: nobody varied it.
     """
     rows: dict[tuple[str, str], dict[str, Any]] = {}
+    asked: set[str] = set()
     for label, run in runs.items():
-        shared = {k: v for k, v in settings_of(run).items() if k.startswith("train.")}
+        settings = settings_of(run)
+        asked |= {k.rpartition(".")[2] for k in settings if k.startswith("sweep")}
+        shared = {k: v for k, v in settings.items() if k.startswith("train.")}
         for part in parts_of(run):
             for name in dictionaries(part):
                 path = part / name / CONFIG_FILE
                 own = flat(read_json(path)) if path.is_file() else {}
                 rows[label, name] = {k: v for k, v in (own | shared).items() if k != "name"}
     keys = [k for k in dict.fromkeys(k for row in rows.values() for k in row)
-            if len({spelled(row.get(k)) for row in rows.values()}) > 1]  # fmt: skip
+            if _differ(rows.values(), k) and (k in asked or _within(list(rows.values()), k))
+            ]  # fmt: skip
+    keys.sort(key=lambda k: k != "architecture")
     short = short_names(list(dict.fromkeys(name for _, name in rows)))
     table = [
         {"run": label, "dictionary": short[name],
@@ -53,6 +59,16 @@ def varied(runs: Mapping[str, Path]) -> pd.DataFrame:
         if not frame[column].map(_is_number).all():
             frame[column] = frame[column].map(str)
     return frame.drop(columns="run") if len(runs) < 2 else frame
+
+
+def _differ(rows: Iterable[dict[str, Any]], key: str) -> bool:
+    return len({spelled(row.get(key)) for row in rows}) > 1
+
+
+def _within(rows: list[dict[str, Any]], key: str) -> bool:
+    """Whether a setting differs among dictionaries of one architecture."""
+    kinds = {row.get("architecture") for row in rows}
+    return any(_differ((r for r in rows if r.get("architecture") == k), key) for k in kinds)
 
 
 def _is_number(value: Any) -> bool:
@@ -135,6 +151,19 @@ def scores(results: Mapping[str, SAEEvaluation]) -> pd.DataFrame:
         whole = tables[0]
     whole.attrs["units"] = units
     return whole
+
+
+def heading(column: str) -> str:
+    """A column of scores as people write it: ``ce_recovered_zero`` is CE recovered (zero)."""
+    known = {"l0": "L0", "fvu": "FVU", "mse": "MSE", "l2_ratio": "L2 ratio", "n": "n",
+             "label_f1": "Label F1", "d_sae": "Latents"}  # fmt: skip
+    if column in known:
+        return known[column]
+    words = column.split("_")
+    if words[-1] in ("zero", "mean") and "recovered" in words:
+        words[-1] = f"({words[-1]})"
+    said = " ".join(w.upper() if w in ("ce", "kl") else w for w in words)
+    return said[:1].upper() + said[1:]
 
 
 def training_frame(run: Path) -> pd.DataFrame:

@@ -330,7 +330,28 @@ def test_every_metric_has_its_own_control(monkeypatch, small_root: Path) -> None
     assert "random directions" in words(page)
 
 
-def test_what_was_varied_is_what_differs() -> None:
+def test_what_was_varied_is_what_was_asked_for(tmp_path: Path) -> None:
+    import yaml
+
     from lensbench.app.workflows.sweep_page import varied
 
-    assert varied({}).empty
+    kinds = {"a": {"architecture": "topk", "k": 8, "aux": 0.1, "lr": None},
+             "b": {"architecture": "topk", "k": 16, "aux": 0.1, "lr": None},
+             "c": {"architecture": "relu", "l1": 2.0, "aux": 0.0, "lr": None}}  # fmt: skip
+    asked = [{"architecture": "topk", "k": [8, 16]}, {"architecture": "relu", "l1": 2.0}]
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"sweep": asked, "train": {"tokens": 9}}))
+    (tmp_path / "status.json").write_text(json.dumps({"dictionaries": dict.fromkeys(kinds, "x")}))
+    for name, config in kinds.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps({"name": name, **config}))
+    frame = varied({"run": tmp_path})
+    assert list(frame) == ["dictionary", "architecture", "k", "l1"], "aux differs by default only"
+    assert frame["k"].tolist() == ["8", "16", "not set"]
+
+
+def test_headings_are_for_people() -> None:
+    from lensbench.app.workflows.sweep_page import heading
+
+    told = ["ce_recovered_zero", "l0", "density_over_1_percent", "kl_reconstructed", "dictionary"]
+    assert [heading(c) for c in told] == ["CE recovered (zero)", "L0", "Density over 1 percent",
+                                          "KL reconstructed", "Dictionary"]  # fmt: skip
