@@ -4,6 +4,7 @@ import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
 from lensbench.app.page_list import PAGES
+from lensbench.app.widgets.links import arrive
 from lensbench.app.widgets.shell import dress, footer
 from lensbench.app.widgets.states import guarded
 
@@ -20,6 +21,7 @@ def main() -> None:
     st.set_page_config(page_title=f"{chosen.title} · lensbench")  # tells two tabs apart
     with st.sidebar:
         footer(next(page for page in PAGES if page.title == chosen.title))
+    arrive()
     with guarded():
         chosen.run()
 

@@ -25,7 +25,8 @@ def store_rows(folder: Path, name: str) -> None:
     if frame.empty:
         st.info("This store holds no rows yet.")
         return
-    st.dataframe(frame, hide_index=True, alt="random rows of the store with their tokens")
+    st.dataframe(frame, hide_index=True, alt="random rows of the store with their tokens",
+                 column_config={"token_id": "token id"})  # fmt: skip
     st.caption(f"{len(frame)} random rows (seed {seed}); norm: length of the stored vector.")
     take_away(frame, key="rows")
     _sequence(folder, name, int(frame["row"].iloc[0]))

@@ -41,7 +41,8 @@ def store_shards(folder: Path, name: str) -> None:
                 sound = f"{verify_store(folder)['files']:,}"
                 st.success(f"{sound} files are what was written (sha256).")
     show_jobs("verify", settings={"store": str(folder)})
-    st.dataframe(frame, hide_index=True, alt="shards of the store")
+    named = {column: column.replace("_", " ") for column in frame.columns}
+    st.dataframe(frame, hide_index=True, alt="shards of the store", column_config=named)
     take_away(frame, key="shards")
 
 

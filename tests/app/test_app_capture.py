@@ -158,6 +158,14 @@ def test_the_page_starts_what_it_shows(monkeypatch, root: Path) -> None:
     assert "its process is starting" in page.get("progress")[0].proto.text
 
 
+def test_a_second_capture_is_opened_like_the_first(monkeypatch, root: Path) -> None:
+    jobs.start(root, "capture", "old", ask(root).settings())
+    page = open_page(monkeypatch, root, "capture", documents="20", out="new")
+    page.button(key="start").click().run()
+    assert not page.exception
+    assert page.selectbox(key="job").value == "capture-new"
+
+
 def test_the_worlds_offered_are_those_of_the_model(monkeypatch, root: Path) -> None:
     page = open_page(monkeypatch, root, "capture", model="atlas-moe")
     assert page.selectbox(key="world").value == "desk"

@@ -88,7 +88,7 @@ def test_a_run_started_in_the_form_outlives_page_and_server(
 ) -> None:
     with Chrome(tmp_path / "profile") as tab:
         with serving(root, free_port()) as url:
-            tab.open(f"{url}/runs?do=Start+a+run")
+            tab.open(f"{url}/train?store=acts")
             tab.type("new-train-tokens", "400000")
             tab.type("new-name", "mine")
             tab.click("Start training")
