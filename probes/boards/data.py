@@ -48,6 +48,9 @@ def board_data(
         MismatchError: a model whose vocabulary is not that of a board.
         UnknownSiteError: a site that the model has not.
         NotEnoughDataError: a square that hardly ever is in one of its states; give more games.
+
+    Example:
+        >>> data = probes.board_data(othello, n_games=20)
     """
     size = board_size(model)
     if games is None:

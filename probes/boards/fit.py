@@ -71,6 +71,9 @@ def board_probes(
         ConfigError: rows without labels of a board.
         MismatchError: a model that is of no board, or a twin of other games.
         NotEnoughDataError: too few games.
+
+    Example:
+        >>> found = probes.board_probes(othello, n_games=40)
     """
     start = time.monotonic()
     wanted = (kinds,) if isinstance(kinds, str) else tuple(kinds)

@@ -143,6 +143,12 @@ def flip_study(
     Raises:
         MismatchError: another model than the probes were fitted on.
         ConfigError: layers that were not probed; sizes; fewer than 2 cases.
+
+    Example:
+        >>> probes_of_boards = probes.board_probes(othello, n_games=40)
+        >>> found = probes.flip_study(
+        ...     othello, probes_of_boards, layers=[2], alphas=(1.0,), n_cases=4
+        ... )
     """
     start = time.monotonic()
     count, seed = whole_number("n_cases", n_cases, least=2), whole_number("seed", seed, least=0)

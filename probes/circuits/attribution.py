@@ -147,6 +147,10 @@ def direct_logit_attribution(
     Raises:
         ConfigError: token ids or a position out of range; attention without matrices per head.
         ModelError: the stream is not the sum of its parts on this model.
+
+    Example:
+        >>> answer, foil = pairs.answers[0], pairs.foils[0]
+        >>> found = probes.direct_logit_attribution(model, [list(pairs.clean_ids[0])], answer, foil)
     """
     start, lens = time.time(), lens_twin(model)
     batch = lens.layout.batch(as_tokens(tokens), lens.device)

@@ -121,6 +121,9 @@ def composition_scores(model: "Model", *, n_random: int = 200, seed: int = 0) ->
 
     Raises:
         ConfigError: fewer than two layers, or attention without these matrices.
+
+    Example:
+        >>> found = probes.composition_scores(model, n_random=10)
     """
     start, lens = time.time(), lens_twin(model)
     if lens.n_layers < 2:

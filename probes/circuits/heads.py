@@ -125,6 +125,9 @@ def head_scores(
 
     Raises:
         ConfigError: no attention patterns, text without any target, or a context too short.
+
+    Example:
+        >>> found = probes.head_scores(model, rows=4, length=12)
     """
     start = time.time()
     batch = _repeated(model, rows, length, seed) if tokens is None else as_tokens(tokens)

@@ -33,6 +33,9 @@ def ov_circuit(model: "Model", layer: int, head: int, *, fold: bool = True) -> "
 
     Raises:
         ConfigError: no such layer or head, or attention without these matrices.
+
+    Example:
+        >>> matrix = probes.ov_circuit(model, layer=2, head=1)
     """
     weights = _weights(lens_twin(model, fold=fold), layer, head)
     return _factored(weights["W_V"], weights["W_O"])
@@ -47,6 +50,9 @@ def qk_circuit(model: "Model", layer: int, head: int, *, fold: bool = True) -> "
 
     Raises:
         ConfigError: no such layer or head, or attention without these matrices.
+
+    Example:
+        >>> matrix = probes.qk_circuit(model, layer=2, head=1)
     """
     weights = _weights(lens_twin(model, fold=fold), layer, head)
     return _factored(weights["W_Q"], weights["W_K"].mT)
@@ -61,6 +67,9 @@ def full_ov_circuit(model: "Model", layer: int, head: int) -> "FactoredMatrix":
 
     Raises:
         ConfigError: no such layer or head, or an embedding that is not a table.
+
+    Example:
+        >>> matrix = probes.full_ov_circuit(model, layer=2, head=1)
     """
     lens = lens_twin(model)
     weights = _weights(lens, layer, head)
@@ -75,6 +84,9 @@ def full_qk_circuit(model: "Model", layer: int, head: int) -> "FactoredMatrix":
 
     Raises:
         ConfigError: no such layer or head, or an embedding that is not a table.
+
+    Example:
+        >>> matrix = probes.full_qk_circuit(model, layer=2, head=1)
     """
     lens = lens_twin(model)
     weights = _weights(lens, layer, head)

@@ -125,6 +125,9 @@ def erasure_check(
         UnknownNameError, UnknownSiteError: a label, site or eraser that there is not.
         ConfigError: a label that is a number; no method.
         NotEnoughDataError: too few documents, or rows of a class in a part of the split.
+
+    Example:
+        >>> found = probes.erasure_check(data, "is_name", "blocks.3.resid_post")
     """
     start = time.monotonic()
     ways = (methods,) if isinstance(methods, str) else tuple(methods)

@@ -160,6 +160,9 @@ def fit_eraser(
         UnknownNameError, UnknownSiteError: no such label, site or method.
         NotEnoughDataError: too few documents.
         ConfigError: several sites and none named; a label that does not vary on the rows.
+
+    Example:
+        >>> eraser = probes.fit_eraser(data, "is_name", "blocks.3.resid_post")
     """
     start = time.monotonic()
     if method not in METHODS:

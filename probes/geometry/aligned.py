@@ -49,6 +49,10 @@ def align(a: Sequence[Any], b: Sequence[Any]) -> tuple[tuple[int, int], ...]:
     another); among equals what ``b`` inserts is skipped first, so that in ``raced`` beside
     ``who was ridden`` the verbs are opposite.
     Source: Needleman & Wunsch 1970; Jurayj et al. 2022, arXiv:2205.12302 skip listed tokens.
+
+    Example:
+        >>> probes.align(["the", "cat", "sat"], ["the", "big", "cat", "sat"])
+        ((0, 0), (1, 2), (2, 3))
     """
     cost = np.zeros((len(a) + 1, len(b) + 1), np.int64)
     cost[:, -1], cost[-1] = np.arange(len(a), -1, -1), np.arange(len(b), -1, -1)
@@ -109,6 +113,9 @@ def aligned_distances(
         ConfigError: no pairs of texts, a disambiguating word that is not there, no tokenizer.
         NotEnoughDataError: no pair, or a sentence without a token.
         UnknownSiteError: a site this model has not.
+
+    Example:
+        >>> found = probes.aligned_distances(model, [("the king is nice", "the kings are nice")])
     """
     start = time.monotonic()
     given = [_pair(pair) for pair in pairs]

@@ -84,6 +84,10 @@ def anisotropy_of(x: Any) -> float:
 
     Raises:
         ConfigError, NonFiniteError: no matrix of finite numbers.
+
+    Example:
+        >>> probes.anisotropy_of(x) < 1
+        True
     """
     points = as_points(x)
     return _share(points, np.ones(len(points), bool))
@@ -110,6 +114,9 @@ def anisotropy(
 
     Raises:
         ConfigError, MissingDataError, NotEnoughDataError, NonFiniteError: see ``clouds_of``.
+
+    Example:
+        >>> found = probes.anisotropy(store, sites="blocks.3.resid_post", max_rows=300)
     """
     start = time.monotonic()
     clouds = clouds_of(source, sites=sites, max_rows=max_rows, repeated=True, seed=seed,

@@ -29,6 +29,9 @@ def activation_codes(units: Any, *, threshold: float = 0.0) -> Bool[np.ndarray, 
 
     Raises:
         ConfigError, NonFiniteError: no matrices of finite numbers with the same rows.
+
+    Example:
+        >>> codes = probes.activation_codes(x)
     """
     parts = units if isinstance(units, Mapping) else {"units": units}
     points = [as_points(part, str(name)) for name, part in parts.items()]
@@ -41,6 +44,9 @@ def redundancy(codes: Bool[np.ndarray, "rows bits"]) -> float:
     """Share of inputs that have no code of their own: (n - distinct codes) / n, 0 to 1.
 
     Source: He et al. 2021, arXiv:2101.05490.
+
+    Example:
+        >>> probes.redundancy(probes.activation_codes(x[:, :8]))
     """
     if not len(codes):
         raise NotEnoughDataError("redundancy needs at least one code, got none")
@@ -64,6 +70,9 @@ def expected_redundancy(bits: int, n: int) -> float:
 
     Raises:
         ConfigError: no whole numbers of at least 1 (bits: 0).
+
+    Example:
+        >>> probes.expected_redundancy(bits=8, n=1000)
     """
     bits, n = whole_number("bits", bits, least=0), whole_number("n", n, least=1)
     if bits == 0:
@@ -168,6 +177,12 @@ def hidden_units(classifier: "MLPClassifier", x: Any) -> dict[str, Float[np.ndar
 
     Raises:
         ConfigError: another activation, or an unfitted classifier.
+
+    Example:
+        >>> from sklearn.neural_network import MLPClassifier
+        >>> y = (x[:, 0] > 0).numpy()
+        >>> classifier = MLPClassifier((8,), tol=0.1).fit(x.numpy(), y)
+        >>> units = probes.hidden_units(classifier, x.numpy())
     """
     if classifier.activation != "relu" or not hasattr(classifier, "coefs_"):
         raise ConfigError("hidden units are read from a fitted MLPClassifier(activation='relu')")

@@ -120,6 +120,9 @@ def intrinsic_dimension(
     Raises:
         ConfigError, MissingDataError, NonFiniteError: see ``clouds_of``.
         NotEnoughDataError: fewer than 50 distinct rows, or than 2 n1 + 2 of the largest scale.
+
+    Example:
+        >>> found = probes.intrinsic_dimension(store, sites="blocks.3.resid_post", max_rows=300)
     """
     start = time.monotonic()
     chosen = sorted({whole_number("a scale n1", n, least=1) for n in scales})

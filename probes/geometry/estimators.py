@@ -56,6 +56,9 @@ def two_nn(x: Any, estimator: Estimator = "maximum_likelihood") -> Dimension:
         UnknownNameError: another estimator.
         ConfigError, NonFiniteError: no matrix of finite numbers.
         NotEnoughDataError: fewer than 50 distinct rows.
+
+    Example:
+        >>> found = probes.two_nn(x[:300])
     """
     if estimator not in ESTIMATORS:
         raise UnknownNameError("estimator", str(estimator), known=ESTIMATORS)
@@ -77,6 +80,9 @@ def gride(x: Any, n1: int = 1) -> Dimension:
         ConfigError: ``n1`` below 1.
         ConfigError, NonFiniteError: no matrix of finite numbers.
         NotEnoughDataError: fewer than 2 n1 + 1 (and 50) distinct rows.
+
+    Example:
+        >>> found = probes.gride(x[:300], n1=2)
     """
     n1 = whole_number("n1", n1, least=1)
     far, duplicates = _distances(as_points(x), 2 * n1)

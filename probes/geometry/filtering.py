@@ -162,6 +162,14 @@ def length_profile(
     Raises:
         ConfigError: padding, lengths beyond the texts or below 2, or an unknown control.
         NotEnoughDataError: fewer than two texts.
+
+    Example:
+        >>> rows = [
+        ...     line
+        ...     for line in (model.tokenizer.encode(t) for t in documents.texts())
+        ...     if len(line) >= 8
+        ... ]
+        >>> found = probes.length_profile(model, [line[:8] for line in rows], lengths=[4, 8])
     """
     start = time.monotonic()
     batch = as_tokens(tokens)

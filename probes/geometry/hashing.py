@@ -127,6 +127,10 @@ def hash_codes(
     Raises:
         ConfigError, MismatchError, NonFiniteError: what are no units, or labels that do not fit.
         NotEnoughDataError: fewer than two classes, or too few inputs.
+
+    Example:
+        >>> y = (x[:, 0] > 0).numpy()
+        >>> found = probes.hash_codes(x[:500], y[:500], x[500:], y[500:])
     """
     start = time.monotonic()
     labels = (_labels(y_train), _labels(y_test))
@@ -145,6 +149,11 @@ def phase_chart(tables: Sequence[HashCodes]) -> HashCodes:
 
     Raises:
         ConfigError: none, or tables of several axes.
+
+    Example:
+        >>> y = (x[:, 0] > 0).numpy()
+        >>> tables = [probes.hash_codes(x[:n], y[:n], x[500:], y[500:]) for n in (100, 400)]
+        >>> chart = probes.phase_chart(tables)
     """
     if not tables or len({t.axis for t in tables}) != 1:
         raise ConfigError("a phase chart needs tables of one axis: hash_codes(..., axis='width')")
@@ -177,6 +186,10 @@ def store_codes(
     Raises:
         MismatchError: labels that are not one per row or document.
         NotEnoughDataError, ConfigError, MissingDataError: too little data; see ``clouds_of``.
+
+    Example:
+        >>> first = (np.arange(store.n_tokens) % 2).astype(bool)
+        >>> found = probes.store_codes(store, first, sites="blocks.3.resid_post", max_rows=500)
     """
     start = time.monotonic()
     clouds = clouds_of(source, sites=sites, positions=positions, max_rows=max_rows, seed=seed,

@@ -39,6 +39,9 @@ def control_stores(
     Raises:
         ConfigError: an unknown control.
         MismatchError: another model's store.
+
+    Example:
+        >>> controls = probes.control_stores(store, model, "controls", which=("shuffled_text",))
     """
     from lensbench.harvest import capture
     from lensbench.worlds.controls import reinitialised_twin
@@ -78,6 +81,16 @@ def checkpoint_stores(
 
     Raises:
         MissingDataError: a model without a series of checkpoints.
+
+    Example:
+        >>> stores = probes.checkpoint_stores(
+        ...     "atlas-dense",
+        ...     documents,
+        ...     ["blocks.3.resid_post"],
+        ...     "checkpoints",
+        ...     revisions=["step512"],
+        ...     layout="pad",
+        ... )
     """
     from lensbench.harvest import capture
     from lensbench.models import load_model

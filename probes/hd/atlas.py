@@ -72,6 +72,9 @@ def atlas_prompts(
         UnknownNameError: no such task or split.
         NotEnoughDataError: the world has not so many different prompts, or too few relations for
             the split (patterns have one, associations two).
+
+    Example:
+        >>> dealt = probes.atlas_prompts("question", n_train=50, n_test=10)
     """
     if task not in TASKS:
         raise UnknownNameError("task", task, known=TASKS)

@@ -139,6 +139,9 @@ def capacity_curve(
 
     Raises:
         ConfigError: no sizes, or sizes, trials or names that are no positive whole numbers.
+
+    Example:
+        >>> curve = probes.capacity_curve("MAP", dim=256, n_items=50, sizes=(2, 8), trials=10)
     """
     start, chosen = time.monotonic(), space_named(space)
     sizes = tuple(whole_number("sizes", k, least=1) for k in sizes)

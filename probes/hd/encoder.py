@@ -150,6 +150,10 @@ def fit_encoder(
     Raises:
         ConfigError: rows and pairs that do not fit each other, or no rows; single concepts for an
             encoder that gives roles, or of another width.
+
+    Example:
+        >>> states, pairs = torch.randn(64, 16), torch.randint(0, 5, (64, 1, 2))
+        >>> encoder = probes.fit_encoder(states, pairs, memory, validation=(states[:8], pairs[:8]))
     """
     config = config or EncoderConfig()
     began, space = time.monotonic(), memory.space

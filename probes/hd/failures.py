@@ -89,6 +89,11 @@ def flag_failures(
     Raises:
         ConfigError: no score of that name, or scores that are not finite.
         NotEnoughDataError: fewer than five wrong or five right answers.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> scores = {"1 - max probability": rng.random(40), "mine": rng.random(40)}
+        >>> found = probes.flag_failures(scores, rng.random(40) > 0.5, np.arange(40), n_boot=50)
     """
     n_boot = whole_number("n_boot", n_boot, least=1)
     if baseline not in scores:

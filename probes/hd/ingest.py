@@ -72,6 +72,9 @@ def prompt_states(
 
     Raises:
         ConfigError: no prompt, or a layer that the model has not.
+
+    Example:
+        >>> states = probes.prompt_states(model, ["France : Paris = Peru :"])
     """
     chosen = _layers(layers, model.n_layers)
     sites = [Site("resid_post", layer) for layer in chosen]
@@ -96,6 +99,9 @@ def stored_states(
     Raises:
         MissingDataError: the store lacks a layer; says how to add it.
         ConfigError: no rows.
+
+    Example:
+        >>> states = probes.stored_states(store, np.array([3, 10]))
     """
     n_layers = store.model.get("n_layers")
     if n_layers is None:
@@ -119,6 +125,11 @@ def ingest_layers(
     Raises:
         UnknownNameError: no such way.
         ConfigError: K below one.
+
+    Example:
+        >>> states = probes.prompt_states(model, ["France : Paris = Peru :"])
+        >>> probes.ingest_layers(states, "mean").shape
+        torch.Size([1, 128])
     """
     if how not in HOWS:
         raise UnknownNameError("way to ingest layers", str(how), known=HOWS)

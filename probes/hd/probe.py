@@ -159,6 +159,11 @@ def read_concepts(
         UnknownNameError: no such solver, or a concept of a prompt that is not in the codebook.
         MismatchError: not one vector per prompt.
         ConfigError: a threshold that the answer itself could not reach; says which dimension could.
+
+    Example:
+        >>> asked = probes.from_analogies(["France : Paris = Peru : Lima"])
+        >>> vectors = memory.encode(torch.tensor([[memory.indices(["France", "Paris"])]]))
+        >>> found = probes.read_concepts(memory, vectors, asked)
     """
     if len(vectors) != len(prompts):
         raise MismatchError(f"{len(vectors)} vectors for {len(prompts)} prompts")

@@ -92,6 +92,9 @@ def from_analogies(texts: Sequence[str], relations: Sequence[str] | None = None)
 
     Raises:
         ConfigError: a text of another form (shows it), or rows with different numbers of pairs.
+
+    Example:
+        >>> asked = probes.from_analogies(["France : Paris = Peru : Lima"])
     """
     pairs = [_parse(row, text) for row, text in enumerate(texts)]
     heads = tuple(" = ".join(f"{a} : {b}" for a, b in p[:-1]) for p in pairs)

@@ -55,6 +55,12 @@ def factorise(
     Raises:
         ConfigError: fewer than two codebooks, or HRR, whose inverse is only approximate.
         MismatchError: codebooks of different spaces or dimensions.
+
+    Example:
+        >>> one = probes.ItemMemory.random(["red", "green"], dim=1024, seed=1)
+        >>> other = probes.ItemMemory.random(["left", "right"], dim=1024, seed=2)
+        >>> bound = one.space.bind(one.vector("red"), other.vector("left"))
+        >>> found = probes.factorise(bound, [one, other])
     """
     space = _common(codebooks)
     if isinstance(space, BSC):
@@ -106,6 +112,11 @@ def explain_bundle(
     Raises:
         UnknownNameError: a key that is not in the codebook.
         ConfigError: an unknown method.
+
+    Example:
+        >>> pair = torch.tensor([[memory.indices(["France", "Paris"])]])
+        >>> bundle = memory.encode(pair)[0]
+        >>> found = probes.explain_bundle(memory, bundle)
     """
     if method not in ("greedy", "resonator"):
         raise ConfigError(f"method must be 'greedy' or 'resonator', got {method!r}")

@@ -265,6 +265,9 @@ def space_named(name: "str | Space") -> Space:
 
     Raises:
         UnknownNameError: none; offers the nearest.
+
+    Example:
+        >>> space = probes.space_named("MAP")
     """
     if isinstance(name, Space):
         return name

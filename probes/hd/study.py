@@ -85,6 +85,11 @@ def hd_study(
         ConfigError: a model that predicts no next token or does not know the words of the prompts
             (a model of games), or too small a dimension.
         NotEnoughDataError: the model gets none of the test prompts right.
+
+    Example:
+        >>> found = probes.hd_study(
+        ...     model, "question", dim=256, n_train=200, n_test=40, baselines=("constant vector",)
+        ... )
     """
     began = time.monotonic()
     model.require_next_token("hd_study")

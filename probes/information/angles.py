@@ -126,6 +126,10 @@ def subspace_angles(
         ConfigError: fewer than two probes, weights of zeros or of another shape.
         MismatchError: other widths, or probes of different sites.
         NonFiniteError: weights that are not finite.
+
+    Example:
+        >>> one, other = torch.randn(3, 128), torch.randn(3, 128)
+        >>> found = probes.subspace_angles({"one": one, "other": other}, draws=20)
     """
     start = time.monotonic()
     count, seed = whole_number("draws", draws, least=2), whole_number("seed", seed, least=0)

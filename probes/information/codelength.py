@@ -71,6 +71,11 @@ def codelength(
         ConfigError: a label that is a number; settings.
         NotEnoughDataError: too few documents, or training rows of a class.
         NonFiniteError: activations that are not finite.
+
+    Example:
+        >>> found = probes.codelength(
+        ...     data, "is_name", sites=["blocks.3.resid_post"], codes=("online",)
+        ... )
     """
     start = time.monotonic()
     table = data if isinstance(data, ProbeData) else probe_data(data, sites=sites, names=labels)

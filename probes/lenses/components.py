@@ -54,6 +54,9 @@ def component_lens(model: "Model", tokens: TokensLike, *, k: int = 5) -> SiteLen
     Raises:
         ConfigError: more than one text, no next-token model, attention without matrices per head.
         ModelError: the stream is not the sum of its parts on this model.
+
+    Example:
+        >>> found = probes.component_lens(model, model.tokens(text), k=1)
     """
     start = time.monotonic()
     model.require_next_token("the logit lens")

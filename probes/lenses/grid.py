@@ -92,6 +92,9 @@ def lens_grid(
     Raises:
         ConfigError: the store has no such document, or fewer than two of its tokens.
         MissingDataError, MismatchError: as in :func:`logit_lens`.
+
+    Example:
+        >>> figure = probes.lens_grid(store, model, document=3).plot()
     """
     layers = stored_layers(store, model)
     read = reader(model, readout)

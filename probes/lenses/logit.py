@@ -147,6 +147,10 @@ def logit_lens(
         MismatchError: the store holds another model's activations, or the readout is of another.
         ConfigError: no stored token has a next token; a readout of block outputs at ``resid_mid``.
         UnknownNameError: no such site of the stream.
+
+    Example:
+        >>> found = probes.logit_lens(store, model, max_tokens=500)
+        >>> found.controls  # states of other tokens
     """
     start = time.monotonic()
     max_tokens = whole_number("max_tokens", max_tokens, least=1)

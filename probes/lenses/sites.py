@@ -132,6 +132,9 @@ def site_lens(
         ConfigError: more than one text, a model that predicts no next token, k out of range, a
             readout of states where what is added is read.
         MismatchError: a readout of another model.
+
+    Example:
+        >>> found = probes.site_lens(model, model.tokens(text), "attn_out", k=3)
     """
     start = time.monotonic()
     refuse_no_model(model)

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lensbench.errors import ConfigError
+from lensbench.plan import Plan
 from lensbench.probes.lenses.tokens import TokenLens, token_lens
 from lensbench.protocols import Readout
 from lensbench.sites import Site
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from lensbench.models import Model
     from lensbench.store import ActivationStore
     from lensbench.tokens import TokensLike
+
+NO_EDIT = Plan()
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +48,16 @@ class LensStates:
 
 
 def states_of_text(
-    model: "Model", tokens: "TokensLike", *, max_tokens: int | None = None
+    model: "Model", tokens: "TokensLike", *, max_tokens: int | None = None, plan: Plan = NO_EDIT
 ) -> LensStates:
-    """Run the model once and keep the residual stream after every block.
+    """Run the model once, under ``plan``, and keep the residual stream after every block.
 
     Raises:
         ConfigError: more than one text, or a model that predicts no next token.
+
+    Example:
+        >>> lens = probes.states_of_text(model, model.tokens(text)).lens(model, k=3)
+        >>> frame = lens.to_frame()
     """
     batch = as_tokens(tokens)
     sites = [Site("resid_post", layer) for layer in range(model.n_layers)]
@@ -60,7 +67,7 @@ def states_of_text(
         raise ConfigError(f"{model.card.name} has an encoder and a decoder; the lens on a typed "
                           "text reads models with one stack")  # fmt: skip
     model.require_next_token("the logit lens")
-    acts = model.run(batch, capture=sites, logits="none").acts  # 1
+    acts = model.run(batch, plan, capture=sites, logits="none").acts  # 1
     ids = batch.ids[0].cpu().numpy()
     shown = len(ids) if max_tokens is None else min(max_tokens, len(ids))
     return LensStates(
@@ -84,6 +91,9 @@ def states_of_store(
     Raises:
         MissingDataError: the store lacks the last block's ``resid_post``; says how to add it.
         ConfigError: no such row.
+
+    Example:
+        >>> lens = probes.states_of_store(store, row=0).lens(model)
     """
     layers = lens_layers(store)
     found = store.sequence_of(row)

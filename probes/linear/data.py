@@ -204,6 +204,10 @@ def probe_data(
         MismatchError: labels of another text, or of another length.
         MissingDataError: a site that the store has not.
         NotEnoughDataError: a class with fewer than ``min_per_class`` rows.
+
+    Example:
+        >>> labels = {"name": documents.labels["is_name"]}  # a truth value per token of the text
+        >>> data = probes.probe_data(store, labels, sites=["blocks.3.resid_post"])
     """
     from lensbench.probes.linear.rows import assemble
 

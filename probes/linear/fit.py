@@ -40,6 +40,10 @@ def fit_probe(
         ConfigError: a method that the label does not have, or settings that cannot be used.
         NotEnoughDataError: too few documents, or training rows of a class.
         NonFiniteError: activations that are not finite.
+
+    Example:
+        >>> probe = probes.fit_probe(data, "is_name", "blocks.3.resid_post")
+        >>> guess = probe.predict(x)
     """
     start = time.monotonic()
     column = data.label(_only("label", label, [one.name for one in data.labels]))

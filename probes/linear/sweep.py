@@ -78,6 +78,10 @@ def probe_sweep(
             with positions, with fewer rows of a class than ``min_per_class`` at one; says which.
         NonFiniteError: activations that are not finite.
         MismatchError: a twin of another text, or the same model.
+
+    Example:
+        >>> found = probes.probe_sweep(data, "is_name", sites=["blocks.3.resid_post"])
+        >>> found.to_frame()[["label", "score", "selectivity"]]
     """
     start = time.monotonic()
     plan = planned(

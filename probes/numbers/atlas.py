@@ -24,6 +24,9 @@ def atlas_comparisons(model: "Model", n: int = 300, seed: int = 0) -> Comparison
 
     Raises:
         MismatchError: a model of another vocabulary.
+
+    Example:
+        >>> asked = probes.atlas_comparisons(model, n=40)
     """
     count = whole_number("n", n, least=1)
     rng = np.random.default_rng(seed)
@@ -49,6 +52,9 @@ def atlas_numbers(
 
     Raises:
         MismatchError: a model of another vocabulary.
+
+    Example:
+        >>> data = probes.atlas_numbers(model, n=600)
     """
     rng = np.random.default_rng([seed, 1])
     left, right = _pairs(whole_number("n", n, least=1), rng)

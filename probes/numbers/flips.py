@@ -158,6 +158,11 @@ def comparison_flips(
         MismatchError: another model than the subspaces were fitted on.
         NotEnoughDataError: no comparison that the model answers rightly.
         UnknownNameError: a site or kind that there is not.
+
+    Example:
+        >>> subspaces = probes.attribute_subspaces(numbers, components=(1, 2))
+        >>> asked = probes.atlas_comparisons(model, n=20)
+        >>> found = probes.comparison_flips(model, asked, subspaces, deltas=(5.0,), n_random=1)
     """
     start = time.monotonic()
     if subspaces.model.get("fingerprint") not in (None, model.card.fingerprint):

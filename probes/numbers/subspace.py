@@ -62,6 +62,9 @@ def attribute_subspaces(
         UnknownNameError, UnknownSiteError: no such label or site.
         ConfigError: a label that is no number, or components that the rows do not allow.
         NotEnoughDataError: too few entities.
+
+    Example:
+        >>> found = probes.attribute_subspaces(numbers, components=(1, 2))
     """
     start = time.monotonic()
     column = _number(data, label)

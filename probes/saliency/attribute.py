@@ -65,6 +65,11 @@ def attribute_tokens(
             no decoder, settings out of range.
         UnknownNameError: another method or replacement.
         NonFiniteError: a gradient or a prediction that is not finite.
+
+    Example:
+        >>> found = probes.attribute_tokens(
+        ...     model, "The capital of Peru is", methods=["gradient_x_input", "leave_one_out"]
+        ... )
     """
     began = time.monotonic()
     model.require_next_token("token attribution")

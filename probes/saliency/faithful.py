@@ -117,6 +117,12 @@ def faithfulness(
     Raises:
         MismatchError: the attribution is another model's.
         ConfigError: counts below 1.
+
+    Example:
+        >>> found = probes.attribute_tokens(
+        ...     model, "The capital of Peru is", methods=["leave_one_out"]
+        ... )
+        >>> checked = probes.faithfulness(model, found, draws=2, shuffles=2)
     """
     began = time.monotonic()
     if attribution.provenance.model.get("fingerprint") != model.card.fingerprint:

@@ -125,6 +125,13 @@ def edge_probe(
         MismatchError: another number of labels than spans.
         UnknownNameError, UnknownSiteError: no such head, pooling or site.
         NotEnoughDataError: too few sentences, or spans of a class.
+
+    Example:
+        >>> sentences = [t.split()[:4] for t in documents.texts() if len(t.split()) >= 4]
+        >>> words = probes.word_states(model, sentences, sites=["blocks.2.resid_post"])
+        >>> spans = [[(0, 1), (1, 3)] for _ in sentences]
+        >>> labels = [["first", "later"] for _ in sentences]
+        >>> found = probes.edge_probe(words, spans, labels, heads="linear")
     """
     start = time.monotonic()
     ways = (heads,) if isinstance(heads, str) else tuple(heads)
@@ -167,6 +174,15 @@ def edge_data(
     """Pooled spans as rows, sentences as documents: for ``probe_sweep`` and ``codelength`` too.
 
     The label is called ``edge``. Arguments and errors as :func:`edge_probe`.
+
+    Example:
+        >>> sentences = [t.split()[:4] for t in documents.texts() if len(t.split()) >= 4]
+        >>> words = probes.word_states(model, sentences, sites=["blocks.2.resid_post"])
+        >>> spans = [
+        ...     [(0, 1), (1, 3)] for _ in sentences
+        ... ]  # from word to word, the last one left out
+        >>> labels = [["first", "later"] for _ in sentences]
+        >>> data = probes.edge_data(words, spans, labels)
     """
     if pooling not in POOLINGS:
         raise UnknownNameError("pooling", pooling, known=POOLINGS)

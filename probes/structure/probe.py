@@ -70,6 +70,12 @@ def structural_probe(
         MismatchError: heads of other sentences than the states.
         UnknownNameError, UnknownSiteError: no such task or site.
         NotEnoughDataError: too few sentences.
+
+    Example:
+        >>> sentences = [t.split()[:4] for t in documents.texts() if len(t.split()) >= 4]
+        >>> words = probes.word_states(model, sentences, sites=["blocks.2.resid_post"])
+        >>> heads = [[-1, 0, 1, 2] for _ in sentences]  # the word that each hangs on; -1: the root
+        >>> found = probes.structural_probe(words, heads, epochs=2)
     """
     start = time.monotonic()
     if task not in TASKS:

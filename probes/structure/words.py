@@ -89,6 +89,9 @@ def word_states(
         ConfigError: no sentence, or an empty one.
         MismatchError: a tokenizer that joins words, so that no token belongs to one word.
         UnknownSiteError: a site that the model has not.
+
+    Example:
+        >>> words = probes.word_states(model, [["Alice", "the", "baker"], ["The", "king", "sees"]])
     """
     if not sentences or not all(len(words) for words in sentences):
         raise ConfigError("word_states needs sentences of at least one word each")

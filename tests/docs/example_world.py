@@ -118,6 +118,11 @@ def _entities(world: ExampleWorld) -> Any:
     return world["interventions"].entity_prompts(world["model"], texts, names, first)
 
 
+def _data(world: ExampleWorld) -> Any:
+    labels = {"is_name": world["documents"].labels["is_name"]}
+    return world["probes"].probe_data(world["store"], labels, sites=[SITE])
+
+
 def _own(world: ExampleWorld) -> Any:
     return world["acceleration"].capture_own(
         world["early"], ["Alice the baker", "Every day the"], world.path("own"), max_new_tokens=12
@@ -148,6 +153,14 @@ MAKERS: dict[str, Callable[[ExampleWorld], Any]] = {
     "desk_ids": lambda world: [list(row) for row in world["desk"].tokens],
     "desk_refusals": lambda world: list(world["desk"].refusals.values()),
     "entities": _entities,
+    "tuned": lambda world: world["probes"].train_tuned_lens(
+        world["store"], world["model"], {"steps": 3, "tokens_per_step": 256}
+    ),
+    "data": _data,
+    "numbers": lambda world: world["probes"].atlas_numbers(world["model"], n=600),
+    "memory": lambda world: world["probes"].ItemMemory.random(
+        ["France", "Paris", "Peru", "Lima", "euro"], dim=1024
+    ),
     "pairs": lambda world: world["prompts"].agreement(world["model"], n=8, seed=0),
     "own": _own,
 }

@@ -4,6 +4,7 @@ An example uses the names of ``example_world`` (``model``, ``store``, ``runs`` .
 itself. What it prints is compared where the docstring says it (``...`` stands for anything).
 """
 
+import ast
 import doctest
 import inspect
 from collections.abc import Iterator
@@ -16,11 +17,11 @@ import pytest
 
 from tests.docs.example_world import ExampleWorld
 
-PACKAGES = ("lensbench", "prompts", "plots", "saes", "interventions", "experts")
+PACKAGES = ("lensbench", "prompts", "plots", "saes", "probes", "interventions", "experts")
 """Grows with each package whose docstrings are done."""
 PARSER, CHECKER = doctest.DocTestParser(), doctest.OutputChecker()
 RULES = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-SLOW = {"interventions.acdc"}
+SLOW = {"interventions.acdc", "probes.board_probes", "probes.flip_study"}
 """Functions whose smallest honest call takes more than a few seconds."""
 HUB = {"saes.pull_from_hub", "saes.push_to_hub"}
 """Functions whose example is shown and not run: they reach the hub."""
@@ -48,9 +49,10 @@ def run_examples(docstring: str, world: Any) -> None:
     """Run the examples of a docstring one after the other, in one namespace."""
     space: dict[str, Any] = {}
     for example in PARSER.get_examples(docstring):
+        tree = ast.parse(example.source)
+        wanted = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and _is_read(n)}
+        space.update({name: world[name] for name in wanted - set(space) if name in world})
         code = compile(example.source, "<example>", "single")
-        space.update({name: world[name] for name in _names(code) if name in world
-                      and name not in space})  # fmt: skip
         out = StringIO()
         with redirect_stdout(out):
             exec(code, space)
@@ -61,9 +63,8 @@ def run_examples(docstring: str, world: Any) -> None:
             )
 
 
-def _names(code: Any) -> set[str]:
-    inner = [c for c in code.co_consts if inspect.iscode(c)]
-    return set(code.co_names).union(*(_names(c) for c in inner))
+def _is_read(name: ast.Name) -> bool:
+    return isinstance(name.ctx, ast.Load)
 
 
 def cases() -> list[Any]:

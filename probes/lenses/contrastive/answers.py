@@ -115,6 +115,11 @@ def score_answers(
     Raises:
         ConfigError: lists that do not fit, a question without a correct or a wrong answer, an
             empty answer, text that the tokenizer joins with the prompt.
+
+    Example:
+        >>> rule = probes.DoLa(model)
+        >>> asked = ["The king that the boys know"]
+        >>> found = probes.score_answers(rule, asked, [[" is", " are"]], [[True, False]])
     """
     start = time.time()
     batch_size = whole_number("batch_size", batch_size, least=1)

@@ -179,6 +179,10 @@ def contrastive_decode(
 
     Raises:
         ConfigError: prompts that do not fit the rule's own, or no room in the context.
+
+    Example:
+        >>> rule = probes.DoLa(model)
+        >>> found = probes.contrastive_decode(rule, [text], 4)
     """
     start = time.time()
     model = rule.model

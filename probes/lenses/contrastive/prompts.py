@@ -162,6 +162,9 @@ def hesitation_prompt(
 
     Raises:
         ConfigError: no tokenizer, a text of no scored token, a template without its two places.
+
+    Example:
+        >>> longer = probes.hesitation_prompt(model, text, k=2)
     """
     if "{keys}" not in template or "{text}" not in template:
         raise ConfigError(f"template must hold {{keys}} and {{text}}, got {template!r}")

@@ -91,6 +91,10 @@ def decoder_lens(
     Raises:
         ConfigError: a model without an encoder for its decoder, nothing asked for, lists that do
             not fit each other, a layer that is not there, more new tokens than the context holds.
+
+    Example:
+        >>> found = probes.decoder_lens(translate, ["the fish sees the dog"], max_new_tokens=6)
+        >>> found.texts(0)
     """
     began = time.monotonic()
     depth = encoder_depth(model)

@@ -148,6 +148,10 @@ def future_grid(
         ConfigError: several texts, positions out of range, what is no method.
         MismatchError: a lens or prompts of another model.
         UnknownNameError: a layer they were not fitted for.
+
+    Example:
+        >>> lens = probes.fit_future_lens(store, model, ahead=(0, 1), layers=[2])
+        >>> grid = probes.future_grid(model, lens, text, steps=1, layers=[2])
     """
     start = time.monotonic()
     model.require_next_token("the future lens")

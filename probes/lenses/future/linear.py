@@ -72,6 +72,9 @@ def fit_future_lens(
         MissingDataError, MismatchError: the store lacks a layer, or is of another model.
         NotEnoughDataError: no more pairs than the state has dimensions.
         UnknownNameError: no such target or stored layer.
+
+    Example:
+        >>> lens = probes.fit_future_lens(store, model, ahead=(0, 1), layers=[2])
     """
     start = time.monotonic()
     if target not in TARGETS:

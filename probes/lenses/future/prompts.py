@@ -31,6 +31,11 @@ def identity_prompt(
     Raises:
         ConfigError: words that the tokenizer does not know, or a placeholder that is no token of
             its own.
+
+    Example:
+        >>> spot = probes.identity_prompt(
+        ...     model, ("cat", "dog", "fish"), arrow=" - ", between=" , ", placeholder="bird"
+        ... )
     """
     shown = between.join(f"{word}{arrow}{word}" for word in words)
     tokens = _known(model, f"{shown}{between}{placeholder}")
@@ -52,6 +57,9 @@ def placeholder_prompt(
 
     Raises:
         ConfigError: no such token in the text, or words that the tokenizer does not know.
+
+    Example:
+        >>> spot = probes.placeholder_prompt(model, "List cat , dog ; recall", placeholder="cat")
     """
     tokens = _known(model, text)
     words = token_texts(model.tokenizer, tokens.ids[0].tolist())

@@ -96,6 +96,12 @@ def future_scores(
         MismatchError: a lens or prompts of another model, a store of another one.
         MissingDataError, UnknownNameError: a layer or distance that is not there.
         NotEnoughDataError: no row with enough tokens after it.
+
+    Example:
+        >>> lens = probes.fit_future_lens(store, model, ahead=(0, 1), layers=[2])
+        >>> found = probes.future_scores(
+        ...     store, model, lens, ahead=(0, 1), layers=[2], max_tokens=200
+        ... )
     """
     start = time.monotonic()
     distances, size = as_ahead(ahead), as_batch_size(batch_size)

@@ -134,6 +134,9 @@ def train_soft_prompts(
     Raises:
         ConfigError: a setting that means nothing.
         MissingDataError, MismatchError, NotEnoughDataError: as :func:`fit_future_lens`.
+
+    Example:
+        >>> found = probes.train_soft_prompts(store, model, layers=[2], length=2, contexts=32)
     """
     start = time.monotonic()
     n, size = whole_number("ahead", ahead, least=0), whole_number("length", length, least=1)

@@ -61,6 +61,11 @@ def transplant_logits(
 
     Raises:
         ConfigError, MismatchError: as :func:`transplant`.
+
+    Example:
+        >>> source = probes.Spot(text, positions=[2], layers=[1, 2])
+        >>> target = probes.Spot("Carl the doctor lives in", positions=2)
+        >>> logits = probes.transplant_logits(model, source, target)
     """
     how = Mapping(f, mode, strength)
     cells = prepare(model, source, target, how, into=into, first_token=first_token)
@@ -108,6 +113,12 @@ def transplant(
         ConfigError: positions or layers out of range, several texts, position 0 of the target, k
             out of range, an encoder.
         MismatchError: widths that do not fit, or a map fitted on another model or layer.
+
+    Example:
+        >>> source = probes.Spot(text, positions=[2], layers=range(model.n_layers))
+        >>> target = probes.Spot("Carl the doctor lives in", positions=2)
+        >>> moved = probes.transplant(model, source, target, k=2)
+        >>> moved.to_frame().head(2)
     """
     start = time.monotonic()
     size, how = as_batch_size(batch_size), Mapping(f, mode, strength)

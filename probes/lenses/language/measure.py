@@ -88,6 +88,16 @@ def latent_language(
         ConfigError: lists that do not fit, or target and pivot the same.
         MismatchError: a readout that was made for another model.
         NotEnoughDataError: fewer than two items are left.
+
+    Example:
+        >>> words = {"fr": ["poisson", "chien"], "en": ["fish", "dog"], "de": ["Fisch", "Hund"]}
+        >>> found = probes.latent_language(
+        ...     model,
+        ...     ["English : fish - French :", "English : dog - French :"],
+        ...     words,
+        ...     target="fr",
+        ...     pivot="en",
+        ... )
     """
     start = time.time()
     model.require_next_token("the lens on languages")

@@ -41,6 +41,10 @@ def translation_prompts(
         UnknownNameError: a language that ``words`` has not.
         ConfigError: too few words for the demonstrations, lists of different length, a template
             without its places.
+
+    Example:
+        >>> words = {"en": ["fish", "dog", "cat"], "fr": ["poisson", "chien", "chat"]}
+        >>> asked = probes.translation_prompts(words, "en", "fr", shots=2)
     """
     for language in (source, target):
         if language not in words:

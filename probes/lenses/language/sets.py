@@ -19,6 +19,9 @@ def word_tokens(tokenizer: Any, word: str) -> frozenset[int]:
 
     Raises:
         ConfigError: no tokenizer, or an empty word.
+
+    Example:
+        >>> ids = probes.word_tokens(model.tokenizer, "Lima")
     """
     if tokenizer is None:
         raise ConfigError("words need a tokenizer; pass each word's token ids instead")

@@ -76,6 +76,11 @@ def neuron_agreement(a: NeuronTable, b: NeuronTable) -> NeuronAgreement:
 
     Raises:
         MismatchError: tables of other sides, settings or neurons, or other words behind an id.
+
+    Example:
+        >>> one = probes.decode_neurons(model, layers=[2])
+        >>> other = probes.decode_neurons(early, layers=[2])
+        >>> found = probes.neuron_agreement(one, other)
     """
     same = ("side", "norm", "table")
     if [a.config.get(n) for n in same] != [b.config.get(n) for n in same]:

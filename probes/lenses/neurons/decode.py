@@ -170,6 +170,10 @@ def decode_neurons(
     Raises:
         UnknownNameError: another side or table.
         ConfigError: layers that are not there or have no such matrix, k outside the vocabulary.
+
+    Example:
+        >>> table = probes.decode_neurons(model, layers=[2])
+        >>> table.specialised(0.0).head(3)
     """
     began = time.monotonic()
     if table not in TABLES:

@@ -65,6 +65,12 @@ def prior_context(
         ConfigError: lists that do not fit, ids that the model has not.
         MismatchError: a readout that was made for another model.
         NotEnoughDataError: fewer than two prompts are left.
+
+    Example:
+        >>> ids = [model.tokenizer.encode(t) for t in documents.texts()]
+        >>> prior = probes.BigramPrior.count(ids, at_least=2)
+        >>> asked = ["Hugo , coat of Hugo", "Carl ; key of Carl", "the ; cup of the", "is , cup is"]
+        >>> found = probes.prior_context(model, asked, prior)
     """
     start = time.time()
     model.require_next_token("prior against context")
@@ -153,10 +159,14 @@ def _items(
 
 
 def _without_copies(row: list[int], others: Sequence[list[int]]) -> list[int]:
-    """The prompt with a last token of another prompt in place of every earlier copy of its own."""
-    new = next((o[-1] for o in others if o[-1] not in row), None)
-    if new is None:  # every other last token stands in this text: take any that differs
-        new = next((o[-1] for o in others if o[-1] != row[-1]), row[0])
+    """The prompt with another prompt's token in place of every earlier copy of its last one.
+
+    Last tokens come first, then any token; one that the text has already only where none is left.
+    """
+    given = [o[-1] for o in others] + [token for o in others for token in o[1:]]
+    new = next((token for token in given if token not in row), None)
+    if new is None:
+        new = next((token for token in given if token != row[-1]), row[0])
     return [new if token == row[-1] else token for token in row[:-1]] + row[-1:]
 
 

@@ -56,6 +56,10 @@ def causal_basis(
 
     Raises:
         ConfigError: fewer than two states, or k outside 1 .. d_model.
+
+    Example:
+        >>> states = torch.from_numpy(store.rows("blocks.2.resid_post", slice(0, 200))).float()
+        >>> basis = probes.causal_basis(tuned, states, layer=2, k=2, max_iter=5)
     """
     start = time.monotonic()
     d = states.shape[-1]
@@ -104,6 +108,11 @@ def check_basis(
 
     Raises:
         ConfigError: no size that the basis has, or the embeddings' layer.
+
+    Example:
+        >>> states = torch.from_numpy(store.rows("blocks.2.resid_post", slice(0, 200))).float()
+        >>> basis = probes.causal_basis(tuned, states, layer=2, k=2, max_iter=5)
+        >>> check = probes.check_basis(tuned, basis, model.tokens(text), sizes=(1, 2), draws=1)
     """
     kept = [n for n in sizes if 1 <= n <= len(basis.vectors)]
     if not kept or basis.layer < 0:

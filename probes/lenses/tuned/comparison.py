@@ -103,6 +103,9 @@ def compare_lenses(
 
     Raises:
         MissingDataError, MismatchError, ConfigError: as of :func:`logit_lens`.
+
+    Example:
+        >>> both = probes.compare_lenses(store, model, tuned, docs=(90, 120), max_tokens=300)
     """
     tuned = logit_lens(store, model, lens, docs=docs, max_tokens=max_tokens, seed=seed)
     logit = logit_lens(store, model, docs=docs, max_tokens=max_tokens, seed=seed)

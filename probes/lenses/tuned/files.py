@@ -39,6 +39,9 @@ def save_tuned_lens(lens: TunedLens, folder: Path | str, *, format: Format = "le
     Raises:
         UnknownNameError: no such format.
         ConfigError: for tuned-lens, a lens that lacks a layer (it has them all, embeddings first).
+
+    Example:
+        >>> folder = probes.save_tuned_lens(tuned, "lens")
     """
     place = Path(folder)
     if format == "tuned_lens":
@@ -73,6 +76,9 @@ def load_tuned_lens(
         MissingDataError: no lens there.
         DamagedDataError: not readable, other tensors than it should have, or an unsafe pickle.
         MismatchError: a lens of another model, width or unembedding.
+
+    Example:
+        >>> lens = probes.load_tuned_lens(probes.save_tuned_lens(tuned, "lens"), model)
     """
     place = Path(folder)
     config = io.read_json(place / CONFIG)

@@ -62,6 +62,9 @@ def train_tuned_lens(
         NotEnoughDataError: no layer before the last, or no document left to train on.
         NonFiniteError: the loss is no number any more.
         StoppedError: interrupted; the last checkpoint is kept.
+
+    Example:
+        >>> lens = probes.train_tuned_lens(store, model, {"steps": 5, "tokens_per_step": 256})
     """
     settings = (
         config if isinstance(config, TunedLensConfig) else TunedLensConfig.parse(config or {})
