@@ -1,20 +1,31 @@
-"""How long the dashboard's pages take in a real browser, over the output of ``lensbench demo``.
+"""How long the dashboard's pages take in a real browser: a demo, and a folder of a year's work.
 
-``python -m benchmarks.dashboard DEMO`` (needs chromium). First paint: from the address to the end
-of the page's script with everything on it drawn, on a server that has shown the page before. Click:
-from the use of one control that needs no model run to the same.
+``python -m benchmarks.dashboard DEMO [LARGE [REPEATS]]`` (needs chromium). DEMO holds the output of
+``lensbench demo``; LARGE is what ``python -m tests.app.large_root LARGE`` makes (200 runs, 50
+stores, a dictionary of 65,536 latents). First paint: from the address to the end of the page's
+script with everything on it drawn, on a server that has shown the page before. Click: from the use
+of one control that needs no model run to the same. Beside the wall clock stands what the server
+computed (its CPU time), which other work on the machine does not change.
 """
 
+import json
+import os
+import signal
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.harness import Page, Spread
+from lensbench.app.cli.page import command
+from lensbench.app.page_list import PAGES as MENU
 from tests.browser.chrome import Chrome
-from tests.browser.test_dashboard_browser import free_port, serving
+from tests.browser.test_dashboard_browser import free_port
 
 REPEATS = 7
 PAINT, CLICK = 2.0, 0.5
@@ -43,10 +54,22 @@ def _tab(label: str, shows: str, address: str) -> Click:
     )
 
 
+def _button(key: str, shows: str, address: str) -> Click:
+    return Click(
+        address,
+        f"document.querySelector('.st-key-{key} button').click()",
+        f"document.body.textContent.includes({shows!r})",
+    )
+
+
 CLICKS = {
     "Stores, other tab": _tab("Shards", "Verify checksums", "stores?store={store}"),
-    "Runs, other tab": _tab("Compare two", "Choose two runs", "runs?run={run}"),
-    "Runs, form": _tab("Start a run", "Name of the run", "runs?run={run}"),
+    "Home, to a run's sweep": _button("step-0", "What was varied", ""),
+    "Compare, other curve": Click(
+        "compare?one={run}&other={run}&one-dictionary={name}&other-dictionary={second}",
+        "document.querySelector('.st-key-match button, .st-key-differences-take button').click()",
+        "!!document.querySelector('[data-testid=stPopoverBody]')",
+    ),
     "Latent, next latent": Click(
         "latent?run={run}&dictionary={name}&latent={i}",
         "document.querySelector('[data-testid=stNumberInputStepUp]').click()",
@@ -89,30 +112,92 @@ CLICKS = {
 
 def main() -> None:
     """Measure, and write the dated page."""
-    root = Path(sys.argv[1]).resolve()
-    names = _names(root)
+    global REPEATS
+    demo, *more = sys.argv[1:]
+    REPEATS = int(more[1]) if len(more) > 1 else REPEATS
     page = Page("dashboard", "Dashboard: first paint and clicks", ("streamlit", "plotly"))
     page.text(
-        f"Wall-clock seconds in headless Chromium, median and quartiles of {REPEATS} after one "
-        "warm-up, over the output of `lensbench demo`. First paint: from the address to the end of "
-        "the page's script with everything drawn. Click: a control that needs no model run."
+        f"Seconds in headless Chromium, median and quartiles of {REPEATS} after one warm-up. First "
+        "paint: from the address to the end of the page's script with everything drawn. Click: a "
+        "control that needs no model run. Server CPU: processor time that the server spent on it, "
+        "which other work on the machine does not change."
     )
+    page.heading("The first picture")
+    _first_picture(page)
+    root = Path(demo).resolve()
+    _folder(page, "The output of `lensbench demo`", root, PAGES, CLICKS, _names(root))
+    if more:
+        root = Path(more[0]).resolve()
+        title = "A folder of 200 runs and 50 stores, and a dictionary of 65,536 latents"
+        _folder(page, title, root, LARGE, LARGE_CLICKS, _large_names(root))
+    page.write()
+
+
+def _first_picture(page: Page) -> None:
+    """From a click on Home of an empty folder to the drawn lens, on a server just started."""
+    with tempfile.TemporaryDirectory() as empty, _opened(Path(empty)) as (server, url, tab):
+        tab.open(url)
+        done = "document.querySelectorAll('.js-plotly-plot').length >= 2"
+        click = Click("", "document.querySelector('.st-key-step-0 button').click()", done)
+        wall, cpu = _measured(server, lambda: _use(tab, click.use, click.done))
+    page.text(
+        f"From an empty folder, one click, a server that had run no model yet (torch, transformers "
+        f"and the model are opened on the way): {wall:.1f} s, of which {cpu:.1f} s server CPU "
+        "(once)."
+    )
+
+
+def _folder(
+    page: Page, title: str, root: Path, pages: dict[str, str], clicks: dict[str, Click],
+    names: dict[str, str],
+) -> None:  # fmt: skip
+    with _opened(root) as (server, url, tab):
+        places = {told: f"{url}/{address.format(**names)}" for told, address in pages.items()}
+        painted = {told: _times(server, lambda at=at: tab.open(at)) for told, at in places.items()}
+        clicked = {told: _click(server, tab, url, c, names) for told, c in clicks.items()}
+    for what, found, most in (("First paint", painted, PAINT), ("Click", clicked, CLICK)):
+        page.heading(f"{title}: {what.lower()}")
+        rows = [[told, Spread.of(wall).show(), Spread.of(cpu).show()]
+                for told, (wall, cpu) in found.items()]  # fmt: skip
+        page.table([["page", "wall s, median (quartiles)", "server CPU s"], *rows])
+        worst = max(found, key=lambda told: Spread.of(found[told][0]).median)
+        page.claim(f"slowest: {worst}, s", Spread.of(found[worst][0]).median, most)
+        page.text("")
+
+
+@contextmanager
+def _opened(root: Path) -> Iterator[tuple[int, str, Chrome]]:
+    """A server over ``root`` (its process id and address) and a browser."""
+    port = free_port()
+    quiet = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL)
     with (
         tempfile.TemporaryDirectory() as profile,
-        serving(root, free_port()) as url,
-        Chrome(Path(profile)) as tab,
+        subprocess.Popen(command(root, port), start_new_session=True, **quiet) as server,
     ):
-        pages = {title: address.format(**names) for title, address in PAGES.items()}
-        painted = {t: _times(lambda a=a: tab.open(f"{url}/{a}")) for t, a in pages.items()}
-        clicked = {t: _click(tab, url, c, names) for t, c in CLICKS.items()}
-    for what, found, most in (("First paint", painted, PAINT), ("Click", clicked, CLICK)):
-        page.heading(what)
-        rows = [[title, Spread.of(times).show()] for title, times in found.items()]
-        page.table([["page", "wall s, median (quartiles)"], *rows])
-        worst = max(found, key=lambda title: Spread.of(found[title]).median)
-        page.claim(f"slowest: {worst}, s", Spread.of(found[worst]).median, most)
-        page.text("")
-    page.write()
+        try:
+            url = f"http://127.0.0.1:{port}"
+            for _ in range(1200):
+                with suppress(OSError):
+                    urllib.request.urlopen(f"{url}/_stcore/health", timeout=5).close()
+                    break
+                time.sleep(0.05)
+            with Chrome(Path(profile)) as tab:
+                yield server.pid, url, tab
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.wait(timeout=20)
+
+
+def _measured(server: int, work: Callable[[], None]) -> tuple[float, float]:
+    """Wall-clock seconds of ``work``, and the CPU seconds of the server meanwhile."""
+    before, began = _cpu(server), time.perf_counter()
+    work()
+    return time.perf_counter() - began, _cpu(server) - before
+
+
+def _cpu(process: int) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 PAGES = {
@@ -122,7 +207,10 @@ PAGES = {
     "Stores, rows": "stores?store={store}&part=Rows",
     "Runs, list": "runs",
     "Runs, curves": "runs?run={run}",
-    "Runs, form": "runs?do=Start+a+run",
+    "Train, form": "train?store={store}",
+    "Compare, two dictionaries": (
+        "compare?one={run}&other={run}&one-dictionary={name}&other-dictionary={second}"
+    ),
     "Sweep": "sweep?run={run}",
     "Latent, table": "latent?run={run}&dictionary={name}",
     "Latent, dashboard": "latent?run={run}&dictionary={name}&latent=3",
@@ -132,8 +220,35 @@ PAGES = {
     "Lens": "lens?store={store}&row=17",
     "Attention": "attention?from=Repeated+random+tokens&model={model}",
     "Token": "token?store={store}&row=17",
+    **{f"{page.title}, nothing chosen": page.path for page in MENU[1:]},
 }
 """Attention has run its model once before; the lens and the token are read from the store."""
+LARGE = {
+    "Home": "",
+    "Stores, list": "stores",
+    "Runs, list": "runs",
+    "Runs, curves": "runs?run=runs/r002",
+    "Capture": "capture",
+    "Sweep, 200 to choose from": "sweep",
+    "Sweep": "sweep?run=runs/r002",
+    "Sweep, wide": "sweep?run=wide",
+    "Compare": "compare?one=runs/r002&other=runs/r004",
+    "Latent, wide table": "latent?run=wide&dictionary={name}",
+    "Latent, wide dashboard": "latent?run=wide&dictionary={name}&latent=3",
+    "Directions, wide map": "directions?run=wide&dictionary={name}",
+    "Directions, wide nearest": (
+        "directions?run=wide&dictionary={name}&show=Nearest+latents&latent=3"
+    ),
+    "Token": "token?store=stores/s003&row=5",
+}
+LARGE_CLICKS = {
+    "Runs, to one": _button("start-another", "Choose a store", "runs"),
+    "Latent, next of 65,536": Click(
+        "latent?run=wide&dictionary={name}&latent={i}",
+        "document.querySelector('[data-testid=stNumberInputStepUp]').click()",
+        "location.search.includes('latent={next}')",
+    ),
+}
 
 
 def _names(root: Path) -> dict[str, str]:
@@ -143,36 +258,45 @@ def _names(root: Path) -> dict[str, str]:
         "run": run.relative_to(root).as_posix(),
         "store": store.relative_to(root).as_posix(),
         "name": next(run.glob("topk-512-k16*")).name,
+        "second": next(run.glob("topk-1024-k32*")).name,
         "model": "atlas-dense",
     }
 
 
-def _times(work: Callable[[], None]) -> list[float]:
+def _large_names(root: Path) -> dict[str, str]:
+    status = json.loads((root / "wide" / "status.json").read_text())
+    return {"name": next(iter(status["dictionaries"]))}
+
+
+def _times(server: int, work: Callable[[], None]) -> tuple[list[float], list[float]]:
+    """Wall and CPU seconds of every repeat, after one that is not counted."""
     work()
-    found: list[float] = []
-    for _ in range(REPEATS):
-        began = time.perf_counter()
-        work()
-        found.append(time.perf_counter() - began)
-    return found
+    found = [_measured(server, work) for _ in range(REPEATS)]
+    return [wall for wall, _ in found], [cpu for _, cpu in found]
 
 
-def _click(tab: Chrome, url: str, click: Click, names: dict[str, str]) -> list[float]:
+def _use(tab: Chrome, use: str, done: str) -> None:
+    tab.js(use)
+    tab.wait(done)
+    tab.idle()
+
+
+def _click(
+    server: int, tab: Chrome, url: str, click: Click, names: dict[str, str]
+) -> tuple[list[float], list[float]]:
     """Open anew each time (unmeasured), then click once."""
-    found: list[float] = []
+    found: list[tuple[float, float]] = []
     for i in range(REPEATS + 1):
         row = 40 * i + 17  # another text or another latent each time: none is kept from before
         places = {**names, "i": str(10 * i), "next": str(10 * i + 1)}
         places |= {"row": str(row), "after": str(row + 1)}
         tab.open(f"{url}/{click.address.format(**places)}")
         time.sleep(1.0)  # whatever still settles
-        began = time.perf_counter()
-        tab.js(click.use)
-        tab.wait(click.done.format(**places))
-        tab.idle()
+        use, done = click.use, click.done.format(**places)
+        took = _measured(server, lambda use=use, done=done: _use(tab, use, done))
         if i:
-            found.append(time.perf_counter() - began)
-    return found
+            found.append(took)
+    return [wall for wall, _ in found], [cpu for _, cpu in found]
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def start_form(store: str) -> dict[str, Any] | None:
         return None
     return forms.sweep_from(
         str(inside(store)), forms.ends_of(role, sites), architecture,
-        {"d_sae": forms.WIDTH, **dictionary}, {"tokens": forms.TOKENS, **train},
+        {"d_sae": forms.WIDTH, **dictionary}, forms.with_curves({"tokens": forms.TOKENS, **train}),
     )  # fmt: skip
 
 

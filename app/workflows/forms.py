@@ -21,8 +21,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "initial_threshold", "tanh_scale", "pre_act_coefficient", "p_end", "anneal_start",
         "anneal_end", "updates",
     ),
-    "Learning": ("tokens", "lr", "seed", "clip", "objective", "downstream_coefficient", "batch_size",
-                 "warmup", "decay", "normalize"),
+    "Learning": ("tokens", "lr", "seed", "clip", "objective", "downstream_coefficient",
+                 "batch_size", "warmup", "decay", "normalize"),
     "Latents that never fire": ("dead_after", "aux_coefficient", "aux_k"),
     "Several sites": ("skip_connection", "unequal_widths"),
     "What is written": ("log_every", "checkpoint_every", "keep"),
@@ -32,6 +32,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
 """Settings by what they are about; those that are named nowhere come last."""
 TOKENS, WIDTH = 200_000, 512
 """Training tokens and latents that a form begins with."""
+POINTS = 50
+"""Logged lines that the form asks for at least, so that short runs have curves too."""
 _BEGIN = {"tokens": TOKENS, "d_sae": WIDTH}
 
 
@@ -110,6 +112,14 @@ def dictionary_fields(architecture: str) -> list[Field]:
 def train_fields() -> list[Field]:
     """Settings that all dictionaries of a run share."""
     return _fields(TrainConfig)
+
+
+def with_curves(train: Mapping[str, Any]) -> dict[str, Any]:
+    """``train`` with lines of the log close enough for a curve, where nothing is said of them."""
+    usual = TrainConfig.model_fields["log_every"].default
+    batch = train.get("batch_size") or TrainConfig.model_fields["batch_size"].default
+    every = max(1, min(usual, int(train["tokens"]) // int(batch) // POINTS))
+    return {"log_every": every, **train} if every != usual else dict(train)
 
 
 def check_lens(values: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from lensbench.app.workflows.fitting import worlds_for
 from lensbench.app.workflows.models import open_model
 from lensbench.app.workflows.texts import find_text, splits_of
 from lensbench.errors import BudgetError, ConfigError, MismatchError, UnknownNameError
-from tests.app.driver import open_page, words
+from tests.app.driver import open_page
 from tests.app.tiny_root import save_tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -66,7 +66,7 @@ def test_an_untouched_form_asks_for_nothing_but_size_and_tokens(monkeypatch, roo
     page = open_page(monkeypatch, root, "train", store="acts")
     shown = next(c.value for c in page.code if "architecture" in c.value and "sweep:" in c.value)
     told = yaml.safe_load(shown)
-    assert told["train"] == {"tokens": forms.TOKENS}
+    assert told["train"] == {"tokens": forms.TOKENS, "log_every": 1}, "a short run has curves too"
     assert told["sweep"][0].keys() == {"architecture", "site", "d_sae"}
 
 
@@ -91,6 +91,13 @@ def test_settings_are_sought_by_word_and_keep_what_was_entered(monkeypatch, root
     assert "No setting says that" in words(page)
     page.text_input(key="new-topk-find").set_value("").run()
     assert page.text_input(key="new-topk-aux_k").value == "7"
+
+
+def test_lines_of_the_log_are_close_enough_for_a_curve() -> None:
+    assert forms.with_curves({"tokens": 10**9}) == {"tokens": 10**9}
+    assert forms.with_curves({"tokens": 2048 * 500})["log_every"] == 10
+    assert forms.with_curves({"tokens": 1, "batch_size": 4})["log_every"] == 1
+    assert forms.with_curves({"tokens": 1, "log_every": 7})["log_every"] == 7
 
 
 def test_every_setting_has_one_place_in_the_form() -> None:
@@ -188,7 +195,9 @@ def test_yaml_reads_nothing_but_stores_of_the_folder(root: Path, source: str, sa
 def test_a_site_that_the_store_lacks_is_refused_before_anything_starts(root: Path) -> None:
     from lensbench.errors import UnknownSiteError
 
-    wanted = forms.sweep_from("acts", "blocks.2.resid_post", "topk", {"d_sae": 64}, {"tokens": 4096})
+    wanted = forms.sweep_from(
+        "acts", "blocks.2.resid_post", "topk", {"d_sae": 64}, {"tokens": 4096}
+    )
     with pytest.raises(UnknownSiteError, match=r"blocks\.3\.resid_post"):
         launching.checked(root, wanted)
 

@@ -106,19 +106,15 @@ def test_from_an_empty_folder_to_a_steered_model(root: Path, served: str, tmp_pa
         name = next((root / "runs" / "mine").glob("topk-64-k8*")).name
         tab.open(f"{served}/latent?run=runs/mine&dictionary={name}&latent=3")
         tab.says("All latents")
+        tab.says("Steer with it")
         assert not tab.js("!!document.querySelector('[data-testid=stException]')"), tab.text()
         picture(tab, "latent", tmp_path)
-        steer = "[...document.querySelectorAll('button, a')].find(e => /Steer with it/.test("\
-                "e.innerText))"  # fmt: skip
-        if tab.js(f"!!{steer}"):
-            tab.js(f"{steer}.click()")
-            tab.wait("location.pathname.endsWith('/steering')")
-        else:
-            tab.open(f"{served}/steering?model=atlas-dense")
-        tab.wait("document.querySelectorAll('.js-plotly-plot .main-svg').length >= 1", 90)
+        tab.click("Steer with it", "label")
+        tab.says("random direction", timeout=90)
+        tab.wait("document.querySelectorAll('.js-plotly-plot .scatterlayer').length >= 1", 90)
         tab.idle()
-        laid_out(tab, "[data-testid=stPlotlyChart]")
-        picture(tab, "steering", tmp_path)
+        laid_out(tab, "prompt", "strength", "where", "[data-testid=stPlotlyChart]")
+        picture(tab, "steered", tmp_path)
         assert not tab.js("!!document.querySelector('[data-testid=stException]')"), tab.text()
         assert outside(tab.asked) == []
 
