@@ -65,7 +65,7 @@ class Chrome:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/json") as answer:
             tabs = json.load(answer)
         url = next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page")
-        self._socket = self._stack.enter_context(connect(url, max_size=None))
+        self._socket = self._stack.enter_context(connect(url, max_size=None, ping_interval=None))
         for domain in ("Page", "Network", "Runtime"):
             self.send(f"{domain}.enable")
         scheme = {"name": "prefers-color-scheme", "value": "dark" if self._dark else "light"}
@@ -89,8 +89,9 @@ class Chrome:
                 return told["result"]
 
     def js(self, expression: str) -> Any:
-        """Value of a JavaScript expression on the page."""
-        answer = self.send("Runtime.evaluate", expression=expression, returnByValue=True)
+        """Value of a JavaScript expression on the page; of a promise, what it comes to."""
+        answer = self.send("Runtime.evaluate", expression=expression, returnByValue=True,
+                           awaitPromise=True)  # fmt: skip
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
