@@ -83,6 +83,16 @@ def as_tokens(tokens: TokensLike, *, pad_id: int | None = None) -> Tokens:
     return Tokens(ids, mask)
 
 
+def meant(ids: Sequence[int]) -> Tokens:
+    """One row whose ids are all text, whatever they look like.
+
+    A model may write its padding token, and words it does not know may be one: text that lensbench
+    made itself says so with its mask, so that nothing of it is taken for padding.
+    """
+    row = torch.tensor([[int(i) for i in ids]])
+    return Tokens(row, torch.ones_like(row, dtype=torch.bool))
+
+
 def _as_rows(tokens: Any) -> list[Any]:
     if isinstance(tokens, Mapping):
         names: list[str] = [str(name) for name in tokens]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lensbench.arguments import whole, whole_number
 from lensbench.errors import ConfigError, UnknownNameError
-from lensbench.interventions.experts.rows import Rows, batches
+from lensbench.interventions.experts.rows import Rows, batch_of, batches
 from lensbench.models.base import Model
 from lensbench.plan import Plan
 
@@ -157,7 +157,7 @@ class Response:
 
 def last_logits(model: Model, rows: Rows, plan: Plan) -> Float[Tensor, "batch d_vocab"]:
     """Logits after the last token of every row."""
-    logits = model.run(rows, plan, logits="last").logits
+    logits = model.run(batch_of(model, rows), plan, logits="last").logits
     assert logits is not None
     return logits[:, -1]
 
@@ -172,7 +172,7 @@ def answers(
         if new_tokens == 1:
             found += last_logits(model, some, plan).argmax(-1)[:, None].tolist()
         else:
-            found += model.generate(some, plan, new_tokens)
+            found += model.generate(batch_of(model, some), plan, new_tokens)
     return found
 
 

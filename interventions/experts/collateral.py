@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lensbench.interventions.experts.behaviour import answers
-from lensbench.interventions.experts.rows import Rows, batches
+from lensbench.interventions.experts.rows import Rows, batch_of, batches
 from lensbench.models.base import Model
 from lensbench.plan import Plan
 from lensbench.tokens import as_tokens
@@ -51,7 +51,7 @@ def collateral(
 
 
 def _log_probs(model: Model, rows: Rows, plan: Plan) -> Tensor:
-    logits = model.run(rows, plan).logits
+    logits = model.run(batch_of(model, rows), plan).logits
     assert logits is not None
     return logits.float().log_softmax(-1)
 

@@ -18,12 +18,11 @@ from torch import Tensor
 from lensbench import provenance
 from lensbench.arguments import refuse_no_model, whole_number
 from lensbench.errors import ConfigError, UnknownNameError
-from lensbench.interventions.experts.rows import Prompts, batches, moe_layers, rows_of
+from lensbench.interventions.experts.rows import Prompts, batch_of, batches, moe_layers, rows_of
 from lensbench.models.base import Model
 from lensbench.plan import Plan, as_plan
 from lensbench.results import Result
 from lensbench.sites import Site
-from lensbench.tokens import as_tokens
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -178,9 +177,8 @@ def routing(
     n_tokens = np.zeros(len(rows), dtype=np.int64)
     sites = [Site(f"router.{part}", i) for i in layers for part in ("weights", "indices")]
     for part in batches(len(rows), batch_size):
-        tokens = as_tokens([rows[i] for i in part])
-        # A list of rows is padded by the model's own token; the mask is the same.
-        acts = model.run([rows[i] for i in part], plan, sites, logits="none").acts
+        tokens = batch_of(model, [rows[i] for i in part])
+        acts = model.run(tokens, plan, sites, logits="none").acts
         used = _used(tokens.real, positions)
         n_tokens[list(part)] = used.sum(1).numpy()
         for number, layer in enumerate(layers):

@@ -4,10 +4,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from lensbench.errors import ConfigError
 from lensbench.interventions.experts.plans import Expert
 from lensbench.models.base import Model
+from lensbench.padding import PaddingTokens
 from lensbench.tokens import Tokens, TokensLike, as_tokens
 
 Rows: TypeAlias = list[list[int]]
@@ -19,7 +22,8 @@ def rows_of(model: Model, prompts: Any) -> Rows:
     """Every prompt as its token ids, without padding.
 
     Raises:
-        ConfigError: neither texts nor token ids, or none.
+        ConfigError: neither texts nor token ids, or none, or an array with padding
+            at an edge.
     """
     if isinstance(prompts, str):
         prompts = [prompts]
@@ -28,7 +32,15 @@ def rows_of(model: Model, prompts: Any) -> Rows:
         batch = model.tokens(listed)
     else:
         batch = as_tokens(prompts)
+        if isinstance(prompts, Tensor | np.ndarray):  # lists are what they say, arrays padded
+            PaddingTokens.of(model.tokenizer).refuse_bare(batch.ids, "a row of the prompts")
     return [ids[real].tolist() for ids, real in zip(batch.ids, batch.real, strict=True)]
+
+
+def batch_of(model: Model, rows: Rows) -> Tokens:
+    """Rows as one batch, padded on the left; what looks like padding inside is kept as a token."""
+    batch = as_tokens(rows, pad_id=getattr(model.tokenizer, "pad_token_id", None))
+    return batch if batch.mask is not None else Tokens(batch.ids, torch.ones_like(batch.ids).bool())
 
 
 def _iterable(value: Any) -> bool:

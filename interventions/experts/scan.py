@@ -24,7 +24,14 @@ from lensbench.interventions.experts.behaviour import (
 )
 from lensbench.interventions.experts.maps import RoutingMaps, routing
 from lensbench.interventions.experts.plans import Expert, force, reroute, suppress
-from lensbench.interventions.experts.rows import Prompts, Rows, batches, moe_layers, rows_of
+from lensbench.interventions.experts.rows import (
+    Prompts,
+    Rows,
+    batch_of,
+    batches,
+    moe_layers,
+    rows_of,
+)
 from lensbench.models.base import Model
 from lensbench.plan import Plan
 from lensbench.progress import each
@@ -252,7 +259,7 @@ class _Scan:
             plans = [Plan()] * len(prompts) + [_MAKE[self.how]((layer, e)) for _, e in pairs]
             rows = [self.rows[p] for p in prompts] + [self.rows[p] for p, _ in pairs]
             logits = self.model.run_many(
-                rows, plans, logits="last", batch_size=2 * self.batch_size
+                batch_of(self.model, rows), plans, logits="last", batch_size=2 * self.batch_size
             ).logits
             assert logits is not None
             log_p = behaviour.log_prob(logits[:, -1], self.target).double().cpu().numpy()

@@ -9,21 +9,15 @@ import torch
 from torch import Tensor
 
 from lensbench.errors import ConfigError
-from lensbench.interventions.experts.rows import Rows
-from lensbench.models.base import Model
+from lensbench.interventions.experts.rows import batch_of
 from lensbench.ops import Add
 from lensbench.plan import Edit, Plan
 from lensbench.prompts.pairs import PromptPairs
-from lensbench.tokens import Tokens, as_tokens
+from lensbench.tokens import Tokens
 
+__all__ = ["Asked", "batch_of", "merged"]
 Asked: TypeAlias = PromptPairs | Tokens | Tensor | np.ndarray | str | Sequence[Any]
 """Pairs, texts, or token ids in any usual form."""
-
-
-def batch_of(model: Model, rows: Rows) -> Tokens:
-    """Rows as one batch, padded on the left; what looks like padding inside is kept as a token."""
-    batch = as_tokens(rows, pad_id=getattr(model.tokenizer, "pad_token_id", None))
-    return batch if batch.mask is not None else Tokens(batch.ids, torch.ones_like(batch.ids).bool())
 
 
 def merged(plans: Sequence[Plan]) -> Plan:

@@ -5,7 +5,6 @@ store and runs nothing; ``live`` decodes one prompt. The registry of all of them
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -21,6 +20,7 @@ from lensbench.interventions.acceleration.study.simulate_kangaroo import Drafts
 from lensbench.interventions.acceleration.study.trace import ExitTrace, Trace
 from lensbench.interventions.acceleration.study.work import Work
 from lensbench.models.base import Model
+from lensbench.tokens import TokensLike
 
 PredictionClass = Literal["identical", "bounded", "one-pass", "calibrated", "proxy"]
 """What a live run may be held to.
@@ -96,7 +96,7 @@ class Method(ABC):
         """What the store says."""
 
     @abstractmethod
-    def live(self, model: Model, prompt: Sequence[int], n_new: int, evidence: Evidence) -> Decoded:
+    def live(self, model: Model, prompt: TokensLike, n_new: int, evidence: Evidence) -> Decoded:
         """Decode one prompt."""
 
 

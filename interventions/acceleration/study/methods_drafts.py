@@ -32,6 +32,7 @@ from lensbench.interventions.acceleration.study.work import (
     work_rounds,
 )
 from lensbench.models.base import Model
+from lensbench.tokens import TokensLike
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Plain(Method):
         ]
         return Prediction(tuple(documents), full_quality(evidence.table))
 
-    def live(self, model: Model, prompt: Sequence[int], n_new: int, evidence: Evidence) -> Decoded:
+    def live(self, model: Model, prompt: TokensLike, n_new: int, evidence: Evidence) -> Decoded:
         """See :class:`Method`."""
         del evidence
         return greedy(model, prompt, n_new)
@@ -71,7 +72,7 @@ class FixedExit(Method):
         traces = sim_fixed(evidence.table, self.exit_layer, self.draft, exact=evidence.exact)
         return drafts_of(evidence, traces)
 
-    def live(self, model: Model, prompt: Sequence[int], n_new: int, evidence: Evidence) -> Decoded:
+    def live(self, model: Model, prompt: TokensLike, n_new: int, evidence: Evidence) -> Decoded:
         """See :class:`Method`."""
         del evidence
         return fixed_exit(model, prompt, self.exit_layer, self.draft, n_new)
@@ -94,7 +95,7 @@ class _Ruled(Method):
         traces = sim_rule(evidence.table, self.exit_layer, self.rule(), exact=evidence.exact)
         return drafts_of(evidence, traces, partial(work_rounds, unsure=True))
 
-    def live(self, model: Model, prompt: Sequence[int], n_new: int, evidence: Evidence) -> Decoded:
+    def live(self, model: Model, prompt: TokensLike, n_new: int, evidence: Evidence) -> Decoded:
         """See :class:`Method`."""
         del evidence
         return scheduled_exit(model, prompt, self.exit_layer, self.rule(), n_new)
@@ -155,7 +156,7 @@ class Del(Method):
         traces = sim_del(evidence.table, self.omega, self.gamma_max, exact=evidence.exact)
         return drafts_of(evidence, traces, work_del)
 
-    def live(self, model: Model, prompt: Sequence[int], n_new: int, evidence: Evidence) -> Decoded:
+    def live(self, model: Model, prompt: TokensLike, n_new: int, evidence: Evidence) -> Decoded:
         """See :class:`Method`."""
         rule = DelRule(evidence.n_layers, self.omega, self.gamma_max)
         return dynamic_exit(model, prompt, n_new, rule=rule)

@@ -1,6 +1,5 @@
 """Adapters of early exits without a check: the text may change."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,6 +19,7 @@ from lensbench.interventions.acceleration.study.simulate_exits import (
 )
 from lensbench.interventions.acceleration.study.work import work_exits, work_free
 from lensbench.models.base import Model
+from lensbench.tokens import TokensLike
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class EarlyExit(Method):
         note = "states copied upwards are another network" if self.kv == "copy" else ""
         return Prediction(tuple(documents), exit_quality(table, found), note)
 
-    def live(self, model: Model, prompt: Sequence[int], n_new: int, evidence: Evidence) -> Decoded:
+    def live(self, model: Model, prompt: TokensLike, n_new: int, evidence: Evidence) -> Decoded:
         """See :class:`Method`."""
         del evidence
         return early_exit(
@@ -90,7 +90,7 @@ class Free(Method):
         found = exit_layers(table, self.threshold, "softmax_diff", exits)
         return Prediction(tuple(documents), exit_quality(table, found))
 
-    def live(self, model: Model, prompt: Sequence[int], n_new: int, evidence: Evidence) -> Decoded:
+    def live(self, model: Model, prompt: TokensLike, n_new: int, evidence: Evidence) -> Decoded:
         """See :class:`Method`."""
         del evidence
         return free_exit(model, prompt, self.exit_layer, n_new, threshold=self.threshold)

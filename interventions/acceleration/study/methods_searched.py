@@ -1,6 +1,5 @@
 """Adapters of drafts that need more than the stream: a trained adapter, or a search on the way."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lensbench.errors import MissingDataError
@@ -20,6 +19,7 @@ from lensbench.interventions.acceleration.study.methods_drafts import drafts_of
 from lensbench.interventions.acceleration.study.simulate_kangaroo import sim_kangaroo
 from lensbench.interventions.acceleration.study.work import work_rounds
 from lensbench.models.base import Model
+from lensbench.tokens import TokensLike
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Kangaroo(Method):
         work = lambda layers, trace: work_rounds(layers, trace, unsure=True)  # noqa: E731
         return drafts_of(evidence, traces, work, "without the cost of the adapter")
 
-    def live(self, model: Model, prompt: Sequence[int], n_new: int, evidence: Evidence) -> Decoded:
+    def live(self, model: Model, prompt: TokensLike, n_new: int, evidence: Evidence) -> Decoded:
         """See :class:`Method`."""
         del evidence
         adapter = KangarooAdapter.load(self.adapter, model)
@@ -77,7 +77,7 @@ class Swift(Method):
         documents = tuple(Forecast(None, None) for _ in evidence.table.documents())
         return Prediction(documents, full_quality(evidence.table), "searched while decoding")
 
-    def live(self, model: Model, prompt: Sequence[int], n_new: int, evidence: Evidence) -> Decoded:
+    def live(self, model: Model, prompt: TokensLike, n_new: int, evidence: Evidence) -> Decoded:
         """See :class:`Method`."""
         search = SwiftSearch(evidence.n_layers, self.ratio, self.window)
         return swift(model, prompt, n_new, search=search)

@@ -33,6 +33,7 @@ from lensbench.interventions.acceleration.study.similarity import SimilarityTabl
 from lensbench.interventions.acceleration.study.work import work_budgets, work_route
 from lensbench.models.base import Model
 from lensbench.models.ranges import Sublayer
+from lensbench.tokens import TokensLike
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class _Routed(Forcible):
         ]
         return Prediction(tuple(documents))
 
-    def live(self, model: Model, prompt: Sequence[int], n_new: int, evidence: Evidence) -> Decoded:
+    def live(self, model: Model, prompt: TokensLike, n_new: int, evidence: Evidence) -> Decoded:
         """See :class:`Method`."""
         return decode_route(model, prompt, self.route(evidence), n_new)
 
@@ -171,7 +172,7 @@ class SkipDecode(Forcible):
         ]
         return Prediction(tuple(documents), note="not trained for it")
 
-    def live(self, model: Model, prompt: Sequence[int], n_new: int, evidence: Evidence) -> Decoded:
+    def live(self, model: Model, prompt: TokensLike, n_new: int, evidence: Evidence) -> Decoded:
         """See :class:`Method`."""
         return skip_decode(model, prompt, self.budgets(evidence), n_new)
 
@@ -208,7 +209,7 @@ class DraftAndVerify(Method):
         documents = tuple(Forecast(None, None) for _ in evidence.table.documents())
         return Prediction(documents, full_quality(evidence.table), "acceptance takes a pass")
 
-    def live(self, model: Model, prompt: Sequence[int], n_new: int, evidence: Evidence) -> Decoded:
+    def live(self, model: Model, prompt: TokensLike, n_new: int, evidence: Evidence) -> Decoded:
         """See :class:`Method`."""
         del evidence
         schedule = AdaptiveThreshold(self.threshold, self.most)

@@ -18,7 +18,7 @@ from lensbench.harvest import Text, capture
 from lensbench.interventions.acceleration.decoding import greedy, native
 from lensbench.models.base import Model
 from lensbench.sites import Site
-from lensbench.tokens import as_tokens
+from lensbench.tokens import as_tokens, meant
 
 if TYPE_CHECKING:
     from lensbench.store import ActivationStore
@@ -56,6 +56,9 @@ def capture_own(
         ConfigError: no prompt, an empty one, one that leaves no room in the context, or an
             architecture whose layers cannot be run one by one.
         MismatchError: ``out`` holds another store.
+
+    Example:
+        >>> own = acceleration.capture_own(early, ["Alice the baker"], "own", max_new_tokens=8)
     """
     runnable = native(model)
     new = whole_number("max_new_tokens", max_new_tokens, least=1)
@@ -66,7 +69,9 @@ def capture_own(
                 f"prompt {number} has {len(row)} tokens, and {new} new ones do not fit into the "
                 f"context of {model.card.n_ctx}; shorten it, or ask for fewer new tokens"
             )
-    texts = [np.array([*row, *greedy(runnable, row, new).new], dtype=np.int64) for row in rows]
+    texts = [
+        np.array([*row, *greedy(runnable, meant(row), new).new], dtype=np.int64) for row in rows
+    ]
     entry: dict[str, Any] = {
         "kind": KIND,
         "model": model.card.fingerprint,

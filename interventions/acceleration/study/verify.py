@@ -25,6 +25,7 @@ from lensbench.interventions.acceleration.study.rows import quality_columns, sha
 from lensbench.interventions.acceleration.study.trace import Trace, rates
 from lensbench.models.base import Model
 from lensbench.progress import each
+from lensbench.tokens import meant
 
 if TYPE_CHECKING:
     from lensbench.interventions.acceleration.study.study import AccelerationStudy
@@ -79,9 +80,9 @@ def verify(
     plain, runs = _Runs(), [_Runs() for _ in methods]
     jobs = [(repeat, *job) for repeat in range(repeats) for job in zip(prompts, sizes, strict=True)]
     for repeat, prompt, n in each(jobs, "live", "prompt"):
-        _note(plain, repeat, greedy(model, prompt, n))
+        _note(plain, repeat, greedy(model, meant(prompt), n))
         for chosen_method, kept in zip(methods, runs, strict=True):
-            _note(kept, repeat, chosen_method.live(model, prompt, n, evidence))
+            _note(kept, repeat, chosen_method.live(model, meant(prompt), n, evidence))
     full = [r.new for r in plain.first]
     order = {d: i for i, d in enumerate(texts)}
     rows: list[dict[str, Any]] = []
