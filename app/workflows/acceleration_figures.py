@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from lensbench.app.workflows.acceleration import (
@@ -62,7 +63,7 @@ def grid_figure(frame: pd.DataFrame, value: str, title: str) -> "go.Figure":
     figure = heatmap(
         shown, x="draft", y="exit_layer", value=value, text="cell", span=(0.0, 1.0), title=title,
         labels={"exit_layer": "layers of the draft", "draft": "drafted tokens"},
-        subtitle=f"accepted / drafted · n = {int(frame['n'].max()):,} new tokens"
+        subtitle=f"accepted / drafted · n = {int(np.asarray(frame['n']).max()):,} new tokens"
         if "n" in frame else "accepted / drafted",
         height=max(300, 130 + 26 * size),
     )  # fmt: skip

@@ -55,8 +55,8 @@ def density_curves_figure(frame: pd.DataFrame) -> "go.Figure":
     figure = plots.lines(
         placed, x="density", y="share", color="dictionary", log_x=True, markers=False, height=420,
         hover_columns=["latents"], labels={"share": "latents"}, title="How often latents fire",
-        subtitle=f"n = {int(frame['latents'].sum()):,} latents · {BINS} bins of equal width in "
-        "log10 density",
+        subtitle=f"n = {int(np.asarray(frame['latents']).sum()):,} latents · {BINS} bins of equal "
+        "width in log10 density",
     )  # fmt: skip
     known = np.log10(placed["density"].to_numpy(float))
     decades = np.arange(np.floor(known.min()), np.ceil(known.max()) + 1)

@@ -40,16 +40,18 @@ def drawn_frame(figure: "go.Figure") -> pd.DataFrame:
         if trace.visible is False or (trace.type == "scatter" and trace.marker.opacity == 0):
             continue  # what only takes clicks
         if "z" in axes:
-            rows = pd.DataFrame(np.asarray(axes["z"]), index=axes.get("y"), columns=axes.get("x"))
-            whole = rows.stack().rename_axis(["y", "x"]).reset_index(name="value")
-            parts.append(whole.assign(series=trace.name))
+            z = np.asarray(axes["z"])
+            row, column = (i.ravel() for i in np.indices(z.shape))
+            x, y = (np.asarray(axes.get(a) if axes.get(a) is not None else range(n))
+                    for a, n in zip("xy", z.shape[::-1], strict=True))  # fmt: skip
+            parts.append(pd.DataFrame({"series": trace.name, "x": x[column], "y": y[row],
+                                       "value": z.ravel()}))  # fmt: skip
         elif axes:
-            parts.append(pd.DataFrame({k: list(v) for k, v in axes.items()}).assign(
-                series=trace.name))  # fmt: skip
+            columns = {k: list(v) for k, v in axes.items() if v is not None}
+            parts.append(pd.DataFrame({"series": trace.name or "", **columns}))
     if not parts:
         return pd.DataFrame({"series": [], "x": [], "y": []})
-    frame = pd.concat(parts, ignore_index=True)
-    return frame[["series", *(c for c in frame if c != "series")]]
+    return pd.concat(parts, ignore_index=True)
 
 
 def as_html(

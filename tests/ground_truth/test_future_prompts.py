@@ -116,7 +116,7 @@ def test_a_fixed_prompt_is_scored_beside_itself_without_the_state(bench: tuple[A
     assert found.forced == (0, 2)
     assert found.warning(0) == ""
     assert "2 true tokens" in found.warning(2)
-    assert "no_transplant" in found.plot("precision@5", 2).layout.title.subtitle.text
+    assert "true tokens were given" in found.plot("precision@5", 2).layout.title.subtitle.text
     assert found.score("precision@1", 0, 0, "no_transplant") < 0.3, "control"
     weak = future_scores(store, model, prompt, ahead=0, strength=0.0)
     assert (weak.mean[:, 0] == weak.mean[:, 2]).all(), "at strength 0 nothing is transplanted"
