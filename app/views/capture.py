@@ -23,7 +23,7 @@ def show() -> None:
     st.title("Capture")
     known = [job.name for job in jobs.all_jobs(root(), "capture")]
     if known:
-        chosen = choose("Capture", known, key="job", placeholder="A new one (the form below)")
+        chosen = choose("Earlier capture", known, key="job", placeholder="None: a new one, below")
         if chosen is not None:
             _going(chosen)
             return

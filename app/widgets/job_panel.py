@@ -1,5 +1,7 @@
 """A job while it goes and after: how far, what it said; stop it, go on with it, forget it."""
 
+from pathlib import Path
+
 import streamlit as st
 
 from lensbench.app.state import root
@@ -34,10 +36,10 @@ def start_job(kind: str, target: str, settings: dict[str, object], *, expects: i
     return jobs.start(root(), kind, target, settings, expects=expects)
 
 
-def show_jobs(kind: str, *, settings: dict[str, object] | None = None) -> None:
-    """Panels of the jobs of a kind, those that go on first; ``settings`` have to agree."""
+def show_jobs(kind: str, setting: str, of: str) -> None:
+    """Panels of the jobs of a kind, newest first, whose ``setting`` is ``of`` or lies below it."""
     for job in jobs.all_jobs(root(), kind):
-        if settings is None or settings.items() <= dict(job.settings).items():
+        if Path(str(job.settings[setting])).is_relative_to(of):
             with st.container(border=True):
                 st.markdown(f"**{plain(job.title)}**")
                 job_panel(job.name)

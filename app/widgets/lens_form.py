@@ -29,4 +29,4 @@ def lens_form(store: str) -> None:
             start_job("tune", name.strip(), settings)
             st.rerun()
         command_line(jobs.command_of("tune", settings))
-    show_jobs("tune", settings={"store": url})
+    show_jobs("tune", "store", url)

@@ -27,7 +27,7 @@ def run_work(run: Path) -> None:
                 _evaluate(run, stores, own)
             with st.expander("Keep the latents of a dictionary on disk", key="encode"):
                 _encode(run, names, stores, own)
-        show_jobs("evaluate", settings={"run": str(run)})
+        show_jobs("evaluate", "run", str(run))
     with guarded():
         _remove(run)
 
@@ -69,8 +69,7 @@ def _encode(run: Path, names: list[str], stores: list[str], own: str) -> None:
             start_job("encode", f"{_name(run)}/{name} on {store}", settings)
             st.rerun()
     command_line(jobs.command_of("encode", settings))
-    for known in names:
-        show_jobs("encode", settings={"dictionary": str(run / known)})
+    show_jobs("encode", "dictionary", str(run))
 
 
 def _remove(run: Path) -> None:

@@ -40,7 +40,7 @@ def store_shards(folder: Path, name: str) -> None:
             else:
                 sound = f"{verify_store(folder)['files']:,}"
                 st.success(f"{sound} files are what was written (sha256).")
-    show_jobs("verify", settings={"store": str(folder)})
+    show_jobs("verify", "store", str(folder))
     named = {column: column.replace("_", " ") for column in frame.columns}
     st.dataframe(frame, hide_index=True, alt="shards of the store", column_config=named)
     take_away(frame, key="shards")

@@ -126,10 +126,10 @@ def test_a_capture_that_is_killed_is_lost_and_goes_on_to_the_same_bytes(
     from lensbench.app.workflows.models import open_model
     from lensbench.app.workflows.texts import find_text
 
-    capture(open_model("atlas-dense"), find_text("atlas:1500"), profile="resid",
+    capture(open_model("atlas-dense"), find_text("atlas:700"), profile="resid",
             out=tmp_path / "whole")  # fmt: skip
     with Chrome(tmp_path / "profile") as tab, serving(root, free_port()) as other:
-        tab.open(f"{other}/capture?documents=1500&out=killed")
+        tab.open(f"{other}/capture?documents=700&out=killed")
         tab.click("Start the capture")
         tab.wait("location.search.includes('job=capture-killed')")
         folder = root / "jobs" / "capture-killed"
