@@ -2,16 +2,17 @@
 
 import streamlit as st
 
-from lensbench.app.widgets.figures import show_figure
+from lensbench.app.state import inside, store_names
 from lensbench.app.widgets.heat import click_map
+from lensbench.app.widgets.lens_cell import show_cell
 from lensbench.app.widgets.lens_choice import choose_lens
 from lensbench.app.widgets.lens_note import lens_note, tall_enough
+from lensbench.app.widgets.lens_pair import show_pair
 from lensbench.app.widgets.states import guarded, plain
 from lensbench.app.widgets.text_source import STORED, TYPED, choose_source
 from lensbench.app.widgets.toggle import one_of, pick_of
 from lensbench.app.workflows import lenses
-from lensbench.app.workflows.lenses import Cell, LensAsk
-from lensbench.plots import visible
+from lensbench.app.workflows.lenses import LensAsk
 
 NAMES = {
     "target_prob": "Probability of the next token",
@@ -26,6 +27,10 @@ def show() -> None:
     """Draw the page."""
     st.title("Lens")
     st.caption("What each layer would predict if it were the last. Click a cell to follow it.")
+    view = {"one": "One text", "pair": "Two texts"}
+    if one_of("Look at", view, key="view") == "pair":
+        show_pair(lenses.model_names([str(inside(s)) for s in store_names()]))
+        return
     source = choose_source(STORED, TYPED)
     if source is None:
         return
@@ -63,17 +68,4 @@ def _map(ask: LensAsk) -> None:
             caption=f"{NAMES[metric]}, {plain(lens.source)}. Colours have one range for every "
                     f"text of this model. Remember: {lenses.reminder(ask)}.",
         )  # fmt: skip
-        code = lenses.python_of_cell(ask, position, layer)
-        _cell(lenses.cell_for(ask, position, layer), code)
-
-
-def _cell(cell: Cell, code: str) -> None:
-    left, right = st.columns([3, 2])
-    follows = f"The text goes on with “{plain(visible(cell.target))}”." if cell.target else ""
-    with left:
-        show_figure(cell.plot(), key="lens-course", frame=cell.course, code=code, caption=follows,
-                    alt="Probability of the followed tokens over the layers")  # fmt: skip
-    with right:
-        st.markdown(f"**Best tokens after block {cell.layer}**")
-        st.dataframe(cell.top.assign(token=[visible(t) for t in cell.top["token"]]),
-                     hide_index=True)  # fmt: skip
+        show_cell(ask, position, layer)

@@ -37,9 +37,23 @@ def choose_source(*kinds: str) -> Source | None:
     if kind == REPEATED:
         size = st.slider("Tokens before the repeat", 4, 32, 16, key="repeats", bind="query-params")
         return Source(model=name, repeats=size) if name else None
+    if name:
+        offer(name, "text")
     text = st.text_area("Text", key="text", max_chars=MAX_TEXT, bind="query-params",
                         placeholder="Type a few words; the model is run once on them")  # fmt: skip
     return Source(model=name, text=text) if name and text and text.strip() else None
+
+
+def offer(model: str, *keys: str) -> None:
+    """A button that fills text fields with an example that suits the model."""
+    from lensbench.app.workflows.samples import example_of
+
+    def fill() -> None:
+        for key, text in zip(keys, example_of(model), strict=False):
+            st.session_state[key] = text
+
+    st.button("Take an example text" if len(keys) == 1 else "Take an example pair", key="example",
+              on_click=fill)  # fmt: skip
 
 
 def choose_row(stores: list[str] | None = None) -> Source | None:

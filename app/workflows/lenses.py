@@ -14,6 +14,7 @@ import pandas as pd
 
 from lensbench.app.workflows.live import Shelf, hold_model, hold_store, running, store_version
 from lensbench.app.workflows.sequences import model_name, model_of
+from lensbench.app.workflows.token_names import tokens_named
 from lensbench.app.workflows.tuned import REMINDER, open_lens, read_states, version
 from lensbench.errors import ConfigError, LensbenchError, MissingDataError
 from lensbench.sites import Site
@@ -146,8 +147,10 @@ def _lens(ask: LensAsk, model: "Model", where: str) -> "TokenLens":
     return replace(found, values=values)
 
 
-def cell_for(ask: LensAsk, position: int, layer: int) -> Cell:
+def cell_for(ask: LensAsk, position: int, layer: int, pins: str = "") -> Cell:
     """Top tokens at one cell, and their course over the layers; runs no model.
+
+    ``pins`` are more tokens to follow, as typed, with spaces between them.
 
     Raises:
         ConfigError: a position or layer that the map does not have.
@@ -174,6 +177,8 @@ def cell_for(ask: LensAsk, position: int, layer: int) -> Cell:
     followed = {"best here": int(best.indices[0])}
     followed |= {"next": target} if target >= 0 else {}
     followed |= {} if lacking(ask) else {"final": int(logits[-1].argmax())}
+    pinned = tokens_named(model.tokenizer, pins)
+    followed |= {"pinned" + " " * i: token for i, token in enumerate(pinned)}
     named = token_texts(model.tokenizer, [int(found.ids[column]), max(target, 0)])
     course = follow(torch.log_softmax(logits, -1), found.layers, followed, model)
     return Cell(layer, position, named[0], named[1] if target >= 0 else "", top, course)
@@ -197,7 +202,7 @@ def follow(
         mine = logp[:, token : token + 1]
         parts.append(pd.DataFrame({
             "layer": layers,
-            "token": f"{word} ({', '.join(named)})",
+            "token": f"{word} ({', '.join(n.strip() for n in named)})",
             "probability": mine[:, 0].exp().numpy(),
             "rank": 1 + (logp > mine).sum(-1).numpy(),
         }))  # fmt: skip
@@ -223,13 +228,14 @@ def python_of(ask: LensAsk, metric: str) -> str:
     return "\n".join([*lines, f"model = lensbench.load_model({name!r}{more})", states + show])
 
 
-def python_of_cell(ask: LensAsk, position: int, layer: int) -> str:
+def python_of_cell(ask: LensAsk, position: int, layer: int, pins: str = "") -> str:
     """Code that draws the course of one cell's tokens in a notebook."""
     shown = {k: v for k, v in vars(ask).items() if v != getattr(LensAsk, k)}
     given = ", ".join(f"{k}={json.dumps(v)}" for k, v in shown.items())
+    more = f", {pins!r}" if pins.strip() else ""
     return "\n".join([
         "from lensbench.app.workflows.lenses import LensAsk, cell_for",
-        f"cell_for(LensAsk({given}), {position}, {layer}).plot()",
+        f"cell_for(LensAsk({given}), {position}, {layer}{more}).plot()",
     ])  # fmt: skip
 
 

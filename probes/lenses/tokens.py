@@ -50,6 +50,8 @@ UNITS = {
     "kl_to_final": "nats",
 }
 _KEPT = ("target_prob", "target_rank", "entropy", "kl_to_final")
+_WORDS, _LETTERS = 600, 8
+"""Cells that can hold words without slowing a page, and letters of a word."""
 _ROWS = {"entropy": 0, "kl_to_final": 1, "target_prob": 3, "target_rank": 4}
 
 
@@ -114,34 +116,44 @@ class TokenLens(Result):
             raise UnknownNameError("lens metric", metric, known=tuple(FORMULAS))
         return "log10_target_rank" if metric == "target_rank" else metric
 
-    def plot(self, metric: str = "target_prob") -> "go.Figure":
-        """Heat map of one metric; colours have one range for every text of a model."""
+    def plot(self, metric: str = "target_prob", *, room: float = 1.0) -> "go.Figure":
+        """Heat map of one metric; colours have one range for every text of a model.
+
+        Up to 600 cells say their most probable token, cut to what fits into ``room`` of a page.
+        """
         from lensbench.plots import heatmap, visible
 
         value, largest = self.column(metric), float(np.log(self.d_vocab))
         span = {"log10_target_rank": (0.0, float(np.log10(self.d_vocab)))}.get(value, (0.0, 1.0))
-        few = len(self.tokens) <= 14  # more words than that do not fit into the cells
+        cells, letters = len(self.tokens) * len(self.layers), self._letters(room)
+        few = cells <= _WORDS
+        cut = f", cut to {letters} letters" if letters < _LETTERS else ""
         left = f" · {self.left_out} more tokens not shown" if self.left_out else ""
-        return heatmap(
-            self._drawn(value), x="pos", y="layer", value=value,
-            text="top" if few else None,
+        figure = heatmap(
+            self._drawn(value, letters), x="pos", y="layer", value=value,
+            text="word" if few else None,
             span=(0.0, largest) if metric in ("entropy", "kl_to_final") else span,
             x_labels=dict(zip(self.positions.tolist(), map(visible, self.tokens), strict=True)),
             hover_columns=("token", "target", "target_prob", "target_rank", "hint"),
             title=f"{self._named()}: {FORMULAS[metric]}",
             subtitle=f"n = 1 text, {len(self.tokens)} tokens{left}"
-            + ("; cell: most probable next token" if few else ""),
+            + (f"; cell: most probable next token{cut}" if few else ""),
             labels={"pos": "token at which the prediction is made", "layer": "after block",
                     "target": "token that follows", "hint": "most probable",
                     "token": "prediction made at"},
         )  # fmt: skip
+        return figure.update_traces(textfont={"size": 11 if letters >= _LETTERS else 9})
+
+    def _letters(self, room: float) -> int:
+        """Letters that fit into a cell."""
+        return max(2, min(_LETTERS, int(115 * room / max(len(self.tokens), 1))))
 
     def _named(self) -> str:
         """What read the states."""
         told = str(self.config.get("readout", "UnembedReadout"))
         return {"UnembedReadout": "Logit lens", "TunedLens": "Tuned lens"}.get(told, told)
 
-    def _drawn(self, value: str) -> "pd.DataFrame":
+    def _drawn(self, value: str, letters: int) -> "pd.DataFrame":
         """The frame with its words made visible."""
         from lensbench.plots import visible
 
@@ -149,7 +161,8 @@ class TokenLens(Result):
         drawn = np.isfinite(frame[value].to_numpy(np.float64))
         frame["top"] = np.where(drawn, frame["top"], "")  # no word where there is no colour
         shown = {c: [visible(w) if w else "" for w in frame[c]] for c in ("token", "target", "top")}
-        return frame.assign(**shown)
+        words = [w if len(w) <= letters else f"{w[: letters - 1]}…" for w in shown["top"]]
+        return frame.assign(**shown, word=words)
 
     def _hints(self) -> list[str]:
         from lensbench.plots import visible

@@ -1,0 +1,29 @@
+"""One cell of a lens: its best tokens, and tokens followed over the layers."""
+
+import streamlit as st
+
+from lensbench.app.widgets.figures import show_figure
+from lensbench.app.widgets.states import plain
+from lensbench.app.workflows import lenses
+from lensbench.app.workflows.lenses import LensAsk
+from lensbench.plots import visible
+
+
+def show_cell(ask: LensAsk, position: int, layer: int) -> None:
+    """Draw the course of the cell's tokens, and of those that the reader pinned."""
+    pins = st.text_input(
+        "Follow more tokens", key="pins", bind="query-params",
+        placeholder="type tokens with spaces between them, such as wooden round",
+        help="Each is one token; write ␣ for a space that belongs to it",
+    )  # fmt: skip
+    cell = lenses.cell_for(ask, position, layer, pins)
+    left, right = st.columns([3, 2])
+    follows = f"The text goes on with “{plain(visible(cell.target))}”." if cell.target else ""
+    with left:
+        show_figure(cell.plot(), key="lens-course", frame=cell.course, caption=follows,
+                    code=lenses.python_of_cell(ask, position, layer, pins),
+                    alt="Probability of the followed tokens over the layers")  # fmt: skip
+    with right:
+        st.markdown(f"**Best tokens after block {cell.layer}**")
+        st.dataframe(cell.top.assign(token=[visible(t) for t in cell.top["token"]]),
+                     hide_index=True, alt="Best tokens of this cell")  # fmt: skip

@@ -1,0 +1,216 @@
+"""Two texts side by side through a lens, a state of the first put into the second, and the change.
+
+Clicks: a cell of the first map is where the state comes from, one of the second where it goes.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from lensbench.app.widgets.choose import choose
+from lensbench.app.widgets.figures import show_figure
+from lensbench.app.widgets.heat import click_map
+from lensbench.app.widgets.lens_choice import choose_lens
+from lensbench.app.widgets.states import guarded, plain
+from lensbench.app.widgets.text_source import offer
+from lensbench.app.widgets.toggle import one_of, pick_of
+from lensbench.app.workflows import lens_pair as pairs
+from lensbench.app.workflows.lens_pair import MOST, SITES, PairAsk, Put
+from lensbench.app.workflows.lens_pair_figures import Change, course_of, python_of
+from lensbench.app.workflows.lenses import DISCLAIMER, MAX_TEXT
+from lensbench.plots import visible
+
+NARROW = 14
+"""Tokens up to which two maps stand side by side."""
+METRICS = {
+    "target_prob": "Probability of the token",
+    "target_rank": "Rank of the token",
+    "top_prob": "Probability of the best token",
+    "entropy": "Entropy",
+    "kl_to_final": "KL to the final layer",
+}
+
+
+def show_pair(models: list[str]) -> None:
+    """Widgets for two texts; all else once both are there."""
+    name = choose("Model", models, key="model")
+    if name is None:
+        st.info("Choose a model; an example pair is one click away.")
+        return
+    offer(name, "text", "text2")
+    left, right = st.columns(2)
+    first = left.text_area("First text (the state comes from here)", key="text",
+                           max_chars=MAX_TEXT, bind="query-params", height=90)  # fmt: skip
+    second = right.text_area("Second text (the state goes here)", key="text2",
+                             max_chars=MAX_TEXT, bind="query-params", height=90)  # fmt: skip
+    token = st.text_input(
+        "Token to score", key="token", bind="query-params",
+        placeholder="what the model says after the first text",
+        help="One token, such as ␣Paris (␣ is a space); its probability is drawn in every cell",
+    )  # fmt: skip
+    if not (first.strip() and second.strip()):
+        st.info("Type two texts, or take the example pair.")
+        return
+    with guarded():
+        _maps(PairAsk(name, first, second, choose_lens(), token))
+
+
+@st.fragment
+def _maps(ask: PairAsk) -> None:
+    with guarded():
+        metric = one_of("Metric", METRICS, key="metric")
+        with st.spinner("Running the model on both texts"):
+            lenses = {which: pairs.lens_of(ask, which) for which in ("first", "second")}
+            _, word = pairs.scored(ask)
+        put = _cells(ask, lenses["first"], lenses["second"])
+        alignment_shown(pairs.alignment(ask))
+        wide = max(len(lens.tokens) for lens in lenses.values()) > NARROW
+        boxes = [st.container(), st.container()] if wide else st.columns(2)
+        room = 1.0 if wide else 0.45
+        chosen = {"first": (put.source, put.source_layer), "second": (put.position, put.layer)}
+        keys = {"first": ("src", "src_layer"), "second": ("pos", "layer")}
+        for box, which in zip(boxes, lenses, strict=True):
+
+            def pick(x: float, y: float, names: tuple[str, str] = keys[which]) -> None:
+                st.session_state[names[0]], st.session_state[names[1]] = int(x), int(y)
+
+            with box:
+                figure = _slim(lenses[which].plot(metric, room=room), f"{which.title()} text", wide)
+                click_map(
+                    figure, pick, key=f"pair-{which}", chosen=chosen[which],
+                    frame=lenses[which].to_frame(), code=python_of(ask, metric, which),
+                    alt=f"Lens of the {which} text: {METRICS[metric]}",
+                )  # fmt: skip
+        left = max(lens.left_out for lens in lenses.values())
+        st.caption(
+            f"Scored in every cell: “{plain(visible(word))}”. Colours: {METRICS[metric].lower()}, "
+            "one range for every text of this model; each cell says its most probable next token. "
+            + (f"Only the first {MOST} tokens are shown. " if left else "")
+            + f"Remember: {DISCLAIMER}."
+        )
+        _patched(ask, put, metric, wide)
+
+
+def _cells(ask: PairAsk, a: Any, b: Any) -> Put:
+    table = pairs.alignment(ask)
+    differ = table[~table["same"] & table["first token"].notna() & table["second token"].notna()]
+    start = differ.iloc[-1] if len(differ) else table.dropna().iloc[-1]
+    layers = list(a.layers)
+    shown = [{p: f"{p} {visible(w)}" for p, w in zip(x.positions.tolist(), x.tokens, strict=True)}
+             for x in (a, b)]  # fmt: skip
+    low, s0, s1 = layers[0], int(start["first token"]), int(start["second token"])
+    one, two, three, four = st.columns(4)
+    with one:
+        source = pick_of("From token", list(shown[0]), min(s0, len(shown[0]) - 1), key="src",
+                         shown=shown[0])  # fmt: skip
+    with two:
+        source_layer = pick_of("From block", layers, low, key="src_layer")
+    with three:
+        position = pick_of("Into token", list(shown[1]), min(s1, len(shown[1]) - 1), key="pos",
+                           shown=shown[1])  # fmt: skip
+    with four:
+        layer = pick_of("Into block", layers, low, key="layer")
+    left, right = st.columns(2)
+    with left:
+        site = pick_of("What is put", list(SITES), "resid_post", key="what", shown=SITES)
+    with right:
+        strength = st.slider(
+            "Strength", 0.0, 1.0, 1.0, 0.05, key="strength", bind="query-params",
+            help="0 leaves the second text's own state: nothing changes",
+        )  # fmt: skip
+    return Put(source, source_layer, position, layer, site, float(strength))
+
+
+def alignment_shown(table: pd.DataFrame) -> None:
+    """The tokens of both texts side by side, with what differs marked."""
+    differ = int((~table["same"]).sum())
+    unequal = table[["first token", "second token"]].isna().any(axis=None)
+    how = ("aligned by the tokens they share; a gap stands where one has more" if unequal
+           else "aligned token by token")  # fmt: skip
+    st.caption(f"Alignment: {len(table)} places, {differ} of them differ ({how}).")
+    rows = {"first": table["first"], "second": table["second"],
+            "": ["" if s else "differs" for s in table["same"]]}  # fmt: skip
+    wide = pd.DataFrame(rows).T
+    wide.columns = [f"{i}" for i in range(len(table))]
+    st.dataframe(wide, alt="Tokens of both texts side by side, one column per place")
+
+
+def _slim(figure: go.Figure, title: str, wide: bool) -> go.Figure:
+    """A map that shares its colour range with its neighbours."""
+    n = len(figure.data[0].x) if figure.data else 0
+    figure.update_layout(
+        title={"text": title, "subtitle": {"text": ""}}, margin={"l": 50, "r": 12, "t": 56}
+    )
+    figure.update_xaxes(title=None, tickangle=-60 if n > 8 else 0)
+    return figure if wide else figure.update_traces(showscale=False)
+
+
+def _patched(ask: PairAsk, put: Put, metric: str, wide: bool) -> None:
+    with st.spinner("Running the second text with the state put into it"):
+        change = Change.of(ask, put, metric)
+        checked = pairs.unchanged(ask, put)
+        ends = pairs.ends(ask, put)
+    boxes = [st.container(), st.container()] if wide else st.columns(2)
+    ring = (put.position, put.layer)
+    see = pick_see(change)
+
+    def pick(x: float, _layer: float) -> None:
+        st.session_state["see"] = int(x)
+
+    with boxes[0]:
+        figure = change.mark(_slim(change.patched.plot(metric, room=1.0 if wide else 0.45),
+                                   "Second text, patched", wide))  # fmt: skip
+        click_map(figure, pick, key="pair-patched", frame=change.patched.to_frame(),
+                  code=python_of(ask, metric, "second", put),
+                  alt=f"Lens of the patched run: {METRICS[metric]}")  # fmt: skip
+    with boxes[1]:
+        figure = change.mark(_slim(change.plot(), "Change: patched minus second text", True))
+        click_map(figure, pick, key="pair-change", frame=change.frame,
+                  code=python_of(ask, metric, "change", put),
+                  alt=f"Change by the patch, centred at 0: {METRICS[metric]}")  # fmt: skip
+    outside = change.outside
+    st.caption(
+        f"Ring: the patched cell (block {ring[1]}, token {ring[0]}). Dotted: what it can reach; "
+        + ("outside it nothing changed, to the last bit. " if outside == 0 else
+           f"outside it the largest change is {outside:.2g}: this model's sums are not exact. ")
+        + ("Check: the second text's own state put back changes no logit, bit for bit."
+           if checked == 0 else
+           f"Check failed: its own state put back changes a logit by {checked:.2g}.")
+    )  # fmt: skip
+    _ends(ends)
+    course = course_of(ask, put, see)
+    word = visible(change.second.tokens[change.second.positions.tolist().index(see)])
+    show_figure(course.figure(), key="pair-course", frame=course.frame,
+                code=python_of(ask, metric, "course", put, see),
+                alt="Probability of the scored token over the layers, in every run",
+                caption=f"At token {see} “{plain(word)}” of the second text; the first text at the "
+                        "token aligned with it. n = 1 pair of texts; control: a random state of "
+                        "the same length at the same cell.")  # fmt: skip
+
+
+def pick_see(change: Change) -> int:
+    """Which token is followed over the layers."""
+    places = change.second.positions.tolist()
+    shown = {p: f"{p} {visible(w)}" for p, w in zip(places, change.second.tokens, strict=True)}
+    return pick_of("Follow over the layers at", places, places[-1], key="see", shown=shown)
+
+
+def _ends(ends: pd.DataFrame) -> None:
+    st.markdown("**After the last token**")
+    rows = [
+        {
+            "run": row["run"], f"P({visible(str(row['scored']))})": row["probability"],
+            "rank": row["rank"],
+            "KL from the second text (nats)": None if np.isnan(row["kl"]) else row["kl"],
+            "most probable": ", ".join(f"{visible(w)} {p:.2f}" for w, p in
+                                       zip(row["says"], row["says_prob"], strict=True)),
+        }
+        for row in ends.to_dict("records")
+    ]  # fmt: skip
+    table = pd.DataFrame(rows)
+    for name in (table.columns[1], "KL from the second text (nats)"):
+        table[name] = ["" if v is None or pd.isna(v) else f"{v:.3f}" for v in table[name]]
+    st.dataframe(table, hide_index=True, alt="What the model says after the last token")
