@@ -16,6 +16,7 @@ from lensbench.app.workflows import (
     fronts,
     geometry,
     latent_page,
+    latent_related,
     run_compare,
     shards,
 )
@@ -103,6 +104,50 @@ def tested(run: Path, name: str, latent: int, store: Path, text: str) -> pd.Data
     """A latent at every token of a text; the model runs once per text, for all latents."""
     version = store_version(str(store))
     return _on_text(str(run), version_of(run), name, str(store), version, text).of(latent)
+
+
+def strongest(run: Path, name: str, store: Path, text: str) -> pd.DataFrame:
+    """The latents that fire most strongly on a text; the same run of the model as ``tested``."""
+    version = store_version(str(store))
+    return _on_text(str(run), version_of(run), name, str(store), version, text).strongest()
+
+
+@st.cache_data(max_entries=8, show_spinner="Encoding the store once for all latents")
+def _measured(
+    run: str, version: int, name: str, store: str, store_version: tuple[int, ...]
+) -> pd.DataFrame:
+    del version, store_version
+    return latent_related.measured(Path(run), name, Path(store))
+
+
+def measured(run: Path, name: str, store: Path) -> pd.DataFrame:
+    """See ``latent_related.measured``."""
+    return _measured(str(run), version_of(run), name, str(store), store_version(str(store)))
+
+
+@st.cache_data(max_entries=64, show_spinner="Looking for latents that fire together")
+def _together(
+    run: str, version: int, name: str, latent: int, store: str, store_version: tuple[int, ...]
+) -> tuple[pd.DataFrame, float]:
+    del version, store_version
+    return latent_related.together(Path(run), name, latent, Path(store))
+
+
+def together(run: Path, name: str, latent: int, store: Path) -> tuple[pd.DataFrame, float]:
+    """See ``latent_related.together``."""
+    version = store_version(str(store))
+    return _together(str(run), version_of(run), name, latent, str(store), version)
+
+
+@st.cache_data(max_entries=32, max_size="128mb", show_spinner="Reading what the latent writes")
+def _all_effects(run: str, version: int, name: str, latent: int) -> pd.DataFrame:
+    del version
+    return latent_related.all_effects(Path(run), name, latent)
+
+
+def all_effects(run: Path, name: str, latent: int) -> pd.DataFrame:
+    """See ``latent_related.all_effects``."""
+    return _all_effects(str(run), version_of(run), name, latent)
 
 
 @st.cache_data(max_entries=16, show_spinner="Laying the latents out")

@@ -1,88 +1,195 @@
-"""The table of a dictionary's latents: narrowed by filters, sorted by its headings, clickable."""
+"""Find a latent: a table that is searched, filtered and sorted, or the latents of a text."""
+
+from collections.abc import Sized
+from contextlib import suppress
+from pathlib import Path
 
 import pandas as pd
 import streamlit as st
 
-from lensbench.app.widgets.states import plain
-from lensbench.app.widgets.toggle import pick_of
-from lensbench.app.workflows.notes import found_in
+from lensbench.app.cache import latent_table, measured, notes_on, strongest
+from lensbench.app.state import root
+from lensbench.app.widgets.figures import take_away
+from lensbench.app.widgets.latent_around import open_row, words_written
+from lensbench.app.widgets.note_editor import notes_files
+from lensbench.app.widgets.states import guarded, plain
+from lensbench.app.widgets.toggle import one_of, pick_of
+from lensbench.app.workflows.latent_page import store_of
+from lensbench.app.workflows.latent_related import cosines
+from lensbench.app.workflows.notes import found_in, with_notes
+from lensbench.errors import LensbenchError
 
 MOST = 2_000
 """Rows that are sent to the browser; of more, the first ones in the order that is chosen."""
+FIND = {"table": "Table of all latents", "text": "What fires on my text"}
+TALL, LOW = 420, 250
+"""Pixels of the table, while no latent is open and below it."""
+NUMBERS = {
+    "density": "%.5f", "f1": "%.3f", "f1_low": "%.3f", "f1_high": "%.3f", "control": "%.3f",
+    "largest": "%.4g", "cosine": "%.3f", "decoder_norm": "%.4g", "encoder_bias": "%.4g",
+}  # fmt: skip
+TITLES = {
+    "latent": "latent", "density": "density", "label": "label", "f1": "label F1",
+    "f1_low": "F1, low", "f1_high": "F1, high", "control": "control F1", "largest": "largest",
+    "cosine": "cosine", "writes towards": "writes towards", "decoder_norm": "decoder norm",
+    "encoder_bias": "encoder bias", "note": "note",
+}  # fmt: skip
+FIRST = ("latent", "starred", "my label", "label", "f1", "control", "density", "largest", "cosine",
+         "writes towards")  # fmt: skip
+ORDERS = {
+    "": "As listed: best label first", "density": "Density", "largest": "Largest activation",
+    "f1": "F1 of the best label", "cosine": "Cosine with the open latent", "latent": "Number",
+    "decoder_norm": "Length of the decoder row",
+}  # fmt: skip
+STATES = {"all": "All", "alive": "Those that fire", "dead": "Dead ones", "labelled": "With a label"}
 
 
-def filtered(table: pd.DataFrame) -> pd.DataFrame:
+def find_latent(run: Path, name: str, opened: int | None) -> pd.DataFrame:
+    """Draw the ways to find a latent; what is clicked is opened. Gives the rows that were kept."""
+    if one_of("Find by", FIND, key="find") == "text":
+        with guarded():
+            _on_text(run, name)
+        return latent_table(run, name)
+    with guarded():
+        return filtered(_table(run, name, opened), opened)
+    return latent_table(run, name)
+
+
+def _table(run: Path, name: str, opened: int | None) -> pd.DataFrame:
+    """All that is known of every latent without asking for more than is at hand."""
+    table = latent_table(run, name)
+    attrs = dict(table.attrs)
+    kept: Sized = ()
+    with guarded():  # a damaged file of notes is said, and the table goes on
+        noted = notes_on(run, name)
+        table, kept = with_notes(table, noted), noted
+    asked = str(st.session_state.get("by") or st.query_params.get("by", ""))
+    if opened is not None or "largest" in (asked, *asked.casefold().split()):
+        try:  # the rows are encoded once, when a latent is opened or this order is asked for
+            found = measured(run, name, store_of(run, name, root()))
+            table["largest"] = found["largest"].to_numpy()
+            if "density" not in table:
+                table["density"] = found["fires"].to_numpy()
+                attrs["looked_at"] = found.attrs["n"]
+        except LensbenchError as error:
+            st.caption(plain(f"No largest activations: {error}"))
+    if opened is not None:
+        with suppress(LensbenchError):  # a crosscoder's rows lie in several spaces
+            table["cosine"] = cosines(run, name, opened)
+    written = words_written(run, name)
+    if any(written):
+        table["writes towards"] = written
+    first = [c for c in FIRST if c in table]
+    table = pd.DataFrame(table[[*first, *[c for c in table if c not in first]]])
+    table.attrs = {**attrs, "run": str(run), "notes": len(kept)}
+    return table
+
+
+def filtered(table: pd.DataFrame, opened: int | None = None) -> pd.DataFrame:
     """Draw filters and table; a clicked row is opened. Gives all rows that pass the filters."""
     rows = _narrowed(table)
-    if len(table) > MOST:
-        rows = _ordered(rows)
     shown = rows.head(MOST)
-    n = int(table.attrs.get("n_tokens", 0))
-    seen = f" Density: share of the {n:,} tokens of the evaluation." if n else ""
+    n = int(table.attrs.get("n_tokens", 0) or table.attrs.get("looked_at", 0))
+    of = "evaluation" if table.attrs.get("n_tokens") else "store that were looked at"
+    seen = f" Density: share of the {n:,} tokens of the {of}." if n and "density" in rows else ""
     cut = f", of which the first {MOST:,} are shown" if len(rows) > MOST else ""
     st.caption(
         f"{len(rows):,} of {len(table):,} latents{cut}. Click a heading to sort, a row to open."
         f"{seen}"
     )
+    empty = [c for c in ("my label", "note") if c in shown and not any(shown[c])]
+    empty += ["starred"] if "starred" in shown and not any(shown["starred"]) else []
     state = st.dataframe(
         shown, hide_index=True, key="latent-rows", on_select="rerun", selection_mode="single-row",
-        alt="latents of the dictionary", height=320,
+        alt="latents of the dictionary", height=TALL if opened is None else LOW,
+        column_order=[str(c) for c in shown if c not in empty],
         column_config={
-            "density": st.column_config.NumberColumn(format="%.5f"),
+            **{c: st.column_config.Column(TITLES[c]) for c in TITLES},
+            **{c: st.column_config.NumberColumn(TITLES[c], format=f) for c, f in NUMBERS.items()},
             "starred": st.column_config.CheckboxColumn("★", width=40),
             "my label": st.column_config.TextColumn(width="medium"),
         },
     )  # fmt: skip
-    picked = tuple(state["selection"]["rows"])
     # Rows move when a filter or a note changes: a place that was clicked before is no new click.
-    new = picked != st.session_state.get("seen-row", ())
-    st.session_state["seen-row"] = picked
-    if new and picked and picked[0] < len(shown):
-        st.session_state["to-latent"] = int(shown["latent"].iloc[picked[0]])
-        st.rerun()
+    open_row(shown, tuple(state["selection"]["rows"]), key="latents")
     return rows
-
-
-def _ordered(rows: pd.DataFrame) -> pd.DataFrame:
-    """All rows in an order of the reader's choice: a heading sorts only what is shown."""
-    known = {"": "As listed"} | {str(c): str(c).replace("_", " ") for c in rows}
-    left, right = st.columns([2, 1], vertical_alignment="bottom")
-    with left:
-        by = pick_of("Sort all latents by", list(known), "", key="by", shown=known)
-    falling = right.toggle("Largest first", value=True, key="falling", bind="query-params")
-    if not by:
-        return rows
-    return rows.sort_values(by, ascending=not falling, na_position="last", kind="stable")
 
 
 def _narrowed(table: pd.DataFrame) -> pd.DataFrame:
+    text_at, label_at, order_at, more_at = st.columns([3, 2, 2, 1], vertical_alignment="bottom")
+    text = text_at.text_input("Search", key="said", bind="query-params",
+                              placeholder="Label, note, or a token it writes towards")  # fmt: skip
     rows = table
-    left, middle, right = st.columns(3)
-    if "density" in table.columns:
-        low = left.number_input("Density at least", 0.0, 1.0, 0.0, 0.001, format="%g",
-                                key="low", bind="query-params")  # fmt: skip
-        high = middle.number_input("Density at most", 0.0, 1.0, 1.0, 0.001, format="%g",
-                                   key="high", bind="query-params")  # fmt: skip
-        rows = rows.loc[(rows["density"] >= (low or 0)) & (rows["density"] <= (high or 0))]
-    if "label" in table.columns:
-        known = sorted({str(v) for v in table["label"].dropna()})
-        label = right.selectbox("Label", known, index=None, key="label", bind="query-params",
-                                placeholder="Any, or none")  # fmt: skip
-        if label is not None:
-            rows = rows.loc[rows["label"] == label]
-        rows = rows.sort_values("f1", ascending=False, na_position="last", kind="stable")
-    return _said(rows) if "starred" in table.columns else rows
-
-
-def _said(rows: pd.DataFrame) -> pd.DataFrame:
-    """Those with a text in label or note, or with a star."""
-    left, right = st.columns([2, 1], vertical_alignment="bottom")
-    text = left.text_input("Search labels and notes", key="said", bind="query-params",
-                           placeholder="Any text")  # fmt: skip
-    if right.toggle("Starred only", key="starred", bind="query-params"):
-        rows = rows.loc[rows["starred"]]
+    known = sorted({str(v) for v in table["label"].dropna()}) if "label" in table else []
+    label = label_at.selectbox("Label", known, index=None, key="label", bind="query-params",
+                               placeholder="Any, or none", disabled=not known)  # fmt: skip
+    orders = {k: v for k, v in ORDERS.items() if k in ("", "largest") or k in table}
+    if "f1" not in table:
+        orders[""] = "As listed: by number"
+    with order_at:
+        by = pick_of("Order", list(orders), "", key="by", shown=orders)
+    with more_at.popover("More", key="more-filters"):
+        rows = _more(rows)
+        notes_files(str(table.attrs.get("run", "")), int(table.attrs.get("notes", 0)))
+    falling = bool(st.session_state.get("falling", True))
+    if label is not None:
+        rows = rows.loc[rows["label"] == label]
     if text:
         rows = rows.loc[found_in(rows, text)]
         if rows.empty:
-            st.info(f"No label or note of this dictionary has “{plain(text)}” in it.")
+            st.info(f"No label, note or written token of this dictionary has “{plain(text)}” "
+                    "in it.")  # fmt: skip
+    if by and by in rows:
+        return rows.sort_values(by, ascending=not falling, na_position="last", kind="stable")
+    if not by and "f1" in rows:
+        return rows.sort_values("f1", ascending=False, na_position="last", kind="stable")
     return rows
+
+
+def _more(rows: pd.DataFrame) -> pd.DataFrame:
+    """Filters that are asked for less often."""
+    st.toggle("Largest first", value=True, key="falling", bind="query-params")
+    if st.toggle("Starred only", key="starred", bind="query-params") and "starred" in rows:
+        rows = rows.loc[rows["starred"]]
+    if "density" not in rows:
+        st.caption("Densities and labels come with `lensbench eval sae`, or with the order "
+                   "“Largest activation”.")  # fmt: skip
+        return rows
+    which = one_of("Latents", STATES, key="which")
+    if which in ("alive", "dead"):
+        rows = rows.loc[(rows["density"] > 0) == (which == "alive")]
+    if which == "labelled" and "label" in rows:
+        rows = rows.loc[rows["label"].notna()]
+    low = st.number_input("Density at least", 0.0, 1.0, 0.0, 0.001, format="%g",
+                          key="low", bind="query-params")  # fmt: skip
+    high = st.number_input("Density at most", 0.0, 1.0, 1.0, 0.001, format="%g",
+                           key="high", bind="query-params")  # fmt: skip
+    return rows.loc[(rows["density"] >= (low or 0)) & (rows["density"] <= (high or 0))]
+
+
+def _on_text(run: Path, name: str) -> None:
+    """The strongest latents of a typed text; a click opens one."""
+    text = st.text_input("Text", key="typed", bind="query-params", max_chars=2000,
+                         placeholder="Type a few words; the model is run once on them")  # fmt: skip
+    if not text or not text.strip():
+        st.info("Type a text to see which latents fire on it.")
+        return
+    found = strongest(run, name, store_of(run, name, root()), text)
+    if found.empty:
+        st.info("No latent of this dictionary fires on this text.")
+        return
+    table = latent_table(run, name).set_index("latent")
+    shown = found.round(4)
+    if "label" in table:
+        shown["label"] = table["label"].fillna("").loc[shown["latent"]].to_numpy()
+    written = words_written(run, name)
+    if any(written):
+        shown["writes towards"] = [written[int(n)] for n in shown["latent"]]
+    titles = {"token": "strongest at", "tokens": "fires on tokens"}
+    state = st.dataframe(shown, hide_index=True, key="text-rows", on_select="rerun", height=LOW,
+                         selection_mode="single-row", alt="latents that fire on the text",
+                         column_config=titles)  # fmt: skip
+    st.caption(f"The {len(found)} strongest of n = {len(table):,} latents, by largest activation; "
+               "special tokens such as BOS left out. Click a row to open it.")  # fmt: skip
+    open_row(found, tuple(state["selection"]["rows"]), key="on-text")
+    take_away(found, key="on-text")

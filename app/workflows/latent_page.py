@@ -18,6 +18,7 @@ from lensbench.errors import (
     MissingDataError,
     UnknownNameError,
 )
+from lensbench.plots import visible
 from lensbench.results import load
 from lensbench.saes.evaluation.passes import as_dictionary, check_trained_on
 from lensbench.saes.latents.dashboard import (
@@ -167,6 +168,21 @@ class Passage:
     largest: float
     times: int = 1
     """Contexts of the same words that this one stands for."""
+    row: int = -1
+    """Stored row of the token it is shown for."""
+    document: int = -1
+    first: int = 0
+    """Position of the first word in its sequence."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is known of each word: its position and document, and what follows it."""
+        after = [*(f"next {visible(word)}" for word in self.words[1:]), ""]
+        where = f" of document {self.document}" if self.document >= 0 else ""
+        return tuple(
+            "".join(f" · {part}" for part in (f"token {self.first + i}{where}", then) if part)
+            for i, then in enumerate(after)
+        )
 
 
 def bands_of(
@@ -183,7 +199,11 @@ def bands_of(
         text = tuple(words.get(int(t), f"#{t}") for t in board.tokens[i, j, inside])
         values = tuple(float(v) for v in np.nan_to_num(board.acts[i, j, inside]))
         focus = int(inside[: board.before].sum())
-        passage = Passage(text, values, focus, float(board.max_activation[i]) or 1.0)
+        passage = Passage(
+            text, values, focus, float(board.max_activation[i]) or 1.0,
+            row=int(board.rows[i, j]), document=int(board.doc_ids[i, j]),
+            first=int(board.positions[i, j]) - focus,
+        )  # fmt: skip
         out.setdefault(board.bands[int(board.band[j])], []).append(passage)
     return {band: _merged(passages) for band, passages in out.items()}
 

@@ -27,6 +27,8 @@ class TextLatents:
     words: tuple[str, ...]
     acts: sparse.csc_array
     """``[tokens, d_sae]``."""
+    special: tuple[bool, ...] = ()
+    """Which tokens the tokenizer added, such as BOS; none where it is not said."""
 
     def of(self, latent: int) -> pd.DataFrame:
         """One row per token: position, token and the latent's activation.
@@ -41,6 +43,29 @@ class TextLatents:
                               "token_id": self.ids,
                               "activation": self._column(latent)})  # fmt: skip
         frame.attrs["units"] = {"activation": "units of the site"}
+        return frame
+
+    def strongest(self, n: int = 20) -> pd.DataFrame:
+        """The latents of largest activation on the text: where it is, and on how many tokens.
+
+        Special tokens such as BOS are left out where there are others: on them fire other latents
+        than on words, and more strongly.
+        """
+        kept = ~np.array(self.special or [False] * len(self.ids))
+        places = np.flatnonzero(kept) if kept.any() else np.arange(len(self.ids))
+        acts = sparse.csc_array(self.acts.tocsr()[places])
+        acts.sort_indices()
+        ptr = acts.indptr
+        alive = np.flatnonzero(np.diff(ptr))
+        columns = [acts.data[ptr[j] : ptr[j + 1]] for j in alive]
+        largest = np.array([c.max() for c in columns], np.float32)
+        order = np.argsort(-largest, kind="stable")[:n]
+        at = [int(places[acts.indices[ptr[alive[k]] + int(columns[k].argmax())]]) for k in order]
+        frame = pd.DataFrame({
+            "latent": alive[order], "activation": largest[order], "position": at,
+            "token": [self.words[i] for i in at], "tokens": [len(columns[k]) for k in order],
+        })  # fmt: skip
+        frame.attrs["units"] = {"activation": "units of the site", "tokens": "tokens"}
         return frame
 
     def _column(self, latent: int) -> np.ndarray:
@@ -73,5 +98,7 @@ def latents_of_text(run: Path, name: str, store: Path, text: str) -> TextLatents
         acts = model.run(tokens, capture=[site], logits="none").acts[site][0]
         ids = tokens.ids[0].tolist()
         words = token_texts(model.tokenizer, ids)
+        known = set(getattr(model.tokenizer, "all_special_ids", ()))
     latents = to_csr(encode(dictionary.codec, acts.reshape(len(ids), -1).float()))
-    return TextLatents(tuple(ids), tuple(words), sparse.csc_array(latents))
+    return TextLatents(tuple(ids), tuple(words), sparse.csc_array(latents),
+                       tuple(i in known for i in ids))  # fmt: skip

@@ -126,8 +126,8 @@ def with_notes(table: pd.DataFrame, kept: LatentNotes) -> pd.DataFrame:
 
 
 def found_in(table: pd.DataFrame, text: str) -> pd.Series:
-    """Which rows have ``text`` in a label or note, in any case."""
-    columns = [c for c in ("my label", "note", "label") if c in table]
+    """Which rows have ``text`` in a label, a note or the tokens written towards, in any case."""
+    columns = [c for c in ("my label", "note", "label", "writes towards") if c in table]
     joined = pd.Series("", index=table.index)
     for column in columns:
         joined = joined + "\n" + table[column].fillna("").astype(str)

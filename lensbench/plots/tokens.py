@@ -13,7 +13,7 @@ from lensbench.plots.tables import shown
 CSS = """
 .lb-strip{display:block;font-family:ui-monospace,'DejaVu Sans Mono',Menlo,Consolas,monospace;
 font-size:13px;line-height:1.9;overflow-wrap:anywhere}
-.lb-strip.gap .t{margin-right:5px}
+.lb-strip.gap .t{margin-right:5px;display:inline-block}
 .lb-strip .t{border-radius:3px;padding:1px 1px;white-space:pre-wrap}
 .lb-strip .f{outline:2px solid currentColor;outline-offset:-1px}
 .lb-strip .ws{opacity:.45}
@@ -43,12 +43,14 @@ def token_strip(
     focus: int | None = None,
     unit: str = "",
     label: str = "",
+    notes: Sequence[str] = (),
 ) -> str:
     """HTML of one text: each token on a ground as strong as its value, ``focus`` outlined.
 
     ``largest`` is the value of full strength (default: the largest absolute value here); give it,
     so that strips can be compared. Positive values are orange, negative ones blue; the value is
-    also in the token's tooltip, so colour is not the only sign. Where no token brings its own
+    also in the token's tooltip, so colour is not the only sign; ``notes``, one per token, go on
+    there. Where no token brings its own
     space (word-level tokenizers), words are set apart.
 
     Raises:
@@ -62,20 +64,20 @@ def token_strip(
                           f"{len(tokens)} tokens")  # fmt: skip
     full = largest if largest else max((abs(v) for v in values or ()), default=0.0)
     spans = [
-        _span(token, None if values is None else values[i], full, i == focus, unit)
-        for i, token in enumerate(tokens)
+        _span(token, None if values is None else values[i], full, i == focus, unit, note)
+        for i, (token, note) in enumerate(zip(tokens, notes or [""] * len(tokens), strict=True))
     ]
     name = f' aria-label="{escape(label, quote=True)}"' if label else ""
     apart = "" if any(" " in token or "\n" in token for token in tokens) else " gap"
     return f'<span class="lb-strip{apart}" role="text"{name}>{"".join(spans)}</span>'
 
 
-def _span(token: str, value: float | None, full: float, focus: bool, unit: str) -> str:
+def _span(token: str, value: float | None, full: float, focus: bool, unit: str, note: str) -> str:
     attributes: dict[str, Any] = {"class": "t f" if focus else "t"}
     if value is not None:
         strength = min(1.0, abs(value) / full) if full else 0.0
         ground = POSITIVE if value >= 0 else NEGATIVE
-        attributes["title"] = f"{visible(token)}  {value:.3g}{' ' + unit if unit else ''}"
+        attributes["title"] = f"{visible(token)}  {value:.3g}{' ' + unit if unit else ''}{note}"
         if strength > 0.004:
             attributes["style"] = f"background:rgba({ground},{0.75 * strength:.3f})"
     inner = "".join(

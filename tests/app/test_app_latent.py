@@ -77,12 +77,13 @@ def test_the_dashboard_shows_the_strongest_context_first_with_its_value(
     page = latent_page(monkeypatch, small_root, name, latent=str(loud))
     assert not page.exception
     assert not page.error
-    shown = {m.label: m.value for m in page.metric}
-    largest = float(shown["largest activation"])
-    strongest = float(html(page).split("lb-value>")[2].split("<")[0])
+    largest = float(words(page).split("largest activation **")[1].split("**")[0])
+    strongest = float(html(page).split("lb-value><a")[1].split(">")[1].split("<")[0])
     assert strongest == pytest.approx(largest, rel=0.01)
-    assert len(page.get("plotly_chart")) == 3  # histogram, logit effects, densities
-    assert "random direction" in words(page)
+    assert len(page.get("plotly_chart")) == 1
+    assert "token?store=acts&amp;row=" in html(page)
+    assert "of document" in html(page)
+    assert "next " in html(page)
 
 
 def test_the_histogram_counts_the_tokens_it_fires_on(
@@ -129,7 +130,7 @@ def test_a_text_of_ones_own_gives_what_model_and_dictionary_give(
 def test_the_text_field_runs_the_model_on_what_was_typed(
     monkeypatch, small_root: Path, name: str, loud: int
 ) -> None:
-    page = latent_page(monkeypatch, small_root, name, latent=str(loud))
+    page = latent_page(monkeypatch, small_root, name, latent=str(loud), part="On my text")
     page.text_area(key="text").set_value("Lucy sang .").run()
     strip = html(page).split("lb-line>")[1]
     assert "Lucy" in strip
@@ -140,14 +141,14 @@ def test_the_text_field_runs_the_model_on_what_was_typed(
 def test_text_that_looks_like_html_stays_text(
     monkeypatch, small_root: Path, name: str, loud: int
 ) -> None:
-    from lensbench.app.widgets.latent_board import lines_of
+    from lensbench.app.widgets.latent_strips import lines_of
     from lensbench.app.workflows.latent_page import Passage
 
     made = lines_of([Passage(("<script>x</script>", " a\n"), (1.0, 0.0), 0, 1.0)])
     assert "<script>" not in made
     assert "␣" in made
     assert "↵" in made
-    page = latent_page(monkeypatch, small_root, name, latent=str(loud),
+    page = latent_page(monkeypatch, small_root, name, latent=str(loud), part="On my text",
                        text="<script>alert(1)</script>")  # fmt: skip
     assert not page.exception
     assert "<script>" not in html(page)
@@ -209,11 +210,12 @@ def test_both_firing_rates_stand_beside_their_n(monkeypatch, small_root: Path, n
     assert not page.exception
     n = evaluated(small_root / "runs" / "small").n_tokens
     assert f"share of the {n:,} tokens of the evaluation" in words(page)
-    assert any("stored tokens" in m.label and "fires on" in m.label for m in page.metric)
+    assert "fires on" in words(page)
+    assert "stored tokens" in words(page)
 
 
 def test_equal_contexts_are_shown_once_with_their_number() -> None:
-    from lensbench.app.widgets.latent_board import lines_of
+    from lensbench.app.widgets.latent_strips import lines_of
     from lensbench.app.workflows.latent_page import Passage, _merged
 
     one = Passage(("a", " b"), (1.0, 0.0), 0, 1.0)
