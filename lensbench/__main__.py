@@ -2,7 +2,11 @@
 
 import sys
 
-from lensbench.app.cli import main
-
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        from lensbench.app.cli import main
+
+        sys.exit(main())
+    except KeyboardInterrupt:  # before anything could say so
+        sys.stderr.write("lensbench: stopped\n")
+        sys.exit(130)

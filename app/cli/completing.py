@@ -59,6 +59,8 @@ def candidates(line: str) -> list[tuple[str, str]]:
     if last.startswith("-"):
         return list(_options(command, rest, last))
     if hasattr(command, "commands"):
+        if rest:  # a word that is no command
+            return []
         rows = [(n, first_sentence(c.help or "")) for n, c in command.commands.items()
                 if not c.hidden]  # fmt: skip
         return [(name, told) for name, told in rows if name.startswith(last)]

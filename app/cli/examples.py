@@ -58,19 +58,24 @@ _DICTIONARIES: dict[str, tuple[str, ...]] = {
     "runs notes set": (f'runs notes set {_ONE} 27 --label "an object again" --star',),
     "runs notes rm": (f"runs notes rm {_ONE} 27",),
     "runs notes export": (f"runs notes export {_RUN} --out notes.csv",),
-    "runs notes import": (f"runs notes import {_RUN} notes.json",),
+    "runs notes import": (f"runs notes import {_RUN} notes.csv",),
     "report": (f"report {_RUN} --out report.html",),
 }
 _READING: dict[str, tuple[str, ...]] = {
     "lens layers": (f"lens layers --store {_STORE} --max-tokens 2000",),
     "lens text": ('lens text --model atlas-dense --prompt "The capital of Peru is"',),
-    "lens tune": (f"lens tune --store {_STORE} --out lens --set steps=50",),
+    "lens tune": (
+        f"lens tune --store {_STORE} --out lens --set steps=20 --set tokens_per_step=4096",
+    ),
     "lens decoder": ("lens decoder --model atlas-translate --text sentences.txt",),
     "lens language": (
         "lens language --model atlas-equal --words atlas --source solvan --target english "
         "--pivot mirenic",
     ),
-    "lens patchscope": ('lens patchscope --model atlas-dense --prompt "The capital of Peru is"',),
+    "lens patchscope": (
+        'lens patchscope --model atlas-dense --prompt "The capital of Peru is" '
+        '--target "The capital of"',
+    ),
     "lens decode": ('lens decode --model atlas-dense --prompt "The capital of" --rule dola',),
     "lens neurons": ("lens neurons --model atlas-dense --top 5",),
     "lens future": (f"lens future --store {_STORE} --ahead 0,1 --layers 3",),

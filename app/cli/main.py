@@ -12,6 +12,7 @@ import threading
 import traceback
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from typing import Any
 
 from lensbench.app.cli.console import Answer, dump
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         out = sys.stdout
         with _stop_on_term():
-            code, answer = _guarded(args, flags, out)
+            code, answer = _guarded(args, flags)
         if answer is not None:
             out.write((dump(answer.document) if flags.json else answer.text.rstrip()) + "\n")
         out.flush()
@@ -39,19 +40,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:  # while the answer was being written
         return STOPPED
+    if argv is None:  # Python tears down for a while, and would show Ctrl-C as a traceback
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     return code
 
 
-def _guarded(args: list[str], flags: Flags, out: Any) -> tuple[int, Answer | None]:
+def _guarded(args: list[str], flags: Flags) -> tuple[int, Answer | None]:
     if args[:1] == ["--version"]:
         return 0, _version()
     if args[:1] == [ASK]:
         return 0, _completed(args[1:])
+    said = StringIO() if not args or "--help" in args else None  # help is an answer too
     try:
         from lensbench.app.cli.root import build
 
-        # Help is an answer too: it belongs on the real stdout.
-        with redirect_stdout(out if _wants_help(args) else sys.stderr):
+        with redirect_stdout(said or sys.stderr):
             result = build()(args=args or ["--help"], prog_name="lensbench", standalone_mode=False)
     except KeyboardInterrupt:
         return _stopped(flags)
@@ -71,6 +74,8 @@ def _guarded(args: list[str], flags: Flags, out: Any) -> tuple[int, Answer | Non
         return _failed(error, BUG, flags, _bug(error))
     if isinstance(result, Answer):
         return result.exit_code, result
+    if said is not None and said.getvalue():
+        return 0, Answer({"help": said.getvalue()}, said.getvalue())
     if result == STOPPED:  # typer turns an interrupt into this code
         return _stopped(flags)
     return (result if isinstance(result, int) else 0), None
@@ -127,11 +132,6 @@ def _interrupted(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def _wants_help(args: Sequence[str]) -> bool:
-    """Whether help is what this line asks for; a group without a command shows its own."""
-    return not args or "--help" in args
 
 
 def _any_terminal() -> None:

@@ -60,6 +60,7 @@ class ContextConfig(Config):
     least: int = Field(default=10, ge=1)
     """Contexts of each kind that a latent needs in each half of the documents."""
     seed: int = Field(default=0, ge=0)
+    """Of the contexts drawn."""
 
 
 @dataclass(frozen=True, eq=False)

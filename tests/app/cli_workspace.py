@@ -1,0 +1,44 @@
+"""A folder as ``lensbench demo`` leaves it, only smaller: the names are those of the examples."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.app.commands import run
+
+SITE = "blocks.3.resid_post"
+NAMES = ("topk-512-k16-lr0.0011-s0", "topk-512-k32-lr0.0011-s0")
+
+
+def make_workspace(folder: Path) -> Path:
+    """``demo-run/acts`` and ``demo-run/run`` (two dictionaries, evaluated), and small files."""
+    acts, out = folder / "demo-run" / "acts", folder / "demo-run" / "run"
+    assert run("capture", "--model", "atlas-dense", "--text", "atlas:120:all", "--profile", "resid",
+               "--out", acts, "--layout", "pad", "--context", 64) == 0  # fmt: skip
+    assert run("train", "sae", "--store", acts, "--sites", SITE, "--d-sae", 512, "--k", "16,32",
+               "--tokens", 4096, "--set", "train.batch=256", "--out", out) == 0  # fmt: skip
+    assert run("eval", "sae", out, "--store", acts, "--model", "atlas-dense",
+               "--ce-sequences", 8) == 0  # fmt: skip
+    assert {path.name for path in out.glob("topk-*")} == set(NAMES)
+    (folder / "sweep.yaml").write_text(
+        f"source: {{store: demo-run/acts, site: {SITE}}}\n"
+        "train: {tokens: 8192}\n"
+        "sweep: [{architecture: topk, d_sae: 64, k: [4, 8]}]\n"
+    )
+    (folder / "prompts.txt").write_text("The capital of Peru is\nAlice the baker lives in\n")
+    (folder / "repeats.txt").write_text(
+        "List plate broken , book wooden ; recall book\n"
+        "List key wooden , lamp silver ; recall key\n"
+        "List cup pink , car heavy ; recall cup\n"
+    )
+    words = '{"words": ["The", "capital", "of", "Peru", "is"], '
+    (folder / "trees.jsonl").write_text((words + '"heads": [1, 4, 1, 2, -1]}\n') * 12)
+    spans = '"spans": [[0, 2], [3, 4]], "labels": ["a", "b"]}\n'
+    (folder / "spans.jsonl").write_text((words + spans) * 12)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder, made once for a file of tests."""
+    return make_workspace(tmp_path_factory.mktemp("work space"))
