@@ -26,11 +26,11 @@ IDLE = (
     " return !!app && app.dataset.testScriptState === 'notRunning'"
     " && !document.querySelector('[data-stale=true], [data-testid=stSkeleton]')"
     " && [...document.querySelectorAll('[data-testid=stPlotlyChart]')]"
-    "    .every(chart => chart.querySelector('.main-svg'))"
+    "    .every(chart => !chart.checkVisibility() || chart.querySelector('.main-svg'))"
     " && [...document.querySelectorAll('[data-testid=stDataFrame]')]"
-    "    .every(table => table.querySelector('canvas')); })()"
+    "    .every(table => !table.checkVisibility() || table.querySelector('canvas')); })()"
 )
-"""The page's script has ended, figures and tables are drawn, nothing is about to be replaced."""
+"""The page's script has ended, figures and tables in sight are drawn, nothing is waiting."""
 
 
 def find() -> str | None:
