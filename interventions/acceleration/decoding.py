@@ -154,6 +154,10 @@ def greedy(
     Raises:
         ConfigError: more than one prompt, no room in the context, or an architecture whose layers
             cannot be run one by one.
+
+    Example:
+        >>> said = acceleration.greedy(early, early.tokens(text), 4)
+        >>> early.tokenizer.decode(said.new)
     """
     state = Decoding(model, prompt, max_new_tokens, warp, seed, plan, stop_ids)
     runner, at = state.runner, 0

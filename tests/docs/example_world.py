@@ -124,8 +124,9 @@ def _data(world: ExampleWorld) -> Any:
 
 
 def _own(world: ExampleWorld) -> Any:
+    starts = ["Alice the baker", "Every day the", "The king that", "Hugo lives in"]
     return world["acceleration"].capture_own(
-        world["early"], ["Alice the baker", "Every day the"], world.path("own"), max_new_tokens=12
+        world["early"], starts, world.path("own"), max_new_tokens=12
     )
 
 

@@ -15,13 +15,17 @@ from typing import Any
 
 import pytest
 
-from tests.docs.example_world import ExampleWorld
+from tests.docs.example_world import MODULES, ExampleWorld
 
-PACKAGES = ("lensbench", "prompts", "plots", "saes", "probes", "interventions", "experts")
-"""Grows with each package whose docstrings are done."""
+PACKAGES = [name for name in MODULES if name not in ("np", "pd", "torch")]
 PARSER, CHECKER = doctest.DocTestParser(), doctest.OutputChecker()
 RULES = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-SLOW = {"interventions.acdc", "probes.board_probes", "probes.flip_study"}
+SLOW = {
+    "acceleration.acceleration_study",
+    "interventions.acdc",
+    "probes.board_probes",
+    "probes.flip_study",
+}
 """Functions whose smallest honest call takes more than a few seconds."""
 HUB = {"saes.pull_from_hub", "saes.push_to_hub"}
 """Functions whose example is shown and not run: they reach the hub."""

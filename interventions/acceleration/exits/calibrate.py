@@ -52,6 +52,12 @@ def learn_then_test(
 
     Raises:
         ConfigError: risks outside [0, 1], thresholds that do not fall, or no text.
+
+    Example:
+        >>> risks = np.array(
+        ...     [[0.0] * 50, [0.01] * 50, [0.3] * 50]
+        ... )  # of three thresholds on 50 texts
+        >>> chosen = acceleration.learn_then_test(risks, [0.9, 0.6, 0.3], delta=0.1)
     """
     risks = np.asarray(risks, dtype=np.float64)
     if risks.ndim != 2 or len(risks) != len(thresholds) or risks.shape[1] == 0:

@@ -93,6 +93,11 @@ def fit_exit_classifier(
 
     Raises:
         ConfigError: shapes that do not fit, states that are not finite, or fewer than two tokens.
+
+    Example:
+        >>> states = torch.randn(2, 40, 16)  # of two exits
+        >>> agrees = states[..., 0] > 0
+        >>> classifier = acceleration.fit_exit_classifier(states, agrees)
     """
     if states.ndim != 3 or agrees.shape != states.shape[:2] or states.shape[1] < 2:
         raise ConfigError(

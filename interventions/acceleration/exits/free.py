@@ -56,6 +56,11 @@ def free_exit(
     Raises:
         ConfigError: a setting out of range, several prompts, or an architecture without keys and
             values per layer.
+
+    Example:
+        >>> said = acceleration.free_exit(
+        ...     early, early.tokens(text), exit_layer=3, max_new_tokens=8, threshold=0.6
+        ... )
     """
     state = Decoding(model, prompt, max_new_tokens, warp, seed, plan, stop_ids)
     check_exit(exit_layer, state.runner.n_layers, full=False)

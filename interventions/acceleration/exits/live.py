@@ -75,6 +75,12 @@ def early_exit(
             values per layer.
         UnknownNameError: a confidence or a way of keeping keys that does not exist.
         MismatchError: a classifier of another model.
+
+    Example:
+        >>> said = acceleration.early_exit(
+        ...     early, early.tokens(text), threshold=0.6, max_new_tokens=8
+        ... )
+        >>> said.exits
     """
     check_measure(measure)
     if kv not in ("recompute", "copy"):

@@ -82,6 +82,7 @@ def refuse_missing(found: Sequence[Reader], ways: Sequence[Way]) -> None:
 def _readers(model: Model, name: str, readout: Any, ways: Sequence[Way]) -> list[Reader]:
     pair: Any = readout if isinstance(readout, tuple) and len(readout) == 2 else (None, readout)  # pyright: ignore[reportUnknownArgumentType]
     site, what = pair
+    what = getattr(what, "coder", what)  # of a run
     what = Direction(site=str(site), vector=what, label=name) if _vector(what) else what
     if isinstance(what, Direction | Probe | Codec):
         own = site if site is not None else getattr(what, "site", None)

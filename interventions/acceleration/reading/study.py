@@ -95,6 +95,11 @@ def readability(
         ConfigError: nothing to compare, a read-out or steer on a layer that an acceleration does
             not run, a steer that skips, or a model that predicts no next token.
         MismatchError: a read-out made for another model.
+
+    Example:
+        >>> kept = {"without 4": acceleration.without(6, [4])}
+        >>> asked = [text, "The king that the boys know"]
+        >>> found = acceleration.readability(model, asked, kept, {"dictionary": run}, n_random=1)
     """
     began = time.monotonic()
     refuse_no_model(model)

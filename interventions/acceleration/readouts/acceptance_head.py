@@ -95,6 +95,9 @@ def fit_acceptance_head(
 
     Raises:
         ConfigError: shapes that do not fit, or labels outside [0, 1].
+
+    Example:
+        >>> head = acceleration.fit_acceptance_head(torch.randn(60, 8), torch.rand(60), steps=10)
     """
     if x.ndim != 2 or p_acc.shape != x.shape[:1] or not len(x):
         raise ConfigError(
@@ -202,6 +205,9 @@ def acceptance_head(
         ConfigError: a setting out of range.
         MissingDataError: the store lacks one of the two streams.
         NotEnoughDataError: fewer than two documents.
+
+    Example:
+        >>> found = acceleration.acceptance_head(own, early, exit_layer=2)
     """
     runnable = native(model)
     check_exit(exit_layer, model.n_layers, full=False)

@@ -152,6 +152,21 @@ def activation_sparsity(
     Raises:
         ConfigError: thresholds below 0, or a model of experts.
         MissingDataError: the store lacks pre-activations of some layer.
+
+    Example:
+        >>> gated = [
+        ...     f"blocks.{n}.{part}"
+        ...     for n in range(6)
+        ...     for part in ("mlp.gate", "mlp.up", "resid_mid")
+        ... ]
+        >>> store = acceleration.capture_own(
+        ...     early,
+        ...     ["Alice the baker"],
+        ...     "own",
+        ...     8,
+        ...     sites=[*gated, *(f"blocks.{n}.resid_post" for n in range(6)), "blocks.0.resid_pre"],
+        ... )
+        >>> found = acceleration.activation_sparsity(store, early, (0.0, 0.05))
     """
     if not thresholds or min(thresholds) < 0 or eps <= 0:
         raise ConfigError(f"thresholds must be at least 0 and eps above 0, got {list(thresholds)}")
@@ -203,6 +218,15 @@ def sparse_mlp(
     """``w_down (act(w_gate x) * (w_up x))`` on the neurons whose ``|activation|`` is above a bound.
 
     Token by token on the active rows only; the same as the dense product for ReLU and threshold 0.
+
+    Example:
+        >>> x, gate, up, down = (
+        ...     torch.randn(3, 8),
+        ...     torch.randn(16, 8),
+        ...     torch.randn(16, 8),
+        ...     torch.randn(8, 16),
+        ... )
+        >>> found = acceleration.sparse_mlp(x, gate, up, down)
     """
     gate = act(x @ w_gate.T)
     out = torch.zeros(len(x), len(w_down), dtype=x.dtype)

@@ -105,6 +105,11 @@ def adaptive_compute(
     Raises:
         ConfigError: rewards that are not 0 or 1, shapes that do not fit, or a budget out of range.
         NotEnoughDataError: fewer than two prompts.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> states, rewards = rng.normal(size=(60, 8)), (rng.random((60, 8)) < 0.4).astype(float)
+        >>> found = acceleration.adaptive_compute(states, rewards)
     """
     rewards = np.asarray(rewards, dtype=np.float64)
     if rewards.ndim != 2 or len(states) != len(rewards) or not rewards.shape[1]:
@@ -156,6 +161,9 @@ def allocate(
 
     Raises:
         ConfigError: chances outside [0, 1], or a budget below ``least`` per prompt.
+
+    Example:
+        >>> acceleration.allocate(np.array([0.9, 0.5, 0.1]), budget=6).tolist()
     """
     chance = np.asarray(success, dtype=np.float64)
     budget = whole_number("budget", budget, least=0)
@@ -183,6 +191,9 @@ def last_prompt_states(store: "ActivationStore", site: str) -> Float[np.ndarray,
     Raises:
         ConfigError: a store that was not made by ``capture_own``.
         MissingDataError: a site that is not in the store.
+
+    Example:
+        >>> states = acceleration.last_prompt_states(own, "blocks.5.resid_post")
     """
     if "prompt_lengths" not in store.text:
         raise ConfigError(

@@ -80,6 +80,10 @@ def denoise(
     Raises:
         ConfigError: no mask, a number of steps out of range, or logits of another shape.
         NonFiniteError: logits that are NaN.
+
+    Example:
+        >>> predict = lambda ids: torch.nn.functional.one_hot(torch.arange(len(ids)), 20).float()
+        >>> run_ = acceleration.denoise(predict, torch.full((6,), 19), mask_id=19, n_steps=3)
     """
     tokens = torch.as_tensor(ids).clone()
     masked = tokens == mask_id

@@ -134,6 +134,9 @@ def depth_router(
     Raises:
         ConfigError: a capacity or block out of range, or a model of experts.
         MissingDataError: the store lacks the stream around some block.
+
+    Example:
+        >>> found = acceleration.depth_router(own, early, (0.5,))
     """
     runnable = native(model)
     model.require_next_token("routing past blocks")

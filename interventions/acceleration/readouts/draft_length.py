@@ -147,6 +147,9 @@ def draft_length(
         ConfigError: an exit layer out of range.
         MismatchError: a store of other text, or of another model.
         NotEnoughDataError: fewer than two documents.
+
+    Example:
+        >>> found = acceleration.draft_length(own, early, exit_layer=2)
     """
     check_exit(exit_layer, model.n_layers, full=False)
     model.require_next_token("drafting")
@@ -190,6 +193,12 @@ def judge_lengths(
     Raises:
         ConfigError: a threshold outside (0, 1), or ``most`` below 1.
         NotEnoughDataError: fewer than two texts.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> kept = [rng.random(60) < 0.7 for _ in range(6)]
+        >>> texts = [acceleration.DraftText(np.stack([k, ~k], -1).astype(float), k) for k in kept]
+        >>> found = acceleration.judge_lengths(texts, exit_layer=2, n_layers=6)
     """
     most = whole_number("most", most, least=1)
     if not thresholds or not all(0 < t < 1 for t in thresholds):

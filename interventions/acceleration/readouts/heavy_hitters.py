@@ -146,6 +146,11 @@ def heavy_hitters(
         ConfigError: a budget out of range, no text of two tokens, or a model that does not predict
             the next token.
         UnknownSiteError: a model whose attention cannot be captured.
+
+    Example:
+        >>> found = acceleration.heavy_hitters(
+        ...     early, [text, "The king that the boys know"], (0.5, 1.0)
+        ... )
     """
     wanted = tuple(float(b) for b in budgets)
     if not wanted or not all(0 < b <= 1 for b in wanted) or not 0 <= recent <= 1:

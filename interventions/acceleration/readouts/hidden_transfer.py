@@ -151,6 +151,9 @@ def hidden_transfer(
         ConfigError: a layer or number out of range.
         MissingDataError: the store lacks the stream after some of the layers.
         NotEnoughDataError: fewer than two documents of ``ahead + 2`` tokens.
+
+    Example:
+        >>> found = acceleration.hidden_transfer(own, early, [2], ahead=1)
     """
     runnable = native(model)
     n_layers = model.n_layers
@@ -184,6 +187,11 @@ def fit_transfer(
 
     W = (X'X + penalty n s I)^-1 X'Y on centred states, s the mean variance of X; the mean is not
     penalised.
+
+    Example:
+        >>> maps = acceleration.fit_transfer(
+        ...     [(torch.randn(50, 8), torch.randn(50, 8))], penalty=0.001
+        ... )
     """
     weights, biases = list[Tensor](), list[Tensor]()
     for before, after in pairs:

@@ -128,6 +128,11 @@ def judge_decoding(
         ConfigError: lengths that are not those of the stored texts.
         NotEnoughDataError: fewer than two texts.
         MissingDataError: the store lacks the stream after the last layer.
+
+    Example:
+        >>> right = [np.array([True, False] * 6) for _ in range(4)]  # whatever truth there is
+        >>> lengths = [own.index().doc_ids.tolist().count(i) - 12 for i in range(4)]
+        >>> judge, found = acceleration.judge_decoding(own, early, lengths, right)
     """
     if not 0 < threshold < 1:
         raise ConfigError(f"threshold is a chance between 0 and 1, got {threshold!r}")

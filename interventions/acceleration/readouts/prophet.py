@@ -99,6 +99,13 @@ def prophet(
 
     Raises:
         ConfigError: no run, a run that was committed early, or positions outside the text.
+
+    Example:
+        >>> predict = lambda ids: (
+        ...     torch.nn.functional.one_hot(torch.arange(len(ids)), 20).float() * 9
+        ... )
+        >>> runs = [acceleration.denoise(predict, torch.full((6,), 19), mask_id=19, n_steps=3)]
+        >>> found = acceleration.prophet(runs, answer=[4, 5])
     """
     return commit_report(runs, answer, prophet_rule(answer, thresholds), "prophet", seed=seed)
 
@@ -110,6 +117,9 @@ def prophet_rule(
 
     Raises:
         ConfigError: no position.
+
+    Example:
+        >>> rule = acceleration.prophet_rule(answer=[4, 5])
     """
     where = np.array(answer, dtype=np.int64)
     if not len(where):
@@ -154,6 +164,16 @@ def final_filter(
     Raises:
         ConfigError: no run, a run that was committed early, or positions outside the text.
         NotEnoughDataError: fewer than two runs.
+
+    Example:
+        >>> def predict(ids):  # surer of a place, the further left it lies
+        ...     return (
+        ...         torch.eye(20)[torch.arange(len(ids))] * (9.0 - torch.arange(len(ids)))[:, None]
+        ...     )
+        >>> runs = [
+        ...     acceleration.denoise(predict, torch.full((n,), 19), 19, n) for n in (5, 6, 7, 8)
+        ... ]
+        >>> rule, found = acceleration.final_filter(runs, answer=[3, 4])
     """
     _check(runs, answer)
     fit, held = split(list(runs), test, seed)

@@ -49,6 +49,10 @@ def half_similarity(
 
     Raises:
         ConfigError: shapes that differ, no token, or states that are not finite.
+
+    Example:
+        >>> x = torch.randn(6, 20, 16)  # before attention, between, and after the MLP
+        >>> found = acceleration.half_similarity(x, x + 0.1, x + 0.2 * torch.randn(6, 20, 16))
     """
     if not before.shape == between.shape == after.shape or before.ndim != 3 or not before.numel():
         shapes = [list(x.shape) for x in (before, between, after)]
@@ -66,6 +70,11 @@ def adaskip_route(found: HalfSimilarity, skip: int, *, scaled: bool = True) -> R
 
     Raises:
         ConfigError: more halves than there are.
+
+    Example:
+        >>> x = torch.randn(6, 20, 16)
+        >>> found = acceleration.half_similarity(x, x + 0.1, x + 0.2 * torch.randn(6, 20, 16))
+        >>> route = acceleration.adaskip_route(found, skip=2)
     """
     n_layers = found.similarity.shape[1]
     count = whole_number("skip", skip, least=1)

@@ -56,6 +56,10 @@ def decode_batch(
 
     Raises:
         ConfigError: padding on the right, a route or budgets the model cannot take, no room.
+
+    Example:
+        >>> prompts_of = early.tokens(["Alice the baker", "The king that the boys know"])
+        >>> said = acceleration.decode_batch(early, prompts_of, acceleration.without(6, [4]), 6)
     """
     began = time.process_time()
     runnable = native(model)

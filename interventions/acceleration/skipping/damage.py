@@ -32,6 +32,13 @@ def route_damage(
 
     Raises:
         ConfigError: no route, no text of two tokens, or a route the model cannot take.
+
+    Example:
+        >>> routes = {
+        ...     "without 4": acceleration.without(6, [4]),
+        ...     "2 and 3 swapped": acceleration.swapped(6, 2),
+        ... }
+        >>> found = acceleration.route_damage(model, [text], routes)
     """
     runnable = native(model)
     if not routes:
@@ -72,6 +79,10 @@ def robustness(model: Model, text: "TokensLike | Sequence[str]") -> RouteReport:
 
     Raises:
         ConfigError: no text of two tokens, or an architecture without keys and values per layer.
+
+    Example:
+        >>> found = acceleration.robustness(model, [text, "The king that the boys know"])
+        >>> found.to_frame()[["route", "agreement", "kl"]].head(2)
     """
     n = native(model).n_layers
     routes = {f"delete {i}": without(n, [i]) for i in range(n)}

@@ -47,6 +47,11 @@ def decode_route(
     Raises:
         ConfigError: a route the model cannot take (factors in an architecture whose halves run
             side by side), several prompts.
+
+    Example:
+        >>> said = acceleration.decode_route(
+        ...     early, early.tokens(text), acceleration.without(6, [4]), 6
+        ... )
     """
     if phases not in ("both", "decode"):
         raise UnknownNameError("phases", phases, known=("both", "decode"))
@@ -97,6 +102,10 @@ def skip_decode(
 
     Raises:
         ConfigError: blocks that later tokens run and earlier ones did not, or that the model lacks.
+
+    Example:
+        >>> budgets = acceleration.linear_budgets(6, length=40, least=2)
+        >>> said = acceleration.skip_decode(early, early.tokens(text), budgets, 6)
     """
     state = Decoding(model, prompt, max_new_tokens, warp, seed, plan, stop_ids)
     runner = state.runner

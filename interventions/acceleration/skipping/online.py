@@ -57,6 +57,11 @@ def adaskip(
     Raises:
         ConfigError: similarities of another number of layers, blocks whose halves run side by side,
             or a setting out of range.
+
+    Example:
+        >>> x = torch.randn(6, 20, 16)
+        >>> found = acceleration.half_similarity(x, x + 0.1, x + 0.2 * torch.randn(6, 20, 16))
+        >>> said = acceleration.adaskip(early, early.tokens(text), found, skip=2, max_new_tokens=6)
     """
     route = adaskip_route(found, skip)
     whole_number("window", window, least=1)

@@ -17,6 +17,9 @@ def shortgpt_route(influence: Float[np.ndarray, " layers"] | Sequence[float], de
 
     Raises:
         ConfigError: not one finite number per layer, or no layer left.
+
+    Example:
+        >>> route = acceleration.shortgpt_route([0.5, 0.1, 0.4, 0.02, 0.3, 0.6], delete=2)
     """
     values = _finite("influence", influence, 1)
     count = _leaves_one(delete, len(values))
@@ -31,6 +34,10 @@ def angular_route(distance: Float[np.ndarray, "layers spans"], delete: int) -> R
 
     Raises:
         ConfigError: no such table, or no layer left.
+
+    Example:
+        >>> distance = acceleration.similarity_table(own, early).angular
+        >>> route = acceleration.angular_route(distance, delete=1)
     """
     table = np.asarray(distance, dtype=np.float64)
     if table.ndim != 2 or table.shape[1] != table.shape[0] + 1:

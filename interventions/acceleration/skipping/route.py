@@ -61,7 +61,11 @@ _HALVES = ("attn", "mlp")
 
 
 def whole_route(n_layers: int) -> Route:
-    """Every block, in order."""
+    """Every block, in order.
+
+    Example:
+        >>> acceleration.whole_route(3)
+    """
     return Route(tuple(range(n_layers)))
 
 
@@ -70,6 +74,9 @@ def without(n_layers: int, layers: Iterable[Any]) -> Route:
 
     Raises:
         ConfigError: a layer that the model has not.
+
+    Example:
+        >>> route = acceleration.without(6, [4])
     """
     gone = {whole_number("each of layers", layer) for layer in layers}
     if any(layer >= n_layers for layer in gone):
@@ -82,6 +89,9 @@ def swapped(n_layers: int, layer: int) -> Route:
 
     Raises:
         ConfigError: no layer comes after it.
+
+    Example:
+        >>> route = acceleration.swapped(6, 2)
     """
     if not 0 <= layer < n_layers - 1:
         raise ConfigError(f"layers 0..{n_layers - 2} have one after them, got {layer}")
@@ -91,7 +101,11 @@ def swapped(n_layers: int, layer: int) -> Route:
 
 
 def last_layers_off(n_layers: int, skip: int) -> Route:
-    """The plainest baseline: the last ``skip`` layers do not run."""
+    """The plainest baseline: the last ``skip`` layers do not run.
+
+    Example:
+        >>> route = acceleration.last_layers_off(6, 2)
+    """
     return without(n_layers, range(n_layers - _some(skip, n_layers), n_layers))
 
 
@@ -102,6 +116,9 @@ def evenly_off(n_layers: int, skip: int) -> Route:
 
     Raises:
         ConfigError: more layers than that.
+
+    Example:
+        >>> route = acceleration.evenly_off(6, 2)
     """
     every = n_layers // _some(skip, n_layers)
     if every < 2:

@@ -53,6 +53,9 @@ def linear_budgets(
 
     Raises:
         ConfigError: a range outside the model, or below the warm-up.
+
+    Example:
+        >>> budgets = acceleration.linear_budgets(6, length=10, least=2)
     """
     most = n_layers if most is None else whole_number("most", most, least=1)
     whole_number("least", least, least=1)
@@ -70,6 +73,9 @@ def step_skips(n_layers: int, length: int, skip: int, *, over: int = 512) -> lis
 
     Raises:
         ConfigError: more layers skipped than there are between.
+
+    Example:
+        >>> layers = acceleration.step_skips(6, length=4, skip=2)
     """
     if not 1 <= whole_number("skip", skip, least=1) < n_layers:
         raise ConfigError(f"skip must be 1 to {n_layers - 1}, got {skip}")
@@ -81,5 +87,10 @@ def step_skips(n_layers: int, length: int, skip: int, *, over: int = 512) -> lis
 
 
 def nested(rows: Sequence[Sequence[int]]) -> bool:
-    """Does every token run only blocks that all tokens before it ran?"""
+    """Does every token run only blocks that all tokens before it ran?
+
+    Example:
+        >>> acceleration.nested([[0, 1, 2, 3], [0, 1, 3], [0, 3]])
+        True
+    """
     return all(set(b) <= set(a) for a, b in pairwise(rows))

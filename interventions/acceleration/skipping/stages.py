@@ -77,6 +77,7 @@ class StageReport(Result):
         frame["share"] = frame["value"] / np.where(largest > 0, largest, np.nan)
         return lines(
             frame, x="layer", y="share", color="measure", title="Stages of inference",
+            subtitle=f"n = {self.n_tokens:,} tokens",
             unit="share of the measure's largest value",
         )  # fmt: skip
 
@@ -100,6 +101,9 @@ def inference_stages(model: Model, text: "TokensLike | Sequence[str]") -> StageR
     Raises:
         ConfigError: no text of two tokens.
         UnknownSiteError: an architecture whose attention patterns are not in the open.
+
+    Example:
+        >>> found = acceleration.inference_stages(model, [text])
     """
     runnable = native(model)
     n = runnable.n_layers

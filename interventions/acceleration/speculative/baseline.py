@@ -64,6 +64,9 @@ def speculative_baseline(
     Raises:
         ConfigError: models of different vocabularies, a setting out of range, several prompts, no
             room in either context, or an architecture without keys and values per layer.
+
+    Example:
+        >>> said = acceleration.speculative_baseline(model, model.tokens(text), early, 3, 8)
     """
     state = Decoding(model, prompt, max_new_tokens, warp, seed, plan, stop_ids)
     small = native(draft_model)

@@ -82,6 +82,9 @@ def dynamic_exit(
     Raises:
         ConfigError: a rule of another number of layers, several prompts, or an architecture without
             keys and values per layer.
+
+    Example:
+        >>> said = acceleration.dynamic_exit(early, early.tokens(text), 8)
     """
     state = Decoding(model, prompt, max_new_tokens, warp, seed, plan, stop_ids)
     rule = DelRule(state.runner.n_layers) if rule is None else rule
@@ -141,6 +144,10 @@ def scheduled_exit(
     Raises:
         ConfigError: a setting out of range, several prompts, or an architecture without keys and
             values per layer.
+
+    Example:
+        >>> rule = acceleration.DraftLengthFSM(2, most=5)
+        >>> said = acceleration.scheduled_exit(early, early.tokens(text), 2, rule, 8)
     """
     state = Decoding(model, prompt, max_new_tokens, warp, seed, plan, stop_ids)
     check_exit(exit_layer, state.runner.n_layers)

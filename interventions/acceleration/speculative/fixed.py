@@ -52,6 +52,13 @@ def fixed_exit(
     Raises:
         ConfigError: a setting out of range, several prompts, or an architecture without keys and
             values per layer.
+
+    Example:
+        >>> said = acceleration.fixed_exit(
+        ...     early, early.tokens(text), exit_layer=2, draft=3, max_new_tokens=8
+        ... )
+        >>> said.new == acceleration.greedy(early, early.tokens(text), 8).new
+        True
     """
     state = Decoding(model, prompt, max_new_tokens, warp, seed, plan, stop_ids)
     check_exit(exit_layer, state.runner.n_layers)

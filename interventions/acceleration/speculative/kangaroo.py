@@ -58,6 +58,12 @@ def kangaroo(
         MismatchError: an adapter of another model.
         ConfigError: a setting out of range, several prompts, or an architecture without keys and
             values per layer.
+
+    Example:
+        >>> adapter = acceleration.train_kangaroo(
+        ...     own, early, exit_layer=2, config={"steps": 2, "holdout": 0.5}
+        ... )
+        >>> said = acceleration.kangaroo(early, early.tokens(text), adapter, 6)
     """
     adapter.check_model(model)
     state = Decoding(model, prompt, max_new_tokens, warp, seed, plan, stop_ids)

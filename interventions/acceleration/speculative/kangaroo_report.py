@@ -92,6 +92,12 @@ def kangaroo_report(
         MismatchError: a store or an adapter of another model.
         ConfigError: a store that keeps parts of its texts only.
         NotEnoughDataError: nothing was held out.
+
+    Example:
+        >>> adapter = acceleration.train_kangaroo(
+        ...     own, early, exit_layer=2, config={"steps": 2, "holdout": 0.5}
+        ... )
+        >>> found = acceleration.kangaroo_report(adapter, own, early)
     """
     adapter.check_model(model)
     texts = StoredTexts(store, native(model), adapter.exit_layer)

@@ -96,6 +96,11 @@ def train_kangaroo(
         NotEnoughDataError: no sequence to train on.
         NonFiniteError: the loss is no number any more.
         StoppedError: interrupted; the last checkpoint is kept.
+
+    Example:
+        >>> adapter = acceleration.train_kangaroo(
+        ...     own, early, exit_layer=2, config={"steps": 2, "holdout": 0.5}
+        ... )
     """
     settings = config if isinstance(config, KangarooConfig) else KangarooConfig.parse(config or {})
     folder = None if out is None else Path(out)

@@ -51,6 +51,9 @@ def transformers_early_exit(
         ConfigError: an architecture whose loop runs all layers whatever the configuration says
             (GPT-2, GPT-NeoX, OPT, GPT-J, BLOOM, Falcon ...), a setting out of range, or several
             prompts.
+
+    Example:
+        >>> said = acceleration.transformers_early_exit(early, early.tokens(text), 2, 3, 6)
     """
     known = native(model)
     check_exit(exit_layer, known.n_layers, full=False)
@@ -80,6 +83,9 @@ def transformers_assisted(
 
     Raises:
         ConfigError: models of different vocabularies, a setting out of range, or several prompts.
+
+    Example:
+        >>> said = acceleration.transformers_assisted(model, model.tokens(text), early, 3, 6)
     """
     known, small = native(model), native(draft_model)
     refuse_other_vocabulary(known, small)

@@ -130,6 +130,11 @@ def search_skips(
     Raises:
         ConfigError: no prompt, or a setting out of range.
         UnknownNameError: another objective.
+
+    Example:
+        >>> found = acceleration.search_skips(
+        ...     early, [early.tokens(text)], max_new_tokens=6, trials=3
+        ... )
     """
     if objective not in get_args(Objective):
         raise UnknownNameError("objective", objective, known=get_args(Objective))

@@ -59,6 +59,11 @@ def draft_and_verify(
     Raises:
         ConfigError: a sublayer that the model has not, a setting out of range, several prompts, or
             an architecture without keys and values per layer.
+
+    Example:
+        >>> said = acceleration.draft_and_verify(
+        ...     early, early.tokens(text), [("attn", 4), ("mlp", 4)], 8
+        ... )
     """
     state = Decoding(model, prompt, max_new_tokens, warp, seed, plan, stop_ids)
     omit = check_sublayers(skips, state.runner.n_layers)

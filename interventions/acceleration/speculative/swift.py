@@ -133,6 +133,9 @@ def swift(
     Raises:
         ConfigError: a search for another number of layers, a setting out of range, several prompts,
             or an architecture without keys and values per layer.
+
+    Example:
+        >>> said = acceleration.swift(early, early.tokens(text), 6)
     """
     state = Decoding(model, prompt, max_new_tokens, warp, seed, plan, stop_ids)
     runner, n_prompt = state.runner, state.prompt.shape[1]
@@ -176,6 +179,10 @@ def matchness(
     Raises:
         ConfigError: fewer than 2 tokens of continuation, a sublayer that the model has not, several
             prompts, or an architecture without keys and values per layer.
+
+    Example:
+        >>> said = acceleration.greedy(early, early.tokens(text), 6)
+        >>> acceleration.matchness(early, early.tokens(text), said.new, [("attn", 4)])
     """
     known = native(model)
     ids = one_prompt(known, prompt)

@@ -147,6 +147,11 @@ def threshold_sweep(
     Raises:
         ConfigError: no threshold, or one that is no number of at least 0.
         UnknownNameError: a confidence the table does not hold.
+
+    Example:
+        >>> found = acceleration.threshold_sweep(
+        ...     acceleration.lens_table(own, early), ["softmax_max"]
+        ... )
     """
     values = np.array([float(t) for t in thresholds])
     if not len(values) or not np.isfinite(values).all() or values.min() < 0:
@@ -192,6 +197,9 @@ def exit_calibration(
     Raises:
         ConfigError: no bin.
         UnknownNameError: a confidence the table does not hold.
+
+    Example:
+        >>> found = acceleration.exit_calibration(acceleration.lens_table(own, early), bins=4)
     """
     bins = whole_number("bins", bins, least=1)
     sure = table.confidence(measure)[:, table.new].astype(np.float64)

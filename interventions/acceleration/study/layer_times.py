@@ -149,6 +149,9 @@ def time_layers(
     Raises:
         ConfigError: no room for the tokens, or an architecture whose layers cannot be run one by
             one.
+
+    Example:
+        >>> times = acceleration.time_layers(early, room=16, repeats=1)
     """
     began = time.monotonic()
     runnable = native(model)

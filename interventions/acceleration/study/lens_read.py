@@ -54,6 +54,10 @@ def lens_table(
         MismatchError: states of another model, or a store of own text that is not what the stored
             states predict.
         ConfigError: no stored token is followed by another of its text.
+
+    Example:
+        >>> table = acceleration.lens_table(own, early)
+        >>> figure = table.plot("agreement")
     """
     began = time.monotonic()
     store.check_model(model.card)

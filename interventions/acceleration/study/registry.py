@@ -44,6 +44,9 @@ def method(name: str, **config: Any) -> Method:
     Raises:
         UnknownNameError: no such method, or a setting it has not.
         ConfigError: a setting it cannot do without.
+
+    Example:
+        >>> one = acceleration.method("fixed_exit", exit_layer=2, draft=3)
     """
     if name not in METHODS:
         raise UnknownNameError("method", name, known=tuple(METHODS))
@@ -65,6 +68,9 @@ def default_methods(n_layers: int, names: Sequence[str] | None = None) -> list[M
 
     Raises:
         UnknownNameError: no such method.
+
+    Example:
+        >>> [m.name for m in acceleration.default_methods(6, ["early_exit"])][:1]
     """
     for name in names or ():
         if name not in METHODS:

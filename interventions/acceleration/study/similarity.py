@@ -110,6 +110,9 @@ def similarity_table(
     Raises:
         MissingDataError: the store lacks the stream of some layer.
         MismatchError: states of another model.
+
+    Example:
+        >>> table = acceleration.similarity_table(own, early)
     """
     began = time.monotonic()
     store.check_model(model.card)

@@ -57,6 +57,11 @@ def sim_fixed(
     Raises:
         ConfigError: a setting out of range.
         MismatchError: an exact prediction from other text than the model's own.
+
+    Example:
+        >>> table = acceleration.lens_table(own, early)
+        >>> told = acceleration.sim_fixed(table, exit_layer=2, draft=3)
+        >>> acceleration.rates(told).acceptance
     """
     begin(table, exit_layer, exact)
     whole_number("draft", draft, least=1)
@@ -85,6 +90,11 @@ def sim_confidence(
     Raises:
         ConfigError: a setting out of range.
         MismatchError: an exact prediction from other text than the model's own.
+
+    Example:
+        >>> told = acceleration.sim_confidence(
+        ...     acceleration.lens_table(own, early), 2, threshold=0.6
+        ... )
     """
     if not 0 <= threshold < float("inf"):
         raise ConfigError(f"threshold must be >= 0 (0: never stop), got {threshold!r}")
@@ -101,6 +111,9 @@ def sim_fsm(
     Raises:
         ConfigError: a setting out of range.
         MismatchError: an exact prediction from other text than the model's own.
+
+    Example:
+        >>> told = acceleration.sim_fsm(acceleration.lens_table(own, early), 2)
     """
     return sim_rule(table, exit_layer, DraftLengthFSM(length, most=most), exact=exact)
 
@@ -117,6 +130,9 @@ def sim_dv_threshold(
     Raises:
         ConfigError: a setting out of range.
         MismatchError: an exact prediction from other text than the model's own.
+
+    Example:
+        >>> told = acceleration.sim_dv_threshold(acceleration.lens_table(own, early), 2)
     """
     return sim_rule(table, exit_layer, AdaptiveThreshold(threshold, most), exact=exact)
 

@@ -31,6 +31,9 @@ def sim_del(
     Raises:
         ConfigError: a setting out of range, or a model of one layer.
         MismatchError: an exact prediction from other text than the model's own.
+
+    Example:
+        >>> told = acceleration.sim_del(acceleration.lens_table(own, early))
     """
     if exact:
         refuse_inexact(table.inexact)

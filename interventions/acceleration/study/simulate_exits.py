@@ -42,6 +42,10 @@ def sim_calm(
         ConfigError: a setting out of range.
         UnknownNameError: a confidence the table does not hold.
         MismatchError: an exact prediction from other text than the model's own.
+
+    Example:
+        >>> left = acceleration.sim_calm(acceleration.lens_table(own, early), threshold=0.6)
+        >>> left[0].exits
     """
     if exact:
         refuse_inexact(table.inexact)
@@ -112,6 +116,9 @@ def budget_layers(
     Raises:
         UnknownNameError: another kind.
         ConfigError: a range outside the model.
+
+    Example:
+        >>> acceleration.budget_layers("linear", 6, 4, least=2).tolist()
     """
     from lensbench.interventions.acceleration.skipping.schedule import linear_budgets
 

@@ -32,6 +32,13 @@ def adapter_drafts(
 
     Raises:
         MismatchError: an adapter of another model.
+
+    Example:
+        >>> adapter = acceleration.train_kangaroo(
+        ...     own, early, exit_layer=2, config={"steps": 2, "holdout": 0.5}
+        ... )
+        >>> table = acceleration.lens_table(own, early)
+        >>> drafts = acceleration.adapter_drafts(own, early, table, adapter)
     """
     adapter.check_model(model)
     site = Site("resid_post", adapter.exit_layer - 1)
@@ -63,6 +70,14 @@ def sim_kangaroo(
 
     Raises:
         MismatchError: an exact prediction from other text than the model's own.
+
+    Example:
+        >>> adapter = acceleration.train_kangaroo(
+        ...     own, early, exit_layer=2, config={"steps": 2, "holdout": 0.5}
+        ... )
+        >>> table = acceleration.lens_table(own, early)
+        >>> drafts = acceleration.adapter_drafts(own, early, table, adapter)
+        >>> told = acceleration.sim_kangaroo(table, drafts)
     """
     if exact:
         refuse_inexact(table.inexact)

@@ -170,6 +170,10 @@ def acceleration_study(
         MissingDataError: the store lacks the stream of some layer, or what a named method needs.
         MismatchError: states of another model, or other text where exact predictions are asked.
         ConfigError: a setting out of range, times of another model, or no method.
+
+    Example:
+        >>> found = acceleration.acceleration_study(early, own, ["fixed_exit", "early_exit"])
+        >>> checked = found.verify(early, documents=[0])
     """
     began = time.monotonic()
     refuse_no_model(model)

@@ -92,7 +92,13 @@ class Rates:
 
 
 def rates(traces: Sequence[Trace]) -> Rates:
-    """Rates over all rounds that drafted anything; NaN where none did."""
+    """Rates over all rounds that drafted anything; NaN where none did.
+
+    Example:
+        >>> told = acceleration.sim_fixed(acceleration.lens_table(own, early), 2, 3)
+        >>> rates = acceleration.rates(told)
+        >>> rates.tokens_per_round
+    """
     rounds = [r for t in traces for r in t.rounds]
     drafting = [r for r in rounds if r.drafted]
     accepted = sum(r.accepted for r in drafting)
