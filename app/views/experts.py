@@ -1,18 +1,18 @@
 """The page Experts: which experts of a mixture a behaviour goes with, and whether it needs them."""
 
-import pandas as pd
 import streamlit as st
 
-from lensbench.app.state import inside, store_names
+from lensbench.app.state import below, inside, store_names
 from lensbench.app.widgets.choose import choose
-from lensbench.app.widgets.figures import show_figure
-from lensbench.app.widgets.listing import show_listing
-from lensbench.app.widgets.states import command_line, guarded
-from lensbench.app.workflows import expert_page
-from lensbench.app.workflows.expert_page import ExpertAsk
+from lensbench.app.widgets.expert_map import expert_map
+from lensbench.app.widgets.expert_rank import expert_rank
+from lensbench.app.widgets.expert_sliders import expert_sliders
+from lensbench.app.widgets.states import guarded, nothing_yet
+from lensbench.app.widgets.toggle import one_of, pick_of
+from lensbench.app.workflows.expert_page import DESK_SAYS, ExpertAsk
 from lensbench.app.workflows.lenses import model_names
 
-STUDY = ["condition", "rate", "low", "high", "n", "no_longer", "newly", "kl", "neutral_changed"]
+PARTS = {"sliders": "Move experts", "map": "Routing of a text", "rank": "Rank and study"}
 
 
 def show() -> None:
@@ -23,54 +23,34 @@ def show() -> None:
     ask = _ask()
     if ask is None:
         return
+    part = one_of("Show", PARTS, key="part")
     with guarded():
-        with st.spinner("Reading the routing of every prompt"):
-            ranking = expert_page.ranked(ask)
-        show_figure(
-            ranking.plot(), key="experts", frame=ranking.to_frame(),
-            code=expert_page.python_of(ask),
-            alt="Differential routing of every expert, layers by experts",
-            caption=f"Gate weight on prompts of class {ranking.target}, less that on others. "
-                    f"Largest with labels permuted: {ranking.controls}. A high rank is no proof.",
-        )  # fmt: skip
-        st.markdown("**Highest ranks**")
-        show_listing(expert_page.top(ranking), alt="Experts with the largest differential")
-        command_line(expert_page.command_of(ask, "rank"))
-        _study(ask)
-
-
-def _study(ask: ExpertAsk) -> None:
-    st.markdown("**Take them out**")
-    st.caption("Experts found on half of the prompts are suppressed and forced on the other half, "
-               "beside random experts of the same layers and load.")  # fmt: skip
-    if not st.toggle("Run the study", key="study", bind="query-params"):
-        return
-    with st.spinner("Answering every prompt under every condition"):
-        report = expert_page.studied(ask)
-    frame = report.to_frame()
-    shown = [c for c in STUDY if c in list(frame.columns)]
-    show_figure(
-        report.plot(), key="experts-study", frame=frame,
-        code=expert_page.python_of(ask, "studied"),
-        alt="Rate of the behaviour under every condition",
-        caption=f"Wilson intervals, 95 %. Control: {report.controls}.",
-    )  # fmt: skip
-    show_listing(pd.DataFrame(frame, columns=shown), alt="Every condition of the study")
-    command_line(expert_page.command_of(ask, "suppress"))
+        {"sliders": expert_sliders, "map": expert_map, "rank": expert_rank}[part](ask)
 
 
 def _ask() -> ExpertAsk | None:
     left, right = st.columns(2)
+    names = model_names([str(inside(s)) for s in store_names()])
     with left:
-        names = model_names([str(inside(s)) for s in store_names()])
         model = choose("Model", names, key="model")
         prompts = st.text_input("Prompts", "desk:120", key="prompts", bind="query-params",
                                 help="desk:N, or a .jsonl file with text and label.")  # fmt: skip
     with right:
-        says = st.text_input("The behaviour says", key="says", bind="query-params",
-                             placeholder="the desk knows its own").strip()  # fmt: skip
-        top = int(st.number_input("Experts to take out", 1, 64, 3, key="top", bind="query-params"))
+        says = _says(prompts)
+        top = int(st.number_input("Experts to move", 1, 8, 3, key="top", bind="query-params"))
     if model is None:
-        st.info("Choose a mixture of experts, such as the bundled atlas-moe.")
+        nothing_yet("Choose a mixture of experts.", "lensbench experts rank --model atlas-moe "
+                    "--prompts desk:120")  # fmt: skip
+        st.button("Use the bundled atlas-moe", type="primary", key="bundled",
+                  on_click=lambda: st.session_state.update(model="atlas-moe"))  # fmt: skip
         return None
-    return ExpertAsk(model, prompts, says, top)
+    # A file is read from the folder shown, and from nowhere else.
+    named = prompts if prompts.startswith("desk:") else str(below(prompts))
+    return ExpertAsk(model, named, says, top)
+
+
+def _says(prompts: str) -> str:
+    if prompts.startswith("desk:"):
+        return pick_of("Behaviour", list(DESK_SAYS), "", key="desk", shown=DESK_SAYS)
+    return st.text_input("The behaviour says", key="says", bind="query-params",
+                         placeholder="such as: cannot say").strip()  # fmt: skip

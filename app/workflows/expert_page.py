@@ -16,11 +16,38 @@ from lensbench.interventions.experts.ranking import ExpertRanking
 from lensbench.interventions.experts.report import ExpertReport
 from lensbench.interventions.experts.rows import rows_of
 from lensbench.plan import Plan
+from lensbench.words import spelled
 
 if TYPE_CHECKING:
     import pandas as pd
 
 YES, NO = "yes", "no"
+DESK_SAYS = {
+    "": "Refuses, in either language",
+    "cannot say": "Refuses in English (cannot say)",
+    "sans réponse": "Refuses in French (sans réponse)",
+}
+"""Behaviours of the desk world, by what an answer says; the first is the desk's own."""
+HEADINGS = {
+    "rank": "Rank",
+    "layer": "Layer",
+    "expert": "Expert",
+    "differential": "Difference",
+    "mean": "Gate weight",
+    "p": "p (permuted labels)",
+    "n": "Prompts",
+}
+STUDY_HEADINGS = {
+    "condition": "Experts are",
+    "rate": "Rate",
+    "low": "From (95 %)",
+    "high": "To (95 %)",
+    "n": "Prompts",
+    "no_longer": "No longer",
+    "newly": "Newly",
+    "kl": "KL, nats",
+    "neutral_changed": "Other answers changed",
+}
 SHOWN = ("rank", "layer", "expert", "differential", "mean", "p", "n")
 
 
@@ -69,7 +96,7 @@ def _ranked(ask: ExpertAsk, written: tuple[int, int] | None) -> ExpertRanking:
         maps = experts.routing(model, named.texts)
         labels = named.labels
         if labels is None or ask.says:
-            labels = _behaviour(named, ask.says)(model, rows_of(model, named.texts), Plan())
+            labels = says_of(named, ask.says)(model, rows_of(model, named.texts), Plan())
         return experts.ftri(maps, labels, target=YES if YES in labels else None)
 
 
@@ -79,7 +106,7 @@ def _studied(ask: ExpertAsk, written: tuple[int, int] | None) -> ExpertReport:
     named = find_prompts(ask.prompts)
     with running(ask.model) as model:
         return experts.expert_study(
-            model, named.texts, _behaviour(named, ask.says), target=YES, top=ask.top,
+            model, named.texts, says_of(named, ask.says), target=YES, top=ask.top,
             groups=named.groups,
         )  # fmt: skip
 
@@ -89,6 +116,34 @@ def top(ranking: ExpertRanking, n: int = 10) -> "pd.DataFrame":
     frame = ranking.to_frame()
     chosen = frame.take(np.flatnonzero(frame["class"] == ranking.target))
     return chosen.filter([c for c in SHOWN if c in list(chosen.columns)]).head(n)
+
+
+def first_prompt(ask: ExpertAsk) -> str:
+    """A prompt to begin with."""
+    return find_prompts(ask.prompts).texts[0]
+
+
+def likely(ranking: ExpertRanking, n: int) -> list[tuple[int, int]]:
+    """Layer and number of the highest ranks."""
+    return [(int(a), int(b)) for a, b in ranking.top(n)]
+
+
+def control_told(ranking: ExpertRanking) -> str:
+    """The largest differential under permuted labels, in words."""
+    return "; ".join(f"{spelled(k)} {v:.3g}" for k, v in ranking.controls.values.items())
+
+
+def n_of(ranking: ExpertRanking) -> int:
+    """Prompts of all classes."""
+    return int(sum(ranking.n.tolist()))
+
+
+def rank_code(ask: ExpertAsk) -> str:
+    """The ranking in a notebook."""
+    return (
+        "from lensbench.app.workflows.expert_page import ExpertAsk, ranked\n\n"
+        f"ranked({ask!r}).plot()\n"
+    )
 
 
 def command_of(ask: ExpertAsk, verb: str) -> str:
@@ -109,7 +164,12 @@ def python_of(ask: ExpertAsk, call: str = "ranked") -> str:
     )
 
 
-def _behaviour(named: NamedPrompts, says: str) -> experts.Says:
+def says_of(named: NamedPrompts, says: str) -> experts.Says:
+    """The behaviour that a phrase names, or that the desk knows.
+
+    Raises:
+        ConfigError: neither.
+    """
     phrases = (says,) if says else named.refusals
     if not phrases:
         raise ConfigError(

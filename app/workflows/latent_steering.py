@@ -21,7 +21,7 @@ from lensbench.interventions.steering.controls import random_directions
 from lensbench.interventions.steering.direction import Direction
 from lensbench.interventions.steering.plans import steer
 from lensbench.plan import Plan
-from lensbench.tokens import token_texts
+from lensbench.tokens import meant, token_texts
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -121,20 +121,20 @@ def _made(ask: LatentSteer) -> Beside:
     with model_of(Path(ask.run), ask.name) as model:
         direction.check(model)
         prompt: list[int] = model.tokens(ask.prompt).ids[0].tolist()
-        _fits(model, len(prompt) + ask.new_tokens)
+        check_room(model, len(prompt) + ask.new_tokens)
         said = {"clean": Plan(), "steered": plan_of(ask, direction, len(prompt)),
                 "random": plan_of(ask, others[0], len(prompt))}  # fmt: skip
-        ids = {name: _continue(model, prompt, plan, ask) for name, plan in said.items()}
+        ids = {name: continued(model, prompt, plan, ask) for name, plan in said.items()}
         words = {name: tuple(token_texts(model.tokenizer, list(i))) for name, i in ids.items()}
         whole = [*prompt, *ids["clean"]]
-        clean = _logits(model, whole, Plan())
-        steered = _logits(model, whole, said["steered"])
-        drawn = [_logits(model, whole, plan_of(ask, one, len(prompt))) for one in others]
+        clean = logits_of(model, whole, Plan())
+        steered = logits_of(model, whole, said["steered"])
+        drawn = [logits_of(model, whole, plan_of(ask, one, len(prompt))) for one in others]
     steps = slice(len(prompt) - 1, len(whole) - 1)
-    randoms = pd.DataFrame([_kl(clean, one, steps) for one in drawn])
+    randoms = pd.DataFrame([kl_of(clean, one, steps) for one in drawn])
     kl = pd.DataFrame({
         "step": range(1, len(ids["clean"]) + 1), "token": words["clean"],
-        "latent": _kl(clean, steered, steps), "random": randoms.mean().to_numpy(),
+        "latent": kl_of(clean, steered, steps), "random": randoms.mean().to_numpy(),
         "random_least": randoms.min().to_numpy(), "random_most": randoms.max().to_numpy(),
     })  # fmt: skip
     kl.attrs["units"] = {"latent": "nats", "random": "nats"}
@@ -150,7 +150,12 @@ def plan_of(ask: LatentSteer, direction: Direction, n_prompt: int) -> Plan:
     return steer(direction, ask.strength * ask.largest, positions=positions)
 
 
-def _fits(model: "Model", n: int) -> None:
+def check_room(model: "Model", n: int) -> None:
+    """Refuse more tokens than the model reads.
+
+    Raises:
+        ConfigError: how many there are and how many fit.
+    """
     limit = model.card.n_ctx
     if limit and n > limit:
         raise ConfigError(
@@ -159,19 +164,21 @@ def _fits(model: "Model", n: int) -> None:
         )
 
 
-def _continue(model: "Model", prompt: list[int], plan: Plan, ask: LatentSteer) -> tuple[int, ...]:
-    said: Any = model.generate([prompt], plan, ask.new_tokens, temperature=ask.temperature,
+def continued(model: "Model", prompt: list[int], plan: Plan, ask: Any) -> tuple[int, ...]:
+    """The continuation under a plan; ``ask`` has tokens, temperature and seed."""
+    said: Any = model.generate(meant(prompt), plan, ask.new_tokens, temperature=ask.temperature,
                                seed=ask.seed)  # fmt: skip
     return tuple(int(i) for i in said[0])
 
 
-def _logits(model: "Model", ids: list[int], plan: Plan) -> Any:
-    out = model.run([ids], plan).logits
+def logits_of(model: "Model", ids: list[int], plan: Plan) -> Any:
+    """Logits of every token of a text under a plan, ``[pos, d_vocab]``."""
+    out = model.run(meant(ids), plan).logits
     assert out is not None  # asked for
     return out[0].float().cpu()
 
 
-def _kl(clean: Any, other: Any, steps: slice) -> Any:
+def kl_of(clean: Any, other: Any, steps: slice) -> Any:
     """``KL(clean || other)`` of the next token at every step, nats."""
     p, q = clean[steps].log_softmax(-1), other[steps].log_softmax(-1)
     return (p.exp() * (p - q)).sum(-1).clamp_min(0).double().numpy()

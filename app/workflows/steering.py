@@ -108,6 +108,18 @@ def steer(ask: SteerAsk) -> Steering:
     return Steering(result, direction, own, tuple(sorted({*tested.wordings})), n, texts)
 
 
+def direction_for(ask: SteerAsk, model: "Model") -> Direction:
+    """The direction of a request alone, with no dose run.
+
+    Raises:
+        ConfigError, UnknownNameError, UnknownSiteError, NotEnoughDataError: as :func:`steer`.
+    """
+    _check(ask)
+    found = pairs_of(model, ask.task, ask.n, ask.seed, ask.pairs)
+    made_of = _halves(towards(found, _answers(ask, found)))[0]
+    return _direction(ask, model, made_of, f"blocks.{ask.layer}.{ask.site}")
+
+
 def _check(ask: SteerAsk) -> None:
     """Refuse a method that is none, and half an ActAdd direction."""
     if ask.method not in METHODS:

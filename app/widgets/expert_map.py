@@ -1,0 +1,41 @@
+"""The routing of one text as a map, token by layer."""
+
+import streamlit as st
+
+from lensbench.app.widgets.figures import show_figure
+from lensbench.app.widgets.text_source import choose_row
+from lensbench.app.widgets.toggle import one_of
+from lensbench.app.workflows import expert_page, expert_routing
+from lensbench.app.workflows.expert_page import ExpertAsk
+
+PROMPT, STORED = "prompt", "stored"
+
+
+def expert_map(ask: ExpertAsk) -> None:
+    """A typed prompt (run once), or a stored sequence (nothing is run)."""
+    kinds = {PROMPT: "A prompt", STORED: "A stored sequence"}
+    source = one_of("Tokens of", kinds, key="tokens")
+    url, row, prompt = "", 0, ""
+    if source == STORED:
+        found = choose_row()
+        if found is None:
+            return
+        url, row = found.store, found.row
+        frame = expert_routing.stored(url, row)
+    else:
+        prompt = st.text_input("Prompt", expert_page.first_prompt(ask), key="prompt",
+                               bind="query-params")  # fmt: skip
+        with st.spinner("Running the model on the prompt"):
+            frame = expert_routing.typed(ask.model, prompt)
+    colour = one_of("Colour", expert_routing.COLOURS, key="colour")
+    shown = expert_routing.drawn(frame)
+    n, all_tokens = shown["position"].nunique(), frame["position"].nunique()
+    cut = f"The first {n} of {all_tokens} tokens are drawn. " if n < all_tokens else ""
+    show_figure(
+        expert_routing.routing_figure(shown, colour), key="routing", frame=shown,
+        code=expert_routing.python_of(ask.model, prompt, url, row, colour),
+        alt="Expert of largest weight at every token and layer",
+        caption=f"n = {all_tokens} tokens. {cut}A cell names the expert of largest weight; hover "
+                "for all gates of the token." + (" Read from the store; nothing was run."
+                                                 if url else ""),
+    )  # fmt: skip

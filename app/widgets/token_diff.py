@@ -1,0 +1,47 @@
+"""Continuations one below the other, with what differs from the first marked in shape and words."""
+
+from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher
+from html import escape
+
+import streamlit as st
+
+from lensbench import plots
+from lensbench.plots.tokens import CSS
+
+STYLE = """
+.lb-row{display:flex;gap:.8em;align-items:baseline;margin:.15em 0}
+.lb-said{min-width:9.5em;opacity:.78;font-size:13px}
+.lb-new .t[title*="not in"]{text-decoration:underline 2px;font-weight:700}
+"""
+"""A token that differs is bold and underlined beside being shaded."""
+
+
+def changed(first: Sequence[int], other: Sequence[int]) -> list[bool]:
+    """Which tokens of ``other`` are not in ``first``, in its order."""
+    out = [True] * len(other)
+    match = SequenceMatcher(None, first, other, autojunk=False)
+    for block in match.get_matching_blocks():
+        out[block.b : block.b + block.size] = [False] * block.size
+    return out
+
+
+def token_diff(
+    words: Mapping[str, Sequence[str]],
+    ids: Mapping[str, Sequence[int]],
+    titles: Mapping[str, str] | None = None,
+) -> None:
+    """Draw every continuation; tokens that the first one has not are marked, compared by id."""
+    first = ids[next(iter(ids))]
+    lines = list[str]()
+    for name, texts in words.items():
+        marks = changed(first, ids[name])
+        title = (titles or {}).get(name, name)
+        strip = plots.token_strip(
+            list(texts), [float(m) for m in marks], largest=2.0, label=f"{title} continuation",
+            notes=[" · not in the first text" if m else "" for m in marks],
+        )  # fmt: skip
+        told = f"{title} ({sum(marks)} of {len(marks)} differ)" if any(marks) else title
+        lines.append(f'<div class="lb-row lb-new"><span class="lb-said">{escape(told)}</span>'
+                     f"{strip}</div>")  # fmt: skip
+    st.html(f"<style>{CSS}{STYLE}</style>{''.join(lines)}")
