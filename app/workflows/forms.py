@@ -12,7 +12,8 @@ from lensbench.saes.architectures import ARCHITECTURES
 from lensbench.saes.configs import LISTS, TrainConfig
 
 Kind = Literal["int", "float", "bool", "choice", "text"]
-_OWN = ("architecture", "site", "target", "name")
+CHOSEN = ("architecture", "site", "target", "name")
+"""Keys of an entry that are chosen above the fields, or made up."""
 SAE, TRANSCODER, CROSSCODER = "sae", "transcoder", "crosscoder"
 GROUPS: dict[str, tuple[str, ...]] = {
     "Size and sparsity": (
@@ -179,7 +180,7 @@ def _fields(config: Any) -> list[Field]:
     # leaves them as they are.
     known: Mapping[str, Mapping[str, Any]] = schema["properties"]
     lists = {n for n, told in known.items() if told.get("type") == "array"}
-    left = {*_OWN, *LISTS, *lists}
+    left = {*CHOSEN, *LISTS, *lists}
     return [_field(n, told) for n, told in known.items() if n not in left]
 
 

@@ -148,7 +148,7 @@ def test_the_form_has_every_setting_of_the_schema_and_its_bounds() -> None:
 
     for name, config in ARCHITECTURES.items():
         have = {f.name for f in forms.dictionary_fields(name)}
-        assert have == set(config.model_fields) - {"architecture", "site", "name", *LISTS}
+        assert have == set(config.model_fields) - {*forms.CHOSEN, *LISTS}
     fields = {f.name: f for f in forms.train_fields()}
     assert set(fields) == set(TrainConfig.model_fields) - {"sinks"}  # a list: in a sweep file
     assert (fields["warmup"].low, fields["warmup"].high) == (0, 1)
