@@ -45,7 +45,9 @@ def _head(run: Path, row: dict[str, object]) -> None:
         value = row[fact]
         column.metric(fact, f"{value:,}" if isinstance(value, int) else str(value), border=True)
     st.caption(f"Started {str(row['started']).replace('T', ' ').removesuffix('Z')} UTC.")
-    if row["message"]:
+    if row["state"] == "stopped":
+        st.info("Stopped after a checkpoint, from which it can go on.")
+    elif row["message"]:
         st.warning(plain(f"The run says: {row['message']}"))
     live = row["state"] in LIVE
     if live and detached.job_of(run).get("stopping"):

@@ -116,7 +116,7 @@ def curve_code(run: Path, metric: str, over: str = "tokens", chosen: Sequence[st
 def caption(frame: pd.DataFrame) -> str:
     """What a point is, how many dictionaries there are, and what is left out."""
     every = int(frame.attrs.get("every", 1))
-    left = f" Every {every}-th line is drawn, and the last one." if every > 1 else ""
+    left = f" One logged line in {every} is drawn, and the last one." if every > 1 else ""
     n = len(set(frame["name"]))
     grey = f" The other {n - COLOURED} are grey unless chosen." if n > COLOURED else ""
     return (

@@ -105,7 +105,6 @@ def test_from_an_empty_folder_to_a_steered_model(root: Path, served: str, tmp_pa
 
         name = next((root / "runs" / "mine").glob("topk-64-k8*")).name
         tab.open(f"{served}/latent?run=runs/mine&dictionary={name}&latent=3")
-        tab.says("All latents")
         tab.says("Steer with it")
         assert not tab.js("!!document.querySelector('[data-testid=stException]')"), tab.text()
         picture(tab, "latent", tmp_path)
