@@ -92,6 +92,7 @@ def live_board(ask: ExitAsk) -> None:
             found = acceleration_live.measured(ask)
         st.markdown(plain(acceleration_live.told(found)))
         grid = acceleration_live.drafts_of(found)
+        prompts = f"n = {acceleration_live.n_prompts(found)} prompts. "
         for column, value in zip(st.columns(2), ("predicted", "measured"), strict=True):
             with column:
                 show_figure(
@@ -100,22 +101,23 @@ def live_board(ask: ExitAsk) -> None:
                     code=figs.python_of_live(ask, f"grid_figure(drafts_of(found), {value!r}, "
                                                   f"'Drafts kept, {value}')"),
                     alt=f"Share of drafted tokens kept, {value}, by exit layer and draft length",
+                    caption=f"{prompts}Accepted over drafted tokens.",
                 )  # fmt: skip
         show_figure(
             acceleration_live.speedup_figure(found), key="speedup", frame=found.to_frame(),
             code=figs.python_of_live(ask, "speedup_figure(found)"),
             alt="Predicted against measured speed-up",
-            caption="CPU time, as a ratio to plain decoding in the same run; predicted from layers "
-                    "timed just before. A busy machine moves points off the line; below 1 is "
-                    "slower than plain decoding.",
+            caption=f"{prompts}CPU time, as a ratio to plain decoding in the same run; predicted "
+                    "from layers timed just before. A busy machine moves points off the line; "
+                    "below 1 is slower than plain decoding.",
         )  # fmt: skip
         show_listing(acceleration_live.others_of(found), alt="Methods, predicted and measured")
         show_figure(
             found.plot("pareto"), key="pareto", frame=found.to_frame(),
             code=figs.python_of_live(ask, 'found.plot("pareto")'),
             alt="Agreement against layers per token of every method",
-            caption="Every method, by what it ran for each token of these prompts; of pruned and "
-                    "skipping ones the agreement was measured in one pass over the text.",
+            caption=f"{prompts}Every method, by what it ran for each token of them; of pruned "
+                    "and skipping ones the agreement was measured in one pass over the text.",
         )  # fmt: skip
     with guarded():
         show_figure(

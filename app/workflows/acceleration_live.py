@@ -75,14 +75,18 @@ def told(found: AccelerationStudy) -> str:
     """What the runs showed, in words."""
     kept = [r["held"] for r in found.rows if r["held"] is not None]
     same = [r["tested"] for r in found.rows if r["tested"] is not None]
-    texts = len(list(found.table.documents()))
     slips = [f"{r['label']}: {r['held_note']}" for r in found.rows if r["held_note"]]
     return (
         f"{sum(kept)} of {len(kept)} methods and settings did what was predicted of them, as far "
         f"as their class goes (identical: round by round, exit by exit), and {sum(same)} of "
-        f"{len(same)} drafting ones wrote the text of plain decoding; {texts} prompts. "
+        f"{len(same)} drafting ones wrote the text of plain decoding; {n_prompts(found)} prompts. "
         + "; ".join(slips)
     )
+
+
+def n_prompts(found: AccelerationStudy) -> int:
+    """Prompts that were decoded by every method."""
+    return len(list(found.table.documents()))
 
 
 def drafts_of(found: AccelerationStudy) -> "pd.DataFrame":

@@ -72,7 +72,8 @@ def exit_depths(table: LensTable) -> "go.Figure":
     )
     return bars(
         frame, x="exit_layer", y="share", color="choice", unit="share of new tokens",
-        title="Layers that new tokens need", labels={"exit_layer": "layers executed"},
+        title="Layers that new tokens need", subtitle=_n(table),
+        labels={"exit_layer": "layers executed"},
     )  # fmt: skip
 
 
@@ -119,8 +120,9 @@ def acceptance(frame: "pd.DataFrame", table: LensTable, what: str = "both") -> "
     cells.attrs = found.attrs
     return heatmap(
         cells, x="draft", y="exit_layer", value="acceptance", text="live", span=(0.0, 1.0),
-        title="How much of a draft is kept", subtitle="colour: predicted from the store"
-        if what != "measured" else "live runs",
+        title="How much of a draft is kept",
+        subtitle=f"{'live runs' if what == 'measured' else 'colour: predicted from the store'} · "
+        f"accepted / drafted · {_n(table)}",
         labels={"exit_layer": "layers of the draft", "draft": "tokens drafted"},
     )  # fmt: skip
 
@@ -148,8 +150,12 @@ def lens_layers(table: LensTable, stages: "pd.DataFrame | None" = None) -> "go.F
     return lines(
         pd.concat(parts), x="exit_layer", y="value", color="measure",
         unit="share, or share of the largest value", title="Agreement with the full model by layer",
-        labels={"exit_layer": "layers executed", "value": "value"},
+        subtitle=_n(table), labels={"exit_layer": "layers executed", "value": "value"},
     )  # fmt: skip
+
+
+def _n(table: LensTable) -> str:
+    return f"n = {int(table.new.sum()):,} new tokens of {len(list(table.documents())):,} texts"
 
 
 def _stage(stages: "pd.DataFrame", name: str) -> "pd.DataFrame":
