@@ -26,6 +26,7 @@ from lensbench.store.folder import Folder, open_folder
 from lensbench.store.manifest import Manifest
 from lensbench.store.rows import one_number, row_numbers
 from lensbench.store.shards import ShardFiles
+from lensbench.store.shown import store_table
 from lensbench.store.writer import read_manifest
 from lensbench.tokens import Tokens
 
@@ -154,6 +155,9 @@ class ActivationStore:
         return (
             f"ActivationStore({self.url!r}: {self.n_tokens} rows of {len(self.sites)} sites{state})"
         )
+
+    def _repr_html_(self) -> str:
+        return store_table(self)
 
     def width(self, site: str | Site) -> int:
         """Numbers per row of a site."""
