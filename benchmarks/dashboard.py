@@ -30,6 +30,8 @@ from tests.browser.test_dashboard_browser import free_port
 REPEATS = 7
 PAINT, CLICK = 2.0, 0.5
 """Seconds that a first paint and a click may take."""
+PATIENCE = 300.0
+"""Seconds after which a page is given up."""
 STRIP = (  # the tokens of a text, which live in a shadow root
     "[...document.querySelectorAll('*')].filter(e => e.shadowRoot)"
     ".flatMap(e => [...e.shadowRoot.querySelectorAll('.strip button')])"
@@ -153,7 +155,10 @@ def _folder(
 ) -> None:  # fmt: skip
     with _opened(root) as (server, url, tab):
         places = {told: f"{url}/{address.format(**names)}" for told, address in pages.items()}
-        painted = {told: _times(server, lambda at=at: tab.open(at)) for told, at in places.items()}
+        painted = {
+            told: _times(server, lambda at=at: tab.open(at, timeout=PATIENCE))
+            for told, at in places.items()
+        }
         clicked = {told: _click(server, tab, url, c, names) for told, c in clicks.items()}
     for what, found, most in (("First paint", painted, PAINT), ("Click", clicked, CLICK)):
         page.heading(f"{title}: {what.lower()}")
@@ -277,8 +282,8 @@ def _times(server: int, work: Callable[[], None]) -> tuple[list[float], list[flo
 
 def _use(tab: Chrome, use: str, done: str) -> None:
     tab.js(use)
-    tab.wait(done)
-    tab.idle()
+    tab.wait(done, PATIENCE)
+    tab.idle(PATIENCE)
 
 
 def _click(

@@ -42,16 +42,17 @@ def numbers_table(left: Side, right: Side, numbers: pd.DataFrame) -> pd.DataFram
 
 def _by_metric(left: Side, right: Side, numbers: pd.DataFrame) -> pd.DataFrame:
     rows: list[dict[str, str]] = []
-    for metric in (m for m in METRICS.values() if (numbers["metric"] == m).any()):
+    for metric in (m for m in METRICS.values() if m in set(numbers["metric"])):
         part = numbers.loc[numbers["metric"] == metric]
         row = {"metric": f"{metric} [{part['unit'].iloc[0]}]"}
         for side in (left, right):
             mine = part.loc[part["side"] == side.name]
             cells = mine.to_dict("records")
-            row[side.name] = next((in_words(r) for r in cells if r["source"] == "dictionary"),
+            row[side.name] = next((in_words(r) for r in cells if str(r["source"]) == "dictionary"),
                                   "not measured")  # fmt: skip
-            others = [f"{r['source']} {r['value']:.4g}" for r in cells
-                      if r["source"] != "dictionary" and r["value"] == r["value"]]  # fmt: skip
+            others = [f"{r['source']} {float(r['value']):.4g}" for r in cells
+                      if str(r["source"]) != "dictionary" and np.isfinite(float(r["value"]))
+                      ]  # fmt: skip
             row[f"controls of {side.name}"] = ", ".join(others) or "none"
         rows.append(row)
     own = [left.name, right.name]
@@ -73,10 +74,12 @@ def both_curves(left: Side, right: Side) -> pd.DataFrame:
     for side in (left, right):
         frame = curves_of(side.run)
         every = frame.attrs["every"]
-        parts.append(frame.loc[frame["name"].isin(side.names)].assign(side=side.name, every=every))
+        own = frame.loc[frame["name"].isin(side.names)].assign(side=side.name)
+        own.attrs["every"] = every
+        parts.append(own)
     kept = [part for part in parts if len(part)] or parts[:1]
     whole = pd.concat(kept, ignore_index=True)
-    whole.attrs["every"] = int(whole["every"].max()) if len(whole) else 1
+    whole.attrs["every"] = max([1, *(int(part.attrs["every"]) for part in kept)])
     return whole
 
 
@@ -210,7 +213,7 @@ def match_figure(found: DictionaryMatch, left: Side, right: Side) -> "tuple[go.F
 def nearest_frame(found: DictionaryMatch, left: Side, right: Side) -> pd.DataFrame:
     """Every latent of either side and its nearest in the other, nearest first."""
     frame = found.latents_frame()
-    frame["of"] = frame["of"].map({"A": left.name, "B": right.name})
+    frame["of"] = frame["of"].replace({"A": left.name, "B": right.name})
     return frame.sort_values("cosine", ascending=False, kind="stable", ignore_index=True)
 
 

@@ -25,8 +25,6 @@ FRONTS = {
     LABEL_F1: ("max", "Best-latent F1: for every label the F1 of the one latent that says it best,"
                " chosen on other tokens than it is scored on; the mean over labels. Higher is"
                " better."),
-}  # fmt: skip
-FRONTS |= {
     "kl_recovered_zero": ("max", "KL recovered: 1 - KL(clean, reconstruction) / KL(clean, zeroed), "
                           "from the clean model's predictions. Higher is better."),
     "kl_reconstructed": ("min", "KL from the clean model's predictions with the reconstruction in"

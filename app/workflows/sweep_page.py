@@ -56,7 +56,7 @@ def varied(runs: Mapping[str, Path]) -> pd.DataFrame:
     ]  # fmt: skip
     frame = pd.DataFrame(table, columns=["run", "dictionary", *keys])
     for column in keys:  # numbers stay numbers where all are, so that they sort as such
-        if not frame[column].map(_is_number).all():
+        if not all(map(_is_number, frame[column])):
             frame[column] = frame[column].map(str)
     return frame.drop(columns="run") if len(runs) < 2 else frame
 
