@@ -119,8 +119,8 @@ class Patterns:
         return mosaic(
             self.shown(weighted=weighted), row="layer", column="head", x="key", y="query",
             value=value, chosen=chosen, hovers=self._hovers(kind), title="All heads",
-            subtitle=f"{_formula(weighted)} · n = 1 text, first {self._small()} of "
-                     f"{len(self.words)} tokens",
+            subtitle=f"n = 1 text, first {self._small()} of {len(self.words)} tokens"
+                     f"<br>{_formula(weighted)}",
         )  # fmt: skip
 
     def shown(self, *, weighted: bool = False) -> pd.DataFrame:

@@ -110,7 +110,7 @@ def dress(
     ``subtitle`` is the place for n, the metric's formula, and what was left out. Long ones are
     broken into lines, for which the figure grows: plotly would cut them at its edge.
     """
-    under = _broken(in_words(subtitle))
+    under = "<br>".join(map(_broken, in_words(subtitle).split("<br>")))
     more = LINE * under.count("<br>")
     text = {"text": in_words(title), "subtitle": {"text": under}}
     figure.update_layout(
