@@ -4,58 +4,72 @@ import streamlit as st
 
 from lensbench.app.state import inside, store_names
 from lensbench.app.widgets.choose import choose
-from lensbench.app.widgets.figures import show_figure
-from lensbench.app.widgets.listing import show_listing
-from lensbench.app.widgets.states import command_line, guarded
+from lensbench.app.widgets.patch_attribution import show_attribution
+from lensbench.app.widgets.patch_map import FORMULAS, show_map
+from lensbench.app.widgets.patch_pairs import choose_pairs
+from lensbench.app.widgets.states import command_line, guarded, nothing_yet
 from lensbench.app.widgets.toggle import one_of, pick_of
-from lensbench.app.workflows import patching
+from lensbench.app.workflows import patch_cell, patching
 from lensbench.app.workflows.lenses import model_names
-from lensbench.app.workflows.patching import HOWS, METRICS_SHOWN, SITES_SHOWN, TASKS, PatchAsk
-from lensbench.words import spelled
+from lensbench.app.workflows.patching import HOWS, METRICS_SHOWN, SITES_SHOWN, PatchAsk
+
+MANY = 20_000
+"""Patched prompts above which a sweep waits for a click."""
+EACH_TOKEN = ("resid_pre", "resid_mid", "mlp_out", "attn_out")
 
 
 def show() -> None:
     """Draw the page."""
     st.title("Patching")
     st.caption("Put the state of one run into another and see whether the answer comes along.")
-    ask = _ask()
-    if ask is None:
+    stores = [str(inside(s)) for s in store_names()]
+    model = choose("Model", model_names(stores), key="model")
+    if model is None:
+        nothing_yet("Choose a model; the sweep of a built-in task starts at once.",
+                    "lensbench patch recall --model atlas-dense")  # fmt: skip
         return
+    with guarded():
+        ask = _ask(model)
+        if ask is not None and _wanted(ask):
+            _sweep(ask)
+
+
+def _ask(model: str) -> PatchAsk | None:
+    pairs = choose_pairs(model)
+    left, right = st.columns(2)
+    with left:
+        site = pick_of("Site", list(SITES_SHOWN), "resid_pre", key="site", shown=SITES_SHOWN)
+    with right:
+        how = pick_of("Intervention", list(HOWS), "denoise", key="how", shown=HOWS)
+    metric = one_of("Metric", METRICS_SHOWN, key="metric")
+    st.caption(FORMULAS[metric])
+    if pairs is None:
+        return None
+    together = "" if site in EACH_TOKEN else "together"
+    return PatchAsk(pairs.task, model, sites=(site,), how=how, metric=metric, positions=together,
+                    n=pairs.n, own=pairs.rows)  # fmt: skip
+
+
+def _wanted(ask: PatchAsk) -> bool:
+    """Say what the sweep costs; a long one waits for a click."""
+    n, pairs, runs = patch_cell.forecast(ask)
+    st.caption(f"{n} places x {pairs} pairs, and the control: {runs:,} patched prompts, "
+               f"{ask.batch_size} to a batch; kept until the page's server ends.")  # fmt: skip
+    if runs <= MANY or st.session_state.get("long-sweep") == ask:
+        return True
+    st.warning(f"This is a long sweep ({runs:,} patched prompts). Take fewer pairs or another site,"
+               " or start it.")  # fmt: skip
+    if st.button("Start the long sweep", key="start-long"):
+        st.session_state["long-sweep"] = ask
+        return True
+    return False
+
+
+@st.fragment
+def _sweep(ask: PatchAsk) -> None:
     with guarded():
         with st.spinner("Patching every place"):
             result = patching.kept(ask)
-        show_figure(
-            result.plot(), key="patching", frame=result.to_frame(), code=patching.python_of(ask),
-            alt=f"Effect of {ask.how} at {ask.sites[0]} by layer and place, task {ask.task}",
-            caption=f"{result.n} prompt pairs; {spelled(result.metric)} "
-                    f"{result.clean.mean():.2f} on clean "
-                    f"and {result.corrupted.mean():.2f} on corrupted prompts ({result.unit}). "
-                    f"Random steps of the same length: {result.controls}.",
-        )  # fmt: skip
-        scored = patching.scoring_told({**patching.scoring_of(result), "prompts": result.n})
-        if scored:
-            st.caption(scored.capitalize() + ".")
-        st.markdown("**Strongest places**")
-        shown = ["site", "position", "head", "effect", "low", "high", "value", "n"]
-        unused = {"position"} if not any(result.position) else set[str]()
-        unused |= {"head"} if result.head.max() < 0 else set[str]()
-        top = result.top(10).filter([c for c in shown if c not in unused])
-        show_listing(top, alt="The places with the largest effect")
+        show_map(ask, result)
+        show_attribution(ask)
         command_line(patching.command_of(ask))
-
-
-def _ask() -> PatchAsk | None:
-    left, right = st.columns(2)
-    with left:
-        stores = [str(inside(s)) for s in store_names()]
-        model = choose("Model", model_names(stores), key="model", default=None)
-        task = pick_of("Task", list(TASKS), TASKS[0], key="task")
-    with right:
-        site = pick_of("Site", list(SITES_SHOWN), "resid_pre", key="site", shown=SITES_SHOWN)
-        how = pick_of("Intervention", list(HOWS), "denoise", key="how", shown=HOWS)
-    metric = one_of("Metric", METRICS_SHOWN, key="metric")
-    if model is None:
-        st.info("Choose a model; the sweep starts at once (32 prompt pairs).")
-        return None
-    together = "" if site in ("resid_pre", "resid_mid", "mlp_out", "attn_out") else "together"
-    return PatchAsk(task, model, sites=(site,), how=how, metric=metric, positions=together)

@@ -28,10 +28,8 @@ if TYPE_CHECKING:
     from lensbench.probes.lenses.tokens import TokenLens
     from lensbench.store import ActivationStore
 
-KEPT = ("target_prob", "target_rank", "entropy", "kl_to_final")
-"""Rows of ``TokenLens.values``."""
-MAX_TEXT = 2_000
-"""Characters of a typed text."""
+KEPT = ("target_prob", "target_rank", "entropy", "kl_to_final")  # rows of ``TokenLens.values``
+MAX_TEXT = 2_000  # characters of a typed text
 DISCLAIMER = (
     "early layers need not write in the basis that the unembedding reads, so a poor lens there "
     "does not mean that the layer knows nothing"
@@ -148,9 +146,7 @@ def _lens(ask: LensAsk, model: "Model", where: str) -> "TokenLens":
 
 
 def cell_for(ask: LensAsk, position: int, layer: int, pins: str = "") -> Cell:
-    """Top tokens at one cell, and their course over the layers; runs no model.
-
-    ``pins`` are more tokens to follow, as typed, with spaces between them.
+    """Top tokens at one cell and their course over the layers, those of ``pins`` too; runs nothing.
 
     Raises:
         ConfigError: a position or layer that the map does not have.

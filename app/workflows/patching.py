@@ -15,6 +15,10 @@ import numpy as np
 
 from lensbench import io, prompts
 from lensbench.app.workflows.live import running
+from lensbench.app.workflows.own_pairs import Rows, own_pairs, texts_code
+from lensbench.app.workflows.patch_names import HOWS as HOWS
+from lensbench.app.workflows.patch_names import METRICS_SHOWN as METRICS_SHOWN
+from lensbench.app.workflows.patch_names import SITES_SHOWN as SITES_SHOWN
 from lensbench.errors import ConfigError, LensbenchError, UnknownNameError
 from lensbench.interventions.patching.ablation import ablation_sweep
 from lensbench.interventions.patching.result import PatchingResult
@@ -28,30 +32,6 @@ from lensbench.sites import Site
 if TYPE_CHECKING:
     from lensbench.models import Model
 
-HOWS = {
-    "denoise": "Denoise: clean states into the corrupted run",
-    "noise": "Noise: corrupted states into the clean run",
-    "zero": "Ablate: zero",
-    "mean": "Ablate: mean over prompts",
-    "resample": "Ablate: state of another prompt",
-    "solo": "Ablate: token without context",
-}
-"""Interventions, as a reader is told of them."""
-SITES_SHOWN = {
-    "resid_pre": "Residual stream, before a block",
-    "attn_out": "Output of attention",
-    "mlp_out": "Output of the MLP",
-    "attn.z": "Heads (all tokens)",
-    "attn.pattern": "Attention patterns (all tokens)",
-    "attn.v": "Values of heads (all tokens)",
-}
-METRICS_SHOWN = {
-    "logit_diff": "Logit difference",
-    "kl": "KL to the clean run",
-    "probability": "Probability",
-    "rank": "Rank",
-    "loss": "Loss",
-}
 TASKS = tuple(prompts.TASKS)
 
 
@@ -79,6 +59,8 @@ class PatchAsk:
     """``sum``, ``first`` or ``refuse``; empty: as the task or the file says."""
     subspace: str = ""
     """A safetensors file, or the folder of an ``AlignedSubspace``; empty: whole vectors."""
+    own: Rows = ()
+    """Pairs that were typed: clean, corrupted, answer, foil of each."""
 
 
 def patch(ask: PatchAsk) -> PatchingResult:
@@ -91,7 +73,7 @@ def patch(ask: PatchAsk) -> PatchingResult:
     if ask.how not in (*DIRECTIONS, *ABLATIONS):
         raise UnknownNameError("intervention", ask.how, known=(*DIRECTIONS, *ABLATIONS))
     with running(ask.model, ask.revision) as model:
-        pairs = pairs_of(model, ask.task, ask.n, ask.seed, ask.pairs, ask.several)
+        pairs = pairs_for(model, ask)
         where: dict[str, Any] = {
             "metric": ask.metric,
             "layers": numbers(ask.layers, "layers"),
@@ -111,6 +93,13 @@ def patch(ask: PatchAsk) -> PatchingResult:
             )  # fmt: skip
         how: Any = ask.how
         return ablation_sweep(model, pairs, ask.sites, how=how, **where)
+
+
+def pairs_for(model: "Model", ask: PatchAsk) -> PromptPairs:
+    """The pairs of a request: typed ones, or as :func:`pairs_of`."""
+    if ask.own:
+        return own_pairs(model, ask.own)
+    return pairs_of(model, ask.task, ask.n, ask.seed, ask.pairs, ask.several)
 
 
 def pairs_of(
@@ -274,10 +263,13 @@ def python_of(ask: PatchAsk) -> str:
     )
     scored = f".scored({ask.several!r})" if ask.several else ""
     arguments = ", ".join(["model", "pairs", repr(list(ask.sites)), f"{word}={ask.how!r}", *named])
+    made = texts_code(ask.own) or (
+        f"pairs = prompts.{ask.task}(model, n={ask.n}, seed={ask.seed}){scored}\n"
+    )
     return (
         "import lensbench\nfrom lensbench import interventions, prompts\n\n"
         f"model = lensbench.load_model({ask.model!r})\n"
-        f"pairs = prompts.{ask.task}(model, n={ask.n}, seed={ask.seed}){scored}\n"
+        f"{made}"
         f"result = interventions.{call}({arguments})\n"
         "result.plot()\n"
     )
@@ -289,7 +281,8 @@ def command_of(ask: PatchAsk) -> str:
         "model": ask.model, "sites": ",".join(ask.sites), "how": ask.how, "metric": ask.metric,
         "positions": ask.positions, "several": ask.several, "subspace": ask.subspace,
     }  # fmt: skip
-    return f"lensbench patch {ask.task} " + " ".join(f"--{k} {v}" for k, v in options.items() if v)
+    what = "--pairs pairs.json" if ask.own else f"{ask.task} --n {ask.n} --seed {ask.seed}"
+    return f"lensbench patch {what} " + " ".join(f"--{k} {v}" for k, v in options.items() if v)
 
 
 _SCORING = ("several", "pairs_of_several_tokens")

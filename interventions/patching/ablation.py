@@ -73,16 +73,17 @@ def ablation_sweep(
     )  # fmt: skip
 
     def values_of(some: PromptPairs, at: Sequence[Place]) -> Callable[[Group], tuple[Values, None]]:
-        make = _ablations(model, some, at, how, batch_size, seed)
+        make = ablations(model, some, at, how, batch_size, seed)
         return lambda group: (make(group), None)
 
     sweep = Engine(model, pairs, where, how, as_metric(metric), batch_size, seed)
     return run_sweep(sweep, values_of, [])
 
 
-def _ablations(
+def ablations(
     model: Model, pairs: PromptPairs, where: Sequence[Place], how: Ablation, size: int, seed: int
 ) -> Callable[[Group], Values]:
+    """What places of a group are set to when they are taken out of the clean run."""
     if how == "zero":
         return lambda group: Zeros(group.pairs)
     lengths = {len(row) for row in pairs.clean_ids}

@@ -1,0 +1,48 @@
+"""Estimates from gradients beside the patches they stand for."""
+
+import streamlit as st
+
+from lensbench.app.widgets.figures import show_figure
+from lensbench.app.widgets.states import guarded
+from lensbench.app.widgets.toggle import pick_of
+from lensbench.app.workflows import patch_cell
+from lensbench.app.workflows.patching import PatchAsk
+
+METHODS = {
+    "atp": "Attribution patching (AtP)",
+    "atp_star": "AtP* (sizes; exact softmax, GradDrop)",
+    "ig": "Integrated gradients of activations",
+    "ig_inputs": "Integrated gradients of the inputs",
+}
+
+
+def show_attribution(ask: PatchAsk) -> None:
+    """A method to estimate with; its estimates are patched, too."""
+    st.subheader("Estimate instead of patching")
+    st.caption("A few gradient passes estimate every patch. The largest 10 and 20 drawn at random "
+               "are then patched, so that you see whether to trust them.")  # fmt: skip
+    wanted = st.toggle("Estimate and verify", key="estimate", bind="query-params")
+    method = pick_of("Method", list(METHODS), "atp", key="method", shown=METHODS)
+    if not wanted:
+        return
+    with guarded():
+        with st.spinner("Estimating, then patching"):
+            done = patch_cell.checked(ask, method)
+        told = done.summary()
+        code = (
+            "from lensbench.app.workflows.patch_cell import checked\n"
+            "from lensbench.app.workflows.patching import PatchAsk\n"
+            f"checked({ask!r}, {method!r}).plot()"
+        )
+        figure = done.plot()
+        figure.update_layout(title={"text": f"{METHODS[method]} beside patches",
+                                    "subtitle": {"text": ""}})  # fmt: skip
+        show_figure(
+            figure, key="attribution", frame=done.to_frame(), code=code,
+            alt="Estimated against measured effect of places",
+            caption=f"n = {len(done.place)} places, {len(done.gap)} pairs. Rank correlation "
+                    f"{told['spearman']:.2f} (of the random ones {told['spearman_random']:.2f}), "
+                    f"slope {told['slope']:.2f} where 1 is right; control, another pair's answer: "
+                    f"slope {told['control_slope']:.2f} where 0 is right. Of those called small at "
+                    f"most {told['missed_bound']:.0%} are large (95 % bound). Dotted: agreement.",
+        )  # fmt: skip

@@ -1,0 +1,113 @@
+"""The map of a sweep with its baselines, and the cell that was clicked."""
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from lensbench.app.widgets.figures import show_figure
+from lensbench.app.widgets.heat import click_map
+from lensbench.app.widgets.states import guarded, plain
+from lensbench.app.workflows import patch_cell, patching
+from lensbench.app.workflows.patching import HOWS, PatchAsk
+from lensbench.interventions.patching.result import PatchingResult
+from lensbench.plots import bars
+from lensbench.words import spelled
+
+FORMULAS = {
+    "logit_diff": "logit(answer) - logit(wrong answer) at the last token, nats",
+    "kl": "KL(clean || this run) of the next token, nats; 0 where nothing changed",
+    "probability": "p(answer) at the last token, 0 to 1",
+    "rank": "rank of the answer among all tokens, 1 is the most probable",
+    "loss": "-log p(answer), nats",
+}
+
+
+def show_map(ask: PatchAsk, result: PatchingResult) -> None:
+    """Map, baselines, and what is known of the chosen cell."""
+    places = list(range(len(result.site)))
+    top = int(np.nanargmax(np.abs(np.nan_to_num(result.effect, nan=result.base) - result.base)))
+    order = list(dict.fromkeys(result.position))
+    heads = bool((result.head >= 0).any())
+
+    def at(index: int) -> tuple[float, float]:
+        x = int(result.head[index]) if heads else order.index(result.position[index])
+        return float(x), float(result.layer[index])
+
+    def pick(x: float, layer: float) -> None:
+        found = [i for i in places if at(i) == (round(x), round(layer))]
+        if found:
+            st.session_state["place"] = names[found[0]]
+
+    names = [patch_cell.name_of(ask, i) for i in places]
+    if st.session_state.get("place", names[0]) not in names:
+        del st.session_state["place"]  # chosen on another map
+    ranked = sorted(places, key=lambda i: -abs(np.nan_to_num(result.effect[i]) - result.base))
+    name = st.selectbox("Place (largest effect first)", [names[i] for i in ranked], key="place",
+                        bind="query-params") or names[top]  # fmt: skip
+    index = names.index(name)
+    left, right = st.columns([3, 2])
+    with left:
+        figure = result.plot()
+        figure.update_layout(title={"text": _title(ask), "subtitle": {"text": ""}})
+        click_map(
+            figure, pick, key="patching", chosen=at(index), frame=result.to_frame(),
+            code=patching.python_of(ask),
+            alt=f"Effect of {ask.how} at {ask.sites[0]} by layer and place",
+        )  # fmt: skip
+    with right:
+        frame = _baselines(result, index, name)
+        figure = bars(frame, x="run", y="value", title="Beside its baselines",
+                      subtitle=f"{spelled(result.metric)}, n = {result.n} pairs",
+                      height=340)  # fmt: skip
+        show_figure(figure, key="baselines", frame=frame,
+                    alt="Metric of clean, corrupted, random and this patch")  # fmt: skip
+    st.caption(
+        f"{result.n} prompt pairs; {spelled(result.metric)} {result.clean.mean():.2f} on clean and "
+        f"{result.corrupted.mean():.2f} on corrupted prompts ({result.unit}). Effect: (patched - "
+        "corrupted) / (clean - corrupted), means over pairs; 0 is corrupted, 1 is clean. Random "
+        f"steps of the same length: {plain(str(result.controls))}."
+    )
+    scored = patching.scoring_told({**patching.scoring_of(result), "prompts": result.n})
+    if scored:
+        st.caption(scored.capitalize() + ".")
+    _place(ask, result, index, name)
+
+
+def _title(ask: PatchAsk) -> str:
+    where = patching.SITES_SHOWN.get(ask.sites[0], ask.sites[0])
+    return f"{HOWS[ask.how].partition(':')[0]}: {where}"
+
+
+def _baselines(result: PatchingResult, index: int, name: str) -> pd.DataFrame:
+    rows = [("clean", result.clean), ("corrupted", result.corrupted)]
+    rows += [("random patch", result.random)] if len(result.tried) else []
+    rows += [(name, result.values[index])]
+    frame = pd.DataFrame({"run": [r for r, _ in rows],
+                          "value": [float(np.nanmean(v)) for _, v in rows],
+                          "n": [int(np.isfinite(v).sum()) for _, v in rows]})  # fmt: skip
+    frame.attrs["units"] = {"value": result.unit, "n": "values"}
+    return frame
+
+
+def _place(ask: PatchAsk, result: PatchingResult, index: int, name: str) -> None:
+    low, high = result.intervals()
+    st.markdown(f"**{plain(name.capitalize())}: effect {result.effect[index]:.3f}**")
+    told = f"95 % interval {low[index]:.3f} to {high[index]:.3f}, pairs resampled"
+    interval = "an interval needs 2 pairs" if np.isnan(low[index]) else told
+    st.caption(f"{interval}; n = {int(np.isfinite(result.values[index]).sum())} pairs.")
+    if st.button("Verify on held-out pairs", key="verify", type="primary",
+                   help="Patches this place and 8 others drawn at random on pairs that the map has "
+                        "not seen"):  # fmt: skip
+        st.session_state["verified-place"] = (ask, index)
+    with guarded():
+        if st.session_state.get("verified-place") == (ask, index):
+            with st.spinner("Patching the held-out pairs"):
+                found = patch_cell.verify(ask, index)
+            st.success(plain(found.verdict))
+            st.dataframe(found.frame.round(3), hide_index=True, alt="The place and its control")
+    with guarded(), st.spinner("Running every pair with this patch"):
+        table = patch_cell.pair_by_pair(ask, index)
+        st.caption("Pair by pair, and what the model says before and after:")
+        first = ["pair", "answer", "effect", "said before", "says now"]
+        rest = [c for c in table.columns if c not in first]
+        st.dataframe(table[[*first, *rest]].round(3), hide_index=True, alt="Values of every pair")

@@ -1,0 +1,134 @@
+"""Which prompt pairs are patched: a built-in task, a table to type into, or a file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from lensbench.app.state import inside, root
+from lensbench.app.widgets.choose import choose
+from lensbench.app.widgets.states import guarded, plain
+from lensbench.app.widgets.toggle import one_of, pick_of
+from lensbench.app.workflows import patching
+from lensbench.app.workflows.own_pairs import (
+    COLUMNS,
+    Rows,
+    json_of,
+    rows_of,
+    rows_of_csv,
+    rows_of_json,
+)
+from lensbench.app.workflows.patch_pairs import (
+    alignment_of,
+    csv_files,
+    pairs_file,
+    sample_rows,
+    task_rows,
+)
+
+KINDS = {"task": "A built-in task", "own": "My own pairs", "file": "A CSV file"}
+NAMES = {"clean": "Clean prompt", "corrupted": "Corrupted prompt", "answer": "Answer",
+         "foil": "Wrong answer"}  # fmt: skip
+TASKS_SHOWN = {
+    "agreement": "Agreement of verb and subject",
+    "first_letter": "First letter of a word",
+    "greater_than": "Greater than",
+    "ioi": "Indirect objects",
+    "recall": "Recall from a list",
+    "refusal": "Refusal",
+}
+FEW, SHOWN = 3, 8
+"""Pairs whose tokens are shown, of a task and of typed ones."""
+IN_ADDRESS = 4_000
+"""Letters of pairs that an address may hold."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What was chosen."""
+
+    task: str
+    n: int
+    rows: Rows = ()
+
+
+def choose_pairs(model: str) -> Pairs | None:
+    """Widgets for the pairs; None until there are some."""
+    kind = one_of("Prompt pairs", KINDS, key="of")
+    if kind == "task":
+        left, right = st.columns(2)
+        with left:
+            task = pick_of("Task", list(patching.TASKS), patching.TASKS[0], key="task",
+                           shown={t: TASKS_SHOWN.get(t, t) for t in patching.TASKS})  # fmt: skip
+        n = right.slider("Pairs", 4, 128, 32, 4, key="n", bind="query-params")
+        _tokens(model, task_rows(model, task, n, FEW), of=n)
+        return Pairs(task, n)
+    rows: Rows = ()
+    with guarded():
+        rows = _typed(model) if kind == "own" else _filed()
+    if not rows:
+        return None
+    _tokens(model, rows, of=len(rows))
+    st.download_button(
+        "Keep for the command line", lambda: pairs_file(model, rows), "pairs.json",
+        "application/json", key="pairs-json", on_click="ignore",
+        help="The aligned pairs as lensbench patch --pairs pairs.json reads them",
+    )  # fmt: skip
+    return Pairs(patching.TASKS[0], len(rows), rows)
+
+
+def _typed(model: str) -> Rows:
+    """The table editor; what it holds is part of the address."""
+    key = f"pairs-start-{model}"
+    if key not in st.session_state:
+        given = st.query_params.get("pairs")
+        st.session_state[key] = rows_of_json(given) if given else sample_rows(model)
+    start = pd.DataFrame(st.session_state[key], columns=list(COLUMNS), dtype=str)
+    edited = st.data_editor(
+        start, num_rows="dynamic", hide_index=True, key=f"editor-{model}", width="stretch",
+        column_config={c: st.column_config.TextColumn(name) for c, name in NAMES.items()},
+    )  # fmt: skip
+    st.caption("Type, paste cells from a spreadsheet, or add rows at the foot. The corrupted "
+               "prompt needs as many tokens as the clean one; the answer follows the clean prompt, the "
+               "wrong answer the corrupted one.")  # fmt: skip
+    rows = rows_of(edited.to_dict("records"))
+    text = json_of(rows)
+    if len(text) <= IN_ADDRESS:
+        st.query_params["pairs"] = text
+    else:
+        st.caption("These pairs are too long for the address; keep them as a CSV file.")
+    st.download_button("Keep as CSV", edited.to_csv(index=False), "pairs.csv", "text/csv",
+                       key="pairs-csv", on_click="ignore")  # fmt: skip
+    if not rows:
+        st.info("The table is empty; type a pair into its first row.")
+    return rows
+
+
+def _filed() -> Rows:
+    files = csv_files(root())
+    if not files:
+        st.info(f"There is no CSV file of pairs below {plain(str(root()))}. Save one there whose "
+                f"first line is {','.join(COLUMNS)}.")  # fmt: skip
+        return ()
+    name = choose("File", files, key="file")
+    return rows_of_csv(_read(name)) if name else ()
+
+
+def _read(name: str) -> str:
+    path = Path(name)
+    return (inside(path.parent.as_posix()) / path.name).read_text(encoding="utf-8")
+
+
+def _tokens(model: str, rows: Rows, *, of: int) -> None:
+    """Tokens of every pair, what differs marked, and why pairs are left out."""
+    with guarded():
+        table = alignment_of(model, rows[:SHOWN])
+        every = alignment_of(model, rows if of == len(rows) else ())  # those of tasks are aligned
+        bad = every[every["note"] != ""].drop_duplicates("pair")
+        shown = int(table["pair"].nunique())
+        more = f"; the first {shown} of {of}" if of > shown else ""
+        st.caption(f"Alignment, token by token: a word in brackets differs{more}.")
+        st.dataframe(table.drop(columns="note"), hide_index=True, alt="Tokens of the pairs")
+        for row in bad.to_dict("records"):
+            st.warning(f"Pair {row['pair']}: {plain(str(row['note']))}.")
