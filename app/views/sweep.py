@@ -23,7 +23,7 @@ from lensbench.app.workflows.densities import (
     density_curves,
     density_curves_figure,
 )
-from lensbench.app.workflows.fronts import label_figure, note_of, sweep_code
+from lensbench.app.workflows.fronts import label_figure, note_of, origin_of, sweep_code
 from lensbench.app.workflows.overview import is_evaluated
 from lensbench.app.workflows.sweep_page import alike
 
@@ -61,7 +61,7 @@ def _sweep(name: str, others: list[str]) -> None:
     score_tables(results)
     st.caption(f"{result.n_tokens:,} stored tokens of {result.n_documents:,} documents; CE and KL "
                f"on {result.n_scored:,} predicted tokens.")  # fmt: skip
-    st.text(f"Controls: {result.controls}. {note_of(result)}")
+    st.text(f"Controls: {result.controls}. {note_of(result)} Origin: {origin_of(result)}.")
     command_line(f"lensbench report {inside(name)}")
 
 

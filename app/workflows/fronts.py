@@ -244,6 +244,16 @@ def note_of(result: SAEEvaluation) -> str:
     return note[:1].upper() + note[1:] + "." * bool(note)
 
 
+def origin_of(result: SAEEvaluation) -> str:
+    """When, on what and by which code a run was evaluated, in a line."""
+    told = result.provenance
+    model = " ".join(str(told.model[k]) for k in ("name", "fingerprint") if told.model.get(k))
+    parts = {"evaluated": told.when.replace("T", " ")[:16] + " UTC" * bool(told.when),
+             "model": model, "store": told.store, "code": told.git, "device": told.device,
+             "seed": told.seed}  # fmt: skip
+    return ", ".join(f"{k} {v}" for k, v in parts.items() if v not in ("", None))
+
+
 def label_figure(result: SAEEvaluation) -> "tuple[go.Figure, str, pd.DataFrame] | None":
     """Label F1 beside its controls: figure, caption and data; None where the text has no labels."""
     if not result.labels:

@@ -125,6 +125,8 @@ def test_the_page_says_that_it_scores_training_rows_and_hides_no_metric(
     assert "ce_recovered_zero" in tables[1]
     assert "label F1 are means" not in words(page)
     assert "without an interval" in words(page)
+    model = result.provenance.model
+    assert f"model {model['name']} {model['fingerprint']}" in words(page)
 
 
 def test_widths_are_told_apart_and_nothing_hides_another(small_root: Path) -> None:
