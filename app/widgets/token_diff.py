@@ -11,7 +11,7 @@ from lensbench.plots.tokens import CSS
 
 STYLE = """
 .lb-row{display:flex;gap:.8em;align-items:baseline;margin:.15em 0}
-.lb-said{min-width:9.5em;opacity:.78;font-size:13px}
+.lb-said{flex:0 0 15em;opacity:.78;font-size:13px}
 .lb-new .t[title*="not in"]{text-decoration:underline 2px;font-weight:700}
 """
 """A token that differs is bold and underlined beside being shaded."""

@@ -1,0 +1,61 @@
+"""The dose curve of a task beside its nulls, when it is asked for."""
+
+import pandas as pd
+import streamlit as st
+
+from lensbench.app.widgets.figures import show_figure
+from lensbench.app.widgets.listing import show_listing
+from lensbench.app.widgets.states import command_line
+from lensbench.app.widgets.toggle import one_of
+from lensbench.app.workflows import steering
+from lensbench.app.workflows.steering import SteerAsk
+
+MEASURES = {
+    "effect": "Effect",
+    "kl": "KL to the unsteered model",
+    "perplexity": "Perplexity of the text",
+    "success": "Share of prompts turned",
+}
+HEADINGS = {
+    "strength": "Strength", "kl": "KL, nats", "effect": "Effect, nats", "success": "Turned",
+    "control": "Control", "control_effect": "Its effect", "control_low": "From",
+    "control_high": "To", "reached": "Controls that reach this KL", "p": "p (one-sided)",
+}  # fmt: skip
+
+
+def steer_doses(ask: SteerAsk) -> None:
+    """A switch, and below it the curve, the controls at equal KL, and texts."""
+    st.caption("The direction is made of half of the wordings and tried on the other half.")
+    if not st.toggle("Draw the dose curve", key="doses", bind="query-params",
+                     help="Steers 32 prompts at every strength, along 41 directions"):  # fmt: skip
+        return
+    with st.spinner("Steering at every strength, and along 40 control directions"):
+        found = steering.kept(ask)
+    result = found.result
+    measure = one_of("Measure", MEASURES, key="measure")
+    show_figure(
+        result.plot(measure), key="steering", frame=result.to_frame(), code=steering.python_of(ask),
+        alt=f"{MEASURES[measure]} against the strength, task {ask.task}, with bands of controls",
+        caption=f"{found.n_made_of} prompts made the direction, n = {result.n} others are steered; "
+                f"one unit is a step as long as the state ({result.scale[0]:.1f}). Controls of the "
+                f"same length: {len(result.rows_of('random'))} random directions and "
+                f"{len(result.rows_of('shuffled'))} made of shuffled labels. "
+                + " ".join(result.undefined),
+    )  # fmt: skip
+    st.markdown("**At equal KL**")
+    show_listing(in_words(result.matched()), alt="Effect beside controls at the same KL",
+                 headings=HEADINGS)  # fmt: skip
+    st.caption("“Not reached”: no control moves the model as far, at any strength tried.")
+    if found.texts:
+        st.markdown("**The texts**")
+        show_listing(pd.DataFrame(found.texts), alt="Clean and steered continuations")
+    command_line(steering.command_of(ask))
+
+
+def in_words(matched: pd.DataFrame) -> pd.DataFrame:
+    """The table for reading: known columns, and words where no control got there."""
+    frame = matched[[c for c in HEADINGS if c in matched]].round(4)
+    for name in ("control_effect", "control_low", "control_high", "p"):
+        if name in frame:
+            frame[name] = ["not reached" if v != v else f"{v:.4g}" for v in frame[name]]
+    return frame
