@@ -7,6 +7,7 @@ from functools import partial
 import streamlit as st
 
 from lensbench.app.widgets.figures import show_figure
+from lensbench.app.widgets.head_ablation import show_ablation
 from lensbench.app.widgets.heat import click_map, show_clickable
 from lensbench.app.widgets.missing import missing
 from lensbench.app.widgets.states import guarded
@@ -46,8 +47,8 @@ def _heads(ask: AttentionAsk, weighted: bool, run: bool) -> None:
         found = attention.patterns_for(ask, run=run)
         chosen = pick_of("Head (layer.head)", found.heads(), found.best_head(kind), key="head")
         layer, head = (int(n) for n in chosen.split("."))
-        code = partial(attention.python_of, ask, run=run)
-        _draw(found, (layer, head), kind, weighted, code)
+        _draw(found, (layer, head), kind, weighted, partial(attention.python_of, ask, run=run))
+        show_ablation(ask, chosen)
 
 
 def _draw(found: Patterns, which: tuple[int, int], kind: str, weighted: bool,

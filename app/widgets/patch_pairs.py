@@ -89,9 +89,11 @@ def _typed(model: str) -> Rows:
         start, num_rows="dynamic", hide_index=True, key=f"editor-{model}", width="stretch",
         column_config={c: st.column_config.TextColumn(name) for c, name in NAMES.items()},
     )  # fmt: skip
-    st.caption("Type, paste cells from a spreadsheet, or add rows at the foot. The corrupted "
-               "prompt needs as many tokens as the clean one; the answer follows the clean prompt, the "
-               "wrong answer the corrupted one.")  # fmt: skip
+    st.caption(
+        "Type, paste cells from a spreadsheet, or add rows below. The corrupted prompt needs as "
+        "many tokens as the clean one; the answer follows the clean prompt, the wrong answer the "
+        "corrupted one."
+    )
     rows = rows_of(edited.to_dict("records"))
     text = json_of(rows)
     if len(text) <= IN_ADDRESS:

@@ -123,7 +123,7 @@ def _stored(store: "ActivationStore", ask: AttentionAsk) -> Patterns:
 def _run(ask: AttentionAsk) -> Patterns:
     name, revision = model_name(hold_store(ask.store)) if ask.store else (ask.model, None)
     with running(name, revision) as model:
-        ids = _ids(ask, model)
+        ids = tokens_of(ask, model)
         keep = min(ask.max_tokens, ids.shape[1])
         sites = [s for s in model.sites() if s.name == "attn.pattern" and not s.stack]
         if not sites:
@@ -142,7 +142,8 @@ def _run(ask: AttentionAsk) -> Patterns:
                     left_out=ids.shape[1] - keep)  # fmt: skip
 
 
-def _ids(ask: AttentionAsk, model: "Model") -> Any:
+def tokens_of(ask: AttentionAsk, model: "Model") -> Any:
+    """Ids of the text ``[1, tokens]``, BOS included."""
     import torch
 
     if ask.store:
