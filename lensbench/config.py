@@ -4,6 +4,7 @@ One schema serves all four. Configs are frozen, check themselves, refuse keys th
 (naming the nearest one) and have a fingerprint that names run folders and cache keys.
 """
 
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
@@ -95,10 +96,40 @@ def explain(error: ValidationError, schema: type[BaseModel]) -> str:
             guess = f" Did you mean {near[0]!r}?" if near else ""
             lines.append(f"unknown key {where!r}; known: {', '.join(known)}.{guess}")
         else:
-            message = fault["msg"].removeprefix("Value error, ")
-            whole = not fault["loc"]  # a rule about several keys names them itself
-            lines.append(message if whole else f"{where}: {message} (got {fault['input']!r})")
+            # A rule about several keys names them itself, and would repeat the whole section.
+            whole = isinstance(fault["input"], Mapping)
+            got = "" if whole else f" (got {fault['input']!r})"
+            message = f"{_said(fault)}{got}"
+            lines.append(f"{where}: {message}" if fault["loc"] else message)
     return "; ".join(lines)
+
+
+_SAID = {
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be above {gt}",
+    "less_than_equal": "must be at most {le}",
+    "less_than": "must be below {lt}",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "string_type": "must be text (in quotes, where it is a number or a word such as no)",
+    "literal_error": "must be one of {expected}",
+    "missing": "is required",
+}
+"""Pydantic's commonest complaints in our words."""
+
+
+def _said(fault: Any) -> str:
+    if fault["type"] in _SAID:
+        numbers = {
+            k: f"{v:g}" if isinstance(v, float) else v for k, v in fault.get("ctx", {}).items()
+        }
+        return _SAID[fault["type"]].format_map(numbers)
+    return str(fault["msg"]).removeprefix("Value error, ")
 
 
 def _at(schema: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:

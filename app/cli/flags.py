@@ -53,6 +53,8 @@ def usage_message(error: Any) -> str:
         known = [o for p in context.command.params for o in p.opts if o.startswith("--")]
         near = get_close_matches(str(wrong), known, n=1, cutoff=0.5)
         said += f" Did you mean {near[0]}?" if near and "No such" in said else ""
+    if wrong is not None and str(wrong)[1:2].isdigit():
+        said += f" Write -- before a negative number: {context.command_path} .. -- {wrong}"
     if said.startswith("No such command") and "Did you mean" not in said:
         said += f" Commands: {', '.join(_commands(context.command))}."
     return f"{said} (see: {context.command_path} --help)"

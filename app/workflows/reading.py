@@ -72,6 +72,7 @@ def read_text(
     if not text.strip():
         raise ConfigError("the text is empty; type a few words")
     lens = None if tuned is None else probes.load_tuned_lens(tuned, opened)
+    refuse_unknown(opened, text)
     found = probes.states_of_text(opened, opened.tokens(text)).lens(opened, k=k, readout=lens)
     n = len(found.tokens)
     if not -n <= at < n:
@@ -180,6 +181,25 @@ def read_tokens(
 def _beside(result: "Result", out: Path | None, name: str) -> dict[str, str]:
     """A second result of one command, in a folder of its own within that of the first."""
     return {} if out is None else {f"saved_{name}": str(result.save(out / name))}
+
+
+def refuse_unknown(model: Any, text: str) -> None:
+    """A text of which the model's vocabulary has no word says nothing about the model.
+
+    Raises:
+        ConfigError: every word of it is unknown.
+    """
+    tokenizer = model.tokenizer
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    if tokenizer is None or unknown is None:
+        return
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    if ids and all(i == unknown for i in ids):
+        raise ConfigError(
+            f"{model.card.name} knows no word of {text[:40]!r}; its vocabulary has "
+            f"{len(tokenizer)} words. Write with those (for some of the bundled models': lensbench "
+            "world sample --out w.jsonl)"
+        )
 
 
 def lines_of(path: Path) -> list[str]:

@@ -40,7 +40,11 @@ def parts_of(run: Path) -> list[Path]:
             raise MissingDataError(
                 f"{run} is one dictionary of the run {run.parent}, not a run; pass {run.parent}"
             )
-        raise MissingDataError(f"no run in {run} (no {STATUS_FILE}); see `lensbench runs ls DIR`")
+        inside = (
+            [str(p.parent) for p in sorted(run.glob(f"*/{STATUS_FILE}"))] if run.is_dir() else []
+        )
+        hint = f"it holds the runs {', '.join(inside)}" if inside else "see `lensbench runs ls DIR`"
+        raise MissingDataError(f"no run in {run} (no {STATUS_FILE}); {hint}")
     return parts
 
 

@@ -509,7 +509,7 @@ def test_a_seed_that_no_generator_takes_is_refused(
     line = ("eval", "sae", trained, "--store", acts, "--model", "atlas-dense", "--seed", seed)
     assert run(*line) == 2
     said = capsys.readouterr().err
-    assert "seed: Input should be" in said
+    assert "seed: must be" in said
     assert f"(got {seed})" in said
 
 

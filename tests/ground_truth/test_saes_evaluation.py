@@ -297,7 +297,7 @@ def test_seeds_are_bounded_and_the_largest_works(planted) -> None:
     from lensbench.errors import ConfigError
 
     for seed in (-1, 2**63, 2**70):
-        with pytest.raises(ConfigError, match=rf"seed: Input should be .* \(got {seed}\)"):
+        with pytest.raises(ConfigError, match=rf"seed: must be .* \(got {seed}\)"):
             EvaluationConfig.parse({"seed": seed})
     config = EvaluationConfig(seed=2**63 - 1, max_tokens=800)
     assert np.isfinite(

@@ -66,7 +66,7 @@ def test_arrays_round_trip_and_damage(tmp_path) -> None:
 def test_configs_name_field_rule_value_and_the_nearest_key(tmp_path) -> None:
     with pytest.raises(ConfigError, match=r"unknown key 'widht'.*Did you mean 'width'"):
         Sample.parse({"rate": 1, "widht": 2})
-    with pytest.raises(ConfigError, match=r"rate: .*greater than 0 \(got -1\)"):
+    with pytest.raises(ConfigError, match=r"rate: .*above 0 \(got -1\)"):
         Sample.parse({"rate": -1})
     assert (
         Sample(rate=1).fingerprint()

@@ -78,8 +78,8 @@ def test_a_sweep_survives_yaml() -> None:
         ({"architecture": "topk", "d_sae": 64, "k": 4, "seed": [0, 0]}, "listed twice"),
         ({"architecture": "topk", "d_sae": 64, "k": []}, "sweep[0].k is an empty list"),
         ({"architecture": "topk", "d_sae": 64, "k": 4, "site": []}, "sweep[0].site is an empty"),
-        ({"architecture": "topk", "d_sae": 64, "k": 4, "seed": 2**63}, "seed: Input should be"),
-        ({"architecture": "topk", "d_sae": 64, "k": 4, "seed": [0, -1]}, "seed: Input should be"),
+        ({"architecture": "topk", "d_sae": 64, "k": 4, "seed": 2**63}, "seed: must be"),
+        ({"architecture": "topk", "d_sae": 64, "k": 4, "seed": [0, -1]}, "seed: must be"),
     ],
 )
 def test_a_wrong_entry_is_refused_by_name(entry: dict[str, object], says: str) -> None:

@@ -18,12 +18,15 @@ class TunedLensConfig(Config):
     lr_scale: float = Field(1.0, gt=0)
     """Factor of the learning rate, which then falls in a straight line to 0."""
     momentum: float = Field(0.9, ge=0, lt=1)
+    """Nesterov's, of SGD alone."""
     weight_decay: float = Field(1e-3, ge=0)
     """Towards the identity, which is the logit lens."""
     clip: float = Field(1.0, gt=0)
     """Largest norm of the gradient of all layers together."""
     steps: int = Field(250, ge=1)
+    """Updates of all layers' maps."""
     tokens_per_step: int = Field(1 << 18, ge=1)
+    """Stored tokens whose gradients make one update."""
     holdout: float = Field(0.1, ge=0, lt=1)
     """Share of the documents, the last ones, that training never reads."""
     seed: int = Field(0, ge=0)
