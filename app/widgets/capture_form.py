@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from lensbench.app.state import inside, root, store_names
+from lensbench.app.state import below, inside, root, store_names
 from lensbench.app.widgets.choose import choose, several
 from lensbench.app.widgets.states import guarded
 from lensbench.app.widgets.toggle import one_of, pick_of
@@ -88,7 +88,7 @@ def _text(model: str) -> str | None:
             st.info("There is no .txt or .jsonl file in this folder. Put one there, or type words.")
             return None
         name = choose("Text file", files, key="file")
-        return None if name is None else str(root() / name)
+        return None if name is None else str(below(name))
     return _world(model) if kind == WORLD else _typed()
 
 

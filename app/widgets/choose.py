@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from lensbench.app.widgets.states import plain
+
 
 def choose(
     label: str,
@@ -21,7 +23,7 @@ def choose(
     """
     wanted = st.query_params.get(key)
     if wanted is not None and wanted not in options:
-        st.warning(f"There is no {label.lower()} {wanted!r} here (any more). Choose another one.")
+        not_here(label, wanted)
     return st.selectbox(
         label,
         list(options),
@@ -32,6 +34,12 @@ def choose(
     )
 
 
+def not_here(label: str, wanted: str) -> None:
+    """Say that the address asks for something that is none of the options."""
+    told = f"There is no {label.lower()} {wanted!r} here (any more). Choose another one."
+    st.warning(plain(told))
+
+
 def several(
     label: str, options: Sequence[str], default: Sequence[str], *, key: str, empty: str
 ) -> tuple[str, ...]:
@@ -39,5 +47,8 @@ def several(
     asked = st.session_state.get(key)
     if asked is not None and not set(asked) <= set(options):
         del st.session_state[key]  # chosen for another text
+    if key not in st.session_state:
+        for wanted in set(st.query_params.get_all(key)) - set(options) - {""}:
+            not_here(label, wanted)
     return tuple(st.multiselect(label, options, default=list(default), key=key, placeholder=empty,
                                 bind="query-params"))  # fmt: skip

@@ -5,6 +5,8 @@ from typing import TypeVar
 
 import streamlit as st
 
+from lensbench.app.widgets.choose import not_here
+
 T = TypeVar("T")
 
 
@@ -30,6 +32,10 @@ def pick_of(
     """
     if key in st.session_state and st.session_state[key] not in options:
         del st.session_state[key]  # chosen for another text
+    shows = {str(option) for option in options} | {shown[o] for o in options if shown}
+    asked = st.query_params.get(key)
+    if asked is not None and key not in st.session_state and asked not in shows:
+        not_here(label, asked)
     index = list(options).index(default)
     chosen = st.selectbox(
         label, options, index=index, key=key, bind="query-params",

@@ -270,6 +270,8 @@ def place(root: Path, name: str) -> str:
     parts = name.split("/")
     if any(part == "" or part.startswith(".") for part in parts) or parts[0] == JOBS:
         raise ConfigError(f"{name!r} cannot name a store: plain names, parted by /")
+    if not (root / name).resolve().is_relative_to(root.resolve()):
+        raise ConfigError(f"{name!r} leads out of the folder shown, by a link; choose another name")
     return str(root / name)
 
 

@@ -1,7 +1,8 @@
 """Tuned lenses by folder: trained from a store, found below a folder, read on a text."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,9 +80,16 @@ def tune(
 
 
 def find_lenses(root: Path) -> list[Path]:
-    """Folders below ``root`` that hold a tuned lens, ours or one of tuned-lens, by name."""
-    places = (path for depth in range(_DEPTH) for path in root.glob("*/" * depth + CONFIG))
-    return sorted({path.parent for path in places if _is_lens(path)})
+    """Folders below ``root``, not behind links, that hold a tuned lens (or one of tuned-lens)."""
+    return sorted(folder for folder in _folders(root, _DEPTH) if _is_lens(folder / CONFIG))
+
+
+def _folders(folder: Path, left: int) -> Iterator[Path]:
+    yield folder
+    with suppress(OSError):  # closed to us, or gone meanwhile
+        for inner in folder.iterdir() if left > 1 else ():
+            if inner.is_dir() and not inner.is_symlink():
+                yield from _folders(inner, left - 1)
 
 
 def open_lens(folder: str, model: "Model") -> "TunedLens | None":

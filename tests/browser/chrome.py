@@ -24,7 +24,9 @@ FLAGS = (
 IDLE = (
     "(() => { const app = document.querySelector('[data-testid=stApp]');"
     " return !!app && app.dataset.testScriptState === 'notRunning'"
-    " && !document.querySelector('[data-stale=true], [data-testid=stSkeleton]')"
+    " && !document.querySelector('[data-stale=true]')"
+    " && ![...document.querySelectorAll('[data-testid=stSkeleton]')]"
+    "    .some(waiting => waiting.checkVisibility())"
     " && [...document.querySelectorAll('[data-testid=stPlotlyChart]')]"
     "    .every(chart => !chart.checkVisibility() || chart.querySelector('.main-svg'))"
     " && [...document.querySelectorAll('[data-testid=stDataFrame]')]"

@@ -34,7 +34,8 @@ def addresses(root: Path) -> dict[str, str]:
     queries = {
         "home": {}, "capture": {"model": "atlas-dense"}, "stores": {"store": ACTS, "part": "Rows"},
         "token": {"store": TINY, "row": 17}, "train": {"store": ACTS}, "runs": {"run": RUN},
-        "sweep": {"run": RUN}, "compare": {"run": RUN, "other": RUN}, "latent": dictionary,
+        "sweep": {"run": RUN}, "latent": dictionary,
+        "compare": {"one": RUN, "other": RUN, "other-dictionary": name},
         "directions": {**dictionary, "show": "Nearest latents"},
         "lens": {"store": TINY, "row": 17}, "attention": own, "probe": {"store": ACTS},
         "hyper": {"model": "atlas-dense"}, "geometry": {"stores": ACTS},
