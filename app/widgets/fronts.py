@@ -76,7 +76,7 @@ def score_tables(results: Mapping[str, Any]) -> None:
             st.caption(title)
             show_listing(part, alt=f"{title} of every dictionary",
                          headings={c: heading(c) for c in part})  # fmt: skip
-    units = "; ".join(f"{k}: {v}" for k, v in table.attrs["units"].items())
+    units = "; ".join(f"{heading(k)}: {v}" for k, v in table.attrs["units"].items())
     st.caption(plain(f"Units: {units}"))
     take_away(table, key="scores")
 
