@@ -141,10 +141,12 @@ def alignment_shown(table: pd.DataFrame) -> None:
 def _slim(figure: go.Figure, title: str, wide: bool) -> go.Figure:
     """A map that shares its colour range with its neighbours."""
     n = len(figure.data[0].x) if figure.data else 0
+    ends = (figure.data[0].zmin, figure.data[0].zmax) if figure.data else (0, 1)
+    said = f"n = 1 text, {n} tokens · colours {ends[0]:.3g} to {ends[1]:.3g}"
     figure.update_layout(
-        title={"text": title, "subtitle": {"text": ""}}, margin={"l": 50, "r": 12, "t": 56}
+        title={"text": title, "subtitle": {"text": said}}, margin={"l": 50, "r": 12, "t": 72}
     )
-    figure.update_xaxes(title=None, tickangle=-60 if n > 8 else 0)
+    figure.update_xaxes(title={"text": "token"}, tickangle=-60 if n > 8 else 0)
     return figure if wide else figure.update_traces(showscale=False)
 
 

@@ -40,6 +40,8 @@ CASES = (
     Case("lens", ("lens-map", "lens-course"), {"store": STORE, "row": "30"}),
     Case("lens", ("lens-map", "lens-course"),
          {"from": "My own text", "model": "MODEL", "text": "the cat saw", "metric": "Entropy"}),
+    Case("lens", ("pair-first", "pair-second"),
+         {"view": "Two texts", "model": "MODEL", "text": "the cat saw", "text2": "the dog saw"}),
     Case("attention", ("heads", "head-large", "score-map"), {"store": STORE, "row": "17"}),
     Case("token", ("token-lens",), {"store": STORE, "row": "17"}),
     Case("runs", ("curve-fvu", "curve2-l0"), {"run": RUN}, "small"),
@@ -64,7 +66,10 @@ CASES = (
          {"stores": STORE, "measure": "Intrinsic dimension"}, "small"),
     Case("geometry", ("geometry-0", "geometry-1"), {"stores": STORE, "measure": "Neighbourhoods"}),
     Case("patching", ("patching",), {"model": "atlas-dense", "task": "recall"}),
-    Case("experts", ("experts",), {"model": "atlas-moe", "prompts": "desk:24"}),
+    Case("experts", ("experts",),
+         {"model": "atlas-moe", "prompts": "desk:24", "part": "Rank and study"}),
+    Case("experts", ("routing",),
+         {"model": "atlas-moe", "prompts": "desk:24", "part": "Routing of a text"}),
     Case("steering", ("steering",), {"model": "atlas-dense"}),
     Case("hyper", ("hyper",), {"model": "atlas-dense", "run": "true"}),
     Case("acceleration", ("agreement", "exits", "drafts", "front"), {"store": "own"}),
@@ -73,7 +78,7 @@ SLOW = (
     Case("acceleration", ("agreement", "exits", "drafts", "front", "live-predicted",
                           "live-measured", "pareto", "stages"), {"store": "own"}, press="live"),
     Case("experts", ("experts", "experts-study"),
-         {"model": "atlas-moe", "prompts": "desk:24", "study": "true"}),
+         {"model": "atlas-moe", "prompts": "desk:24", "part": "Rank and study", "study": "true"}),
 )  # fmt: skip
 
 
