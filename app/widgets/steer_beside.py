@@ -14,7 +14,7 @@ from lensbench.app.workflows import steering_beside as steering
 from lensbench.app.workflows.latent_steering import MOST_NEW, RANDOM
 from lensbench.app.workflows.steering_beside import STRENGTHS, WHERE, BesideAsk, Steered
 
-PROMPT = "The king"
+PROMPT = "I think the knife"
 TITLES = {"clean": "clean", "steered": "steered", "random": "random direction"}
 
 
@@ -49,11 +49,11 @@ def _asked(ask: BesideAsk) -> BesideAsk:
                           max_chars=steering.LONGEST)  # fmt: skip
     left, right = st.columns([3, 2])
     strength = left.select_slider(
-        "Strength, in lengths of the state (doubling steps; 0 changes nothing)", STRENGTHS, 0.5,
+        "Strength, in lengths of the state (doubling steps; 0 changes nothing)", STRENGTHS, 1.0,
         key="strength", bind="query-params", format_func=lambda s: f"{s:+g}" if s else "0",
     )  # fmt: skip
     with right:
-        where = pick_of("Steered tokens", list(WHERE), "all", key="where", shown=WHERE)
+        where = pick_of("Steered tokens", list(WHERE), "after", key="where", shown=WHERE)
     with st.expander("Advanced: length, temperature, seed"):
         one, two, three = st.columns(3)
         new = one.number_input("New tokens", 1, MOST_NEW, 20, key="new", bind="query-params")

@@ -128,8 +128,10 @@ def _made(ask: LatentSteer) -> Beside:
         words = {name: tuple(token_texts(model.tokenizer, list(i))) for name, i in ids.items()}
         whole = [*prompt, *ids["clean"]]
         clean = logits_of(model, whole, Plan())
-        steered = logits_of(model, whole, said["steered"])
-        drawn = [logits_of(model, whole, plan_of(ask, one, len(prompt))) for one in others]
+        steered, *drawn = (
+            logits_of(model, whole, plan_of(ask, one, len(prompt), len(whole)))
+            for one in (direction, *others)
+        )
     steps = slice(len(prompt) - 1, len(whole) - 1)
     randoms = pd.DataFrame([kl_of(clean, one, steps) for one in drawn])
     kl = pd.DataFrame({
@@ -143,9 +145,9 @@ def _made(ask: LatentSteer) -> Beside:
                   bool((clean == steered).all()))  # fmt: skip
 
 
-def plan_of(ask: LatentSteer, direction: Direction, n_prompt: int) -> Plan:
+def plan_of(ask: LatentSteer, direction: Direction, n_prompt: int, n: int = 0) -> Plan:
     """The edit: ``strength * largest`` times the direction; strength 0 is the empty plan."""
-    span = range(n_prompt - 1, n_prompt + ask.new_tokens)
+    span = range(n_prompt - 1, n or n_prompt + ask.new_tokens)  # no further than a text goes
     positions = None if ask.where == ALL else list(span)
     return steer(direction, ask.strength * ask.largest, positions=positions)
 

@@ -68,8 +68,8 @@ class BesideAsk:
     file: str = ""
     layer: int = 1
     """The direction stands after this block; a latent knows its own site."""
-    strength: float = 0.5
-    where: str = "all"
+    strength: float = 1.0
+    where: str = "after"
     new_tokens: int = 20
     temperature: float = 0.0
     seed: int = 0
@@ -115,8 +115,11 @@ def _made(ask: BesideAsk) -> Steered:
         ids = {name: continued(model, prompt, plan, ask) for name, plan in said.items()}
         words = {name: tuple(token_texts(model.tokenizer, list(i))) for name, i in ids.items()}
         whole = [*prompt, *ids["clean"]]
-        clean, moved = (logits_of(model, whole, said[n]) for n in ("clean", "steered"))
-        drawn = [logits_of(model, whole, plan_of(ask, one, len(prompt))) for one in others]
+        clean = logits_of(model, whole, Plan())
+        moved, *drawn = (
+            logits_of(model, whole, plan_of(ask, one, len(prompt), len(whole)))
+            for one in (unit, *others)
+        )
         shown = tuple(token_texts(model.tokenizer, prompt))
     steps = slice(len(prompt) - 1, len(whole) - 1)
     randoms = np.stack([kl_of(clean, one, steps) for one in drawn])
@@ -131,9 +134,9 @@ def _made(ask: BesideAsk) -> Steered:
                    bool((clean == moved).all()), shown, on)  # fmt: skip
 
 
-def plan_of(ask: BesideAsk, unit: Direction, n_prompt: int) -> Plan:
-    """The edit; strength 0 is the empty plan."""
-    span = list(range(n_prompt - 1, n_prompt + ask.new_tokens))
+def plan_of(ask: BesideAsk, unit: Direction, n_prompt: int, n: int = 0) -> Plan:
+    """The edit of a text of ``n`` tokens, or of one still to be written; 0: the empty plan."""
+    span = list(range(n_prompt - 1, n or n_prompt + ask.new_tokens))
     return steer(unit, ask.strength, positions=None if ask.where == "all" else span)
 
 
