@@ -31,12 +31,12 @@ KINDS = {"task": "A built-in task", "own": "My own pairs", "file": "A CSV file"}
 NAMES = {"clean": "Clean prompt", "corrupted": "Corrupted prompt", "answer": "Answer",
          "foil": "Wrong answer"}  # fmt: skip
 TASKS_SHOWN = {
-    "agreement": "Agreement of verb and subject",
-    "first_letter": "First letter of a word",
-    "greater_than": "Greater than",
-    "ioi": "Indirect objects",
-    "recall": "Recall from a list",
-    "refusal": "Refusal",
+    "agreement": "The verb agrees with the subject, not with the noun beside it.",
+    "first_letter": "The first letter of a word that stands in the prompt.",
+    "greater_than": "Which of two numbers is greater.",
+    "ioi": "Indirect objects: the name of the two that is not named again.",
+    "recall": "What a list said of the thing asked for.",
+    "refusal": "Whether a question is answered or refused.",
 }
 FEW, SHOWN = 3, 8
 """Pairs whose tokens are shown, of a task and of typed ones."""
@@ -59,9 +59,9 @@ def choose_pairs(model: str) -> Pairs | None:
     if kind == "task":
         left, right = st.columns(2)
         with left:
-            task = pick_of("Task", list(patching.TASKS), patching.TASKS[0], key="task",
-                           shown={t: TASKS_SHOWN.get(t, t) for t in patching.TASKS})  # fmt: skip
+            task = pick_of("Task", list(patching.TASKS), patching.TASKS[0], key="task")
         n = right.slider("Pairs", 4, 128, 32, 4, key="n", bind="query-params")
+        st.caption(TASKS_SHOWN.get(task, ""))
         _tokens(model, task_rows(model, task, n, FEW), of=n)
         return Pairs(task, n)
     rows: Rows = ()

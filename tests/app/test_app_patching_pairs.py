@@ -159,7 +159,7 @@ def test_a_head_is_verified_on_pairs_that_the_map_has_not_seen(monkeypatch) -> N
 
 
 def test_three_clicks_to_a_verified_head_and_to_an_estimate(monkeypatch, tmp_path: Path) -> None:
-    query = {"model": "atlas-dense", "task": "Recall from a list", "n": "8"}
+    query = {"model": "atlas-dense", "task": "recall", "n": "8"}
     page = open_page(monkeypatch, tmp_path, "patching", **query)
     page.selectbox(key="site").set_value("attn.z").run()  # 1
     assert not page.exception
