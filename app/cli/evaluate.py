@@ -22,7 +22,13 @@ def _keep_group() -> None:
 
 
 def sae(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of `train sae`.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN",
+            help="Run folder of `train sae`; or one dictionary in any format of saes.load.",
+        ),
+    ],
     store: Annotated[Path, typer.Option("--store", help="Store to evaluate on.")],
     model: ModelOption,
     revision: RevisionOption = None,
@@ -80,6 +86,10 @@ def sae(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the evaluation that is there.")
     ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder that gets the folder evaluation; default: RUN."),
+    ] = None,
 ) -> Answer:
     """The quality of dictionaries, each number beside its controls; saved in RUN/evaluation."""
     from lensbench.app.workflows.evaluation import compare_run, evaluate_run
@@ -90,7 +100,8 @@ def sae(
         return Answer(facts, _compared(facts))
     facts = evaluate_run(
         run, store, model, revision=revision, suite=suite, labels=labels, scr_labels=scr_labels,
-        ce_sequences=ce_sequences, twin=twin, seed=seed, overwrite=overwrite, progress=progress,
+        ce_sequences=ce_sequences, twin=twin, seed=seed, overwrite=overwrite, out=out,
+        progress=progress,
     )  # fmt: skip
     progress.end()
     return Answer(facts, _evaluated(facts))

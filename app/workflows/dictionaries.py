@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from lensbench.app.workflows.runs import all_runs, parts_of
-from lensbench.errors import ConfigError, MissingDataError, UnknownNameError
+from lensbench.errors import ConfigError, MismatchError, MissingDataError, UnknownNameError
 from lensbench.results import load as load_result
+from lensbench.saes.coder import SparseCoder
 from lensbench.saes.formats import FORMATS, load, recognise
 from lensbench.saes.latents.encoding import encode_store
 from lensbench.saes.runs import RESULT_FOLDER, STATUS_FILE, SAERun
@@ -53,6 +54,24 @@ def runs_named(name: str) -> list[SAERun]:
         return [_of_run(path.parent, path.name)]
     parts_of(path)  # says what is missing
     raise AssertionError("no run is an error above")
+
+
+def runs_or_foreign(place: Path) -> list[SAERun]:
+    """The finished dictionaries of a run; or one of any format of ``saes.load``, as a run of one.
+
+    Raises:
+        MissingDataError: neither there.
+        MismatchError: a dictionary that only its own library can hold.
+    """
+    name = str(place)
+    if _is_run(place) or not (name.startswith("sae_lens:") or recognise(place)):
+        return all_runs(place)
+    coder = load(name)
+    if not isinstance(coder, SparseCoder):
+        raise MismatchError(f"{name} is of another library's kind; score it with saes.evaluate")
+    # A run's own `result` folder says no more by its name than that it is one.
+    called = place.parent.name if place.name == RESULT_FOLDER else place.name
+    return [SAERun.of(coder, name=called, site=coder.site or "", status="finished")]
 
 
 def _is_run(path: Path) -> bool:

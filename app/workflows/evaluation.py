@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lensbench import io
+from lensbench.app.workflows.dictionaries import runs_or_foreign
 from lensbench.app.workflows.latents import chosen_latents, records
 from lensbench.app.workflows.models import open_model
 from lensbench.app.workflows.quality import core_controls, measures_of, read_labels, two_labels
-from lensbench.app.workflows.runs import EVALUATION, TWIN, all_runs, evaluation_of, parts_of
+from lensbench.app.workflows.runs import EVALUATION, TWIN, evaluation_of, parts_of
 from lensbench.app.workflows.twins import trained_twin
 from lensbench.config import load_yaml
 from lensbench.errors import ConfigError, MissingDataError, UnknownNameError
@@ -62,9 +63,10 @@ def evaluate_run(
     twin: bool = False,
     seed: int = 0,
     overwrite: bool = False,
+    out: Path | None = None,
     progress: Say | None = None,
 ) -> dict[str, Any]:
-    """Evaluate every dictionary of ``run`` by names, save the results in it, and sum them up.
+    """Evaluate every dictionary of ``run`` (or a foreign one) by names, save the results, sum up.
 
     ``twin`` trains the first one again on a re-initialised model (in ``run/twin``), one more
     control of every measure. ``scr_labels`` names two, a comma between them. An evaluation that is
@@ -93,11 +95,10 @@ def evaluate_run(
     network = open_model(model, revision)
     opened.check_model(network.card)
     if not overwrite:
-        _refuse_to_replace(run)
+        _refuse_to_replace(out or run)
     control = _twin(run, runs[0], opened, network, seed, progress) if twin else None
-    return evaluate_all(
-        run, runs, opened, network, config, labels=own, twin=control, progress=progress
-    )
+    return evaluate_all(out or run, runs, opened, network, config, labels=own, twin=control,
+                        progress=progress)  # fmt: skip
 
 
 def compare_run(
@@ -138,7 +139,7 @@ def scored(
     Raises:
         MismatchError: it holds none.
     """
-    runs = all_runs(run)
+    runs = runs_or_foreign(run)
     kept = [one for one in runs if one.role in roles]
     if not kept:
         as_dictionary(runs[0])  # says what to do instead
