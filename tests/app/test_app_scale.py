@@ -84,7 +84,7 @@ PLACES: dict[str, Callable[[Path], tuple[str, dict[str, str]]]] = {
     ),
     "wide geometry": lambda root: ("directions", {**wide(root), "show": "Geometry"}),
 }  # fmt: skip
-OPENED, LISTED, SENT = 40, 12, 400_000
+OPENED, LISTED, SENT = 40, 40, 400_000
 """Most that a click may cost, whatever the number of runs and latents: what is shown is read."""
 MAP = 2_500_000
 """Bytes of a map: the points themselves with what hovering says."""
