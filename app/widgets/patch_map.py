@@ -1,7 +1,6 @@
 """The map of a sweep with its baselines, and the cell that was clicked."""
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 
 from lensbench.app.widgets.figures import show_figure
@@ -10,7 +9,6 @@ from lensbench.app.widgets.states import guarded, plain
 from lensbench.app.workflows import patch_cell, patching
 from lensbench.app.workflows.patching import HOWS, PatchAsk
 from lensbench.interventions.patching.result import PatchingResult
-from lensbench.plots import bars
 from lensbench.words import spelled
 
 FORMULAS = {
@@ -53,13 +51,12 @@ def show_map(ask: PatchAsk, result: PatchingResult) -> None:
             figure, pick, key="patching", chosen=at(index), frame=result.to_frame(),
             code=patching.python_of(ask),
             alt=f"Effect of {ask.how} at {ask.sites[0]} by layer and place",
+            caption=f"n = {result.n} prompt pairs.",
         )  # fmt: skip
     with right:
-        frame = _baselines(result, index, name)
-        figure = bars(frame, x="run", y="value", title="Beside its baselines",
-                      subtitle=f"{spelled(result.metric)}, n = {result.n} pairs",
-                      height=340)  # fmt: skip
-        show_figure(figure, key="baselines", frame=frame,
+        show_figure(patch_cell.baselines_figure(result, index, name), key="baselines",
+                    frame=patch_cell.baselines(result, index, name),
+                    code=patch_cell.baselines_code(ask, index, name),
                     alt="Metric of clean, corrupted, random and this patch")  # fmt: skip
     st.caption(
         f"{result.n} prompt pairs; {spelled(result.metric)} {result.clean.mean():.2f} on clean and "
@@ -76,17 +73,6 @@ def show_map(ask: PatchAsk, result: PatchingResult) -> None:
 def _title(ask: PatchAsk) -> str:
     where = patching.SITES_SHOWN.get(ask.sites[0], ask.sites[0])
     return f"{HOWS[ask.how].partition(':')[0]}: {where}"
-
-
-def _baselines(result: PatchingResult, index: int, name: str) -> pd.DataFrame:
-    rows = [("clean", result.clean), ("corrupted", result.corrupted)]
-    rows += [("random patch", result.random)] if len(result.tried) else []
-    rows += [(name, result.values[index])]
-    frame = pd.DataFrame({"run": [r for r, _ in rows],
-                          "value": [float(np.nanmean(v)) for _, v in rows],
-                          "n": [int(np.isfinite(v).sum()) for _, v in rows]})  # fmt: skip
-    frame.attrs["units"] = {"value": result.unit, "n": "values"}
-    return frame
 
 
 def _place(ask: PatchAsk, result: PatchingResult, index: int, name: str) -> None:

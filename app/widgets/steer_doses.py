@@ -34,7 +34,8 @@ def steer_doses(ask: SteerAsk) -> None:
     result = found.result
     measure = one_of("Measure", MEASURES, key="measure")
     show_figure(
-        result.plot(measure), key="steering", frame=result.to_frame(), code=steering.python_of(ask),
+        result.plot(measure), key="steering", frame=result.to_frame(),
+        code=steering.python_of(ask, measure),
         alt=f"{MEASURES[measure]} against the strength, task {ask.task}, with bands of controls",
         caption=f"{found.n_made_of} prompts made the direction, n = {result.n} others are steered; "
                 f"one unit is a step as long as the state ({result.scale[0]:.1f}). Controls of the "

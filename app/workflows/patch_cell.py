@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lensbench.app.workflows.live import Shelf, running
-from lensbench.app.workflows.patching import PatchAsk, kept, pairs_for, positions_of
+from lensbench.app.workflows.patching import PatchAsk, kept, pairs_for, positions_of, python_of
 from lensbench.errors import ConfigError, NotEnoughDataError
 from lensbench.interventions.attribution.check import AttributionCheck
 from lensbench.interventions.attribution.nodes import attribute
@@ -29,10 +29,15 @@ from lensbench.sites import Site
 from lensbench.tokens import token_texts
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
     from lensbench.models import Model
 
 OTHERS = 8
 """Places drawn as control."""
+_tables: Shelf[pd.DataFrame] = Shelf(32)
+_verified: "Shelf[Verified]" = Shelf(16)
+_checks: "Shelf[AttributionCheck]" = Shelf(16)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +110,10 @@ def forecast(ask: PatchAsk) -> tuple[int, int, int]:
 
 def pair_by_pair(ask: PatchAsk, index: int, k: int = 3) -> pd.DataFrame:
     """One row per pair: the metric in every run, and what the patched model then says."""
+    return _tables.get((ask, index, k), lambda: _table(ask, index, k))
+
+
+def _table(ask: PatchAsk, index: int, k: int) -> pd.DataFrame:
     result = kept(ask)
     with running(ask.model, ask.revision) as model:
         pairs = pairs_for(model, ask)
@@ -162,10 +171,6 @@ def _values(model: "Model", pairs: PromptPairs, where: list[Place], ask: PatchAs
         return run_of(model, source, group.pairs, read)[0]
 
     return of_run
-
-
-_verified: "Shelf[Verified]" = Shelf(16)
-_checks: "Shelf[AttributionCheck]" = Shelf(16)
 
 
 def verify(ask: PatchAsk, index: int, seed: int = 1) -> Verified:
@@ -226,3 +231,34 @@ def checked(ask: PatchAsk, method: str, top: int = 10, random: int = 20) -> Attr
             return found.verify(model, pairs, top=top, random=random, seed=ask.seed)
 
     return _checks.get((ask, method, top, random), make)
+
+
+def baselines(result: PatchingResult, index: int, name: str) -> pd.DataFrame:
+    """The metric of a place beside those of the clean, the corrupted and a random run."""
+    rows = [("clean", result.clean), ("corrupted", result.corrupted)]
+    rows += [("random patch", result.random)] if len(result.tried) else []
+    rows += [(name, result.values[index])]
+    frame = pd.DataFrame({"run": [r for r, _ in rows],
+                          "value": [float(np.nanmean(v)) for _, v in rows],
+                          "n": [int(np.isfinite(v).sum()) for _, v in rows]})  # fmt: skip
+    frame.attrs["units"] = {"value": result.unit, "n": "values"}
+    return frame
+
+
+def baselines_figure(result: PatchingResult, index: int, name: str) -> "go.Figure":
+    """Bars of :func:`baselines`."""
+    from lensbench.plots import bars
+
+    return bars(
+        baselines(result, index, name), x="run", y="value", title="Beside its baselines",
+        subtitle=f"{result.metric}, n = {result.n} pairs", height=340,
+    )  # fmt: skip
+
+
+def baselines_code(ask: PatchAsk, index: int, name: str) -> str:
+    """Python that draws :func:`baselines_figure` in a notebook."""
+    sweep = python_of(ask).rstrip().removesuffix("result.plot()")
+    return (
+        "from lensbench.app.workflows.patch_cell import baselines_figure\n"
+        f"{sweep}baselines_figure(result, {index}, {name!r})\n"
+    )
