@@ -92,7 +92,9 @@ def test_a_run_started_in_the_form_outlives_page_and_server(
             tab.type("new-train-tokens", "400000")
             tab.type("new-name", "mine")
             tab.click("Start training")
-            tab.wait("location.search.includes('run=runs%2Fmine')")
+            tab.wait("location.pathname.endsWith('/runs')"
+                     " && location.search.includes('run=runs%2Fmine')")  # fmt: skip
+            tab.idle()
             tab.open(tab.js("location.href"))  # a reload
             tab.says("of 195")
         # That server has ended; another one shows the same run.

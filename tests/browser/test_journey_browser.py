@@ -87,7 +87,7 @@ def test_from_an_empty_folder_to_a_steered_model(root: Path, served: str, tmp_pa
         tab.click("Train dictionaries on it")
         tab.wait("location.pathname.endsWith('/train')")
         tab.says("Start training")
-        assert tab.js("location.search").count("store=acts") == 1
+        tab.wait("location.search.includes('store=acts')")
         tab.type("new-topk-d_sae", "64")
         tab.type("new-topk-k", "4, 8")
         tab.type("new-train-tokens", "100000")
