@@ -15,7 +15,7 @@ import pytest
 from lensbench.app.page_list import PAGES
 from tests.browser.chrome import Chrome, find
 from tests.browser.filled import addresses, filled_root, small_root, tiny_root
-from tests.browser.test_dashboard_browser import free_port, serving
+from tests.browser.test_dashboard_browser import free_port, outside, serving
 
 __all__ = ["filled_root", "small_root", "tiny_root"]
 pytestmark = [
@@ -87,6 +87,7 @@ def test_no_page_has_a_serious_finding(filled_root: Path, served: str, tab: Chro
             met |= {f["known"] for f in found}
             bad += [(path, mode, f) for f in found if f["known"] < 0]
     assert bad == [], json.dumps(bad, indent=1)
+    assert outside(tab.asked) == [], "nobody off this machine was asked, by any filled page"
     assert met >= set(range(len(STREAMLIT))), "an exception that is no longer needed"
 
 
