@@ -1,5 +1,7 @@
 """The map of a sweep with its baselines, and the cell that was clicked."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import streamlit as st
 
@@ -8,8 +10,10 @@ from lensbench.app.widgets.heat import click_map
 from lensbench.app.widgets.states import guarded, plain
 from lensbench.app.workflows import patch_cell, patching
 from lensbench.app.workflows.patching import HOWS, PatchAsk
-from lensbench.interventions.patching.result import PatchingResult
 from lensbench.words import spelled
+
+if TYPE_CHECKING:
+    from lensbench.interventions.patching.result import PatchingResult
 
 FORMULAS = {
     "logit_diff": "logit(answer) - logit(wrong answer) at the last token, nats",
@@ -20,7 +24,7 @@ FORMULAS = {
 }
 
 
-def show_map(ask: PatchAsk, result: PatchingResult) -> None:
+def show_map(ask: PatchAsk, result: "PatchingResult") -> None:
     """Map, baselines, and what is known of the chosen cell."""
     places = list(range(len(result.site)))
     top = int(np.nanargmax(np.abs(np.nan_to_num(result.effect, nan=result.base) - result.base)))
@@ -75,7 +79,7 @@ def _title(ask: PatchAsk) -> str:
     return f"{HOWS[ask.how].partition(':')[0]}: {where}"
 
 
-def _place(ask: PatchAsk, result: PatchingResult, index: int, name: str) -> None:
+def _place(ask: PatchAsk, result: "PatchingResult", index: int, name: str) -> None:
     low, high = result.intervals()
     st.markdown(f"**{plain(name.capitalize())}: effect {result.effect[index]:.3f}**")
     told = f"95 % interval {low[index]:.3f} to {high[index]:.3f}, pairs resampled"

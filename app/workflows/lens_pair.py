@@ -84,6 +84,9 @@ class Put:
 
 
 _states: "Shelf[LensStates]" = Shelf(24)
+_scored: Shelf[tuple[int, str]] = Shelf(16)
+_unchanged: Shelf[float] = Shelf(32)
+_ends: Shelf[pd.DataFrame] = Shelf(32)
 
 
 def alignment(ask: PairAsk) -> pd.DataFrame:
@@ -122,6 +125,15 @@ def _matched(a: list[int], b: list[int]) -> list[tuple[int | None, int | None]]:
 
 def scored(ask: PairAsk) -> tuple[int, str]:
     """Id and text of the token that is scored."""
+    return _scored.get((ask, _print(ask)), lambda: _score(ask))
+
+
+def _print(ask: PairAsk) -> str:
+    """Other weights under the same name are another model."""
+    return hold_model(ask.model).model.card.fingerprint
+
+
+def _score(ask: PairAsk) -> tuple[int, str]:
     with running(ask.model) as model:
         if ask.token:
             token = token_named(model.tokenizer, ask.token)
@@ -199,6 +211,10 @@ def _state(
 
 def unchanged(ask: PairAsk, put: Put) -> float:
     """Largest change of any logit when the second text's own state is put back; 0 is right."""
+    return _unchanged.get((ask, put, _print(ask)), lambda: _unchanged_by(ask, put))
+
+
+def _unchanged_by(ask: PairAsk, put: Put) -> float:
     with running(ask.model) as model:
         tokens = model.tokens(ask.second)
         plain = model.run(tokens).logits
@@ -210,6 +226,10 @@ def unchanged(ask: PairAsk, put: Put) -> float:
 
 def ends(ask: PairAsk, put: Put, k: int = 5) -> pd.DataFrame:
     """What the model says after the last token of each run: the k best, and the scored token."""
+    return _ends.get((ask, put, k, _print(ask)), lambda: _ends_of(ask, put, k))
+
+
+def _ends_of(ask: PairAsk, put: Put, k: int) -> pd.DataFrame:
     import torch
 
     token, word = scored(ask)

@@ -8,8 +8,9 @@ pairs of several lengths can be patched together.
 import csv
 import io
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lensbench.errors import ConfigError
 from lensbench.prompts.given import from_texts
@@ -36,7 +37,7 @@ class Aligned:
     """Why it is left out; empty where it is used."""
 
 
-def rows_of(table: list[dict[str, object]]) -> Rows:
+def rows_of(table: Sequence[Mapping[Any, Any]]) -> Rows:
     """Rows of a table without those that are wholly empty.
 
     Raises:
@@ -146,7 +147,7 @@ def alignments(model: "Model", rows: Rows) -> list[Aligned]:
                 _made(model, (row,))
             except ConfigError as error:
                 why = f"Left out: {str(error).replace('pair 0', 'it').partition(', or pass')[0]}"
-        found.append(Aligned(number, *words, why))
+        found.append(Aligned(number, words[0], words[1], why))
     return found
 
 
