@@ -2,13 +2,20 @@
 
 import ast
 import re
+import shlex
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
 from lensbench import __version__
+from lensbench.app.cli.root import build
 from lensbench.app.page_list import PAGES
+from lensbench.app.widgets.states import plain
+from lensbench.app.workflows.page_help import help_of
+from lensbench.errors import ConfigError, DamagedDataError, MismatchError, MissingDataError
 from tests.app.driver import open_page
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -26,6 +33,67 @@ def test_every_page_opens_over_an_empty_folder_without_an_error(
     assert not shown.error
     title = next(page.title for page in PAGES if page.path == path)
     assert shown.title[0].value == title
+
+
+@pytest.mark.parametrize("path", [page.path for page in PAGES])
+def test_every_empty_page_offers_a_command_that_is_known(monkeypatch, tmp_path: Path, path) -> None:
+    shown = open_page(monkeypatch, tmp_path, "" if path == "home" else path)
+    lines = [line for code in shown.code for line in str(code.value).splitlines()]
+    offered = [shlex.split(line)[1:] for line in lines if line.startswith("lensbench ")]
+    assert offered, "a reader of an empty page is told how to begin"
+    for words in offered:
+        group: Any = get_command(build())
+        for word in words:
+            if not hasattr(group, "commands"):
+                break
+            assert word in group.commands, f"{path} offers an unknown command: {words}"
+            group = group.commands[word]
+        known = {option for p in group.params for option in (*p.opts, *p.secondary_opts)}
+        assert {w.split("=")[0] for w in words if w.startswith("--")} <= known | {"--json"}, words
+
+
+def test_the_help_of_a_page_names_known_commands_and_a_section() -> None:
+    for page in PAGES:
+        told = help_of(page.path, page.verb, page.methods)
+        assert told.purpose, f"{page.path}: begin the docstring of its module with 'Name: what'"
+        assert told.methods or not page.methods, f"no section {page.methods!r} in docs/methods.md"
+        for verb in told.verbs:
+            group: Any = get_command(build())
+            for word in verb.split():
+                assert word in group.commands, f"{page.path}: {verb}"
+                group = group.commands[word]
+
+
+def test_a_bug_is_called_one_and_told_in_full_to_the_log(monkeypatch, tmp_path, caplog) -> None:
+    from lensbench.app.views import home
+
+    def fail() -> None:
+        raise ZeroDivisionError("of ours")
+
+    monkeypatch.setattr(home, "show", fail)
+    shown = open_page(monkeypatch, tmp_path)
+    assert "mistake of lensbench" in shown.error[0].value
+    assert shown.expander[0].label.startswith("Details to report")
+    assert shown.expander[0].exception, "in the expander, not on the page"
+    assert "ZeroDivisionError" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "title"),
+    [(ConfigError("a *b* <i>"), "Cannot be used"), (MissingDataError("gone"), "Not found"),
+     (DamagedDataError("cut"), "Damaged"), (MismatchError("other"), "Does not fit")],
+)  # fmt: skip
+def test_an_error_says_what_kind_it_is(monkeypatch, tmp_path, error, title) -> None:
+    from lensbench.app.views import home
+
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(home, "show", fail)
+    shown = open_page(monkeypatch, tmp_path)
+    assert not shown.exception
+    assert shown.error[0].proto.title == title
+    assert shown.error[0].value == plain(str(error)), "its words are no Markdown"
 
 
 def test_the_folder_shown_is_named(monkeypatch, tmp_path: Path) -> None:
