@@ -2,10 +2,12 @@
 
 import streamlit as st
 
-from lensbench.app.state import inside, root, store_names
+from lensbench.app.state import inside, store_names
 from lensbench.app.widgets.choose import choose
 from lensbench.app.widgets.exit_board import exit_board, live_board
+from lensbench.app.widgets.exit_threshold import threshold_panel
 from lensbench.app.widgets.missing import missing
+from lensbench.app.widgets.own_text import offer_own_text, offer_own_text_of
 from lensbench.app.widgets.states import command_line, guarded, nothing_yet, plain
 from lensbench.app.widgets.toggle import pick_of
 from lensbench.app.workflows import acceleration, acceleration_figures
@@ -23,18 +25,20 @@ def show() -> None:
     names = store_names()
     if not names:
         nothing_yet("There is no store of activations here yet.", MAKE)
+        offer_own_text()
         return
     name = choose("Store", names, key="store")
     if name is None:
         st.info("Choose a store, best one of a model's own continuations: from that, what is "
                 "drafted and kept is predicted exactly.")  # fmt: skip
+        offer_own_text()
         return
     with guarded():
         url = str(inside(name))
         lacks = acceleration.lacking(url)
         if lacks:
             missing(lacks, model=name_of_model(url))
-            _offer(name, url)
+            offer_own_text_of(name, url)
             return
         with st.spinner("Reading what every layer would say"):
             found = acceleration.held(url)
@@ -42,7 +46,7 @@ def show() -> None:
         if not found.exact:
             why = acceleration.why_a_guess(url)
             st.warning(plain(f"What follows is a guess, not a prediction: {why}."))
-            _offer(name, url)
+            offer_own_text_of(name, url)
         _study(url, found.table.n_layers)
 
 
@@ -62,16 +66,7 @@ def _study(url: str, n_layers: int) -> None:
             measure = pick_of("Confidence", list(MEASURES), "softmax_diff", key="measure",
                               shown=MEASURES)  # fmt: skip
         ask = ExitAsk(url, int(exit_layer), int(draft), float(threshold), measure)
+        threshold_panel(ask)
         exit_board(ask)
         live_board(ask)
         command_line(acceleration_figures.command_of(ask))
-
-
-def _offer(name: str, url: str) -> None:
-    from lensbench.app.workflows import acceleration_live
-
-    if st.button("Let the model continue these texts, and capture that", key="own"):
-        with guarded():
-            with st.spinner("The model writes, and its states are captured"):
-                acceleration_live.capture_continuations(url, root() / f"{name}-own")
-            st.success(f"Captured as {plain(name)}-own; choose it above.")

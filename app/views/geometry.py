@@ -16,6 +16,11 @@ MEASURES = {
     "dimension": "Intrinsic dimension",
     "neighbours": "Neighbourhoods",
 }
+HEADINGS = {
+    "source": "Store", "site": "Site", "rows": "Tokens", "layer": "Layer", "n": "Rows",
+    "anisotropy": "Anisotropy", "isotropic": "If isotropic", "n_massive": "Massive rows",
+    "width": "Width", "largest_norm": "Largest norm", "control": "Control", "order": "Order",
+}  # fmt: skip
 SAID = {
     "anisotropy": "Share of the variance along the strongest direction; with the first token and "
     "without it, as its activations are often massive.",
@@ -43,7 +48,8 @@ def show() -> None:
                 code=shapes.python_of(ask, shapes.DRAWS[ask.measure][i]),
                 alt=name, caption=SAID[ask.measure] if i == 0 else "",
             )  # fmt: skip
-        show_listing(found.to_frame().round(4), alt=f"{MEASURES[ask.measure]}, every number")
+        show_listing(found.to_frame().round(4), alt=f"{MEASURES[ask.measure]}, every number",
+                     headings=HEADINGS)  # fmt: skip
         if not ask.controls:
             st.caption("No control is drawn yet: --make-controls on the command line captures the "
                        "text shuffled, and through a re-initialised model.")  # fmt: skip

@@ -6,7 +6,7 @@ from lensbench.app.state import inside, store_names
 from lensbench.app.widgets.choose import choose
 from lensbench.app.widgets.figures import show_figure
 from lensbench.app.widgets.listing import show_listing
-from lensbench.app.widgets.states import command_line, guarded
+from lensbench.app.widgets.states import command_line, guarded, nothing_yet
 from lensbench.app.widgets.toggle import pick_of
 from lensbench.app.workflows import hyper
 from lensbench.app.workflows.hyper import SPLIT_NAMES, TASK_NAMES, HDAsk
@@ -68,7 +68,10 @@ def _ask() -> HDAsk | None:
         size = pick_of("Training prompts", list(SIZES), 1500, key="size", shown=SIZES)
     after = st.toggle("Read after the model has answered", key="after", bind="query-params")
     if model is None:
-        st.info("Choose a model that knows the atlas, such as atlas-dense.")
+        nothing_yet("Choose a model that knows the atlas.",
+                    "lensbench probe hd --model atlas-dense")  # fmt: skip
+        st.button("Use the bundled atlas-dense", type="primary", key="bundled",
+                  on_click=lambda: st.session_state.update(model="atlas-dense"))  # fmt: skip
         return None
     if not st.toggle("Run the study", key="run", bind="query-params"):
         st.caption("It fits the probe and every baseline, which takes a while.")

@@ -18,6 +18,8 @@ COSTS = (
 
 def exit_board(ask: ExitAsk) -> None:
     """Numbers and figures that need no run."""
+    with st.spinner("Simulating every exit layer and draft length"):
+        acceleration.draft_grid(ask.store)
     _numbers(ask)
     left, right = st.columns(2)
     with left:

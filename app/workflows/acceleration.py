@@ -41,7 +41,7 @@ DRAFTS = (1, 2, 3, 4, 6, 8, 12)
 THRESHOLDS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.01)
 MAX_EXITS = 12
 """Exit layers of a heat map; of a deeper model evenly spread ones."""
-MAX_ROWS = 8192
+MAX_ROWS = 4096
 """Tokens of a store that a page reads."""
 
 
@@ -72,6 +72,8 @@ class Held(NamedTuple):
 
 _held: Shelf[Held] = Shelf(4)
 _grids: Shelf[pd.DataFrame] = Shelf(16)
+_told: Shelf[dict[str, float]] = Shelf(512)
+"""What was told for one place of the sliders: the grid fills it for every usual draft."""
 
 
 def held(url: str) -> Held:
@@ -126,6 +128,11 @@ def told_of_text(url: str) -> str:
 
 def drafted(ask: ExitAsk) -> dict[str, float]:
     """What drafting from the chosen exit layer would do."""
+    key = (ask.store, store_version(ask.store), ask.exit_layer, ask.draft)
+    return _told.get(key, lambda: _drafted(ask))
+
+
+def _drafted(ask: ExitAsk) -> dict[str, float]:
     found = held(ask.store)
     traces = sim_fixed(found.table, ask.exit_layer, ask.draft, exact=False)
     told = rates(traces)
@@ -139,6 +146,11 @@ def drafted(ask: ExitAsk) -> dict[str, float]:
 
 def left(ask: ExitAsk) -> dict[str, float]:
     """What leaving at the chosen threshold would do, keys and values being made up for later."""
+    key = (ask.store, store_version(ask.store), ask.threshold, ask.measure)
+    return _told.get(key, lambda: _left(ask))
+
+
+def _left(ask: ExitAsk) -> dict[str, float]:
     found = held(ask.store)
     traces = sim_calm(found.table, ask.threshold, measure=ask.measure, exact=False)
     layers = np.concatenate([t.exits for t in traces])

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lensbench.app.workflows.accelerating import timed
+from lensbench.app.workflows.accelerating import read_prompts, timed
 from lensbench.app.workflows.acceleration import ExitAsk, exit_layers_of, held
 from lensbench.app.workflows.live import Shelf, hold_store, running, store_version
 from lensbench.app.workflows.sequences import model_name
@@ -152,6 +152,18 @@ def capture_continuations(store: str, out: Path) -> str:
         context = model.card.n_ctx or OWN_PROMPT + OWN_NEW
         new = min(OWN_NEW, context - max(map(len, prompts)))
         return capture_own(model, prompts, out, new).url
+
+
+def capture_examples(model: str, n: int, new_tokens: int, out: Path) -> str:
+    """Let a bundled model continue ``n`` example prompts; gives the new store.
+
+    Raises:
+        ConfigError: the folder is taken.
+    """
+    if out.exists():
+        raise ConfigError(f"{out.name} is there already; choose it above, or move it away")
+    with running(model) as opened:
+        return capture_own(opened, read_prompts(f"atlas:{n}"), out, new_tokens).url
 
 
 def beginnings(url: str) -> list[list[int]]:

@@ -27,8 +27,26 @@ SHOWN = ("site", "position", "label", "method", "score", "low", "high", *BESIDE,
          "auroc", "n_train", "n")  # fmt: skip
 
 
-FEW = 4
-"""Layers that a page probes unasked."""
+FEW, FEW_LABELS, UNASKED = 4, 6, 40
+"""Layers and labels that a page probes at first, and probes that it fits unasked."""
+HEADINGS = {
+    "site": "Site",
+    "position": "Tokens",
+    "method": "Probe",
+    "score": "Score",
+    "low": "From (95 %)",
+    "high": "To (95 %)",
+    "control_task": "Control task",
+    "shuffled_labels": "Shuffled labels",
+    "token_lookup": "Token lookup",
+    "majority": "Majority",
+    "selectivity": "Less control task",
+    "auroc": "AUROC",
+    "n_train": "Rows to train on",
+    "n": "Rows tested",
+    "twin": "Random twin",
+}
+"""What the table of the page calls its columns."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +167,18 @@ def few_sites(store: str) -> tuple[list[str], list[str]]:
     layers = kinds.get("resid_post") or max(kinds.values(), key=len, default=[])
     steps = np.linspace(0, len(layers) - 1, min(FEW, len(layers))).round().astype(int)
     return known, [layers[i] for i in steps]
+
+
+def few_labels(known: Sequence[str]) -> list[str]:
+    """Some labels to begin with, evenly spread over all."""
+    steps = np.linspace(0, len(known) - 1, min(FEW_LABELS, len(known))).round().astype(int)
+    return [known[i] for i in dict.fromkeys(steps.tolist())]
+
+
+def cells_of(ask: ProbeAsk) -> int:
+    """Probes that a request fits: labels by sites (all of the store where none is named)."""
+    labels = len(ask.labels) or len(labels_in(ask.store))
+    return labels * (len(ask.sites) or len(sites_in(ask.store)))
 
 
 def command_of(ask: ProbeAsk) -> str:

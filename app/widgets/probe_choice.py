@@ -1,0 +1,44 @@
+"""What is probed: a store, labels, sites, tokens, and a twin; all of it part of the address."""
+
+import streamlit as st
+
+from lensbench.app.state import inside, store_names
+from lensbench.app.widgets.choose import choose, several
+from lensbench.app.widgets.states import command_line, guarded, nothing_yet
+from lensbench.app.widgets.toggle import pick_of
+from lensbench.app.workflows import probing
+from lensbench.app.workflows.probing import METHODS, ProbeAsk
+
+CAPTURE = "lensbench capture --model atlas-dense --text atlas:2000 --sites all --out acts"
+POSITIONS = {"all": "All tokens", "last": "Last token", "first": "First token"}
+
+
+def choose_probe() -> ProbeAsk | None:
+    """Widgets of a request; None until enough is chosen."""
+    stores = {name: str(inside(name)) for name in store_names()}
+    if not stores:
+        nothing_yet("There is no store of activations here yet.", CAPTURE)
+        return None
+    name = choose("Store", list(stores), key="store")
+    if name is None:
+        return None
+    with guarded():
+        known = probing.labels_in(stores[name])
+        if not known:
+            st.info("The text of this store has no labels. Give your own on the command line.")
+            command_line(f"lensbench probe linear --store {name} --label-file labels.json")
+            return None
+        every, few = probing.few_sites(stores[name])
+        labels = several(
+            "Labels", known, probing.few_labels(known), key="labels", empty="All that can be probed"
+        )
+        sites = several("Sites", every, few, key="sites", empty="All of the store")
+        left, right = st.columns(2)
+        with left:
+            method = pick_of("Probe", list(METHODS), METHODS[0], key="method")
+            twin = choose("Twin", list(stores), key="twin", placeholder="Store of its random twin")
+        with right:
+            where = pick_of("Tokens", list(POSITIONS), "all", key="where", shown=POSITIONS)
+        return ProbeAsk(stores[name], labels, sites=sites, methods=(method,), positions=(where,),
+                        max_rows=10_000, twin=stores.get(twin or "", ""))  # fmt: skip
+    return None
