@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lensbench import io
+from lensbench.app.workflows.settings import ENVIRONMENT
 from lensbench.errors import MismatchError
 
 JOB_FILE, LOG_FILE, TURN_FILE = "job.json", "log.txt", ".turn"
@@ -46,10 +47,11 @@ def start(arguments: Sequence[str], folder: Path, *, module: str = "lensbench") 
     started = now()
     io.write_json(path, {"pid": 0, "command": command, "started": started})  # writable at all?
     _reap()
+    # What was asked for is whole: settings of the shell would change it behind the user's back.
+    around = {k: v for k, v in os.environ.items() if k != ENVIRONMENT}
     with (folder / LOG_FILE).open("ab") as log:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                   start_new_session=True, env=around)  # fmt: skip
     _children.append(process)
     io.write_json(path, {"pid": process.pid, "command": command, "started": started,
                          "birth": _birth(process.pid)})  # fmt: skip
