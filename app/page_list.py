@@ -50,7 +50,9 @@ PAGES = (
     Page("runs", "Runs", "Dictionaries", "runs ls, runs show", "Training dictionaries"),
     Page("sweep", "Sweep", "Dictionaries", "eval sae, report", "Evaluating dictionaries"),
     Page("compare", "Compare", "Dictionaries", "runs diff", "Evaluating dictionaries"),
-    Page("latent", "Latent", "Dictionaries", "latents, encode, explain", "Evaluating dictionaries"),
+    Page(
+        "latent", "Latents", "Dictionaries", "latents, encode, explain", "Evaluating dictionaries"
+    ),
     Page("directions", "Directions", "Dictionaries", "latents", "Maps, geometry and directions"),
     Page("lens", "Lens", "Reading", "lens layers, lens text, lens tune", "Lenses"),
     Page("attention", "Attention", "Reading", "", "The Attention page"),

@@ -7,7 +7,8 @@ from lensbench.app.widgets.states import plain
 from lensbench.app.widgets.strip import token_strip
 from lensbench.app.widgets.text_source import choose_row
 from lensbench.app.widgets.token_cells import exit_depth, experts, latents, lens
-from lensbench.app.workflows.token_page import READOUTS, TokenFacts, token_facts
+from lensbench.app.widgets.token_readouts import hyper, probes
+from lensbench.app.workflows.token_page import TokenFacts, token_facts
 from lensbench.plots import visible
 
 
@@ -28,8 +29,9 @@ def show() -> None:
     with right:
         exit_depth(source.store, source.row)
     latents(root(), source.store, source.row)
+    probes(root(), source.store, source.row)
+    hyper(root(), source.store, source.row)
     experts(source.store, source.row)
-    st.caption(f"Not in this version: {', '.join(READOUTS)}.")
 
 
 def _sequence(facts: TokenFacts) -> None:

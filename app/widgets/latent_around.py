@@ -42,7 +42,7 @@ def logits_part(
                     f"both ends. Dashed, the control: {control}.")  # fmt: skip
     with right, guarded():
         every = all_effects(run, name, latent)
-        n = int((every["tokens"] == 1).sum())
+        n = len(every.loc[every["tokens"] == 1])
         show_figure(all_effects_figure(every), key="all-effects", frame=every,
                     code=effects_code(run, name, latent),
                     alt=f"histogram of the logit effects of latent {latent} on every token",

@@ -32,7 +32,7 @@ MOST_ROWS = 16
 
 def lens(url: str, row: int) -> None:
     """Lens trajectory."""
-    with _cell("Lens trajectory"):
+    with cell("Lens trajectory"):
         try:
             found = lens_cell(url, row)
         except LensbenchError as error:
@@ -43,12 +43,12 @@ def lens(url: str, row: int) -> None:
                     alt="Probability of the followed tokens over the layers",
                     caption="Logit lens of the stored rows (n = 1 token); early layers need not "
                             "write in the basis the unembedding reads.")  # fmt: skip
-        _verify("lens", (url, row), lambda: checks.check_lens(url, row))
+        verify("lens", (url, row), lambda: checks.check_lens(url, row))
 
 
 def exit_depth(url: str, row: int) -> None:
     """Exit depth."""
-    with _cell("Exit depth"):
+    with cell("Exit depth"):
         try:
             found = exit_cell(url, row)
         except LensbenchError as error:
@@ -58,12 +58,12 @@ def exit_depth(url: str, row: int) -> None:
                   help="First block from which on the lens predicts what the model says in the "
                        f"end; blocks are counted from 0, the last is {found.last}")  # fmt: skip
         _table(found.best)
-        _verify("exit", (url, row), lambda: checks.check_exit(url, row))
+        verify("exit", (url, row), lambda: checks.check_exit(url, row))
 
 
 def experts(url: str, row: int) -> None:
     """Routed experts."""
-    with _cell("Routed experts"):
+    with cell("Routed experts"):
         try:
             found = expert_cell(url, row)
         except LensbenchError as error:
@@ -72,12 +72,12 @@ def experts(url: str, row: int) -> None:
         _table(found)
         layers = sorted({int(n) for n in found["layer"]})
         layer = st.selectbox("Layer", layers, key="expert-layer") or layers[0]
-        _verify("expert", (url, row, layer), lambda: checks.check_expert(url, row, layer))
+        verify("expert", (url, row, layer), lambda: checks.check_expert(url, row, layer))
 
 
 def latents(root: Path, url: str, row: int) -> None:
     """Active latents of every dictionary of the store's sites."""
-    with _cell("Active latents"):
+    with cell("Active latents"):
         found, refused = latent_cells(root, url, row)
         if not found:
             st.info("No dictionary in this folder was trained on a site of this store. Train one: "
@@ -116,7 +116,7 @@ def _dictionary(found: list[Latents], root: Path, url: str, row: int) -> None:
         latent = st.selectbox("Latent", active, key="token-latent")
         about = urlencode({"run": _name(root, one.run), "dictionary": one.name, "latent": latent})
         st.markdown(f"[Where else this latent fires](latent?{about})")
-        _verify("latent", (url, row, one.run, one.name, latent),
+        verify("latent", (url, row, one.run, one.name, latent),
                 lambda: checks.check_latent(url, row, one.run, one.name, latent))  # fmt: skip
 
 
@@ -131,13 +131,14 @@ def _without_repeats(active: pd.DataFrame) -> pd.DataFrame:
     return active.drop(columns="norm") if same else active
 
 
-def _cell(title: str) -> DeltaGenerator:
+def cell(title: str) -> DeltaGenerator:
+    """A framed cell of the page."""
     box = st.container(border=True)
     box.markdown(f"**{title}**")
     return box
 
 
-def _verify(name: str, about: tuple[object, ...], work: Callable[[], Check]) -> None:
+def verify(name: str, about: tuple[object, ...], work: Callable[[], Check]) -> None:
     """A button that runs the check once; its outcome stays until something else is asked."""
     if st.button(RUN, key=f"verify-{name}", help="Runs the model once, with its control"):
         try:
@@ -168,4 +169,5 @@ def _table(frame: pd.DataFrame) -> None:
     shown = frame.drop(columns="id", errors="ignore")
     if "token" in shown:
         shown["token"] = [visible(str(t)) for t in shown["token"]]
-    st.dataframe(shown, hide_index=True)
+    words = {str(c): str(c).replace("_", " ") for c in shown}
+    st.dataframe(shown, hide_index=True, column_config=words)

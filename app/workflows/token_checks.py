@@ -67,10 +67,10 @@ def check_lens(url: str, row: int) -> Check:
 
     from lensbench.probes.lenses.states import lens_layers
 
-    place, began = _place(url, row), time.perf_counter()
+    place, began = place_of(url, row), time.perf_counter()
     layers = lens_layers(place.store)
     sites = [Site("resid_post", layer) for layer in layers]
-    with _model(place.store) as model:
+    with running_of(place.store) as model:
         out = model.run(place.ids, capture=sites)
         live = torch.stack([out.acts[s][0, place.position].float() for s in sites])
         others = [int(r) for r in place.rows if r >= 0 and r != row][:CONTROLS]
@@ -78,8 +78,8 @@ def check_lens(url: str, row: int) -> Check:
         told = model.unembed(live).float()
         read = [model.unembed(s).float() for s in stored]
         own = _logits(out)[0, place.position].float()
-    gaps = [_kl(told, z).cpu().numpy() for z in read]
-    final = float(_kl(own[None], read[0][-1:])[0])
+    gaps = [kl(told, z).cpu().numpy() for z in read]
+    final = float(kl(own[None], read[0][-1:])[0])
     control = float(min((g.max() for g in gaps[1:]), default=np.nan))
     table = pd.DataFrame({"layer": [*map(str, layers), "output"],
                           "kl_live_to_stored": [*gaps[0], final]})  # fmt: skip
@@ -111,7 +111,7 @@ def check_latent(url: str, row: int, folder: str, name: str, latent: int, seed: 
     """
     import torch
 
-    place, began = _place(url, row), time.perf_counter()
+    place, began = place_of(url, row), time.perf_counter()
     run = run_of(folder, name)
     check_belongs(run, place.store)
     site, sae = Site.parse(canonical_name(run.site)), run.sae
@@ -127,17 +127,17 @@ def check_latent(url: str, row: int, folder: str, name: str, latent: int, seed: 
     random = sae.W_dec[torch.from_numpy(others)]
     random = random / random.norm(dim=-1, keepdim=True).clamp_min(1e-12) * shift.norm()
     shape = place.store.shape(site)
-    with _model(place.store) as model:
+    with running_of(place.store) as model:
         logits = _run_edited(model, place, site, [-v.reshape(shape) for v in (shift, *random)])
-        table = _moves(model, logits[0], logits[1])
-    kl = _kl(logits[:1].expand(len(logits) - 1, -1), logits[1:]).cpu().numpy()
-    control = kl[1:]
-    higher = int((control >= kl[0]).sum())
+        table = moves(model, logits[0], logits[1])
+    gaps = kl(logits[:1].expand(len(logits) - 1, -1), logits[1:]).cpu().numpy()
+    control = gaps[1:]
+    higher = int((control >= gaps[0]).sum())
     verdict = (f"Taking latent {latent} out moves the next-token prediction more than each of "
                f"{len(control)} random latents of equal norm." if not higher else
                f"{higher} of {len(control)} random latents of equal norm move the prediction at "
                f"least as much: no sign that it depends on latent {latent} here.")  # fmt: skip
-    return Check(f"KL(clean || without latent {latent}) of the next token", float(kl[0]),
+    return Check(f"KL(clean || without latent {latent}) of the next token", float(gaps[0]),
                  float(control.mean()), "nats", verdict, table, time.perf_counter() - began,
                  {"control": f"mean of {len(control)} random latents of equal norm "
                              f"(largest {control.max():.3g} nats)",
@@ -154,8 +154,8 @@ def check_exit(url: str, row: int) -> Check:
     Raises:
         MissingDataError, MismatchError: as the lens itself.
     """
-    found, place, began = exit_cell(url, row), _place(url, row), time.perf_counter()
-    with _model(place.store) as model:
+    found, place, began = exit_cell(url, row), place_of(url, row), time.perf_counter()
+    with running_of(place.store) as model:
         early = found.layer + 1 < model.n_layers
         out = model.run(place.ids, Plan(stop=found.layer + 1) if early else Plan())
         said = int(_logits(out)[0, place.position].argmax())
@@ -183,39 +183,40 @@ def check_expert(url: str, row: int, layer: int) -> Check:
         MissingDataError: no routing in the store.
         ConfigError: no routing of that layer.
     """
-    routed, place, began = expert_cell(url, row), _place(url, row), time.perf_counter()
+    routed, place, began = expert_cell(url, row), place_of(url, row), time.perf_counter()
     here = routed.loc[routed["layer"] == layer]
     if here.empty:
         raise ConfigError(f"the store has no routing of layer {layer}; it has layers "
                           f"{sorted(set(routed['layer']))}")  # fmt: skip
     site = Site("router.weights", layer)
-    with _model(place.store) as model:
+    with running_of(place.store) as model:
         weights = np.asarray(here["weight"], np.float64)
         order = np.argsort(np.nan_to_num(weights))
         slots = [int(order[-1]), int(order[0])]
         plan = [Edit(site, Zero(), rows=(i,), positions=(place.position,), dims=(slot,))
                 for i, slot in enumerate(slots, 1)]  # fmt: skip
-        logits = _one_batch(model, place, plan, 3)
-        table = _moves(model, logits[0], logits[1])
-    kl = _kl(logits[:1].expand(2, -1), logits[1:]).cpu().numpy()
+        logits = one_batch(model, place, plan, 3)
+        table = moves(model, logits[0], logits[1])
+    gaps = kl(logits[:1].expand(2, -1), logits[1:]).cpu().numpy()
     expert = [int(here["expert"].iloc[s]) for s in slots]
     verdict = (
-        f"Without expert {expert[0]} (its strongest) the prediction moves by {kl[0]:.3g} nats."
+        f"Without expert {expert[0]} (its strongest) the prediction moves by {gaps[0]:.3g} nats."
     )
     what = f"KL(clean || without expert {expert[0]} in layer {layer})"
     against = {"control": f"without expert {expert[1]}, the weakest of its experts"}
     seconds = time.perf_counter() - began
-    return Check(what, float(kl[0]), float(kl[1]), "nats", verdict, table, seconds, against)
+    return Check(what, float(gaps[0]), float(gaps[1]), "nats", verdict, table, seconds, against)
 
 
-def _place(url: str, row: int) -> _Place:
+def place_of(url: str, row: int) -> _Place:
+    """The sequence of a row, and its position there."""
     store = hold_store(url)
     found = store.sequence_of(row)
     rows = found.rows[0]
     return _Place(store, found.tokens.ids, rows, int(np.flatnonzero(rows == row)[0]))
 
 
-def _model(store: "ActivationStore") -> Any:
+def running_of(store: "ActivationStore") -> Any:
     """The store's own model, for us alone."""
     from lensbench.app.workflows.sequences import model_of
 
@@ -233,10 +234,11 @@ def _run_edited(model: "Model", place: _Place, site: Site, added: "list[Tensor]"
     """Next-token logits at the place: clean first, then one row per vector added there."""
     plan = [Edit(site, Add(v), rows=(i,), positions=(place.position,))
             for i, v in enumerate(added, 1)]  # fmt: skip
-    return _one_batch(model, place, plan, len(added) + 1)
+    return one_batch(model, place, plan, len(added) + 1)
 
 
-def _one_batch(model: "Model", place: _Place, edits: list[Edit], rows: int) -> "Tensor":
+def one_batch(model: "Model", place: _Place, edits: list[Edit], rows: int) -> "Tensor":
+    """Next-token logits at a place, ``[rows, d_vocab]``, from one run."""
     out = model.run(place.ids.expand(rows, -1), Plan(tuple(edits)))
     return _logits(out)[:, place.position].float()
 
@@ -246,13 +248,13 @@ def _logits(out: Any) -> "Tensor":
     return out.logits
 
 
-def _kl(p: "Tensor", q: "Tensor") -> "Tensor":
+def kl(p: "Tensor", q: "Tensor") -> "Tensor":
     """KL(p || q) per row of logits, nats."""
     logp, logq = p.log_softmax(-1), q.log_softmax(-1)
     return (logp.exp() * (logp - logq)).sum(-1).clamp_min(0)
 
 
-def _moves(model: "Model", clean: "Tensor", edited: "Tensor", n: int = 8) -> pd.DataFrame:
+def moves(model: "Model", clean: "Tensor", edited: "Tensor", n: int = 8) -> pd.DataFrame:
     """The next tokens whose probability moved most."""
     p, q = clean.softmax(-1).cpu(), edited.softmax(-1).cpu()
     most = (q - p).abs().topk(min(n, len(p))).indices

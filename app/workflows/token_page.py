@@ -272,10 +272,6 @@ def _explain_experts(store: "ActivationStore") -> None:
     raise MissingDataError(f"not captured: {store.url} has no router.indices. Add with: {add}")
 
 
-READOUTS = ("Probe read-outs", "Hyperdimensional read-outs")
-"""What the page will show by methods that are not there yet."""
-
-
 def stored_expert_layers(url: str) -> list[int]:
     """Layers with routing in the store."""
     sites = map(Site.parse, hold_store(url).sites)

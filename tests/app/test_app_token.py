@@ -64,7 +64,7 @@ def test_everything_of_a_token_is_shown_under_one_fingerprint_and_without_a_run(
                  "Probe read-outs", "Hyperdimensional read-outs"):  # fmt: skip
         assert cell in said
     assert io.fingerprint(open_store(tiny_root.url).manifest) in said
-    assert "Not in this version: Probe read-outs, Hyperdimensional read-outs." in said
+    assert "Not in this version" not in said
     assert "tiny has no experts" in said.replace("\\", "")
     assert len(page.get("plotly_chart")) == 1
     summary = page.dataframe[1].value
