@@ -171,3 +171,33 @@ def test_stages_are_read_of_a_text_in_which_the_model_writes_its_padding_token(r
     ids = torch.tensor([[5, 6, 7, pad, pad]])
     found = inference_stages(model, Tokens(ids, torch.ones_like(ids, dtype=torch.bool)))
     assert found.n_tokens == 4
+
+
+def test_the_threshold_that_is_chosen_keeps_the_level(monkeypatch, root: Path) -> None:
+    from lensbench.app.workflows import exit_threshold
+    from lensbench.app.workflows.acceleration import ExitAsk, left
+
+    found = exit_threshold.threshold_for(str(root / "own"), "softmax_max", 0.8)
+    ask = ExitAsk(str(root / "own"), threshold=found.plain, measure="softmax_max")
+    assert left(ask)["agreement"] >= 0.8  # texts of equal length: means over texts and tokens agree
+    assert found.bound.threshold > 1  # two texts bound nothing
+    assert found.n_needed == 14  # 0.8 ** 14 < 0.05
+    page = open_page(monkeypatch, root, "acceleration", store="own")
+    page.select_slider(key="keep").set_value(80).run()
+    assert not page.exception
+    assert "No threshold has a bound of 80" in words(page)
+    page.button(key="use-threshold").click().run()
+    assert not page.exception
+    kept = exit_threshold.threshold_for(str(root / "own"), "softmax_diff", 0.8)
+    assert page.slider(key="threshold").value >= min(1.0, kept.use) - 1e-9
+
+
+def test_an_empty_folder_offers_text_of_a_bundled_model(monkeypatch, tmp_path: Path) -> None:
+    from lensbench.app.widgets import own_text
+
+    monkeypatch.setattr(own_text, "EXAMPLES", 2)
+    monkeypatch.setattr(own_text, "NEW", 3)
+    page = open_page(monkeypatch, tmp_path, "acceleration")
+    page.button(key="examples").click().run(timeout=120)
+    assert not page.exception
+    assert (tmp_path / own_text.FOLDER / "manifest.json").is_file()

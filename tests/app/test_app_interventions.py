@@ -35,7 +35,8 @@ def test_the_ranking_is_that_of_the_library(monkeypatch, tmp_path: Path) -> None
     from lensbench.app.workflows.expert_prompts import find_prompts
     from lensbench.interventions import experts
 
-    page = open_page(monkeypatch, tmp_path, "experts", model="atlas-moe", prompts="desk:24")
+    page = open_page(monkeypatch, tmp_path, "experts", model="atlas-moe", prompts="desk:24",
+                     part="Rank and study")  # fmt: skip
     assert not page.exception
     named = find_prompts("desk:24")
     model = lensbench.load_model("atlas-moe", certify=False)
@@ -52,11 +53,24 @@ def test_the_ranking_is_that_of_the_library(monkeypatch, tmp_path: Path) -> None
 @pytest.mark.slow
 def test_the_study_and_the_dose_curve_are_drawn(monkeypatch, tmp_path: Path) -> None:
     page = open_page(
-        monkeypatch, tmp_path, "experts", model="atlas-moe", prompts="desk:24", study="true"
+        monkeypatch,
+        tmp_path,
+        "experts",
+        model="atlas-moe",
+        prompts="desk:24",
+        study="true",
+        part="Rank and study",
     )
     assert not page.exception
     assert len(page.get("plotly_chart")) == 2
-    page = open_page(monkeypatch, tmp_path, "steering", model="atlas-dense")
+    page = open_page(
+        monkeypatch,
+        tmp_path,
+        "steering",
+        model="atlas-dense",
+        direction="A prompt task",
+        doses="true",
+    )
     assert not page.exception
-    assert len(drawn(page)["data"]) >= 3
-    assert "shuffled" in json.dumps(drawn(page))
+    assert len(drawn(page, 1)["data"]) >= 3
+    assert "shuffled" in json.dumps(drawn(page, 1))

@@ -29,6 +29,18 @@ def test_predictions_are_drawn_and_a_live_run_stands_beside_them(tmp_path: Path)
         tab.says("FLOPs, share of plain decoding")
         tab.wait("document.querySelectorAll('.js-plotly-plot .main-svg').length >= 4")
         assert tab.js("location.search.includes('exit=2')")
+        tab.says("Keep this agreement")
+        wide = "document.documentElement.scrollWidth <= window.innerWidth"
+        assert tab.js(wide), "nothing hangs over the right edge"
+        before = tab.js("document.querySelector('[data-testid=stMetricValue]').innerText")
+        tab.js("document.querySelector('.st-key-exit [role=slider]').focus()")
+        for kind in ("keyDown", "keyUp"):
+            tab.send("Input.dispatchKeyEvent", type=kind, key="ArrowLeft", code="ArrowLeft",
+                     windowsVirtualKeyCode=37)  # fmt: skip
+        tab.wait("location.search.includes('exit=1')")
+        tab.idle()
+        after = tab.js("document.querySelector('[data-testid=stMetricValue]').innerText")
+        assert before == "100 %" != after  # all layers draft what they check
         tab.click("Run the model and measure")
         tab.says("did what was predicted", timeout=120)
         tab.idle(120)

@@ -1,0 +1,118 @@
+"""The page Experts: sliders whose neutral place is the model itself, and routing token by layer."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lensbench.app.workflows import expert_page, expert_routing, expert_steering
+from lensbench.app.workflows.expert_page import ExpertAsk
+from lensbench.errors import ConfigError
+from lensbench.interventions import experts
+from lensbench.plan import Plan
+from tests.app.driver import open_page, words
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+MODEL, PROMPT = "atlas-moe", "Hello , tell the baker the gift of Diana Mehta :"
+ASK = ExpertAsk(MODEL, "desk:24")
+
+
+def test_weights_are_the_plans_of_the_library() -> None:
+    assert expert_steering.plan_of(((1, 2, 0.0), (3, 4, 0.0))) == Plan()
+    assert expert_steering.plan_of(((1, 2, 1.0),)) == experts.force((1, 2))
+    half = expert_steering.plan_of(((1, 2, -0.5),))
+    assert half == experts.scale((1, 2), 0.5)
+    with pytest.raises(ConfigError, match="-1 to 1"):
+        expert_steering.plan_of(((1, 2, 1.5),))
+
+
+def test_neutral_is_the_model_bit_for_bit_and_a_used_expert_matters() -> None:
+    frame = expert_routing.typed(MODEL, PROMPT)
+    layer, expert = (int(frame.iloc[-1][c]) for c in ("layer", "expert"))
+    same = expert_steering.answered(MODEL, PROMPT, ((layer, expert, 0.0),))
+    assert same.identical
+    assert same.kl == 0
+    assert same.clean == same.steered
+    gone = expert_steering.answered(MODEL, PROMPT, ((layer, expert, -1.0),))
+    assert not gone.identical
+    assert gone.kl > 0
+
+
+def test_the_map_holds_what_the_router_gave() -> None:
+    import lensbench
+
+    frame = expert_routing.typed(MODEL, PROMPT)
+    model = lensbench.load_model(MODEL, certify=False)
+    acts = model.run(model.tokens(PROMPT), capture=["blocks.1.router.weights",
+                     "blocks.1.router.indices"], logits="none").acts  # fmt: skip
+    weights, indices = (acts[f"blocks.1.router.{p}"][0].numpy() for p in ("weights", "indices"))
+    mine = frame[frame["layer"] == 1]
+    best = weights.argmax(1)
+    rows = np.arange(len(best))
+    assert mine["expert"].astype(int).tolist() == indices[rows, best].astype(int).tolist()
+    assert mine["weight"].to_numpy() == pytest.approx(weights[rows, best])
+
+
+def test_a_stored_sequence_is_drawn_without_a_run(monkeypatch, tmp_path: Path) -> None:
+    import lensbench
+    from lensbench.models.huggingface import NativeModel
+
+    model = lensbench.load_model(MODEL, certify=False)
+    sites = ["blocks.*.router.weights", "blocks.*.router.indices"]
+    lensbench.capture(model, [PROMPT], sites, out=tmp_path / "routed", dtype="float32")
+    lensbench.capture(model, [PROMPT], ["blocks.0.resid_post"], out=tmp_path / "few")
+    typed = expert_routing.typed(MODEL, PROMPT)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the model was run")
+
+    monkeypatch.setattr(NativeModel, "run", refuse)
+    stored = expert_routing.stored(str(tmp_path / "routed"), 0)
+    here = typed[typed["token"].isin(set(stored["token"]))]
+    assert stored["expert"].tolist()[-3:] == here["expert"].tolist()[-3:]
+    asked = {"model": MODEL, "part": "Routing of a text", "tokens": "A stored sequence"}
+    page = open_page(monkeypatch, tmp_path, "experts", store="routed", row="0", **asked)
+    assert not page.exception
+    assert not page.error
+    assert "nothing was run" in words(page)
+    page = open_page(monkeypatch, tmp_path, "experts", store="few", row="0", **asked)
+    assert any("does not hold the routing" in e.value for e in page.error)
+
+
+def test_an_expert_is_suppressed_within_three_clicks(monkeypatch, tmp_path: Path) -> None:
+    page = open_page(monkeypatch, tmp_path, "experts", prompts="desk:24")
+    assert "Choose a mixture" in words(page)
+    page.button(key="bundled").click().run()  # 1
+    assert not page.exception
+    assert not page.error
+    assert "Every slider is at 0" in words(page)
+    sliders = [s for s in page.slider if s.key.startswith("w")]
+    assert len(sliders) == 3
+    page.button(key="suppress").click().run()  # 2
+    assert [s.value for s in page.slider if s.key.startswith("w")] == [-1.0] * 3
+    assert "3 of 3 sliders are moved" in words(page)
+    page.button(key="rates").click().run()  # 3
+    assert not page.error
+    assert "Control: random experts" in words(page)
+    page.button(key="neutral").click().run()
+    assert "Every slider is at 0" in words(page)
+    page.text_input(key="prompt").set_value(" ").run()
+    assert any("give a prompt" in e.value for e in page.error)
+
+
+def test_rates_are_of_prompts_that_the_ranking_has_not_seen() -> None:
+    named, told = expert_steering.held_out(ASK)
+    ranked = set(expert_page.find_prompts(ASK.prompts).texts)
+    assert "not seen" in told
+    assert len(set(named.texts) - ranked) > 0.8 * len(set(named.texts))
+    with pytest.raises(ConfigError, match="move one"):
+        expert_steering.rates(ASK, ((1, 2, 0.0),))
+
+
+def test_a_behaviour_of_the_desk_is_picked(monkeypatch, tmp_path: Path) -> None:
+    page = open_page(monkeypatch, tmp_path, "experts", model=MODEL, prompts="desk:24",
+                     part="Rank and study")  # fmt: skip
+    page.selectbox(key="desk").set_value("cannot say").run()
+    assert not page.exception
+    assert not page.error
+    assert "permuted labels" in words(page)

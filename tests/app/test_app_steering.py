@@ -1,0 +1,104 @@
+"""The page Steering: every kind of direction, neutral is the model itself, nothing slow unasked."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lensbench.app.widgets.steer_doses import in_words
+from lensbench.app.widgets.token_diff import changed
+from lensbench.app.workflows import steering_beside
+from lensbench.app.workflows.steering_beside import BesideAsk
+from tests.app.driver import open_page, words
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+PLUS, MINUS = ("The doors", "The women"), ("The door", "The woman")
+ASK = BesideAsk("atlas-dense", "I think the knife", plus=PLUS, minus=MINUS, new_tokens=6)
+
+
+def of(strength: float, where: str = "after") -> steering_beside.Steered:
+    from dataclasses import replace
+
+    return steering_beside.steered(replace(ASK, strength=strength, where=where))
+
+
+def test_strength_zero_is_the_model_bit_for_bit_and_others_are_not() -> None:
+    nothing, much = of(0.0), of(2.0)
+    assert nothing.identical
+    assert nothing.ids["steered"] == nothing.ids["clean"]
+    assert not any(nothing.on)
+    assert (nothing.kl["kl"] == 0).all()
+    assert not much.identical
+    assert much.kl["kl"].max() > 0.1
+    assert much.on == (False, False, False, False, True)
+    assert all(of(2.0, "all").on)
+
+
+def test_a_steered_text_may_be_longer_than_the_clean_one() -> None:
+    found = of(1.0)  # the clean text ends before the tokens that may be steered do
+    assert len(found.ids["clean"]) < ASK.new_tokens
+    assert len(found.kl) == len(found.ids["clean"])
+
+
+def test_tokens_that_differ_are_found_by_id() -> None:
+    assert changed((1, 2, 3), (1, 9, 3, 4)) == [False, True, False, True]
+
+
+def test_the_page_offers_a_model_and_then_steers(monkeypatch, tmp_path: Path) -> None:
+    page = open_page(monkeypatch, tmp_path, "steering")
+    assert not page.exception
+    assert "Choose a model" in words(page)
+    assert not page.get("plotly_chart")
+    page.button(key="bundled").click().run()
+    assert not page.exception
+    assert not page.error
+    assert len(page.get("plotly_chart")) == 1
+    page.select_slider(key="strength").set_value(0.0).run()
+    assert "its logits are bit" in words(page)
+    page.number_input(key="new").set_value(3)
+    page.number_input(key="heat").set_value(0.5)
+    page.number_input(key="seed").set_value(4)
+    page.selectbox(key="where").set_value("all")
+    page.number_input(key="layer").set_value(2).run()
+    assert not page.exception
+    assert not page.error
+    page.text_area(key="minus").set_value("").run()
+    assert any("either side" in e.value for e in page.error)
+
+
+def test_a_task_steers_at_once_and_its_doses_wait(monkeypatch, tmp_path: Path) -> None:
+    page = open_page(
+        monkeypatch, tmp_path, "steering", model="atlas-dense", direction="A prompt task"
+    )
+    assert not page.exception
+    assert not page.error
+    assert len(page.get("plotly_chart")) == 1
+    assert not page.toggle(key="doses").value
+
+
+def test_a_vector_of_a_file_of_the_folder_alone(monkeypatch, tmp_path: Path) -> None:
+    np.save(tmp_path / "probe.npy", np.ones(128, dtype=np.float32))
+    asked = {"model": "atlas-dense", "direction": "A probe or vector in a file"}
+    page = open_page(monkeypatch, tmp_path, "steering", file="probe.npy", **asked)
+    assert not page.exception
+    assert not page.error
+    assert len(page.get("plotly_chart")) == 1
+    page = open_page(monkeypatch, tmp_path, "steering", file="../probe.npy", **asked)
+    assert any("outside the folder" in e.value for e in page.error)
+
+
+def test_a_link_from_a_latent_opens_on_it(monkeypatch, small_root: Path) -> None:
+    name = next((small_root / "runs" / "small").glob("topk-64-k8*")).name
+    page = open_page(
+        monkeypatch, small_root, "steering", run="runs/small", dictionary=name, latent="3"
+    )
+    assert not page.exception
+    assert not page.error
+    assert page.number_input(key="latent").value == 3
+    assert len(page.get("plotly_chart")) == 1
+
+
+def test_controls_that_never_get_there_are_told_in_words() -> None:
+    frame = pd.DataFrame({"strength": [1.0], "control": ["random"], "control_effect": [np.nan]})
+    assert in_words(frame)["control_effect"].tolist() == ["not reached"]

@@ -1,0 +1,41 @@
+"""Expert sliders in a real browser: from an empty page to a suppressed expert in three clicks."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.browser.chrome import Chrome, find
+from tests.browser.test_dashboard_browser import free_port, outside, serving
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        find() is None, reason="no chromium on this machine (apt-get install chromium)"
+    ),
+]
+
+
+def test_an_expert_is_suppressed_in_three_clicks(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    with (
+        serving(tmp_path / "root", free_port()) as url,
+        Chrome(tmp_path / "profile") as tab,
+    ):
+        tab.open(f"{url}/experts?prompts=desk:24")
+        tab.click("Use the bundled atlas-moe")  # 1
+        tab.says("Every slider is at 0", timeout=120)
+        assert tab.js("document.querySelectorAll('[role=slider]').length") == 3
+        tab.click("Suppress all of these")  # 2
+        tab.says("3 of 3 sliders are moved", timeout=60)
+        tab.says("steered")
+        tops = tab.js("[...document.querySelectorAll('[role=slider]')]"
+                      ".map(s => Math.round(s.getBoundingClientRect().top))")  # fmt: skip
+        assert len(set(tops)) == 1, "sliders stand side by side"
+        assert tab.js("document.documentElement.scrollWidth <= window.innerWidth")
+        tab.click("Back to neutral")
+        tab.says("Every slider is at 0", timeout=60)
+        tab.open(f"{url}/experts?model=atlas-moe&prompts=desk:24&part=Routing+of+a+text")
+        tab.says("n = ", timeout=60)
+        tab.wait("!!document.querySelector('.heatmaplayer image')")
+        assert not tab.js("!!document.querySelector('[data-testid=stException]')"), tab.text()
+        assert outside(tab.asked) == []
