@@ -17,7 +17,7 @@ from lensbench.app.cli.helping import first_sentence
 
 MOST, DEPTH = 200, 4
 WORLDS = {"atlas:": "documents of the bundled world", "othello:": "games", "words:": "symbols",
-          "desk:": "questions (lensbench experts)"}  # fmt: skip
+          "desk:": "questions, for atlas-moe", "translate:": "sentences"}  # fmt: skip
 TASKS = ("recall", "ioi", "agreement", "greater_than", "first_letter", "refusal")
 ARCHITECTURES = (
     "topk", "batchtopk", "matryoshka", "relu", "tied", "p_anneal", "jumprelu", "gated",

@@ -51,10 +51,11 @@ Text: what --text and --prompts take.
   atlas:N:heldout:7  the same of another split (train, heldout, unknown, all) and seed
   othello:N          N games on the 6x6 board, for the model othello
   words:N            N texts of 96 symbols, for the models of words
-  desk:N             N questions, for `lensbench experts` and atlas-moe's siblings
+  desk:N             N questions, for atlas-moe (and for `lensbench experts`)
+  translate:N        N sentences, for atlas-translate
 
-Token ids belong to a vocabulary: atlas:N is for atlas-dense, -early, -equal and -moe, othello:N
-for othello. Any other model reads files.
+Token ids belong to a vocabulary: a model knows the words of its own world, and the message of a
+text that does not fit names one that does. Any other model reads files.
 """,
     "places": """\
 Places: which of a model's activations `patch`, `attribute` and `circuit` change.
