@@ -26,6 +26,6 @@ def show_ablation(ask: AttentionAsk, chosen: str) -> None:
                         alt=f"Change of the prediction at every token without head {chosen}",
                         caption=f"Control: heads {', '.join(found.others)}.")  # fmt: skip
         with right:
-            st.markdown("**After the last token**")
+            st.markdown("**After the last token** (random head: mean of the control)")
             st.dataframe(found.last.round(3), hide_index=True,
                          alt="Next tokens with and without the head")  # fmt: skip

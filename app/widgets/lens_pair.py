@@ -126,8 +126,8 @@ def _cells(ask: PairAsk, a: Any, b: Any) -> Put:
 
 def alignment_shown(table: pd.DataFrame) -> None:
     """The tokens of both texts side by side, with what differs marked."""
-    differ = int((~table["same"]).sum())
-    unequal = table[["first token", "second token"]].isna().any(axis=None)
+    differ = table["same"].tolist().count(False)
+    unequal = bool(table[["first token", "second token"]].isna().to_numpy().any())
     how = ("aligned by the tokens they share; a gap stands where one has more" if unequal
            else "aligned token by token")  # fmt: skip
     st.caption(f"Alignment: {len(table)} places, {differ} of them differ ({how}).")
@@ -140,8 +140,9 @@ def alignment_shown(table: pd.DataFrame) -> None:
 
 def _slim(figure: go.Figure, title: str, wide: bool) -> go.Figure:
     """A map that shares its colour range with its neighbours."""
-    n = len(figure.data[0].x) if figure.data else 0
-    ends = (figure.data[0].zmin, figure.data[0].zmax) if figure.data else (0, 1)
+    heat: Any = figure.data[0] if figure.data else None
+    n = 0 if heat is None else len(heat.x)
+    ends = (heat.zmin, heat.zmax) if figure.data else (0, 1)
     said = f"n = 1 text, {n} tokens · colours {ends[0]:.3g} to {ends[1]:.3g}"
     figure.update_layout(
         title={"text": title, "subtitle": {"text": said}}, margin={"l": 50, "r": 12, "t": 72}

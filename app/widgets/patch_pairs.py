@@ -127,10 +127,10 @@ def _tokens(model: str, rows: Rows, *, of: int) -> None:
     with guarded():
         table = alignment_of(model, rows[:SHOWN])
         every = alignment_of(model, rows if of == len(rows) else ())  # those of tasks are aligned
-        bad = every[every["note"] != ""].drop_duplicates("pair")
-        shown = int(table["pair"].nunique())
+        notes = {row["pair"]: str(row["note"]) for row in every.to_dict("records") if row["note"]}
+        shown = len(set(table["pair"]))
         more = f"; the first {shown} of {of}" if of > shown else ""
         st.caption(f"Alignment, token by token: a word in brackets differs{more}.")
         st.dataframe(table.drop(columns="note"), hide_index=True, alt="Tokens of the pairs")
-        for row in bad.to_dict("records"):
-            st.warning(f"Pair {row['pair']}: {plain(str(row['note']))}.")
+        for number, note in notes.items():
+            st.warning(f"Pair {number}: {plain(note)}.")

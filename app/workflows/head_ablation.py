@@ -100,7 +100,7 @@ def _ablate(ask: AttentionAsk, layer: int, head: int, seed: int, k: int) -> Abla
             "token": [visible(w) for w in token_texts(model.tokenizer, best)],
             "model": plain[-1, best].exp().numpy(),
             f"without {layer}.{head}": rows[0][-1, best].exp().numpy(),
-            "without a random head (mean)": others.mean(0),
+            "random head": others.mean(0),
         })  # fmt: skip
     keep = min(ask.max_tokens, len(words))
     lines = {f"head {layer}.{head}": kl[0], "random heads, mean": kl[1:].mean(0),
