@@ -142,7 +142,7 @@ def _slim(figure: go.Figure, title: str, wide: bool) -> go.Figure:
     """A map that shares its colour range with its neighbours."""
     heat: Any = figure.data[0] if figure.data else None
     n = 0 if heat is None else len(heat.x)
-    ends = (heat.zmin, heat.zmax) if figure.data else (0, 1)
+    ends = (0, 1) if heat is None else (heat.zmin, heat.zmax)
     said = f"n = 1 text, {n} tokens · colours {ends[0]:.3g} to {ends[1]:.3g}"
     figure.update_layout(
         title={"text": title, "subtitle": {"text": said}}, margin={"l": 50, "r": 12, "t": 72}
