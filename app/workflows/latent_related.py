@@ -146,10 +146,11 @@ def all_effects(run: Path, name: str, latent: int, seed: int = 0) -> pd.DataFram
 def all_effects_figure(frame: pd.DataFrame) -> "go.Figure":
     """Both as histograms."""
     figure: Any = plots.histogram(
-        frame, value="effect", color="of", weight="tokens", bins=60, height=320,
-        title="Logit effects on the whole vocabulary", subtitle="direct path to the logits",
+        frame, value="effect", color="of", weight="tokens", bins=60, height=480,
+        title="On every token", subtitle="direct path to the logits",
     )  # fmt: skip
     figure.update_yaxes(title={"text": "tokens of the vocabulary"})
+    figure.update_layout(legend={"orientation": "h", "y": -0.22, "x": 0})
     return figure
 
 
