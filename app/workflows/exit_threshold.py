@@ -83,8 +83,8 @@ def told(found: Chosen) -> str:
         first = f"Only never leaving early keeps {share} with a bound ({n} texts)."
     elif np.isfinite(found.bound.threshold):
         first = (f"Threshold {found.bound.threshold:g}: with probability {1 - EPSILON:.0%}, new "
-                 f"texts agree on average at {share} of tokens or more (Learn-then-Test, n = {n} texts, "
-                 f"measured {1 - found.bound.risk:.1%}).")  # fmt: skip
+                 f"texts agree on average at {share} of tokens or more (Learn-then-Test, "
+                 f"n = {n} texts, measured {1 - found.bound.risk:.1%}).")  # fmt: skip
     else:
         first = (f"No threshold has a bound of {share} from {n} texts: at least {found.n_needed} "
                  "are needed even if no token differs.")  # fmt: skip

@@ -33,7 +33,7 @@ def test_predictions_are_drawn_and_a_live_run_stands_beside_them(tmp_path: Path)
         wide = "document.documentElement.scrollWidth <= window.innerWidth"
         assert tab.js(wide), "nothing hangs over the right edge"
         before = tab.js("document.querySelector('[data-testid=stMetricValue]').innerText")
-        tab.js("document.querySelector('.st-key-exit [role=slider]').focus()")
+        tab.js("document.querySelector('.st-key-exit input, .st-key-exit [tabindex]').focus()")
         for kind in ("keyDown", "keyUp"):
             tab.send("Input.dispatchKeyEvent", type=kind, key="ArrowLeft", code="ArrowLeft",
                      windowsVirtualKeyCode=37)  # fmt: skip

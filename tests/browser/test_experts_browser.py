@@ -24,11 +24,11 @@ def test_an_expert_is_suppressed_in_three_clicks(tmp_path: Path) -> None:
         tab.open(f"{url}/experts?prompts=desk:24")
         tab.click("Use the bundled atlas-moe")  # 1
         tab.says("Every slider is at 0", timeout=120)
-        assert tab.js("document.querySelectorAll('[role=slider]').length") == 3
+        assert tab.js("document.querySelectorAll('[data-testid=stSlider]').length") == 3
         tab.click("Suppress all of these")  # 2
         tab.says("3 of 3 sliders are moved", timeout=60)
         tab.says("steered")
-        tops = tab.js("[...document.querySelectorAll('[role=slider]')]"
+        tops = tab.js("[...document.querySelectorAll('[data-testid=stSlider]')]"
                       ".map(s => Math.round(s.getBoundingClientRect().top))")  # fmt: skip
         assert len(set(tops)) == 1, "sliders stand side by side"
         assert tab.js("document.documentElement.scrollWidth <= window.innerWidth")
