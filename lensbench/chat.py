@@ -199,13 +199,8 @@ def chat_tokens(
 
     Example:
         >>> template = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
-        >>> messages = [
-        ...     {"role": "user", "content": "Alice the baker"},
-        ...     {"role": "assistant", "content": "lives in Lima"},
-        ... ]
-        >>> chat = lensbench.chat_tokens(model, messages, template=template)
-        >>> chat.to_frame()["role"].unique().tolist()
-        ['user', 'assistant']
+        >>> said = [{"role": "user", "content": "Alice"}]
+        >>> chat = lensbench.chat_tokens(model, said, template=template)
     """
     tokenizer = tokenizer_of(model_or_tokenizer)
     if not getattr(tokenizer, "is_fast", False):

@@ -10,10 +10,8 @@ in the body:
    the text. A tile of tokens at a time: layers x tokens x vocabulary is never held.
 4. Control: the same with each token's state replaced by that of a random other token.
 
-Early layers need not write in the basis that the unembedding reads: a poor lens there says that the
-basis differs, not that the layer knows nothing. A tuned lens learns the change of basis.
-Source: nostalgebraist 2020, "interpreting GPT: the logit lens"; Belrose et al. 2023,
-arXiv:2303.08112 (KL to the final layer).
+Early layers need not write in the basis that the unembedding reads; a tuned lens learns it.
+Source: nostalgebraist 2020, "interpreting GPT: the logit lens"; Belrose et al. 2023, 2303.08112.
 """
 
 import time
@@ -139,8 +137,7 @@ def logit_lens(
 ) -> LensTrajectory:
     """Read every stored layer of ``store`` through ``readout`` (default: the logit lens).
 
-    ``site`` is ``resid_post``, ``resid_mid`` or ``resid_pre`` (block 0: the embeddings); ``docs``
-    ``(a, b)`` draws from documents ``a .. b - 1`` alone.
+    ``site``: ``resid_post``, ``resid_mid``, ``resid_pre``; ``docs`` ``(a, b)``: of these alone.
 
     Raises:
         MissingDataError: the store lacks the last block's ``resid_post``, or ``site`` altogether.
@@ -150,7 +147,6 @@ def logit_lens(
 
     Example:
         >>> found = probes.logit_lens(store, model, max_tokens=500)
-        >>> found.controls  # states of other tokens
     """
     start = time.monotonic()
     max_tokens = whole_number("max_tokens", max_tokens, least=1)

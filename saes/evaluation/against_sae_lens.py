@@ -2,9 +2,8 @@
 
 1. The dictionary becomes a SAELens object (in memory), the model a TransformerLens bridge.
 2. The first sequences of the store of one length, the most frequent, are the tokens of both sides.
-3. ``sae_lens.evals.run_evals`` measures on its side, the functions of an evaluation on ours.
-
-Use it to check numbers, not to compare dictionaries: it looks at few tokens.
+3. ``sae_lens.evals.run_evals`` measures on its side, the functions of an evaluation on ours: a
+   check of numbers on few tokens, no comparison of dictionaries.
 """
 
 import time
@@ -123,13 +122,12 @@ def against_sae_lens(
     Args:
         dictionary: a run, an SAE or a Dictionary that holds an SAE.
         store: says which tokens, and which of them are left out.
-        model: the model of the store, one that becomes a TransformerLens bridge.
+        model: of the store; one that becomes a TransformerLens bridge.
         sequences: of one length, at most.
 
     Raises:
         BackendUnavailableError: SAELens is not installed.
-        ConfigError: a dictionary that its format cannot hold, or positions that were left out by
-            place and not by token (SAELens knows tokens only).
+        ConfigError: no SAE that its format holds, or positions left out by place, not by token.
         NotEnoughDataError: no sequence of two tokens or more.
 
     Example:

@@ -1,10 +1,10 @@
 """Train the dictionaries of a sweep on one stream of activations.
 
-1. Expand the sweep, open the source, take one batch: it gives the scale of every site and the
-   initial biases (:mod:`lensbench.saes.step.start`), then is trained on like any other.
+1. Expand the sweep, open the source, take one batch: scales and first biases (``step.start``).
 2. Group dictionaries by site, architecture and width; choose an engine per group by measurement.
 3. Each step reads one batch and updates every dictionary. Nothing is random after the start.
-4. Log, write checkpoints, stop cleanly on Ctrl-C; a dictionary that diverges is left as it was.
+4. Log, write checkpoints (with equal threads, on a GPU ``deterministic``, a resumed run is
+   bit-exact), stop cleanly on Ctrl-C; a dictionary that diverges is left as it was.
 """
 
 import math
@@ -29,7 +29,6 @@ from lensbench.saes.step.rules.base import Now
 from lensbench.saes.step.schedule import rate
 from lensbench.saes.step.start import scale_of
 from lensbench.saes.training import checkpoint, room
-from lensbench.saes.training.checkpoint import RunState
 from lensbench.saes.training.downstream import downstream_of, objectives, taken
 from lensbench.saes.training.folder import RunFolder
 from lensbench.saes.training.groups import together
@@ -37,8 +36,7 @@ from lensbench.saes.training.reporting import Reporter, Totals
 from lensbench.saes.training.stream import card_of, open_source, open_stream
 from lensbench.stopping import stop_requested
 
-DEAD_REFRESH = 32
-"""Steps between two looks at which latents are dead (the only wait for the device)."""
+DEAD_REFRESH = 32  # steps between two looks at which latents are dead: the only wait
 
 
 def train(
@@ -54,39 +52,25 @@ def train(
     """Train every dictionary of ``sweep`` on ``source``, in one pass.
 
     Args:
-        source: an activation store, a live capture, any ``ActivationSource``, or an iterable of
-            tensors ``[batch_size, d]``.
+        source: a store, a live capture, any ``ActivationSource``, or tensors ``[batch_size, d]``.
         sweep: what to train.
         out: run folder; without it nothing is written.
-        resume: go on from the newest checkpoint in ``out`` (bit-exact on a CPU with equal threads,
-            on a GPU with ``train.deterministic``); starts afresh if there is none.
+        resume: go on from the newest checkpoint in ``out``, if any, bit-exact on a CPU.
         device: default: a GPU if there is one.
         progress: a bar on a terminal, otherwise lines.
         model_card: model of the activations, kept with every dictionary; default: the source's.
 
     Raises:
         ConfigError: a setting that cannot be used, or a source that cannot be resumed.
-        MismatchError: ``out`` holds another sweep, or the source another site or width.
+        MismatchError: another sweep in ``out``, or another site or width.
         BudgetError: more than the memory of the device, or the disk, can hold.
-        BackendUnavailableError: a sink whose package is not installed.
+        BackendUnavailableError: a sink without its package.
         NonFiniteError: NaN or infinity in the activations, or every dictionary diverged.
-        StoppedError: interrupted; a checkpoint was written if there is a folder.
+        StoppedError: interrupted; a checkpoint is in the folder.
 
     Example:
-        >>> sweep = {
-        ...     "train": {"tokens": 4096, "batch": 256},
-        ...     "sweep": [
-        ...         {
-        ...             "architecture": "topk",
-        ...             "d_sae": 64,
-        ...             "k": [4, 8],
-        ...             "site": "blocks.3.resid_post",
-        ...         }
-        ...     ],
-        ... }
-        >>> runs = saes.train(store, sweep, out="run", progress=False)
-        >>> runs[0].sae.encode(x).shape[-1]
-        64
+        >>> sweep = [{"architecture": "topk", "d_sae": 64, "k": 8, "site": "blocks.3.resid_post"}]
+        >>> runs = saes.train(store, {"train": {"tokens": 4096}, "sweep": sweep}, out="run")
     """
     if isinstance(sweep, dict):
         sweep = SweepConfig.parse(sweep)
@@ -261,7 +245,7 @@ class _Training:
     def _checkpoint(self, *, stopped: bool = False) -> None:
         if self._folder.path is None:
             return
-        state = RunState(
+        state = checkpoint.RunState(
             step=self._step,
             before=self._saved,
             source=self._ranks.position(self._stream, self._folder, self._step),
