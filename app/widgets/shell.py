@@ -20,7 +20,8 @@ STYLE = """<style>
 [data-testid=stCode] .token.string, [data-testid=stCode] .token.number,
 [data-testid=stCode] .token.boolean { color: light-dark(#0b6b52, #6fd6b4) !important }
 [data-testid=stCode] .token.comment { color: light-dark(#5d636b, #a4abb5) !important }
-[data-testid=stBaseButton-primary] * { color: light-dark(#fff, #08202e) }
+[data-testid=stBaseButton-primary] *, [data-testid=stMultiSelect] span[title] {
+  color: light-dark(#fff, #08202e) !important }
 :focus-visible { outline: 2px solid light-dark(#0072b2, #56b4e9) !important;
   outline-offset: 2px }
 @media (max-width: 900px) {
