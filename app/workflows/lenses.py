@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from lensbench.app.workflows.lens_partial import partial_states, stored_layers
+from lensbench.app.workflows.lens_special import special_places
 from lensbench.app.workflows.live import Shelf, hold_model, hold_store, running, store_version
 from lensbench.app.workflows.sequences import model_name, model_of
 from lensbench.app.workflows.token_names import tokens_named
@@ -111,6 +113,11 @@ def lens_for(ask: LensAsk) -> "TokenLens":
     return _lenses.get(_key(ask, model), lambda: _lens(ask, model, where))
 
 
+def special_of(ask: LensAsk) -> list[int]:
+    """Positions of the text's special tokens, such as BOS."""
+    return special_places(_states_for(ask), _model(ask).tokenizer)
+
+
 def lacking(ask: LensAsk) -> str:
     """What a store lacks for a map up to the last layer, and how to add it; empty where nothing."""
     if not ask.store:
@@ -126,13 +133,6 @@ def lacking(ask: LensAsk) -> str:
 def has_layers(ask: LensAsk) -> bool:
     """Whether there is any layer to draw."""
     return not ask.store or bool(stored_layers(hold_store(ask.store)))
-
-
-def stored_layers(store: "ActivationStore") -> tuple[int, ...]:
-    """Blocks whose output is in the store, the last one or not."""
-    sites = [Site.parse(name) for name in store.sites]
-    return tuple(sorted(s.layer for s in sites if s.name == "resid_post" and s.layer is not None
-                        and not s.stack))  # fmt: skip
 
 
 def _lens(ask: LensAsk, model: "Model", where: str) -> "TokenLens":
@@ -253,7 +253,7 @@ def _states_for(ask: LensAsk) -> "LensStates":
 
     def read() -> "LensStates":
         if ask.store and lacking(ask):
-            return _partial_states(hold_store(ask.store), ask)
+            return partial_states(hold_store(ask.store), ask.row, ask.max_tokens)
         if ask.store:
             return states_of_store(hold_store(ask.store), ask.row, max_tokens=ask.max_tokens)
         with running(ask.model) as model:
@@ -273,25 +273,6 @@ def _model(ask: LensAsk) -> "Model":
 
 def _last_site(store: "ActivationStore") -> str:
     return str(Site("resid_post", int(store.model.get("n_layers", 1)) - 1))
-
-
-def _partial_states(store: "ActivationStore", ask: LensAsk) -> "LensStates":
-    """As ``states_of_store``, of a store whose last layer is missing: the layers that are there."""
-    import torch
-
-    from lensbench.probes.lenses.states import LensStates
-
-    layers, found = stored_layers(store), store.sequence_of(ask.row)
-    ids, rows = found.tokens.ids[0].numpy(), found.rows[0]
-    columns = np.flatnonzero(rows >= 0)
-    here = int(np.flatnonzero(rows[columns] == ask.row)[0])
-    size = min(ask.max_tokens, len(columns))
-    first = min(max(0, here - size // 2), len(columns) - size)
-    shown = columns[first : first + size]
-    states = [torch.from_numpy(store.rows(Site("resid_post", n), rows[shown])) for n in layers]
-    follows = np.append(ids[1:], -1)[shown]
-    left = len(columns) - size
-    return LensStates(torch.stack(states), layers, ids[shown], follows, shown, left)
 
 
 def _key(ask: LensAsk, model: "Model") -> tuple[object, ...]:

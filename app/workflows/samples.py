@@ -14,8 +14,8 @@ EXAMPLES = {
     ),
     "othello": ("b3 b2 c2 b4 a4 a2 b5 b6", "b3 b2 c2 b4 a4 a2 b5 a6"),
     "atlas-translate": (
-        "German : the dog sees the cat .",
-        "French : the dog sees the cat .",
+        "German : the key and the bread are outside .",
+        "French : the key and the bread are outside .",
     ),
 }
 GENERAL = (

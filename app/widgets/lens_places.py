@@ -1,0 +1,87 @@
+"""The site lens and the component lens of one text: a clickable map, and one cell of it."""
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import streamlit as st
+
+from lensbench.app.widgets.heat import click_map
+from lensbench.app.widgets.lens_choice import PARTS
+from lensbench.app.widgets.states import guarded, plain
+from lensbench.app.widgets.toggle import one_of, pick_of
+from lensbench.app.workflows import lens_places as places
+from lensbench.app.workflows.lens_places import COMPONENTS, METRICS, SITES, PlacesAsk
+from lensbench.app.workflows.lenses import LensAsk
+from lensbench.plots import visible
+
+if TYPE_CHECKING:
+    from lensbench.probes.lenses.readings import SiteLens
+
+NORMS = {"own": "By itself", "held": "As its share of the logits"}
+WORDS = {"target_rank": "rank of next token", "target_prob": "its probability", "top": "says"}
+
+
+@st.fragment
+def show_places(text: LensAsk, kind: str) -> None:
+    """Draw what blocks or components write; a click chooses a cell."""
+    with guarded():
+        ask = PlacesAsk(text, COMPONENTS) if kind == PARTS else _site(text)
+        with st.spinner("Running the model on this text"):
+            lens = places.places_for(ask)
+        metric = one_of("Metric", METRICS, key="score")
+        block = "all"
+        if kind == PARTS:
+            blocks = places.blocks_of(lens)
+            block = pick_of("Block", blocks, blocks[0], key="block")
+        position, order = _cell(places.frame_of(lens, block), lens.positions.tolist())
+
+        def pick(x: float, y: float) -> None:
+            st.session_state["at"], st.session_state["place"] = int(x), int(y)
+
+        click_map(
+            places.figure_of(ask, metric, block), pick, key="places-map", chosen=(position, order),
+            frame=places.frame_of(lens, block), code=places.python_of(ask, metric, block),
+            file=f"lens-{ask.where}-{metric}", provenance=places.model_told(ask),
+            alt=f"{kind} of {len(lens.tokens)} tokens: {METRICS[metric]}",
+            caption=f"{METRICS[metric]}, n = 1 text. {plain(places.told_of(ask, lens))}. Colours "
+                    "have one range for every text of this model.",
+        )  # fmt: skip
+        _best(lens, position, order)
+
+
+def _site(text: LensAsk) -> PlacesAsk:
+    where = one_of("Read at", SITES, key="site")
+    norm = "own" if where == "resid_mid" else one_of("Norm of what is added", NORMS, key="norm")
+    return PlacesAsk(text, where, norm)
+
+
+def _cell(frame: pd.DataFrame, positions: list[int]) -> tuple[int, int]:
+    rows = frame.drop_duplicates("order")
+    shown = dict(zip(rows["order"].tolist(), rows["place"].tolist(), strict=True))
+    left, right = st.columns(2)
+    with left:
+        at = positions[max(0, len(positions) - 2)]
+        position = pick_of("Token (its position)", positions, at, key="at")
+    with right:
+        orders = list(shown)
+        order = pick_of("Place", orders, orders[-1], key="place", shown=shown)
+    return int(position), int(order)
+
+
+def _best(lens: "SiteLens", position: int, order: int) -> None:
+    column = lens.positions.tolist().index(position)
+    word, target = visible(lens.tokens[column]), lens.targets[column]
+    left, right = st.columns([2, 3])
+    with left:
+        st.markdown(f"**Best tokens of this cell, predicted at {plain(word)}**")
+        best = places.best_at(lens, position, order)
+        st.dataframe(best.assign(token=[visible(t) for t in best["token"]]), hide_index=True,
+                     alt="Best tokens of this cell")  # fmt: skip
+    with right:
+        if not target:
+            st.info("The text ends at this token: nothing follows that could be ranked.")
+            return
+        st.markdown(f"**Who ranks the next token, {plain(visible(target))}, best**")
+        found = places.writers_at(lens, position)
+        st.dataframe(found.assign(top=[visible(t) for t in found["top"]]), hide_index=True,
+                     column_config=WORDS, alt="Places that rank the next token best")  # fmt: skip
