@@ -14,12 +14,14 @@ from lensbench.app.widgets.choose import choose
 from lensbench.app.widgets.figures import show_figure
 from lensbench.app.widgets.heat import click_map
 from lensbench.app.widgets.lens_choice import choose_lens
+from lensbench.app.widgets.lens_special import special_toggle
 from lensbench.app.widgets.states import guarded, plain
 from lensbench.app.widgets.text_source import offer
 from lensbench.app.widgets.toggle import one_of, pick_of
 from lensbench.app.workflows import lens_pair as pairs
 from lensbench.app.workflows.lens_pair import MOST, SITES, PairAsk, Put
 from lensbench.app.workflows.lens_pair_figures import Change, course_of, python_of
+from lensbench.app.workflows.lens_special import grey, python_of_grey
 from lensbench.app.workflows.lenses import DISCLAIMER, MAX_TEXT
 from lensbench.plots import visible
 
@@ -65,6 +67,9 @@ def _maps(ask: PairAsk) -> None:
         with st.spinner("Running the model on both texts"):
             lenses = {which: pairs.lens_of(ask, which) for which in ("first", "second")}
             _, word = pairs.scored(ask)
+            special = {which: pairs.special_of(ask, which) for which in lenses}
+        hidden = special_toggle(special["first"] + special["second"])
+        special = special if hidden else {which: [] for which in lenses}
         put = _cells(ask, lenses["first"], lenses["second"])
         alignment_shown(pairs.alignment(ask))
         wide = max(len(lens.tokens) for lens in lenses.values()) > NARROW
@@ -78,10 +83,12 @@ def _maps(ask: PairAsk) -> None:
                 st.session_state[names[0]], st.session_state[names[1]] = int(x), int(y)
 
             with box:
-                figure = _slim(lenses[which].plot(metric, room=room), f"{which.title()} text", wide)
+                lens = grey(lenses[which], special[which])
+                figure = _slim(lens.plot(metric, room=room), f"{which.title()} text", wide)
                 click_map(
                     figure, pick, key=f"pair-{which}", chosen=chosen[which],
-                    frame=lenses[which].to_frame(), code=python_of(ask, metric, which),
+                    frame=lens.to_frame(),
+                    code=python_of_grey(python_of(ask, metric, which), special[which]),
                     alt=f"Lens of the {which} text: {METRICS[metric]}",
                 )  # fmt: skip
         left = max(lens.left_out for lens in lenses.values())
@@ -89,9 +96,10 @@ def _maps(ask: PairAsk) -> None:
             f"Scored in every cell: “{plain(visible(word))}”. Colours: {METRICS[metric].lower()}, "
             "one range for every text of this model; each cell says its most probable next token. "
             + (f"Only the first {MOST} tokens are shown. " if left else "")
+            + ("Special tokens are grey. " if hidden else "")
             + f"Remember: {DISCLAIMER}."
         )
-        _patched(ask, put, metric, wide)
+        _patched(ask, put, metric, wide, special["second"])
 
 
 def _cells(ask: PairAsk, a: Any, b: Any) -> Put:
@@ -151,7 +159,7 @@ def _slim(figure: go.Figure, title: str, wide: bool) -> go.Figure:
     return figure if wide else figure.update_traces(showscale=False)
 
 
-def _patched(ask: PairAsk, put: Put, metric: str, wide: bool) -> None:
+def _patched(ask: PairAsk, put: Put, metric: str, wide: bool, hidden: list[int]) -> None:
     with st.spinner("Running the second text with the state put into it"):
         change = Change.of(ask, put, metric)
         checked = pairs.unchanged(ask, put)
@@ -164,10 +172,11 @@ def _patched(ask: PairAsk, put: Put, metric: str, wide: bool) -> None:
         st.session_state["see"] = int(x)
 
     with boxes[0]:
-        figure = change.mark(_slim(change.patched.plot(metric, room=1.0 if wide else 0.45),
+        lens = grey(change.patched, hidden)
+        figure = change.mark(_slim(lens.plot(metric, room=1.0 if wide else 0.45),
                                    "Second text, patched", wide))  # fmt: skip
-        click_map(figure, pick, key="pair-patched", frame=change.patched.to_frame(),
-                  code=python_of(ask, metric, "second", put),
+        click_map(figure, pick, key="pair-patched", frame=lens.to_frame(),
+                  code=python_of_grey(python_of(ask, metric, "second", put), hidden),
                   alt=f"Lens of the patched run: {METRICS[metric]}")  # fmt: skip
     with boxes[1]:
         figure = change.mark(_slim(change.plot(), "Change: patched minus second text", True))

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from lensbench.probes.lenses.readings import SiteLens
 
 NORMS = {"own": "By itself", "held": "As its share of the logits"}
-WORDS = {"target_rank": "rank of next token", "target_prob": "its probability", "top": "says"}
+SHORT = {"probability": st.column_config.NumberColumn(format="%.3g")}
+WORDS = {
+    "target_rank": "rank of next token",
+    "target_prob": st.column_config.NumberColumn("its probability", format="%.3g"),
+    "top": "says",
+}
 
 
 @st.fragment
@@ -75,8 +80,11 @@ def _best(lens: "SiteLens", position: int, order: int) -> None:
     with left:
         st.markdown(f"**Best tokens of this cell, predicted at {plain(word)}**")
         best = places.best_at(lens, position, order)
-        st.dataframe(best.assign(token=[visible(t) for t in best["token"]]), hide_index=True,
-                     alt="Best tokens of this cell")  # fmt: skip
+        if best["probability"].isna().all():
+            st.info("It writes nothing here that tells one token from another.")
+        else:
+            st.dataframe(best.assign(token=[visible(t) for t in best["token"]]), hide_index=True,
+                         column_config=SHORT, alt="Best tokens of this cell")  # fmt: skip
     with right:
         if not target:
             st.info("The text ends at this token: nothing follows that could be ranked.")

@@ -9,9 +9,11 @@ import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from lensbench.app.state import inside, lens_names
 from lensbench.app.widgets.figures import show_figure
 from lensbench.app.widgets.missing import missing
 from lensbench.app.widgets.states import plain
+from lensbench.app.widgets.toggle import pick_of
 from lensbench.app.workflows import token_checks as checks
 from lensbench.app.workflows.token_checks import Check
 from lensbench.app.workflows.token_page import (
@@ -22,8 +24,10 @@ from lensbench.app.workflows.token_page import (
     lens_cell,
     lens_code,
 )
+from lensbench.app.workflows.tuned import REMINDER
 from lensbench.errors import LensbenchError
 from lensbench.plots import visible
+from lensbench.plots.columns import escape_all
 
 RUN = "Verify by intervention"
 MOST_ROWS = 16
@@ -43,7 +47,31 @@ def lens(url: str, row: int) -> None:
                     alt="Probability of the followed tokens over the layers",
                     caption="Logit lens of the stored rows (n = 1 token); early layers need not "
                             "write in the basis the unembedding reads.")  # fmt: skip
+        tuned(url, row)
         verify("lens", (url, row), lambda: checks.check_lens(url, row))
+
+
+def tuned(url: str, row: int) -> None:
+    """The same token through a tuned lens of the folder, where there is one."""
+    names = lens_names()
+    if not names:
+        return
+    name = names[0]
+    if len(names) > 1:
+        name = pick_of("Tuned lens", names, names[0], key="token-tuned")
+    try:
+        folder = str(inside(name))
+        found = lens_cell(url, row, folder)
+    except LensbenchError as error:
+        st.caption(plain(f"The tuned lens {name} is not shown: {error}"))
+        return
+    figure = found.plot(height=340)
+    figure.update_layout(title={"text": f"Tuned lens {escape_all([name])[0]}"})
+    show_figure(figure, key="token-tuned-lens", frame=found.course,
+                code=lens_code(url, row, folder),
+                alt="Probability of the followed tokens over the layers, through the tuned lens",
+                caption=f"Tuned lens {plain(name)} on the same rows (n = 1 token); {REMINDER}. "
+                        "Control: the logit lens above.")  # fmt: skip
 
 
 def exit_depth(url: str, row: int) -> None:

@@ -25,7 +25,7 @@ METRICS = {
     "exact_match": "Share of sentences that are right",
     "same_output": "Same text as the model's own",
 }
-NAMES = {"model": "this sentence's states", "shuffled": "control: another sentence's states",
+NAMES = {"model": "the states of that layer", "shuffled": "control: another sentence's states",
          "reinitialised": "control: encoder re-initialised"}  # fmt: skip
 REMINDER = (
     "the decoder was trained on the last layer only, so a poor score at an earlier one says that "

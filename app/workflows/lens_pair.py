@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from lensbench.app.workflows.lens_special import special_places
 from lensbench.app.workflows.lenses import MAX_TEXT
 from lensbench.app.workflows.live import Shelf, hold_model, running
 from lensbench.app.workflows.token_names import token_named
@@ -158,6 +159,12 @@ def lens_of(ask: PairAsk, which: str, put: Put | None = None, kind: str = "patch
     names = {"patch": "patched", "own": "own state put back", "random": "random state"}
     source = f"{which} text" + (f", {names[kind]}" if put else "")
     return aimed.lens(model, source=source, readout=open_lens(ask.lens, model))
+
+
+def special_of(ask: PairAsk, which: str) -> list[int]:
+    """Positions of the special tokens of the ``first`` or ``second`` text, such as BOS."""
+    model = hold_model(ask.model).model
+    return special_places(_states_of(ask, which, None, "patch", model), model.tokenizer)
 
 
 def _states_of(

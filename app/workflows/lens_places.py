@@ -40,6 +40,8 @@ METRICS = {
 UNITS = {"target_rank": "log10 of the rank", "entropy": "nats", "kl_to_final": "nats"}
 CELLS, MOST_ROWS = 600, 40
 """Cells up to which each says a word, and rows that a page shows without choosing a block."""
+LEVEL = 1e-4
+"""How far above 1 in ``d_vocab`` the best token must be; below it is rounding."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def _run(ask: PlacesAsk, held: "HeldModel") -> "SiteLens":
         else:
             norm = "held" if ask.norm == "held" else "own"
             found = probes.site_lens(model, tokens, ask.where, k=ask.text.k, norm=norm)
-    return columns_of(found, first, first + ask.text.max_tokens)
+    return _silent(columns_of(found, first, first + ask.text.max_tokens), model.card.d_vocab)
 
 
 def _tokens(text: LensAsk, held: "HeldModel") -> tuple["Tokens", int]:
@@ -111,6 +113,14 @@ def _tokens(text: LensAsk, held: "HeldModel") -> tuple["Tokens", int]:
     near = int(np.flatnonzero(stored == here)[0])
     first = int(stored[min(max(0, near - size // 2), len(stored) - size)])
     return Tokens(found.tokens.ids[:, real]), int(np.searchsorted(real, first))
+
+
+def _silent(lens: "SiteLens", d_vocab: int) -> "SiteLens":
+    """NaN where a place writes nothing that tells tokens apart: the best of equals is no answer."""
+    nothing = lens.top_prob[:, :, 0] * d_vocab < 1 + LEVEL
+    values, prob = lens.values.copy(), lens.top_prob.copy()
+    values[:, nothing], prob[nothing] = np.nan, np.nan
+    return replace(lens, values=values, top_prob=prob)
 
 
 def columns_of(lens: "SiteLens", first: int, stop: int) -> "SiteLens":
@@ -141,7 +151,7 @@ def frame_of(lens: "SiteLens", block: str = "all") -> pd.DataFrame:
 
 def _named(place: str) -> str:
     """``blocks.3.attn_out`` as it stands beside a row."""
-    return place.replace("blocks.", "").replace(".", " ")
+    return place.replace("blocks.", "L").replace(".", " ")
 
 
 def figure_of(ask: PlacesAsk, metric: str, block: str = "all") -> "go.Figure":
@@ -161,10 +171,12 @@ def figure_of(ask: PlacesAsk, metric: str, block: str = "all") -> "go.Figure":
         frame[name] = [visible(w) if w else "" for w in frame[name]]
     tokens, rows = lens.tokens, frame.drop_duplicates("order")
     letters = max(2, min(8, 115 // max(len(tokens), 1)))
+    frame.loc[frame[value].isna(), "top"] = ""  # no word where there is no colour
     frame["word"] = [w if len(w) <= letters else f"{w[: letters - 1]}…" for w in frame["top"]]
     few = len(frame) <= CELLS
     largest = {"log10_target_rank": np.log10(d_vocab), "entropy": np.log(d_vocab),
                "kl_to_final": np.log(d_vocab)}.get(value, 1.0)  # fmt: skip
+    height = max(380, min(1100, 150 + 24 * len(rows)))
     what = "Component lens" if ask.where == COMPONENTS else f"Site lens, {ask.where}"
     figure = heatmap(
         frame, x="pos", y="order", value=value, unit=UNITS.get(metric, "probability"),
@@ -177,8 +189,9 @@ def figure_of(ask: PlacesAsk, metric: str, block: str = "all") -> "go.Figure":
         labels={"pos": "token at which the prediction is made", "order": "read at",
                 "target": "token that follows", "token": "prediction made at",
                 "top": "most probable", "top_prob": "its probability"},
-        height=max(380, min(1100, 150 + 24 * len(rows))),
+        height=height,
     )  # fmt: skip
+    figure.update_layout(title={"y": 1 - 24 / height, "yref": "container"}, margin={"t": 80})
     figure.update_traces(textfont={"size": 9 if letters < 8 else 11})
     return figure.update_yaxes(tickmode="array", tickvals=rows["order"].tolist(),
                                ticktext=rows["place"].tolist(), dtick=None)  # fmt: skip
@@ -217,7 +230,7 @@ def told_of(ask: PlacesAsk, lens: "SiteLens") -> str:
         return (
             "Each head, bias and MLP by itself, with the final norm's denominator held. Control: "
             f"all of them together are the model's own prediction (KL {lens.gap:.1g} nats). What "
-            "one does through later layers is not seen"
+            "one does through later layers is not seen. Grey: it writes nothing here"
         )
     last = "The last row is the model's own prediction; one text has no other control"
     if ask.where == "resid_mid":

@@ -70,16 +70,17 @@ def store_fingerprint(store: "ActivationStore") -> str:
     return io.fingerprint(store.manifest)
 
 
-def lens_code(url: str, row: int) -> str:
+def lens_code(url: str, row: int, lens: str = "") -> str:
     """Python that draws the lens trajectory of a token."""
+    more = f", {lens!r}" if lens else ""
     return (
         "from lensbench.app.workflows.token_page import lens_cell\n\n"
-        f"lens_cell({url!r}, {row}).plot(height=340)\n"
+        f"lens_cell({url!r}, {row}{more}).plot(height=340)\n"
     )
 
 
-def lens_cell(url: str, row: int) -> Cell:
-    """What every stored layer would predict at this token.
+def lens_cell(url: str, row: int, lens: str = "") -> Cell:
+    """What every stored layer would predict at this token, by the logit lens or a tuned one.
 
     Raises:
         MissingDataError: the store lacks the last block's output, or its model is not to be found.
@@ -88,7 +89,7 @@ def lens_cell(url: str, row: int) -> Cell:
     from lensbench.probes.lenses.states import lens_layers
 
     layers = lens_layers(hold_store(url))
-    ask = LensAsk(store=url, row=row, max_tokens=1)
+    ask = LensAsk(store=url, row=row, max_tokens=1, lens=lens)
     return cell_for(ask, sequence_at(url, row).position_of(row), layers[-1])
 
 

@@ -119,3 +119,38 @@ def test_the_page_refuses_a_lens_of_another_model_in_words(
     shutil.rmtree(tmp_path / "r" / "tuned")
     page.run()
     assert not page.exception
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.usefixtures("no_run")
+def test_the_token_page_has_the_tuned_lens_beside_the_logit_lens(
+    monkeypatch: pytest.MonkeyPatch, root: Root, tmp_path: Path
+) -> None:
+    from lensbench.app.workflows.token_page import lens_cell
+
+    page = open_page(monkeypatch, root.folder, "token", store="acts", row="3")
+    assert not page.exception
+    assert not page.error
+    logit, tuned = (spec_of(page, i) for i in (0, 1))
+    assert "Prediction made at" in str(logit["layout"]["title"])
+    assert "Tuned lens tuned" in str(tuned["layout"]["title"])
+    assert "its maps were trained" in words(page)
+    found = lens_cell(root.url, 3, str(root.folder / "tuned"))
+    frame = found.course
+    for trace in tuned["data"]:
+        mine = frame.loc[frame["token"] == trace["name"], "probability"]
+        np.testing.assert_allclose(values(trace["y"]), mine, rtol=1e-5)
+    first = lens_cell(root.url, 3).top["probability"]
+    assert found.top["probability"].tolist() == pytest.approx(first.tolist()), "the last layer"
+    space: dict[str, Any] = {}
+    code = next(c.value for c in page.code if "tuned" in c.value and "lens_cell" in c.value)
+    *lines, last = code.strip().splitlines()
+    exec("\n".join([*lines, f"figure = {last}"]), space)
+    assert len(space["figure"].data) == len(tuned["data"])
+    shutil.copytree(root.folder, tmp_path / "r")
+    (tmp_path / "r" / "tuned").rename(tmp_path / "r" / "another")
+    shutil.copytree(tmp_path / "r" / "another", tmp_path / "r" / "third")
+    page = open_page(monkeypatch, tmp_path / "r", "token", store="acts", row="3")
+    page.selectbox(key="token-tuned").set_value("third").run()
+    assert not page.exception
+    assert "Tuned lens third" in str(spec_of(page, 1)["layout"]["title"])
