@@ -20,7 +20,7 @@ def show() -> None:
     st.title("Home")
     st.caption("Capture a transformer's activations once, then ask them anything.")
     stores, runs, models = store_names(), run_frame(root()), model_frame(root())
-    live = int(runs["state"].isin(LIVE).sum()) if len(runs) else 0
+    live = sum(state in LIVE for state in runs["state"]) if len(runs) else 0
     counts = (("Activation stores", len(stores), ""),
               ("Runs", len(runs), f"{live} going on" if live else ""),
               ("Models", len(models), ""))  # fmt: skip

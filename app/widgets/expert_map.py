@@ -29,7 +29,7 @@ def expert_map(ask: ExpertAsk) -> None:
             frame = expert_routing.typed(ask.model, prompt)
     colour = one_of("Colour", expert_routing.COLOURS, key="colour")
     shown = expert_routing.drawn(frame)
-    n, all_tokens = shown["position"].nunique(), frame["position"].nunique()
+    n, all_tokens = (len(set(one["position"])) for one in (shown, frame))
     cut = f"The first {n} of {all_tokens} tokens are drawn. " if n < all_tokens else ""
     show_figure(
         expert_routing.routing_figure(shown, colour), key="routing", frame=shown,

@@ -96,7 +96,7 @@ def by_training(run: Path, name: str) -> None:
         training_figure(frame), key="training-front", frame=frame, code=training_code(run),
         alt=f"FVU against L0 of {len(frame)} dictionaries of {name}, by training alone",
         caption=f"n = {len(frame)} dictionaries; each point is a mean over its last "
-                f"{int(frame['n'].max())} steps. FVU: lower is better.",
+                f"{max(map(int, frame['n']))} steps. FVU: lower is better.",
     )  # fmt: skip
     short = short_names([str(n) for n in frame["name"]])
     shown = frame.drop(columns=["low", "high"])

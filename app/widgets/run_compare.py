@@ -134,7 +134,7 @@ def origins(left: Side, right: Side) -> None:
     """Where both come from; what differs stands first."""
     st.subheader("Provenance")
     frame = comparison(left, right).provenance
-    n = int((frame["same"] == "no").sum())
+    n = sum(same == "no" for same in frame["same"])
     st.caption(f"{n} of {len(frame)} facts differ; they stand first.")
     names = {"one": left.name, "other": right.name}
     st.dataframe(frame.sort_values("same", kind="stable").rename(columns=names), hide_index=True,

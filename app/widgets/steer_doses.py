@@ -55,7 +55,7 @@ def steer_doses(ask: SteerAsk) -> None:
 
 def in_words(matched: pd.DataFrame) -> pd.DataFrame:
     """The table for reading: known columns, and words where no control got there."""
-    frame = matched[[c for c in HEADINGS if c in matched]].round(4)
+    frame = matched.filter([c for c in HEADINGS if c in matched]).round(4)
     for name in ("control_effect", "control_low", "control_high", "p"):
         if name in frame:
             frame[name] = ["not reached" if v != v else f"{v:.4g}" for v in frame[name]]

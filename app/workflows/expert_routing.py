@@ -94,7 +94,7 @@ def _frame(words: Any, arrays: "dict[Site, np.ndarray]", layers: Any) -> pd.Data
 
 def drawn(frame: pd.DataFrame) -> pd.DataFrame:
     """What fits on a map: the first tokens."""
-    out = frame[frame["position"] < MOST_TOKENS].reset_index(drop=True)
+    out = frame.query(f"position < {MOST_TOKENS}").reset_index(drop=True)
     out.attrs.update(frame.attrs)
     return out
 
@@ -104,13 +104,13 @@ def routing_figure(frame: pd.DataFrame, colour: str) -> "go.Figure":
     from lensbench.plots import heatmap
 
     first = frame[frame["layer"] == frame["layer"].iloc[0]]
-    top = 1.0 if colour == "weight" else float(frame["load"].max())
+    top = 1.0 if colour == "weight" else max(map(float, frame["load"]))
     figure = heatmap(
         frame, x="position", y="layer", value=colour, text="expert", span=(0.0, top),
         x_labels=dict(zip(first["position"], first["token"], strict=True)),
         hover_columns=("token", "gates"), title="Routing: the expert of largest weight",
         subtitle=f"colour: {COLOURS[colour].lower()}, 0 to {top:.2g}",
-        labels={"position": "token"}, height=230 + 34 * frame["layer"].nunique(),
+        labels={"position": "token"}, height=230 + 34 * len(set(frame["layer"])),
     )  # fmt: skip
     return figure.update_yaxes(dtick=1)
 

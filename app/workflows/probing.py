@@ -166,7 +166,7 @@ def few_sites(store: str) -> tuple[list[str], list[str]]:
         kinds.setdefault(Site.parse(name).name, []).append(name)
     layers = kinds.get("resid_post") or max(kinds.values(), key=len, default=[])
     steps = np.linspace(0, len(layers) - 1, min(FEW, len(layers))).round().astype(int)
-    return known, [layers[i] for i in steps]
+    return list(known), [layers[i] for i in steps]
 
 
 def few_labels(known: Sequence[str]) -> list[str]:

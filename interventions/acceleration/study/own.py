@@ -70,7 +70,8 @@ def capture_own(
                 f"context of {model.card.n_ctx}; shorten it, or ask for fewer new tokens"
             )
     texts = [
-        np.array([*row, *greedy(runnable, meant(row), new).new], dtype=np.int64) for row in rows
+        np.array([*row, *greedy(runnable, meant(row.tolist()), new).new], dtype=np.int64)
+        for row in rows
     ]
     entry: dict[str, Any] = {
         "kind": KIND,
