@@ -35,7 +35,7 @@ def show_decoder(model: str, text: str) -> None:
         if st.session_state.get("measure") not in (None, *metrics):
             del st.session_state["measure"]  # chosen while there were right answers
         metric = one_of("Metric", metrics, key="measure")
-        controls = [decoder.NAMES[s] for s in lens.states if s != "model"]
+        controls = [decoder.NAMES[s].removeprefix("control: ") for s in lens.states[1:]]
         interval = "bands: 95 % over sentences. " if n > 1 else ""
         more = "" if n > 1 else (" With a second sentence, the states of another one are a "
                                  "control, too.")  # fmt: skip
@@ -45,7 +45,7 @@ def show_decoder(model: str, text: str) -> None:
             file=f"lens-decoder-{metric}", provenance=decoder.model_told(ask),
             alt=f"{metrics[metric]} over the encoder layers that the decoder reads",
             caption=f"n = {n} {'sentence' if n == 1 else 'sentences'}; {interval}"
-                    f"{', '.join(controls)}.{more} Remember: {decoder.REMINDER}.",
+                    f"Controls: {', '.join(controls)}.{more} Remember: {decoder.REMINDER}.",
         )  # fmt: skip
 
 

@@ -96,7 +96,7 @@ def _maps(ask: PairAsk) -> None:
             f"Scored in every cell: “{plain(visible(word))}”. Colours: {METRICS[metric].lower()}, "
             "one range for every text of this model; each cell says its most probable next token. "
             + (f"Only the first {MOST} tokens are shown. " if left else "")
-            + ("Special tokens are grey. " if hidden else "")
+            + ("Special tokens are left out. " if hidden else "")
             + f"Remember: {DISCLAIMER}."
         )
         _patched(ask, put, metric, wide, special["second"])

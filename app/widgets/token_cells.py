@@ -66,7 +66,7 @@ def tuned(url: str, row: int) -> None:
         st.caption(plain(f"The tuned lens {name} is not shown: {error}"))
         return
     figure = found.plot(height=340)
-    figure.update_layout(title={"text": f"Tuned lens {escape_all([name])[0]}"})
+    figure.update_layout(title={"text": f"Tuned lens ({escape_all([name])[0]})"})
     show_figure(figure, key="token-tuned-lens", frame=found.course,
                 code=lens_code(url, row, folder),
                 alt="Probability of the followed tokens over the layers, through the tuned lens",

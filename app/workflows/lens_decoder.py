@@ -117,8 +117,9 @@ def figure_of(ask: DecoderAsk, metric: str) -> "go.Figure":
         frame, x="layer", y=metric, color="states", **bounds, height=360,
         title=f"Decoder lens: {METRICS[metric]}",
         subtitle=f"n = {n} {'sentence' if n == 1 else 'sentences'}; layer 0 is the embeddings",
-        labels={"layer": "encoder layer that the decoder reads", metric: METRICS[metric]},
+        labels={"layer": "encoder layer that the decoder reads"},
     )  # fmt: skip
+    figure.update_yaxes(title={"text": UNITS[metric]})
     if UNITS[metric].startswith("share"):
         figure.update_yaxes(range=[-0.03, 1.03])
     else:

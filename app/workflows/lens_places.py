@@ -230,7 +230,7 @@ def told_of(ask: PlacesAsk, lens: "SiteLens") -> str:
         return (
             "Each head, bias and MLP by itself, with the final norm's denominator held. Control: "
             f"all of them together are the model's own prediction (KL {lens.gap:.1g} nats). What "
-            "one does through later layers is not seen. Grey: it writes nothing here"
+            "one does through later layers is not seen. Empty cells: it writes nothing there"
         )
     last = "The last row is the model's own prediction; one text has no other control"
     if ask.where == "resid_mid":

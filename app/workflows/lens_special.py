@@ -1,4 +1,4 @@
-"""Special tokens of a text (BOS and the like) left grey in a lens, so that words are compared.
+"""Special tokens of a text (BOS and the like) left out of a lens, so that words are compared.
 
 What is predicted at a BOS says little about a text and is often the most extreme cell of its map.
 The ids decide which tokens are special, never their texts.

@@ -219,7 +219,7 @@ def test_special_tokens_are_left_grey_by_their_ids(monkeypatch: Any, tiny_root: 
     after = values(spec_of(page)["data"][0]["z"])
     assert np.isnan(after[:, 0]).all(), "<s>"
     np.testing.assert_allclose(after[:, 1:], before[:, 1:])
-    assert "Special tokens are grey" in words(page)
+    assert "Special tokens are left out" in words(page)
     again = np.asarray(redrawn(own_code(page)).data[0].z, np.float64)
     np.testing.assert_allclose(again, after, rtol=1e-4)
     page = open_page(monkeypatch, tiny_root.folder, "lens", store="acts", row="3")

@@ -133,7 +133,7 @@ def test_the_token_page_has_the_tuned_lens_beside_the_logit_lens(
     assert not page.error
     logit, tuned = (spec_of(page, i) for i in (0, 1))
     assert "Prediction made at" in str(logit["layout"]["title"])
-    assert "Tuned lens tuned" in str(tuned["layout"]["title"])
+    assert "Tuned lens (tuned)" in str(tuned["layout"]["title"])
     assert "its maps were trained" in words(page)
     found = lens_cell(root.url, 3, str(root.folder / "tuned"))
     frame = found.course
@@ -153,4 +153,4 @@ def test_the_token_page_has_the_tuned_lens_beside_the_logit_lens(
     page = open_page(monkeypatch, tmp_path / "r", "token", store="acts", row="3")
     page.selectbox(key="token-tuned").set_value("third").run()
     assert not page.exception
-    assert "Tuned lens third" in str(spec_of(page, 1)["layout"]["title"])
+    assert "Tuned lens (third)" in str(spec_of(page, 1)["layout"]["title"])
