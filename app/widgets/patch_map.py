@@ -41,9 +41,9 @@ def show_map(ask: PatchAsk, result: "PatchingResult") -> None:
             st.session_state["place"] = names[found[0]]
 
     names = [patch_cell.name_of(ask, i) for i in places]
-    if st.session_state.get("place", names[0]) not in names:
-        del st.session_state["place"]  # chosen on another map
     ranked = sorted(places, key=lambda i: -abs(np.nan_to_num(result.effect[i]) - result.base))
+    if st.session_state.get("place", names[0]) not in names:
+        st.session_state["place"] = names[ranked[0]]  # it was chosen on another map
     name = st.selectbox("Place (largest effect first)", [names[i] for i in ranked], key="place",
                         bind="query-params") or names[top]  # fmt: skip
     index = names.index(name)
