@@ -1,5 +1,6 @@
 """What can be done with a run: evaluate it, keep its latents, remove it."""
 
+import shlex
 from pathlib import Path
 
 import streamlit as st
@@ -27,6 +28,9 @@ def run_work(run: Path) -> None:
                 _evaluate(run, stores, own)
             with st.expander("Keep the latents of a dictionary on disk", key="encode"):
                 _encode(run, names, stores, own)
+        if names:
+            with st.expander("Share a dictionary, in SAELens' format or another", key="share"):
+                _share(run, names)
         show_jobs("evaluate", "run", str(run))
     with guarded():
         _remove(run)
@@ -35,7 +39,7 @@ def run_work(run: Path) -> None:
 def _evaluate(run: Path, stores: list[str], own: str) -> None:
     store = pick_of("On the store", stores, own or stores[0], key="eval-store")
     st.caption("Reconstruction, sparsity, what the model loses, labels: each number beside its "
-               "controls. Pages Sweep, Compare and Latent read them.")  # fmt: skip
+               "controls. Pages Sweep, Compare and Latents read them.")  # fmt: skip
     measures = several("Measures", list(run_jobs.MEASURES), run_jobs.DEFAULT, key="measures",
                        empty="one or more")  # fmt: skip
     left, middle, right = st.columns([2, 2, 1], vertical_alignment="bottom")
@@ -70,6 +74,15 @@ def _encode(run: Path, names: list[str], stores: list[str], own: str) -> None:
             st.rerun()
     command_line(jobs.command_of("encode", settings))
     show_jobs("encode", "dictionary", str(run))
+
+
+def _share(run: Path, names: list[str]) -> None:
+    name = pick_of("Dictionary", names, names[0], key="share-name")
+    st.caption("Writes it in SAELens' format and reads it back to check; `--format` names another, "
+               "the run without a name takes every dictionary. In a shell:")  # fmt: skip
+    words = ["lensbench", "runs", "export", f"{run}/{name}", "--format", "sae_lens",
+             "--out", f"{root()}/shared/{name}"]  # fmt: skip
+    st.code(shlex.join(words), language="bash", wrap_lines=True)
 
 
 def _remove(run: Path) -> None:
