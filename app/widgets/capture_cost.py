@@ -28,7 +28,8 @@ def show_cost(ask: CaptureAsk, cost: Forecast) -> None:
         there = plain(Path(ask.out).name)
         st.info(f"{there} is there already: the same text and settings go on where they ended, new "
                 "sites are added, anything else is refused.")  # fmt: skip
-    box = st.expander(f"The {len(cost.sites)} sites and what each costs", key="costs",
+    many = f"The {len(cost.sites)} sites and what each costs"
+    box = st.expander(many if len(cost.sites) > 1 else "The site and what it costs", key="costs",
                       on_change="rerun")  # fmt: skip
     if box.open:  # a table in a closed box is drawn for nobody
         box.dataframe(pd.DataFrame(capture_plan.cost_rows(cost)), hide_index=True,

@@ -59,12 +59,14 @@ def capture_form() -> CaptureAsk | None:
         "Stop after tokens", 1, None, None, key="most", bind="query-params",
         placeholder="the whole text", help="The row that reaches it is kept whole.",
     )  # fmt: skip
-    name = st.text_input("Name of the store", f"acts-{model.rpartition('/')[2]}", key="out",
-                         bind="query-params", help="A folder below the one shown.")  # fmt: skip
-    if text is None or not name or not name.strip():
+    usual = f"acts-{model.rpartition('/')[2]}"  # not a value: that would stay with another model
+    typed = st.text_input("Name of the store", "", key="out", bind="query-params",
+                          placeholder=usual, help="A folder below the one shown.")  # fmt: skip
+    name = (typed or "").strip() or usual
+    if text is None:
         return None
     return CaptureAsk(
-        model, text, capture_plan.place(root(), name.strip()), sites,
+        model, text, capture_plan.place(root(), name), sites,
         "" if profile == "sae" else profile,
         None if most is None else int(most), layout, None if context is None else int(context),
         dtype=dtype,
