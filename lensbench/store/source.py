@@ -132,6 +132,11 @@ class StoreSource:
         return self._store.fingerprint
 
     @property
+    def text_fingerprint(self) -> str:
+        """Fingerprint of the text, which other captures of it share."""
+        return str(self._store.text.get("fingerprint") or "")
+
+    @property
     def sites(self) -> tuple[str, ...]:
         """Sites in every batch."""
         return self._sites

@@ -2,7 +2,7 @@
 
 A number measured on the training rows flatters a dictionary; how much, nobody can tell from it. The
 folder of a run knows where its activations came from: its sweep file where the store was named
-there, its checkpoints by the fingerprint of the text.
+there, its checkpoints by the fingerprint of the text, which the dictionary keeps too.
 """
 
 from collections.abc import Iterable, Mapping
@@ -31,14 +31,15 @@ WORDS = {
 def seen_in_training(run: Any, store: "ActivationStore") -> str:
     """``rows``, ``text``, ``no`` or ``unknown``: what of ``store`` the run was trained on.
 
-    ``text`` is another capture of the same text. Only what was kept on disk tells: a dictionary
-    without the folder of its run is ``unknown``.
+    ``text`` is another capture of the same text. Only what was kept tells: a dictionary that does
+    not name its text, without the folder of its run, is ``unknown``.
     """
     folder = Path(str(getattr(run, "folder", "") or "."))
     named = _store_of(folder.parent)
     if named and _place(named) == _place(store.url):
         return ROWS
-    theirs = text_trained_on(folder)
+    kept = getattr(run, "metadata", None) or {}
+    theirs = str(kept.get("text_fingerprint") or "") or text_trained_on(folder)
     ours = store.text.get("fingerprint")
     if not theirs or not ours:
         return UNKNOWN

@@ -75,7 +75,7 @@ class Reporter:
     ) -> None:
         self._total = total
         self._folder, self._train, self._progress = folder, train, progress
-        self._waits, self._store = stream.waits, stream.fingerprint
+        self._waits, (self._store, self._text) = stream.waits, stream.fingerprints
         self._history: dict[str, list[dict[str, float]]] = {}
         self._bar: Any = None
         self._waited = 0.0
@@ -170,6 +170,8 @@ class Reporter:
         metadata: dict[str, Any] = {"tokens_trained": taken * batch}
         if card:
             metadata |= {"model": card, "model_name": card.get("name", "")}
+        if self._text:
+            metadata["text_fingerprint"] = self._text
         kept = "" if self._folder.path is None else str(self._folder.of(name))
         run = SAERun.of(
             export(group, i, metadata),

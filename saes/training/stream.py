@@ -71,9 +71,10 @@ class Stream:
         return int(getattr(self._source, "n_rows", 0)) if self._named else 0
 
     @property
-    def fingerprint(self) -> str:
-        """Of the store that is read; empty for another source."""
-        return str(getattr(self._source, "fingerprint", ""))
+    def fingerprints(self) -> tuple[str, str]:
+        """Of the store that is read and of its text; empty for another source."""
+        source = self._source
+        return getattr(source, "fingerprint", ""), getattr(source, "text_fingerprint", "")
 
     @property
     def widths(self) -> dict[str, int]:
