@@ -1,7 +1,8 @@
 """Changing a forward pass to find out what it depends on: patching, ablation and what follows.
 
 ``patch_sweep(model, pairs)`` patches every layer and position from one run into the other;
-``ablation_sweep`` takes places out; ``lensbench.interventions.experts`` tunes mixtures of experts.
+``ablation_sweep`` takes places out; ``interventions.experts`` tunes mixtures of experts, and
+``interventions.acceleration`` predicts and measures early exits, drafts and skipped layers.
 Names are resolved on first use, so importing this package loads no torch.
 """
 
@@ -13,6 +14,8 @@ if not __name__.startswith("lensbench."):
     raise ImportError(f"import this package as lensbench.interventions, not as {__name__}")
 
 if TYPE_CHECKING:
+    from lensbench.interventions import acceleration as acceleration
+    from lensbench.interventions import experts as experts
     from lensbench.interventions.attribution.check import AttributionCheck as AttributionCheck
     from lensbench.interventions.attribution.curve import CircuitCurve as CircuitCurve
     from lensbench.interventions.attribution.edge_result import EdgeResult as EdgeResult
@@ -219,4 +222,4 @@ _HOME = {
     "train_clamped": "training.train",
 }
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll] - the table above
-__getattr__, __dir__ = exports(__name__, _HOME)
+__getattr__, __dir__ = exports(__name__, _HOME, ("acceleration", "experts"))

@@ -5,7 +5,7 @@ gives every object of the process a ``.save``, which would otherwise answer for 
 """
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -23,13 +23,18 @@ class _Name:
 
 
 def exports(
-    package: str, home: Mapping[str, str]
+    package: str, home: Mapping[str, str], packages: Collection[str] = ()
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """``__getattr__`` and ``__dir__`` of ``package``; ``home`` says which module has which name."""
+    """``__getattr__`` and ``__dir__`` of ``package``; ``home`` says which module has which name.
+
+    ``packages`` are packages inside it that users name: they are imported when they are asked for.
+    """
     names: dict[str, Any] = {n: _Name(n, f"{package}.{m}") for n, m in home.items()}
     sys.modules[package].__class__ = type("LazyPackage", (ModuleType,), names)
 
     def getattr_(name: str) -> Any:
+        if name in packages:
+            return import_module(f"{package}.{name}")
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
-    return getattr_, lambda: sorted(home)
+    return getattr_, lambda: sorted((*home, *packages))

@@ -52,3 +52,8 @@ __all__ = [
     "refusal",
     "score",
 ]
+
+
+def __dir__() -> list[str]:
+    """Public names."""
+    return sorted(__all__)
