@@ -61,7 +61,8 @@ def refuse_no_model(value: Any) -> None:
     """
     if not (hasattr(value, "run_many") and hasattr(value, "card")):
         what = "None" if value is None else f"a {type(value).__name__}"
-        raise ConfigError(f"model must be what lensbench.load_model(...) gives, got {what}")
+        bare = ". It takes a model of transformers too" * hasattr(value, "state_dict")
+        raise ConfigError(f"model must be what lensbench.load_model(...) gives, got {what}{bare}")
 
 
 def refuse_no_numbers(owner: str, name: str, value: Any) -> None:

@@ -178,7 +178,8 @@ class Site:
         if name in SITES and SITES[name].layered:
             raise ConfigError(f"site {text!r} needs a layer: write 'blocks.<L>.{name}'")
         if name not in SITES:
-            raise UnknownSiteError(text, known=_spelled_out())
+            hint = "Only capture() knows '*'; name every layer here." if "*" in text else ""
+            raise UnknownSiteError(text, known=_spelled_out(), hint=hint)
         return cls(name)
 
     def __str__(self) -> str:

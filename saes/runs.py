@@ -136,6 +136,10 @@ class SAERun(Result):
         names = ("loss", "fvu", "l0", "dead_fraction")
         return {n: float(self.history[n][-1]) for n in names if len(self.history.get(n, ()))}
 
+    def __repr__(self) -> str:
+        """One line: the name and the last logged numbers."""
+        return super().__repr__().replace("(", f"({self.name!r}: ", 1)
+
     def to_frame(self) -> "pd.DataFrame":
         """One row per logged value: name, step, tokens, metric, value."""
         import pandas as pd

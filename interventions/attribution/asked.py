@@ -18,7 +18,10 @@ def belongs(result: Result, model: "Model", pairs: "PromptPairs") -> None:
         MismatchError: one of the two.
     """
     if pairs.fingerprint() != result.config["pairs"]:
-        raise MismatchError("these are not the pairs that were attributed; give the same ones")
+        raise MismatchError(
+            "these are not the pairs that were attributed; give the same ones. On other pairs "
+            "attribute again, or patch the places themselves: patch_sweep(model, pairs, sites)"
+        )
     known = result.provenance.model.get("fingerprint")
     if model.card.fingerprint != known:
         raise MismatchError(

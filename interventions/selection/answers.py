@@ -30,7 +30,7 @@ def answer_entropy(tokens: Sequence[int] | None = None) -> Metric:
         log_p = logits.log_softmax(-1)
         return -(log_p.exp() * log_p).sum(-1)
 
-    return Metric("entropy", "nats", entropy)
+    return Metric("entropy", "nats", entropy, asks=False)
 
 
 def token_probability(tokens: Sequence[int], name: str = "probability of the tokens") -> Metric:
@@ -44,7 +44,9 @@ def token_probability(tokens: Sequence[int], name: str = "probability of the tok
         >>> metric = interventions.token_probability(lima, "says Lima")
     """
     chosen = _ids(tokens, 1)
-    return Metric(name, "0 to 1", lambda ends: _of(ends.log_probs, chosen).exp().sum(-1))
+    return Metric(
+        name, "0 to 1", lambda ends: _of(ends.log_probs, chosen).exp().sum(-1), asks=False
+    )
 
 
 def _of(values: Tensor, ids: Tensor) -> Tensor:
@@ -64,5 +66,8 @@ def _ids(tokens: Any, least: int) -> Tensor:
     found = [None] if bare else [whole(t) for t in tokens]
     ids = [t for t in found if t is not None and t >= 0]
     if len(ids) < len(found) or len(set(ids)) < max(least, len(ids)):
-        raise ConfigError(f"tokens must be at least {least} different token ids, got {tokens!r}")
+        raise ConfigError(
+            f"tokens must be at least {least} different token ids, got {tokens!r}. Ids of a "
+            "text: model.tokenizer.encode(text, add_special_tokens=False)"
+        )
     return torch.tensor(ids)

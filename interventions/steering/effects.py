@@ -59,7 +59,7 @@ def as_effect(effect: Effect, pairs: PromptPairs | None, new_tokens: int) -> Met
             raise ConfigError("an effect of text needs new tokens: new_tokens >= 1")
         return effect
     metric = as_metric(effect)
-    if pairs is None and metric.name != "kl":
+    if pairs is None and metric.asks:
         raise ConfigError(
             f"{metric.name!r} is about an answer and a foil; pass PromptPairs (lensbench.prompts), "
             "or measure the text that follows: effect=OfText(function, name)"

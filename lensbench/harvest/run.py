@@ -16,6 +16,7 @@ from os import PathLike, fspath
 from typing import Any
 
 from lensbench import provenance
+from lensbench.arguments import refuse_no_model
 from lensbench.errors import ConfigError, MismatchError, StoppedError
 from lensbench.harvest import ranks
 from lensbench.harvest import sites as site_rules
@@ -101,6 +102,7 @@ def capture(
         >>> store.rows("blocks.3.resid_post", slice(0, 4)).shape
         (4, 128)
     """
+    refuse_no_model(model)
     check_dtype(dtype)
     chosen = site_rules.resolve(model, sites, profile)
     text = read_text(texts)

@@ -34,7 +34,7 @@ class Acts(Mapping[str, Tensor]):
         """The tensor captured at ``site``."""
         name = str(Site.parse(site))
         if name not in self._values:
-            raise UnknownSiteError(name, known=tuple(self._values), hint="It was not captured.")
+            raise UnknownSiteError(name, known=tuple(self._values), hint="Pass run(capture=...).")
         return self._values[name]
 
     def __contains__(self, site: object) -> bool:

@@ -92,7 +92,9 @@ def _check(roles: Any, lists: Mapping[str, Any]) -> None:
     sizes = {name: _size(values) for name, values in every.items()}
     if set(sizes.values()) != {sizes["clean"]} or sizes["clean"] in (0, None):
         got = {k: type(every[k]).__name__ if n is None else n for k, n in sizes.items()}
-        raise ConfigError(f"every list needs one entry per pair, and at least one; got {got}")
+        raise ConfigError(
+            f"every list needs one entry per pair, and at least one (clean=['...']); got {got}"
+        )
     for name, values in lists.items():
         for i, value in enumerate(values):
             text(value, f"{name} of pair {i}")
@@ -129,8 +131,11 @@ def _refusal(
     if reason == SEVERAL_TOKENS:
         return too_long(f"pair {row}", shown)
     both = " / ".join(_tokens(encoder, filled.text) for filled in (clean, corrupted))
+    bare = next((word for word in words if not word[:1].isspace()), "")
+    todo = f"Write the space before an answer ({' ' + bare!r}), change a word," * bool(bare)
     return (
-        f"pair {row} is one {reason}: {both}; {shown}. Change a word, or pass drop_misaligned=True"
+        f"pair {row} is one {reason}: {both}; {shown}. {todo or 'Change a word,'} or pass "
+        "drop_misaligned=True"
     )
 
 

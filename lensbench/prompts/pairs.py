@@ -266,9 +266,8 @@ class PromptPairs:
         pools = ", ".join(f"{k} {left} of {of}" for k, (left, of) in self.pools.items())
         dropped = ", ".join(f"{n} {why}" for why, n in self.dropped.items()) or "none"
         told = "".join(f"; {k}: {v:.0f}" for k, v in self.summary().items() if " token" in k)
-        return (
-            f"PromptPairs({self.task}: {len(self)} pairs; words: {pools}; dropped: {dropped}{told})"
-        )
+        words = f"words: {pools}; " if pools else ""
+        return f"PromptPairs({self.task}: {len(self)} pairs; {words}dropped: {dropped}{told})"
 
     def _repr_html_(self) -> str:
         from lensbench.plots.tables import html_table

@@ -260,7 +260,11 @@ class ActivationStore:
                              np.array(docs[None]), rows[None])  # fmt: skip
 
     def source(self, sites: str | Sequence[str], **options: Any) -> "StoreSource":
-        """An ``ActivationSource`` over these rows; options as in :class:`StoreSource`."""
+        """An ``ActivationSource`` over these rows, for ``saes.train`` and probes.
+
+        ``options`` are those of ``lensbench.store.source.StoreSource``: ``seed``, ``shuffle``,
+        ``start`` and ``stop`` (rows), ``doc_range=(a, b)`` (a split of whole documents), and more.
+        """
         from lensbench.store.source import StoreSource
 
         return StoreSource(self, sites, **options)

@@ -41,8 +41,11 @@ def token_id(model: "Model", token: str | int) -> int:
     ids: list[int] = model.tokenizer.encode(token, add_special_tokens=False)
     if len(ids) != 1:
         parts = " ".join(repr(text) for text in token_texts(model.tokenizer, ids)) or "nothing"
+        other = token.lstrip(" ") if token.startswith(" ") else f" {token}"
+        one = len(model.tokenizer.encode(other, add_special_tokens=False)) == 1
         raise ConfigError(
             f"{token!r} is {len(ids)} tokens for this model ({parts}); give one token"
+            + (f", such as {other!r}" if one else "")
         )
     return int(ids[0])
 
