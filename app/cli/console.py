@@ -126,7 +126,12 @@ def _cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return "absent" if value != value else f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}" if isinstance(value, int) else _line(str(value))
+
+
+def _line(text: str) -> str:
+    """A token of line breaks or tabs must not break the line of a table: they are spelled out."""
+    return text.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
 
 
 def _plain(value: Any) -> Any:

@@ -48,7 +48,13 @@ def ls(
 
     facts = list_latents(name, search=search, sort=sort, least=least, top=top)
     head = f"{len(facts['latents'])} of {facts['of']} latents, by {facts['sorted_by']}"
-    return Answer(facts, f"{head}\n\n{table(facts['latents'])}")
+    labelled = not facts["latents"] or "label" in facts["latents"][0]
+    hint = (
+        ""
+        if labelled
+        else f'\n\nno labels; find by a text: lensbench latents text {name} --text ".."'
+    )
+    return Answer(facts, f"{head}\n\n{table(facts['latents'])}{hint}")
 
 
 def show(

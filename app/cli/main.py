@@ -38,6 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader (head, less) has seen enough: that is no failure
         _nobody_listens()
         return 0
+    except OSError as error:  # what commands meet is handled in _guarded: this is stdout, full
+        _nobody_listens()
+        sys.stderr.write(f"lensbench: cannot write the answer to stdout: {error.strerror}\n")
+        return MISSING
     except KeyboardInterrupt:  # while the answer was being written
         return STOPPED
     if argv is None:  # Python tears down for a while, and would show Ctrl-C as a traceback
@@ -148,7 +152,7 @@ def _nobody_listens() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except BrokenPipeError:
+        except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 

@@ -39,7 +39,7 @@ Without a layer: embed, ln_final, logits. An encoder's sites begin with encoder.
 encoder.blocks.0.resid_post. TransformerLens' names (blocks.3.hook_resid_post) are understood too.
 Which of them a model has:            lensbench doctor --model NAME --json
 Several in a row:                     lensbench capture --sites blocks.2.mlp_out blocks.3.mlp_out
-Named sets (--profile):               resid (the stream after every block), full, ..
+Named sets (--profile):               resid (the stream before, in and after every block), full, ..
 `patch` and `attribute` take a kind:  --sites attn.z --layers 2-4
 """,
     "text": """\
@@ -74,7 +74,8 @@ effect of 0 is the corrupted run, 1 the clean one.
     "exit": """\
 Exit codes: 0 ok; 1 a bug in lensbench; 2 usage or configuration; 3 a model, file or device that is
 missing, damaged or of another kind; 4 over a stated budget; 130 stopped (Ctrl-C or SIGTERM) after
-what was finished was saved.
+what was finished was saved. Under torchrun the code is torchrun's own: 0, or 1 whatever went wrong
+or stopped; the last line that begins with lensbench: says which.
 
 stdout carries the answer and nothing else; with --json it is one JSON document, of errors too:
 {"error": {"kind", "message", "exit_code"}}. Progress and warnings go to stderr. --traceback (or

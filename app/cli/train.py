@@ -62,7 +62,9 @@ def sae(
         list[str] | None,
         typer.Option("--set", help="Any key: train.batch=2048, sweep.lr=1e-3,3e-4. Repeatable."),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Run folder.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Run folder; default: runs/sae-HASH.")
+    ] = None,
     resume: Annotated[
         Path | None, typer.Option("--resume", help="Go on with this run folder.")
     ] = None,

@@ -82,7 +82,7 @@ def explain_key(key: str) -> list[dict[str, Any]]:
     """
     section, dot, name = key.rpartition(".")
     sections = [_ALIASES.get(section, section)] if dot else [*SAID]
-    found = [row for one in sections for row in _rows(one, name)]
+    found = [row for one in sections for row in _rows(one, _spelled(one, name))]
     if not found:
         raise UnknownNameError("setting", key, known=_nearest(name, sections), hint=(
             "All of a section: lensbench config explain SECTION, one of " + ", ".join(SAID) + "."
@@ -100,9 +100,22 @@ def explain_section(section: str) -> list[dict[str, Any]]:
     return [row for name in names for row in _rows(_ALIASES.get(section, section), name)]
 
 
+def _spelled(section: str, name: str) -> str:
+    """The name of the setting that a file may also spell ``name`` (``batch``: ``batch_size``)."""
+    for one in variants(section).values():
+        for field, info in one.model_fields.items():
+            if name in getattr(info.validation_alias, "choices", ()):
+                return field
+    return name
+
+
 def _rows(section: str, name: str) -> list[dict[str, Any]]:
     """A row per meaning: variants whose type, default and words agree share one."""
     every = variants(section)
+    if name == "architecture" and every is ARCHITECTURES:
+        return [{"key": f"{section}.{name}", "type": " | ".join(every), "default": "required",
+                 "range": "", "meaning": "Which latents fire; it decides which other settings "
+                 "there are.", "of": [*every], "not_of": []}]  # fmt: skip
     told: dict[str, dict[str, Any]] = {}
     for label, config in every.items():
         properties = config.model_json_schema(by_alias=False)["properties"]

@@ -20,6 +20,7 @@ from lensbench.app.workflows.latent_page import (
 )
 from lensbench.app.workflows.latent_text import latents_of_text
 from lensbench.app.workflows.live import hold_store, running
+from lensbench.app.workflows.runs import evaluation_of
 from lensbench.app.workflows.sequences import model_name
 from lensbench.errors import ConfigError, UnknownNameError
 from lensbench.plan import Plan
@@ -48,7 +49,7 @@ def list_latents(
     if search:
         labels = frame["label"].fillna("") if "label" in frame else None
         if labels is None:
-            raise ConfigError(f"{run} has no labels to search; make them: lensbench eval sae {run}")
+            raise ConfigError(_unlabelled(name, run))
         frame = frame.loc[labels.str.contains(search, case=False, regex=False)]
     if least and "density" in frame:
         frame = frame.loc[frame["density"] >= least]
@@ -171,6 +172,14 @@ def _kl(model: Any, prompts: Sequence[str], plan: Plan) -> float:
         )
         found.append(float((clean.exp() * (clean - steered)).sum()))
     return float(np.mean(found))
+
+
+def _unlabelled(name: str, run: Path) -> str:
+    """Why there is no label to search, and what helps: a text, where labels cannot be had."""
+    text = f'find latents by a text: lensbench latents text {name} --text "..."'
+    if evaluation_of(run) is None:
+        return f"{run} was not evaluated, so it has no labels to search: lensbench eval sae {run}"
+    return f"{run} was evaluated on a text without labels, so there are none to search; {text}"
 
 
 def _parted(name: str) -> tuple[Path, str]:

@@ -4,7 +4,7 @@ The order is that of a reader who wants to know why two numbers differ: settings
 the numbers may be compared at all, then the numbers with their controls.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -243,7 +243,7 @@ def _origin(side: Side) -> dict[str, Any]:
         "python": told.get("python") or UNTOLD,
         "device": told.get("device") or UNTOLD,
         "model": " ".join(str(v) for k in ("name", "fingerprint") if (v := model.get(k))) or UNTOLD,
-        "site": ", ".join(sorted({str(v) for k, v in asked.items() if k.endswith("site") and v})),
+        "site": ", ".join(sorted(_sites(asked))),
         "store": str(asked.get("source.store") or UNTOLD),
         "text": text_trained_on(folder_of(side)) or UNTOLD,
         "seed": ", ".join(sorted({spelled(v) for k, v in _settings(side).items()
@@ -252,6 +252,12 @@ def _origin(side: Side) -> dict[str, Any]:
     }  # fmt: skip
     result = evaluation_of(side.run)
     return facts if result is None else facts | _of_evaluation(result)
+
+
+def _sites(asked: Mapping[str, Any]) -> set[str]:
+    """Sites a run reads, wherever its file names them: one, or a list that is a grid."""
+    named = [v for k, v in asked.items() if k.endswith("site") and v]
+    return {str(one) for v in named for one in (v if isinstance(v, (list, tuple)) else (v,))}
 
 
 def _of_evaluation(result: SAEEvaluation) -> dict[str, Any]:

@@ -218,6 +218,17 @@ def test_tables_align_and_say_absent() -> None:
     lines = table([{"name": "a", "value": 1.0}, {"name": "bcd", "value": float("nan")}]).split("\n")
     assert lines == ["name   value", "a          1", "bcd   absent"]
     assert table([]) == "(none)"
+    assert table([{"token": "a\nb"}]).split("\n") == ["token", "a\\nb"]  # a row stays one line
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs /dev/full")
+def test_a_full_disk_behind_stdout_is_no_bug() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-m", "lensbench", "help", "exit"], stdout=full,
+                              stderr=subprocess.PIPE, text=True, check=False)  # fmt: skip
+    assert done.returncode == 3
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("line", [["--version", "--json"], ["--json", "--version"]])
