@@ -12,9 +12,9 @@ from lensbench.app.widgets.latent_board import latent_board
 from lensbench.app.widgets.latent_map import geometry_board, latent_map
 from lensbench.app.widgets.nearest import nearest_board
 from lensbench.app.widgets.note_editor import note_editor
-from lensbench.app.widgets.states import guarded
+from lensbench.app.widgets.states import guarded, plain
 from lensbench.app.widgets.toggle import one_of
-from lensbench.app.workflows.directions import Rows
+from lensbench.app.workflows.directions import Rows, provenance_of
 
 MAP, NEAREST, GEOMETRY = "map", "nearest", "geometry"
 PARTS = {MAP: "Map", NEAREST: "Nearest latents", GEOMETRY: "Geometry"}
@@ -38,6 +38,7 @@ def show() -> None:
     )  # fmt: skip
     part = one_of("Show", PARTS, key="show")
     with guarded():
+        st.caption(plain(provenance_of(run, name)))
         if told := Rows.of(run, name).told:
             st.caption(told)
         BOARDS[part](run, name)

@@ -13,6 +13,14 @@ from lensbench.app.widgets.toggle import one_of, pick_of
 from lensbench.app.workflows import geometry as pictures
 
 LAYOUTS = {"pca": "PCA", "umap": "UMAP"}
+WORDS = {
+    "density": st.column_config.NumberColumn(format="%.5f"),
+    "nearest_cosine": st.column_config.NumberColumn("cosine", format="%.3f"),
+    "encoder_cosine": st.column_config.NumberColumn("its encoder, cosine", format="%.3f"),
+    "cosine": st.column_config.NumberColumn(format="%.3f"),
+    "label": st.column_config.TextColumn(width="medium"),
+}
+"""How columns are headed."""
 
 
 def open_latent(latent: int, *, key: str, picked: object) -> None:
@@ -119,7 +127,7 @@ def clickable_rows(run: Path, name: str, frame: pd.DataFrame, *, key: str, alt: 
     """A table of latents whose rows open them."""
     state = st.dataframe(frame, hide_index=True, key=f"{key}-rows", on_select="rerun",
                          selection_mode="single-row", alt=alt,
-                         column_config={"density": st.column_config.NumberColumn(format="%.5f")},
+                         column_config=WORDS,
                          )  # fmt: skip
     if picked := state["selection"]["rows"]:
         latent = int(frame["latent"].iloc[picked[0]])

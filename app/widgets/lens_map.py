@@ -49,7 +49,7 @@ def show_map(ask: LensAsk) -> None:
             code=python_of_grey(lenses.python_of(ask, metric), hidden),
             alt=f"Lens of {len(places)} tokens over {len(lens.layers)} layers: {NAMES[metric]}",
             caption=f"{NAMES[metric]}, {plain(lens.source)}. Colours have one range for every "
-                    f"text of this model. {'Special tokens are left out. ' * bool(hidden)}Remember: "
-                    f"{lenses.reminder(ask)}.",
+                    f"text of this model. {'Special tokens are left out. ' * bool(hidden)}"
+                    f"Remember: {lenses.reminder(ask)}.",
         )  # fmt: skip
         show_cell(ask, position, layer)

@@ -52,8 +52,8 @@ def _asked(run: Path, name: str, kind: str) -> DirectionAsk | None:
             return None
         return DirectionAsk(VECTOR, file=sent.name, content=sent.getvalue())
     token = st.text_input(
-        "Token", key="token", bind="query-params", placeholder=" Paris, or #17 for an id",
-        help="One token of the model's vocabulary; a leading space counts",
+        "Token", key="token", bind="query-params", placeholder="␣Paris, or #17 for an id",
+        help="One token of the model's vocabulary; write ␣ for a space that belongs to it",
     )  # fmt: skip
     told = "its logit against the mean logit, on the direct path, the final norm folded in"
     st.caption(f"The direction that raises {told}." if kind == WRITE

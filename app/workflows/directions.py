@@ -12,6 +12,7 @@ import pandas as pd
 from lensbench import belonging, plots
 from lensbench.app.workflows.latent_page import dictionary_of
 from lensbench.app.workflows.live import running
+from lensbench.app.workflows.token_names import token_named
 from lensbench.errors import ConfigError, MissingDataError
 from lensbench.saes import (
     difference_direction,
@@ -131,7 +132,7 @@ def direction_of(run: Path, name: str, ask: DirectionAsk) -> Any:
                 raise ConfigError(f"a text has at most {LONGEST:,} characters")
             return difference_direction(model, one.site, ask.one, ask.other).numpy()
         kind = "unembedding" if ask.kind == WRITE else "embedding"
-        return token_direction(model, _token(ask.token), kind=kind).numpy()
+        return token_direction(model, _token(ask.token, model.tokenizer), kind=kind).numpy()
 
 
 def nearest_to(run: Path, name: str, ask: DirectionAsk) -> tuple[pd.DataFrame, float]:
@@ -175,7 +176,7 @@ def nearest_figure(frame: pd.DataFrame, control: float, to: str) -> "go.Figure":
     drawn.attrs["units"] = frame.attrs["units"]
     figure = plots.bars(
         drawn, x="latent", y="cosine", title=f"Latents nearest to {to}"[:90], height=380,
-        subtitle=f"cosine of decoder row and direction; dashed: a random direction, {control:.2f}",
+        subtitle=f"cosine with decoder rows; dashed: random direction, {control:.2f}",
         hover_columns=[c for c in ("label", "my label", "writes towards") if c in drawn],
     )  # fmt: skip
     figure.add_hline(y=control, line={"color": "#8C8C8C", "dash": "dash", "width": 1.5})
@@ -184,6 +185,15 @@ def nearest_figure(frame: pd.DataFrame, control: float, to: str) -> "go.Figure":
     figure.update_yaxes(range=[1.1 * low, min(1.02, 1.15 * high)])
     figure.update_xaxes(type="category")  # "#84" alone would be read as a number
     return figure
+
+
+def provenance_of(run: Path, name: str) -> str:
+    """Which dictionary it is: its site, how many latents, and the model it was trained on."""
+    one = Rows.of(run, name)
+    known = belonging.trained_on(dictionary_of(run, name).coder.metadata)
+    model = " ".join(str(known[k]) for k in ("name", "fingerprint") if known.get(k))
+    n, width = one.W_dec.shape
+    return f"{n:,} latents of {width:,} numbers at {one.site} · model: {model or 'not known'}"
 
 
 def told_of(ask: DirectionAsk) -> str:
@@ -212,7 +222,7 @@ def python_of(run: Path, name: str, ask: DirectionAsk) -> str:
     )
 
 
-def _token(text: str) -> str | int:
-    """``#17`` is an id; anything else is a text."""
+def _token(text: str, tokenizer: Any) -> int:
+    """``#17`` is an id; anything else is a text, and one that the model has no token for is not."""
     number = text[1:] if text.startswith("#") else ""
-    return int(number) if number.isdecimal() else text
+    return int(number) if number.isdecimal() else token_named(tokenizer, text)

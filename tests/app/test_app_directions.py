@@ -135,7 +135,7 @@ def test_a_token_is_looked_up_in_the_model(
     known = saes.nearest_latents(wanted, sae_of(small_root, name), n=20)
     assert page.dataframe[0].value["latent"].tolist() == known.latents[0].tolist()
     page.text_input(key="token").set_value("Lima Rome").run()
-    assert "give one token" in page.error[0].value.replace("\\", "")
+    assert "2 tokens here" in page.error[0].value
 
 
 def test_two_texts_and_a_code_that_finds_the_same(monkeypatch, small_root: Path, name: str) -> None:
@@ -191,3 +191,15 @@ def test_a_run_that_was_not_evaluated_has_a_map_too(
     assert page.selectbox(key="colour").options == ["My label", "Stars"]
     page = page_of(monkeypatch, tmp_path, name, show="Geometry")
     assert not page.error
+
+
+def test_a_word_that_the_model_has_no_token_for_is_refused_and_the_dictionary_is_named(
+    monkeypatch, small_root: Path, name: str
+) -> None:
+    query = {"show": "Nearest latents", "direction": "Towards a token (unembedding)"}
+    page = page_of(monkeypatch, small_root, name, token="Zanzibar", **query)
+    said = page.error[0].value.replace("\\", "")
+    assert "no token for 'Zanzibar'" in said or "tokens here" in said
+    assert not page.get("plotly_chart")
+    assert "64 latents of" in words(page)
+    assert "model: atlas-dense" in words(page).replace("\\", "")
