@@ -88,6 +88,7 @@ def curve_figure(
         drawn[drawn["name"].isin(named)], x=over, y=metric, color="name", log_y=not linear,
         markers=False, height=420, labels={**TITLES, **AXES}, unit=units[metric],
         title=f"{TITLES.get(metric, metric)} while training",
+        subtitle="" if linear else "log axis",
     )  # fmt: skip
     for name, part in drawn[~drawn["name"].isin(named)].groupby("name", sort=False):
         figure.add_scatter(
