@@ -72,7 +72,8 @@ def text(
     facts = read_text(model, prompt, at=at, k=k, tuned=tuned, revision=revision, out=out)
     head = f"after token {facts['position']}, {facts['token']!r}\n\n"
     shown = ("layer", "top", "probability", "entropy", "kl_to_final")
-    return _answer(facts, "layers", shown, head)
+    units = "\n\nprobability: of the first of them; entropy and kl_to_final in nats"
+    return _answer(facts, "layers", shown, head, after=units)
 
 
 def tune(

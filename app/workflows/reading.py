@@ -79,7 +79,8 @@ def read_text(
         raise ConfigError(f"--at {at}: the text has tokens {-n}..{n - 1}")
     column = at % n
     rows = [
-        {"layer": layer, "top": ", ".join(found.top[i][column]),
+        {"layer": layer,
+         "top": ", ".join(word if word.strip() else repr(word) for word in found.top[i][column]),
          "probability": float(found.top_prob[i, column, 0]),
          **{name: float(found.values[j, i, column])
             for j, name in enumerate(("target_prob", "target_rank", "entropy", "kl_to_final"))}}
