@@ -6,7 +6,7 @@ from lensbench.app.state import root
 from lensbench.app.widgets.links import go_to
 from lensbench.app.widgets.states import command_line, guarded, plain
 
-EXAMPLES, NEW, FOLDER = 40, 16, "own-text"
+EXAMPLES, NEW, FOLDER = 100, 16, "own-text"
 MODEL = "atlas-early"
 
 
