@@ -112,9 +112,9 @@ def figure_of(ask: DecoderAsk, metric: str) -> "go.Figure":
     frame = frame_of(lens, metric)
     frame.attrs["units"] = {metric: UNITS[metric]}
     n = len(lens.tasks)
-    bounds = {"low": "low", "high": "high"} if n > 1 else {}
+    low, high = ("low", "high") if n > 1 else (None, None)
     figure = lines(
-        frame, x="layer", y=metric, color="states", **bounds, height=360,
+        frame, x="layer", y=metric, color="states", low=low, high=high, height=360,
         title=f"Decoder lens: {METRICS[metric]}",
         subtitle=f"n = {n} {'sentence' if n == 1 else 'sentences'}; layer 0 is the embeddings",
         labels={"layer": "encoder layer that the decoder reads"},
