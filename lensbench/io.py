@@ -39,8 +39,13 @@ def atomic_path(path: Path) -> Generator[Path]:
     """Yield a temporary path beside ``path``; on success fsync it and rename it into place.
 
     Raises:
-        DataError: the folder is not writable or the disk is full; ``path`` is left as it was.
+        DataError: the folder is not writable or the disk is full, or ``path`` is a device, a pipe
+            or a folder; it is left as it was.
     """
+    if path.exists() and not path.is_file():
+        # A rename would put a file in the place of the device itself.
+        kind = "a folder" if path.is_dir() else "no regular file but a device, pipe or socket"
+        raise DataError(f"cannot write {path}: it is {kind}; choose another name")
     temp: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

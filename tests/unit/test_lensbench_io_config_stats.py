@@ -50,6 +50,19 @@ def test_an_unwritable_folder_is_a_clear_error(tmp_path) -> None:
         io.write_text(tmp_path / "file" / "a.txt", "x")
 
 
+def test_a_device_a_pipe_or_a_folder_is_never_replaced(tmp_path) -> None:
+    import os
+    import stat
+
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path, kind in ((pipe, "no regular file"), (tmp_path, "a folder")):
+        with pytest.raises(DataError, match=kind):
+            io.write_text(path, "x")
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert [p.name for p in tmp_path.iterdir()] == ["pipe"]
+
+
 def test_arrays_round_trip_and_damage(tmp_path) -> None:
     path = tmp_path / "a.safetensors"
     io.write_arrays(path, {"x": np.arange(4)[::-1]})
