@@ -7,7 +7,10 @@ import typer
 
 from lensbench.app.cli.console import Answer, table
 from lensbench.app.cli.groups import ModelOption, RevisionOption
+from lensbench.errors import ConfigError
 
+MEASURE = "softmax_diff"
+"""Confidence of the exit that --agreement chooses a threshold for."""
 _COLUMNS = {
     "label": "method", "prediction_class": "class", "agreement": "agreement", "kl": "kl",
     "layers_per_token": "layers/token", "flops_saved": "flops saved", "acceptance": "acceptance",
@@ -67,6 +70,16 @@ def accelerate(
         bool,
         typer.Option("--proxy", help="Accept a store of other text; every row is then a guess."),
     ] = False,
+    agreement: Annotated[
+        float | None,
+        typer.Option(
+            "--agreement",
+            min=0.5,
+            max=0.999,
+            help="Also choose the exit threshold that keeps this share of the full model's tokens, "
+            "such as 0.95, with its bound; of --store, or of the store that --keep keeps.",
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder to save the result in.")] = None,
 ) -> Answer:
     """Predict every way to skip layers from one store; with --live, measure what was predicted."""
@@ -77,11 +90,29 @@ def accelerate(
         model, revision, store, prompts, methods, new_tokens, keep, live, calibrate, texts,
         repeats, proxy,
     )  # fmt: skip
+    if agreement is not None and not (store or keep):
+        raise ConfigError(
+            "--agreement reads a store: give --store DIR, or --keep DIR with --prompts"
+        )
     opened, result = run(ask)
     found = facts(opened, result, ask)
+    if agreement is not None:
+        found["threshold"] = _threshold(store or keep, agreement)
     if out is not None:
         found["saved"] = str(result.save(out))
     return Answer(found, _told(found, keep))
+
+
+def _threshold(store: str, level: float) -> dict[str, Any]:
+    from lensbench.app.workflows.exit_threshold import threshold_for, told
+
+    chosen = threshold_for(str(Path(store).resolve()), MEASURE, level)
+    return {
+        "measure": MEASURE, "level": level, "with_bound": chosen.bound.threshold,
+        "without": chosen.plain, "agreement": chosen.agreement.mean,
+        "agreement_low": chosen.agreement.low, "agreement_high": chosen.agreement.high,
+        "texts": chosen.bound.n_texts, "told": told(chosen),
+    }  # fmt: skip
 
 
 def _told(found: dict[str, Any], keep: str) -> str:
@@ -100,6 +131,7 @@ def _told(found: dict[str, Any], keep: str) -> str:
         *(["not kept:", *problems] if problems else []),
         *[f"left out: {reason}" for reason in found["left_out"]],
         f"Control: {found['control']}",
+        *([f"Early exit: {found['threshold']['told']}"] if "threshold" in found else []),
         *([f"store kept in {keep}"] if keep else []),
         *([f"saved in {found['saved']}"] if "saved" in found else []),
     ])  # fmt: skip

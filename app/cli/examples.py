@@ -110,6 +110,8 @@ _CHANGING: dict[str, tuple[str, ...]] = {
     "experts scan": ("experts scan --model atlas-moe --prompts desk:40 --layers 1",),
     "accelerate": (
         "accelerate --model atlas-early --prompts atlas:8 --methods fixed_exit",
+        "accelerate --model atlas-early --prompts atlas:80 --new-tokens 16 --keep own"
+        " --methods early_exit --agreement 0.95",
         "accelerate --model atlas-early --prompts prompts.txt --live --out speeds",
     ),
     "readability": (f"readability --prompts atlas:20 --skip 2 --exit 4 --dictionary {_ONE}",),

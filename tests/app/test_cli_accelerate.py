@@ -84,6 +84,27 @@ def test_a_printed_row_can_be_asked_for_again_and_of_fewer_texts(root: Path, cap
     assert {(r["n"], r["n_verified"], r["tested"]) for r in told["rows"]} == {(1, 1, True)}
 
 
+def test_a_threshold_is_chosen_with_and_without_a_bound(root: Path, capsys) -> None:
+    from lensbench.interventions.acceleration import lens_table, sim_calm
+
+    where = ("--model", root / "models" / "tiny", "--store", root / "own")
+    told = answer(capsys, "accelerate", *where, "--methods", FEW, "--agreement", 0.9)["threshold"]
+    assert told["with_bound"] is None  # two texts bound nothing
+    assert "at least 29 are needed" in told["told"]
+    import lensbench
+
+    model = lensbench.load_model(root / "models" / "tiny")
+    table = lens_table(lensbench.open_store(root / "own"), model)
+    traces = sim_calm(table, told["without"])
+    full = [list(d.text) for d in table.documents()]
+    agreed = [
+        sum(a == b for a, b in zip(t.tokens, d, strict=True)) / len(d)
+        for t, d in zip(traces, full, strict=True)
+    ]
+    assert told["agreement"] == pytest.approx(sum(agreed) / 2)
+    assert told["agreement"] >= 0.9
+
+
 def test_the_table_is_printed_with_what_its_columns_mean(root: Path, capsys) -> None:
     where = ("--model", root / "models" / "tiny", "--store", root / "own")
     assert run("accelerate", *where, "--methods", FEW) == 0
@@ -111,6 +132,7 @@ def test_a_store_of_other_text_is_refused_with_what_to_do_and_taken_as_a_proxy(
         ([], "neither"),
         (["--store", "own", "--prompts", "prompts.txt"], "both"),
         (["--store", "own", "--keep", "x"], "--keep"),
+        (["--prompts", "prompts.txt", "--agreement", "0.9"], "--store DIR"),
         (["--store", "nowhere"], "nowhere"),
         (["--prompts", "nowhere.txt"], "does not exist"),
         (["--prompts", "empty.txt"], "no prompt"),
