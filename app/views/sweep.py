@@ -41,7 +41,7 @@ def show() -> None:
     elif not is_evaluated(inside(chosen)):
         what_was_varied({chosen: inside(chosen)})
         by_training(inside(chosen), chosen)
-        command_line(f"lensbench eval sae {inside(chosen)} --store DIR")
+        command_line(f"lensbench eval sae {inside(chosen)} --store DIR --model M")
     else:
         _sweep(chosen, [n for n in names if n != chosen and is_evaluated(inside(n))])
 

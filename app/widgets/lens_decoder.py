@@ -1,6 +1,6 @@
 """The decoder lens of typed sentences: what is written from every encoder layer, and scores."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import streamlit as st
 
@@ -10,9 +10,6 @@ from lensbench.app.widgets.toggle import one_of, pick_of
 from lensbench.app.workflows import lens_decoder as decoder
 from lensbench.app.workflows.lens_decoder import MOST, DecoderAsk
 from lensbench.app.workflows.lenses import MAX_TEXT
-
-if TYPE_CHECKING:
-    from lensbench.probes.lenses.decoder.result import DecoderLens
 
 
 @st.fragment
@@ -49,7 +46,7 @@ def show_decoder(model: str, text: str) -> None:
         )  # fmt: skip
 
 
-def _said(ask: DecoderAsk, lens: "DecoderLens", sentence: int) -> None:
+def _said(ask: DecoderAsk, lens: Any, sentence: int) -> None:
     said = decoder.said_by(lens, sentence)
     first = int(lens.first_equal[sentence])
     st.markdown(f"**What the decoder writes from each layer; first as the model itself: layer "

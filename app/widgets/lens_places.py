@@ -1,6 +1,6 @@
 """The site lens and the component lens of one text: a clickable map, and one cell of it."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -13,9 +13,6 @@ from lensbench.app.workflows import lens_places as places
 from lensbench.app.workflows.lens_places import COMPONENTS, METRICS, SITES, PlacesAsk
 from lensbench.app.workflows.lenses import LensAsk
 from lensbench.plots import visible
-
-if TYPE_CHECKING:
-    from lensbench.probes.lenses.readings import SiteLens
 
 NORMS = {"own": "By itself", "held": "As its share of the logits"}
 SHORT = {"probability": st.column_config.NumberColumn(format="%.3g")}
@@ -73,7 +70,7 @@ def _cell(frame: pd.DataFrame, positions: list[int]) -> tuple[int, int]:
     return int(position), int(order)
 
 
-def _best(lens: "SiteLens", position: int, order: int) -> None:
+def _best(lens: Any, position: int, order: int) -> None:
     column = lens.positions.tolist().index(position)
     word, target = visible(lens.tokens[column]), lens.targets[column]
     left, right = st.columns([2, 3])

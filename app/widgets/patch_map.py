@@ -1,6 +1,6 @@
 """The map of a sweep with its baselines, and the cell that was clicked."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -12,9 +12,6 @@ from lensbench.app.workflows import patch_cell, patching
 from lensbench.app.workflows.patching import HOWS, PatchAsk
 from lensbench.words import spelled
 
-if TYPE_CHECKING:
-    from lensbench.interventions.patching.result import PatchingResult
-
 FORMULAS = {
     "logit_diff": "logit(answer) - logit(wrong answer) at the last token, nats",
     "kl": "KL(clean || this run) of the next token, nats; 0 where nothing changed",
@@ -24,7 +21,7 @@ FORMULAS = {
 }
 
 
-def show_map(ask: PatchAsk, result: "PatchingResult") -> None:
+def show_map(ask: PatchAsk, result: Any) -> None:
     """Map, baselines, and what is known of the chosen cell."""
     places = list(range(len(result.site)))
     top = int(np.nanargmax(np.abs(np.nan_to_num(result.effect, nan=result.base) - result.base)))
@@ -79,7 +76,7 @@ def _title(ask: PatchAsk) -> str:
     return f"{HOWS[ask.how].partition(':')[0]}: {where}"
 
 
-def _place(ask: PatchAsk, result: "PatchingResult", index: int, name: str) -> None:
+def _place(ask: PatchAsk, result: Any, index: int, name: str) -> None:
     low, high = result.intervals()
     st.markdown(f"**{plain(name.capitalize())}: effect {result.effect[index]:.3f}**")
     told = f"95 % interval {low[index]:.3f} to {high[index]:.3f}, pairs resampled"

@@ -6,6 +6,7 @@ from pathlib import Path
 from lensbench.app.workflows.finding import find
 from lensbench.app.workflows.overview import is_evaluated
 from lensbench.app.workflows.runs import LIVE
+from lensbench.app.workflows.sequences import name_of_model
 from lensbench.app.workflows.stores import store_info
 from lensbench.errors import LensbenchError
 
@@ -58,7 +59,8 @@ def next_steps(root: Path, rows: list[dict[str, object]], stores: list[str]) -> 
         steps.append(Step(
             f"Evaluate {bare[0]}", "Its numbers so far are those of training. An evaluation "
             "measures it beside controls.", "runs", {"run": bare[0]},
-            f"lensbench eval sae {root / bare[0]} --store {root / stores[0]}",
+            f"lensbench eval sae {root / bare[0]} --store {root / stores[0]} --model "
+            + (name_of_model(str(root / stores[0])) or "M"),
         ))  # fmt: skip
     if stores and not runs:
         steps.append(_train(root, stores[0]))

@@ -189,7 +189,7 @@ def test_rows_and_text_are_encoded_once_for_all_latents(
 
 def test_a_dictionary_that_is_not_there_is_said(monkeypatch, small_root: Path) -> None:
     page = latent_page(monkeypatch, small_root, "topk-9")
-    assert "'topk-9'" in page.warning[0].value
+    assert "'topk-9'" in page.warning[0].value.replace("\\", "")  # no Markdown is read in it
 
 
 def test_without_its_store_the_page_says_how_to_capture_one(

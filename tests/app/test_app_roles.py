@@ -101,7 +101,7 @@ def test_an_evaluation_names_what_it_leaves_out(root: Path, monkeypatch: Any) ->
     assert said == ["left out, because it is a crosscoder: both"]
     peers = evaluation.scored(root / "run", said.append, ("sae",))  # for SAELens' evaluation
     assert [run.name for run in peers] == ["plain"]
-    others = [run for run in evaluation.all_runs(root / "run") if run.name == "both"]
-    monkeypatch.setattr(evaluation, "all_runs", lambda _: others)
+    others = [run for run in evaluation.runs_or_foreign(root / "run") if run.name == "both"]
+    monkeypatch.setattr(evaluation, "runs_or_foreign", lambda _: others)
     with pytest.raises(MismatchError, match="compare_sites"):
         evaluation.scored(root / "run", said.append)

@@ -88,8 +88,8 @@ def test_training_on_a_store_of_several_sites_asks_which(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from lensbench import capture
-    from lensbench.app.workflows.models import open_model
     from lensbench.app.workflows.guidance import next_steps
+    from lensbench.app.workflows.models import open_model
     from lensbench.worlds.atlas import Atlas
 
     model = open_model("atlas-dense", certify=False)
@@ -100,7 +100,7 @@ def test_training_on_a_store_of_several_sites_asks_which(
     assert "--sites" in said
     assert all(site in said for site in sites)
     assert run(*line, "--sites", SITE) == 0
-    (step, *_) = next_steps(tmp_path, ["acts"], [])
+    (step, *_) = next_steps(tmp_path, [], ["acts"])
     assert f"--sites {SITE}" in step.command
 
 

@@ -19,7 +19,7 @@ def test_the_page_says_when_answers_were_cut_to_their_first_token(
     from lensbench.app.workflows import patching
 
     model = lensbench.load_model("atlas-dense", certify=False)
-    pairs = prompts.recall(model, n=4)
+    pairs = prompts.agreement(model, n=32)  # those of the page as it opens
     found = interventions.patch_sweep(model, pairs, "resid_pre", layers=[1], positions=["end"])
     told = {} if several is None else {"several": several, "pairs_of_several_tokens": 3}
     found = replace(found, config={**found.config, **told})
@@ -27,5 +27,5 @@ def test_the_page_says_when_answers_were_cut_to_their_first_token(
     page = open_page(monkeypatch, tmp_path, "patching", model="atlas-dense")
     assert not page.exception
     said = words(page)
-    assert ("3 of 4 pairs have an answer" in said) == (several is not None)
+    assert ("3 of 32 pairs have an answer" in said) == (several is not None)
     assert ("the first token alone" in said) == (several == "first")

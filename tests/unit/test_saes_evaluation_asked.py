@@ -54,7 +54,7 @@ def test_exactly_as_many_sequences_are_scored_as_were_asked_for(made, n: int, si
 def test_settings_may_be_a_dictionary_and_their_faults_are_named(made) -> None:
     found = saes.evaluate(made["runs"], made["acts"], config=QUICK)
     assert found.config["max_tokens"] == 500
-    with pytest.raises(ConfigError, match=r"max_tokens: .*greater than 0 \(got -1\)"):
+    with pytest.raises(ConfigError, match=r"max_tokens: .*above 0 \(got -1\)"):
         saes.evaluate(made["runs"], made["acts"], config={"max_tokens": -1})
 
 
