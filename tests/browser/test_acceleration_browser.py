@@ -37,10 +37,13 @@ def test_predictions_are_drawn_and_a_live_run_stands_beside_them(tmp_path: Path)
         for kind in ("keyDown", "keyUp"):
             tab.send("Input.dispatchKeyEvent", type=kind, key="ArrowLeft", code="ArrowLeft",
                      windowsVirtualKeyCode=37)  # fmt: skip
-        tab.wait("location.search.includes('exit=1')")
+        tab.wait("!location.search.includes('exit=2')")  # 1, the default, is left out
         tab.idle()
         after = tab.js("document.querySelector('[data-testid=stMetricValue]').innerText")
-        assert before == "100 %" != after  # all layers draft what they check
+        table = acceleration.lens_table(lensbench.open_store(made.folder / "own"), model)
+        told = [acceleration.rates(acceleration.sim_fixed(table, e, 4)).acceptance for e in (2, 1)]
+        assert [before, after] == [f"{100 * share:.0f} %" for share in told]
+        assert before != after
         tab.click("Run the model and measure")
         tab.says("did what was predicted", timeout=120)
         tab.idle(120)

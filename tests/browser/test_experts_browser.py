@@ -24,7 +24,8 @@ def test_an_expert_is_suppressed_in_three_clicks(tmp_path: Path) -> None:
         tab.open(f"{url}/experts?prompts=desk:24")
         tab.click("Use the bundled atlas-moe")  # 1
         tab.says("Every slider is at 0", timeout=120)
-        assert tab.js("document.querySelectorAll('[data-testid=stSlider]').length") == 3
+        tab.wait("document.querySelectorAll('[data-testid=stSlider]').length === 3")
+        tab.idle()
         tab.click("Suppress all of these")  # 2
         tab.says("3 of 3 sliders are moved", timeout=60)
         tab.says("steered")

@@ -41,6 +41,11 @@ def test_a_latent_is_labelled_starred_found_on_the_map_and_opened(
     where = f"run=runs/small&dictionary={run.name}"
     with Chrome(tmp_path / "profile") as tab:
         tab.open(f"{served}/latent?{where}&latent=5")
+        unfold = (
+            "[...document.querySelectorAll('summary')]"
+            ".find(e => e.innerText.includes('My label and note')).click()"
+        )
+        tab.js(unfold)
         tab.type(f"note-{notes.fingerprint}-5-label", "days of the week")
         tab.wait("document.body.innerText.includes('Saved in')")
         assert notes[5].label == "days of the week"
@@ -63,13 +68,13 @@ def test_a_latent_is_labelled_starred_found_on_the_map_and_opened(
         x, y = saes.decoder_map(run.sae).places[5]
         click_at(tab, 0, float(x), float(y))
         tab.wait("location.search.includes('open=5')")
-        tab.says("of latent 5")
+        tab.says("Latent 5 fires on")
         tab.wait(
             "[...document.querySelectorAll('input')].some(i => i.value === 'days of the week')"
         )
         # The same selection does not open it again when another is asked for.
         tab.type("open", "6")
-        tab.says("of latent 6")
+        tab.says("Latent 6 fires on")
         tab.idle()
         assert tab.js("location.search.includes('open=6')")
         assert outside(tab.asked) == []
