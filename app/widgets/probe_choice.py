@@ -30,7 +30,11 @@ def choose_probe() -> ProbeAsk | None:
             return None
         every, few = probing.few_sites(stores[name])
         labels = several(
-            "Labels", known, probing.few_labels(known), key="labels", empty="All that can be probed"
+            "Labels",
+            list(known),
+            probing.few_labels(known),
+            key="labels",
+            empty="All that can be probed",
         )
         sites = several("Sites", every, few, key="sites", empty="All of the store")
         left, right = st.columns(2)

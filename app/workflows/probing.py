@@ -1,7 +1,7 @@
 """Linear probes by names: a store, labels and sites as a user typed them."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ SHOWN = ("site", "position", "label", "method", "score", "low", "high", *BESIDE,
          "auroc", "n_train", "n")  # fmt: skip
 
 
-FEW, FEW_LABELS, UNASKED = 4, 6, 40
+FEW, FEW_LABELS, UNASKED, COMMON = 4, 6, 40, 60
 """Layers and labels that a page probes at first, and probes that it fits unasked."""
 HEADINGS = {
     "site": "Site",
@@ -148,14 +148,15 @@ def table_of(result: ProbeSweep, label: str) -> "pd.DataFrame":
     return mine[[c for c in SHOWN if c in mine.columns and c != "label"]].round(4)
 
 
-def labels_in(store: str) -> list[str]:
-    """Labels of the text that a store was captured from; none where it knows none."""
+def labels_in(store: str) -> dict[str, int]:
+    """Labels of a store's text with their tokens of the rarer side; none where it knows none."""
     from lensbench.worlds.corpora import WORLDS, corpus_from_spec
 
     spec = hold_store(store).text.get("spec")
     if not isinstance(spec, dict) or spec.get("world") not in WORLDS:
-        return []
-    return list(corpus_from_spec(spec).labels)
+        return {}
+    labels = corpus_from_spec(spec).labels
+    return {name: int(min(v.sum(), len(v) - v.sum())) for name, v in labels.items()}
 
 
 def few_sites(store: str) -> tuple[list[str], list[str]]:
@@ -169,10 +170,12 @@ def few_sites(store: str) -> tuple[list[str], list[str]]:
     return list(known), [layers[i] for i in steps]
 
 
-def few_labels(known: Sequence[str]) -> list[str]:
-    """Some labels to begin with, evenly spread over all."""
-    steps = np.linspace(0, len(known) - 1, min(FEW_LABELS, len(known))).round().astype(int)
-    return [known[i] for i in dict.fromkeys(steps.tolist())]
+def few_labels(known: Mapping[str, int]) -> list[str]:
+    """Some labels to begin with, spread over those that are not rare (else the least)."""
+    common = [name for name, rarer in known.items() if rarer >= COMMON]
+    common = common or sorted(known, key=lambda name: -known[name])[:FEW_LABELS]
+    steps = np.linspace(0, len(common) - 1, min(FEW_LABELS, len(common))).round().astype(int)
+    return [common[i] for i in dict.fromkeys(steps.tolist())]
 
 
 def cells_of(ask: ProbeAsk) -> int:
