@@ -10,7 +10,8 @@ from lensbench.plots import visible
 _CSS = """
 .strip { font-family: ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace;
   font-size: 14px; line-height: 2.1; display: flex; flex-wrap: wrap; gap: 3px; }
-button { font: inherit; line-height: 1.5; min-width: 24px; min-height: 24px; color: var(--st-text-color); cursor: pointer;
+button { font: inherit; line-height: 1.5; min-width: 24px; min-height: 24px;
+  color: var(--st-text-color); cursor: pointer;
   background: var(--st-secondary-background-color); padding: 1px 5px;
   border: 1px solid transparent; border-radius: 4px; white-space: pre; }
 button:hover { border-color: var(--st-primary-color); }

@@ -22,7 +22,8 @@ NAMES = {  # every part of an address that names a folder or a file
 TYPED = {"from": "My own text", "text": "a cat"}
 WITH = {
     "other": {"one": "runs/small"}, "lens": {"store": "acts"}, "twin": {"store": "acts"},
-    "prompts": {"model": "atlas-moe"}, "file": {"model": "atlas-dense", "from": "A file in this folder"},
+    "prompts": {"model": "atlas-moe"},
+    "file": {"model": "atlas-dense", "from": "A file in this folder"},
     "controls": {"stores": "acts"},
 }  # fmt: skip
 OWN = {("lens", "model"), ("attention", "model")}
