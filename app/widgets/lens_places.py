@@ -77,7 +77,7 @@ def _best(lens: Any, position: int, order: int) -> None:
     with left:
         st.markdown(f"**Best tokens of this cell, predicted at {plain(word)}**")
         best = places.best_at(lens, position, order)
-        if best["probability"].isna().all():
+        if all(p != p for p in best["probability"]):
             st.info("It writes nothing here that tells one token from another.")
         else:
             st.dataframe(best.assign(token=[visible(t) for t in best["token"]]), hide_index=True,
