@@ -49,9 +49,13 @@ def test_the_residual_stream_is_transformers_hidden_states(kind: str) -> None:
 @pytest.mark.parametrize("kind", SEQ2SEQ)
 def test_both_stacks_hold_transformers_hidden_states(kind: str) -> None:
     module, model = loaded(kind)
-    with torch.no_grad():
-        out = module(input_ids=IDS, decoder_input_ids=DECODER_IDS, output_hidden_states=True)
+    fed = {"input_ids": IDS, "decoder_input_ids": DECODER_IDS, "use_cache": False}
     tokens = Tokens(IDS, None, DECODER_IDS)
+    with torch.no_grad():
+        plain = module(**fed).logits
+        module.set_attn_implementation("eager")  # patterns are captured: ours is eager then, too
+        out = module(**fed, output_hidden_states=True)
+    assert torch.equal(model.run(tokens).logits, plain)
     found = model.run(tokens, capture=model.sites())
     torch.testing.assert_close(found.logits, out.logits, rtol=0, atol=2e-5)
     for stack, hidden in (
@@ -72,7 +76,7 @@ def test_patterns_are_those_of_eager_attention(kind: str) -> None:
     fed: dict[str, Any] = {"input_ids": IDS, "output_attentions": True}
     tokens = Tokens(IDS)
     if kind in SEQ2SEQ:
-        fed["decoder_input_ids"] = DECODER_IDS
+        fed |= {"decoder_input_ids": DECODER_IDS, "use_cache": False}  # a cache rounds otherwise
         tokens = Tokens(IDS, None, DECODER_IDS)
     with torch.no_grad():
         out = module(**fed)
