@@ -32,14 +32,17 @@ def test_predictions_are_drawn_and_a_live_run_stands_beside_them(tmp_path: Path)
         tab.says("Keep this agreement")
         wide = "document.documentElement.scrollWidth <= window.innerWidth"
         assert tab.js(wide), "nothing hangs over the right edge"
-        before = tab.js("document.querySelector('[data-testid=stMetricValue]').innerText")
+        number = "document.querySelector('[data-testid=stMetricValue]').innerText"
+        before = tab.js(number)
         tab.js("document.querySelector('.st-key-exit input, .st-key-exit [tabindex]').focus()")
         for kind in ("keyDown", "keyUp"):
             tab.send("Input.dispatchKeyEvent", type=kind, key="ArrowLeft", code="ArrowLeft",
                      windowsVirtualKeyCode=37)  # fmt: skip
         tab.wait("!location.search.includes('exit=2')")  # 1, the default, is left out
+        # The browser writes the address some 0.1 s before the server begins: idle until then.
+        tab.wait(f"{number} !== {before!r}")
         tab.idle()
-        after = tab.js("document.querySelector('[data-testid=stMetricValue]').innerText")
+        after = tab.js(number)
         table = acceleration.lens_table(lensbench.open_store(made.folder / "own"), model)
         told = [acceleration.rates(acceleration.sim_fixed(table, e, 4)).acceptance for e in (2, 1)]
         assert [before, after] == [f"{100 * share:.0f} %" for share in told]
