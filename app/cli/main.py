@@ -5,6 +5,7 @@ stated budget, 130 stopped after what was finished was saved. stdout carries the
 else: whatever libraries print goes to stderr.
 """
 
+import atexit
 import os
 import signal
 import sys
@@ -44,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return MISSING
     except KeyboardInterrupt:  # while the answer was being written
         return STOPPED
-    if argv is None:  # Python tears down for a while, and would show Ctrl-C as a traceback
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if argv is None:
+        _ending(code)
     return code
 
 
@@ -145,6 +146,16 @@ def _any_terminal() -> None:
         encoding = (getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "")
         if encoding != "utf8" and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _ending(code: int) -> None:
+    """The answer is out: from here on Ctrl-C hurries the end and changes neither code nor words.
+
+    Python tears down for a while. It would show an interrupt as a traceback, and near its end puts
+    the system's own handler back, which kills: so the last thing done is to ignore it.
+    """
+    signal.signal(signal.SIGINT, lambda *_: os._exit(code))
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
 
 
 def _nobody_listens() -> None:
