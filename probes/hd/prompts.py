@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,6 +11,9 @@ from torch import Tensor
 
 from lensbench.errors import ConfigError
 from lensbench.probes.hd.memory import ItemMemory
+
+if TYPE_CHECKING:
+    from lensbench.models import Model
 
 _FORM = "a : b = c : d"
 
@@ -117,3 +120,26 @@ def _parse(row: int, text: str) -> tuple[tuple[str, str], ...]:
 def _in_order(words: Sequence[str]) -> tuple[str, ...]:
     """Each word once, by its last mention."""
     return tuple(reversed(dict.fromkeys(reversed(words))))
+
+
+def check_words(model: "Model", texts: Sequence[str]) -> None:
+    """Refuse a model for which the prompts are not text.
+
+    Raises:
+        ConfigError: no tokenizer, or one that knows less than half of the words.
+    """
+    tokenizer = model.tokenizer
+    own = "hd_study reads models of text whose words the prompts are made of, such as atlas-dense"
+    if tokenizer is None:
+        raise ConfigError(f"{model.card.name!r} has no tokenizer; {own}")
+    shown = list(texts[:50])
+    ids: list[list[int]] = tokenizer(shown, add_special_tokens=False)["input_ids"]
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    asked = sum(map(len, ids))
+    strange = sum(i == unknown for row in ids for i in row)
+    if unknown is not None and 2 * strange > asked:
+        raise ConfigError(
+            f"the tokenizer of {model.card.name!r} does not know {strange} of {asked} words of the "
+            f"prompts, such as {shown[0]!r}: it is no model of this text. {own}; or give prompts= "
+            "in its own words"
+        )

@@ -11,8 +11,9 @@
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -29,7 +30,7 @@ from lensbench.probes.hd.encoder import EncoderConfig, HDEncoder, fit_encoder
 from lensbench.probes.hd.ingest import How, LayerStates, ingest_layers, prompt_states, upper_half
 from lensbench.probes.hd.memory import ItemMemory
 from lensbench.probes.hd.probe import HDReading, read_concepts
-from lensbench.probes.hd.prompts import ConceptPrompts
+from lensbench.probes.hd.prompts import ConceptPrompts, check_words
 from lensbench.probes.hd.solving import SOLVERS, Solver
 from lensbench.probes.hd.study_result import SCORES, HDStudy
 from lensbench.results import Controls
@@ -70,6 +71,8 @@ def hd_study(
     solver: Solver = "threshold",
     augment: Augment = "none",
     baselines: Sequence[str] = BASELINES,
+    keep: Path | str | None = None,
+    progress: Callable[..., None] | None = None,
     seed: int = 0,
 ) -> HDStudy:
     """Fit and score a hyperdimensional probe on prompts of the atlas, beside its baselines.
@@ -78,7 +81,9 @@ def hd_study(
     of the prompt. ``solver`` is how hypervectors are read (``read_concepts``): by queries, as
     published, unless you say otherwise. ``augment="single_concepts"`` gives the probe (not the
     baselines) the published extra training rows; see :mod:`~lensbench.probes.hd.augment`.
-    ``prompts`` replaces the prompts of ``task`` and ``split`` by your own.
+    ``prompts`` replaces the prompts of ``task`` and ``split`` by your own. ``keep``: a folder for
+    the fitted encoder and its codebook (``HDEncoder.load``, ``ItemMemory.load``), to read other
+    states with. ``progress`` is told each step in words, with its number.
 
     Raises:
         UnknownNameError: no such task, split, baseline or way to ingest.
@@ -106,12 +111,14 @@ def hd_study(
         raise ConfigError(f"when must be 'before' or 'after' generation, got {when!r}")
     config = encoder or DEFAULT_ENCODER
     dealt = prompts or atlas_prompts(task, split, n_train=n_train, n_test=n_test, seed=seed)  # 1
-    _check_words(model, dealt.test.texts)
+    check_words(model, dealt.test.texts)
     sides = (dealt.train, dealt.validation, dealt.test)
     n_pairs = len(dealt.train.pairs[0])
     memory = ItemMemory.random(dealt.concepts, dim=dim, pairs=n_pairs, seed=seed + 101)
     numbers = tuple(s.numbers(memory) for s in sides)
     setting = _Setting(memory, (numbers[0], numbers[1], numbers[2]), config, dealt.test, solver)
+    say = _steps(progress, len(baselines) + 2)
+    say("running the prompts")
     states, answers, max_prob = _run(model, sides, when)  # 2
     right = np.array([a == t for a, t in zip(answers, dealt.test.targets, strict=True)])
     if not right.any():
@@ -124,18 +131,23 @@ def hd_study(
     if augment == "single_concepts":
         said, prob = _answers(model, list(dealt.train.texts))
         more = single_concepts(memory, states[0].values[:, -1], said, prob, dealt.train.targets)
+    say("fitting the encoder")
     fitted, found, vectors = _probe(setting, upper, answers, single=more)  # 3
+    if keep is not None:
+        fitted.save(memory.save(keep))
     rows: dict[str, tuple[np.ndarray, np.ndarray, float]] = {
         "probe": (found.rank, found.gold_rank, _cosine(setting, vectors))
     }
     for name in baselines:  # 4
+        say(f"baseline: {name}")
         rows[name] = _baseline(name, setting, states, upper, fitted, model, sides, when, (how, k))
     table = _table(rows, right, dealt.test.groups)  # 5
     controls = {f"{name} probing@1": float(table[0][i, 0]) for i, name in enumerate(rows) if i}
     return HDStudy(
         task=dealt.task, split=dealt.split, encoder=config.kind, sources=tuple(rows),
         score=table[0], low=table[1], high=table[2],
-        cosine=np.array([row[2] for row in rows.values()]), val_curve=np.array(fitted.curve),
+        cosine=np.array([row[2] for row in rows.values()]),
+        ranks=np.stack([row[0] for row in rows.values()]), val_curve=np.array(fitted.curve),
         reading=found, right=right, answers=answers, max_prob=max_prob,
         layers=states[0].layers[1:], n_parameters=fitted.n_parameters, n_concepts=len(memory),
         layer_correlation=_upper(states[2]).correlation(), n_train=len(dealt.train),
@@ -151,27 +163,10 @@ def hd_study(
     )  # fmt: skip
 
 
-def _check_words(model: "Model", texts: Sequence[str]) -> None:
-    """Refuse a model for which the prompts are not text.
-
-    Raises:
-        ConfigError: no tokenizer, or one that knows less than half of the words.
-    """
-    tokenizer = model.tokenizer
-    own = "hd_study reads models of text whose words the prompts are made of, such as atlas-dense"
-    if tokenizer is None:
-        raise ConfigError(f"{model.card.name!r} has no tokenizer; {own}")
-    shown = list(texts[:50])
-    ids: list[list[int]] = tokenizer(shown, add_special_tokens=False)["input_ids"]
-    unknown = getattr(tokenizer, "unk_token_id", None)
-    asked = sum(map(len, ids))
-    strange = sum(i == unknown for row in ids for i in row)
-    if unknown is not None and 2 * strange > asked:
-        raise ConfigError(
-            f"the tokenizer of {model.card.name!r} does not know {strange} of {asked} words of the "
-            f"prompts, such as {shown[0]!r}: it is no model of this text. {own}; or give prompts= "
-            "in its own words"
-        )
+def _steps(progress: Callable[..., None] | None, n: int) -> Callable[[str], None]:
+    """Tells ``progress`` of step after step of n."""
+    numbers = iter(range(1, n + 1))
+    return lambda said: progress(said, step=next(numbers), steps=n) if progress else None
 
 
 States = tuple[LayerStates, LayerStates, LayerStates]

@@ -1,6 +1,6 @@
 """The result of a hyperdimensional study: the probe's scores beside what they must beat."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,6 +46,11 @@ class HDStudy(Result):
     n_concepts: int
     n_train: int
     held_out: tuple[str, ...]
+    ranks: Float[np.ndarray, "told_of prompts_read"] = field(
+        default_factory=lambda: np.zeros((0, 0))
+    )
+    """Label-free rank of the right word by source and test prompt, infinite without an answer;
+    empty in studies saved before it was kept."""
 
     def value(self, source: str = "probe", score: str = "probing@1") -> float:
         """One figure."""
@@ -71,6 +76,21 @@ class HDStudy(Result):
                               "model": self.right, "n": 1})  # fmt: skip
         found = frame.groupby("relation").agg({"probing@1": "mean", "model": "mean", "n": "sum"})
         return found.reset_index()
+
+    def decoded(self) -> "pd.DataFrame":
+        """The decode table: a row per test prompt; see :mod:`lensbench.probes.hd.decoding`."""
+        from lensbench.probes.hd.decoding import decode_table
+
+        return decode_table(self)
+
+    def by_concept(self) -> "pd.DataFrame":
+        """The decode table of every right word: how often it is read, its interval and chance.
+
+        Over the prompts that the model gets right, as every score of the study is.
+        """
+        from lensbench.probes.hd.decoding import concept_table
+
+        return concept_table(self)
 
     def failures(self, *, seed: int = 0) -> FailureFlagging:
         """Whether the probe tells the model's errors better than its maximum probability does.
