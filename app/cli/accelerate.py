@@ -85,6 +85,7 @@ def accelerate(
     """Predict every way to skip layers from one store; with --live, measure what was predicted."""
     from lensbench.app.workflows.accelerating import AccelerateAsk, facts
     from lensbench.app.workflows.accelerating import accelerate as run
+    from lensbench.app.workflows.answers import saved_in
 
     ask = AccelerateAsk(
         model, revision, store, prompts, methods, new_tokens, keep, live, calibrate, texts,
@@ -98,8 +99,7 @@ def accelerate(
     found = facts(opened, result, ask)
     if agreement is not None:
         found["threshold"] = _threshold(store or keep, agreement)
-    if out is not None:
-        found["saved"] = str(result.save(out))
+    found |= saved_in(result, out)
     return Answer(found, _told(found, keep))
 
 

@@ -87,6 +87,7 @@ def attribute(
     seed: SeedOption = 0,
 ) -> Answer:
     """Estimate from gradients what patching each place or edge would do, and check it."""
+    from lensbench.app.workflows.answers import saved_in
     from lensbench.app.workflows.attributing import AttributeAsk, attribute_task, facts
 
     chosen = sites_of(sites, "")
@@ -97,12 +98,10 @@ def attribute(
             several,
         )
     )  # fmt: skip
-    told = facts(found, top)
-    if out is not None:
-        told["saved"] = str(found.result.save(out))
-        for name, done in (("verified", found.check), ("circuits", found.circuits)):
-            if done is not None:
-                done.save(out / name)
+    told = {**facts(found, top), **saved_in(found.result, out)}
+    for name, done in (("verified", found.check), ("circuits", found.circuits)):
+        if done is not None:
+            saved_in(done, None if out is None else out / name)
     return Answer(told, _text(told))
 
 

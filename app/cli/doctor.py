@@ -55,7 +55,7 @@ def _about(found: Mapping[str, Any]) -> list[str]:
         "hub reachable": reached[hub["reachable"]],
         "hub offline by": ", ".join(hub["offline_settings"]) or "no setting",
         "hub cache": f"{hub['cached_models']} models in {hub['cache']}",
-        "figures as PNG": "yes" if exports["png"] else "no: needs kaleido and chromium or chrome",
+        "figures as PNG, SVG": "yes" if exports["png"] else "no: needs chromium or chrome",
     }
     devices = [{**row, **{k: size(row[k]) for k in row if k.endswith("_bytes")}}
                for row in found["devices"]]  # fmt: skip

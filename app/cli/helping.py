@@ -8,6 +8,7 @@ from typing import Any
 from typer.core import TyperCommand, TyperGroup
 
 from lensbench.app.cli.examples import EXAMPLES
+from lensbench.app.cli.pictures import drawn_by, options_for
 
 MANY = 9
 """From this many options on they are shown in groups."""
@@ -16,13 +17,23 @@ GROUPS = {
     "label-file targets words tokenizer against root",
     "Running": "batch-size device seed dtype precision max-tokens max-rows resume array detach "
     "dry-run threads sinks repeats live",
-    "Output": "out top overwrite keep yes texts help",
+    "Output": "out html svg png csv top overwrite keep yes texts help",
 }
 TITLES = ("Input", "Options", "Running", "Output")
 
 
 class Command(TyperCommand):
-    """A command whose help groups its options and ends with its examples."""
+    """A command whose help groups its options and ends with its examples; it draws its results."""
+
+    def __init__(self, *args: Any, params: Any = (), **kwargs: Any) -> None:
+        """Typer's, with the options of pictures where the command answers with a result."""
+        own = list(params or ())
+        super().__init__(*args, params=[*own, *options_for(own)], **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command, and draw what it measured where that was asked for."""
+        run = super().invoke
+        return drawn_by(self.params, ctx.params, ctx.command_path, lambda: run(ctx))
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Arguments, then options by what they are for."""

@@ -58,13 +58,14 @@ def patch(
     n: CountOption = 32,
     random_patches: Annotated[
         int, typer.Option("--random-patches", help="Places where a random step is tried too.")
-    ] = 16,
+    ] = 20,
     batch_size: BatchOption = 64,
     top: Annotated[int, typer.Option("--top", help="Places to print.")] = 10,
     out: Annotated[Path | None, typer.Option("--out", help="Folder to save the result in.")] = None,
     seed: SeedOption = 0,
 ) -> Answer:
     """Patch every place from one run of prompt pairs into the other, and rank what it does."""
+    from lensbench.app.workflows.answers import saved_in
     from lensbench.app.workflows.patching import PatchAsk, facts, scoring_told
     from lensbench.app.workflows.patching import patch as run
 
@@ -75,9 +76,7 @@ def patch(
             several, subspace,
         )
     )  # fmt: skip
-    found = facts(result, top)
-    if out is not None:
-        found["saved"] = str(result.save(out))
+    found = {**facts(result, top), **saved_in(result, out)}
     sizes = sorted({span["k"] for span in found.get("subspace", {}).values()})
     span = f" of a subspace of {', '.join(map(str, sizes))} dims" if sizes else ""
     head = (

@@ -91,6 +91,7 @@ def steer(
     seed: SeedOption = 0,
 ) -> Answer:
     """Make a direction of one half of a task's wordings and dose it on the other half."""
+    from lensbench.app.workflows.answers import saved_in
     from lensbench.app.workflows.steering import SteerAsk, facts
     from lensbench.app.workflows.steering import steer as run
 
@@ -102,9 +103,8 @@ def steer(
             shown, batch_size, seed, plus, minus, align,
         )
     )  # fmt: skip
-    told = facts(found)
+    told = {**facts(found), **saved_in(found.result, out)}
     if out is not None:
-        told["saved"] = str(found.result.save(out))
         told["direction"]["saved"] = str(found.direction.save(out / "direction"))
     direction = told["direction"]
     origin = f"two prompts ({plus!r} less {minus!r})" if plus else (

@@ -1,13 +1,33 @@
 """A result as plain facts: what a command prints and gives as JSON."""
 
+import os
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from lensbench.errors import ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from lensbench.models import Model
     from lensbench.results import Result
+
+_KEPT: "ContextVar[list[Result] | None]" = ContextVar("kept", default=None)
+
+
+@contextmanager
+def kept_results() -> "Generator[list[Result]]":
+    """Collect every result that is answered with meanwhile: for pictures and tables of them."""
+    found: list[Result] = []
+    token = _KEPT.set(found)
+    try:
+        yield found
+    finally:
+        _KEPT.reset(token)
 
 
 def facts_of(model: "Model", result: "Result", **more: Any) -> dict[str, Any]:
@@ -45,5 +65,25 @@ def result_facts(
 
 
 def saved_in(result: "Result", out: Path | None) -> dict[str, Any]:
-    """Save a result where a folder was named, and say where."""
-    return {} if out is None else {"saved": str(result.save(out))}
+    """Save a result where a folder was named, and say where; a new folder appears whole.
+
+    Raises:
+        ConfigError: there is a file of that name.
+        DataError: the folder cannot be written.
+    """
+    kept = _KEPT.get()
+    if kept is not None:
+        kept.append(result)
+    if out is None:
+        return {}
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out names a folder, and {out} is a file; choose another name")
+    if out.exists():  # what lies there stays; each of our files is replaced at one stroke
+        return {"saved": str(result.save(out))}
+    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        result.save(part)
+        part.rename(out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return {"saved": str(out)}

@@ -3,12 +3,12 @@
 import os
 import platform
 import shutil
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from lensbench import provenance
+from lensbench.app.workflows.drawing import browser
 from lensbench.app.workflows.models import open_model
 
 PARTS: dict[str, str] = {
@@ -18,7 +18,7 @@ PARTS: dict[str, str] = {
     "streamlit": "the dashboard (`lensbench app`)",
     "plotly": "every figure",
     "triton": "fast kernels for training on a GPU (training works without)",
-    "kaleido": "figures as PNG and PDF (HTML, CSV and SVG by the browser work without)",
+    "kaleido": "`figure.write_image` in Python (--svg and --png of commands need only Chromium)",
     "wandb": "`train sae --sinks wandb` (metrics are in the run folder without)",
     "tensorboard": "`train sae --sinks tensorboard` (metrics are in the run folder without)",
     "umap-learn": "one more layout of the decoder map",
@@ -26,7 +26,6 @@ PARTS: dict[str, str] = {
 }
 """Packages that some part needs, and what goes without them."""
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 HUB, WAIT = "https://huggingface.co", 3.0
 """Asked once, with a HEAD request and this many seconds, unless the settings say offline."""
 
@@ -168,10 +167,9 @@ def _answers(address: str) -> bool:
 
 
 def _exports() -> dict[str, Any]:
-    which: Callable[[str], str | None] = shutil.which
-    browser = next((path for name in BROWSERS if (path := which(name))), None)
+    found = browser()
     kaleido = _part("kaleido", "")["version"]
-    return {"browser": browser, "kaleido": kaleido, "png": bool(browser and kaleido)}
+    return {"browser": found, "kaleido": kaleido, "png": bool(found)}
 
 
 def _certificate(name: str, revision: str | None) -> dict[str, Any]:

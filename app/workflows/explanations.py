@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lensbench.app.workflows.answers import saved_in
 from lensbench.app.workflows.latents import fair_sample
 from lensbench.app.workflows.live import hold_model
 from lensbench.errors import ConfigError, LensbenchError, MismatchError, UnknownNameError
@@ -67,8 +68,7 @@ def explain_latents(
     )
     if store is None:
         notes.append("No random dictionary beside it: name the activations with --store.")
-    if out is not None:
-        notes.append(f"saved in {found.save(out)}")
+    notes += [f"saved in {where}" for where in saved_in(found, out).values()]
     return _facts(found, notes)
 
 

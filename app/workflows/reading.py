@@ -111,13 +111,13 @@ def read_neurons(
     how: dict[str, Any] = {"norm": norm, "table": cast("Table", table)}
     found = probes.decode_neurons(opened, cast("Side", side), **how)
     rows = rows_of_frame(found.specialised(0.0).drop(columns=["side"]), top)
-    facts = facts_of(opened, found, side=side, neurons=rows)
+    facts = facts_of(opened, found, side=side, neurons=rows) | saved_in(found, out)
     if against is not None:
         other = probes.decode_neurons(open_model(against), cast("Side", side), **how)
         agreement = probes.neuron_agreement(found, other)
         facts["agreement"] = {"against": against, **agreement.summary()}
         facts |= _beside(agreement, out, "agreement")
-    return {**facts, **saved_in(found, out)}
+    return facts
 
 
 def read_encoder(
@@ -171,17 +171,18 @@ def read_tokens(
     )
     facts = facts_of(opened, found, targets=[found.tokens[found.start + j] for j in
                      range(len(found.targets))], left_out=found.left_out,
-                     tokens=rows_of_frame(kept))  # fmt: skip
+                     tokens=rows_of_frame(kept)) | saved_in(found, out)  # fmt: skip
     if test:
         tested = probes.faithfulness(opened, found, seed=seed)
         facts["faithfulness"] = rows_of_frame(tested.to_frame())
         facts |= _beside(tested, out, "faithfulness")
-    return {**facts, **saved_in(found, out)}
+    return facts
 
 
 def _beside(result: "Result", out: Path | None, name: str) -> dict[str, str]:
     """A second result of one command, in a folder of its own within that of the first."""
-    return {} if out is None else {f"saved_{name}": str(result.save(out / name))}
+    saved = saved_in(result, None if out is None else out / name)
+    return {f"{key}_{name}": where for key, where in saved.items()}
 
 
 def refuse_unknown(model: Any, text: str) -> None:

@@ -66,11 +66,12 @@ def erase(
         )
     found = probes.erasure_check(data, label, site, methods=list(methods), seed=seed)
     facts = _facts(found, site=found.site, erased=label, rows=rows_of_frame(found.to_frame()))
+    facts |= saved_in(found, None if out is None else out / "check")
     if out is None:
         return facts
     fit = lambda way: probes.fit_eraser(data, label, site, method=way, seed=seed)  # noqa: E731
     saved = {way: str(fit(way).save(out / way)) for way in methods}
-    return {**facts, **saved_in(found, out / "check"), "erasers": saved}
+    return {**facts, "erasers": saved}
 
 
 def code(
