@@ -181,7 +181,7 @@ def _opened(root: Path) -> Iterator[tuple[int, str, Chrome]]:
                     urllib.request.urlopen(f"{url}/_stcore/health", timeout=5).close()
                     break
                 time.sleep(0.05)
-            with Chrome(Path(profile)) as tab:
+            with Chrome(Path(profile), quiet=0) as tab:
                 yield server.pid, url, tab
         finally:
             server.send_signal(signal.SIGINT)

@@ -2,6 +2,11 @@
 
 Only what the tests and the benchmark need: open an address, run JavaScript, wait for a condition,
 take a picture, and list every address that was asked for.
+
+Three waits, and when each is right. ``says`` and ``idle`` are for reading what is on the page: they
+wait until the page is *settled*, so that what is read next is not half drawn. ``wait`` takes the
+first moment at which a condition holds, whatever the page does meanwhile: for addresses, and for
+pages that go on by themselves.
 """
 
 import base64
@@ -14,6 +19,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from websockets.sync.client import connect
 
 FLAGS = (
@@ -33,6 +40,7 @@ IDLE = (
     "    .every(table => !table.checkVisibility() || table.querySelector('canvas')); })()"
 )
 """The page's script has ended, figures and tables in sight are drawn, nothing is waiting."""
+EARLY = ForwardMsg.ScriptFinishedStatus.FINISHED_EARLY_FOR_RERUN
 
 
 def find() -> str | None:
@@ -43,9 +51,11 @@ def find() -> str | None:
 class Chrome:
     """One tab of a headless browser; ``with Chrome(folder) as tab: ...``."""
 
-    def __init__(self, folder: Path, *, dark: bool = False) -> None:
+    def __init__(self, folder: Path, *, dark: bool = False, quiet: float = 0.1) -> None:
+        """``quiet``: seconds that a page has to stay as it is before it counts as settled."""
         self.asked: list[str] = []
         self._folder, self._dark, self._number = folder, dark, 0
+        self._quiet, self._owed = quiet, False
 
     def __enter__(self) -> "Chrome":
         command = [str(find()), *FLAGS, f"--user-data-dir={self._folder}", "about:blank"]
@@ -82,13 +92,28 @@ class Chrome:
         self._socket.send(json.dumps({"id": self._number, "method": method, "params": params}))
         while True:
             told = json.loads(self._socket.recv(timeout=60))
-            if told.get("method") == "Network.requestWillBeSent":
-                self.asked.append(told["params"]["request"]["url"])
-            if told.get("method") == "Network.webSocketCreated":
-                self.asked.append(told["params"]["url"])
+            self._note(told.get("method", ""), told.get("params", {}))
             if told.get("id") == self._number:
                 assert "error" not in told, told
                 return told["result"]
+
+    def _note(self, event: str, params: dict[str, Any]) -> None:
+        """Keep what was asked for, and whether the server still owes the page a run of its script.
+
+        A click is sent some time before the page learns that its script runs; whoever looks at the
+        page alone takes what is about to be drawn again for what was asked for.
+        """
+        if event == "Network.requestWillBeSent":
+            self.asked.append(params["request"]["url"])
+        elif event == "Network.webSocketCreated":
+            self.asked.append(params["url"])
+            self._owed = False  # a page opened anew
+        elif event == "Network.webSocketFrameSent":
+            self._owed |= _read(BackMsg, params).HasField("rerun_script")
+        elif event == "Network.webSocketFrameReceived" and self._owed:
+            told = _read(ForwardMsg, params)
+            if told.HasField("script_finished") and told.script_finished != EARLY:
+                self._owed = False
 
     def js(self, expression: str) -> Any:
         """Value of a JavaScript expression on the page; of a promise, what it comes to."""
@@ -103,16 +128,34 @@ class Chrome:
         self.idle(timeout)
 
     def idle(self, timeout: float = 60) -> None:
-        """Wait until the script has run and the page has stayed so for a moment."""
-        self.wait(IDLE, timeout)
+        """Wait until the page is settled: see ``settled``."""
+        self.settled("true", timeout)
+
+    def settled(self, condition: str, timeout: float = 60) -> None:
+        """Wait until a JavaScript condition holds of a page that is drawn and stays so.
+
+        Whatever was clicked or typed has been answered, the script has ended, figures and tables
+        are drawn; and all of that for a moment, in which a page that goes on would have gone on.
+        """
+        since = 0.0
+
+        def stays() -> bool:
+            nonlocal since
+            if not self.js(f"{IDLE} && !!({condition})") or self._owed:
+                since = 0.0
+                return False
+            since = since or time.monotonic()
+            return time.monotonic() - since >= self._quiet
+
+        _until(stays, timeout, f"a settled page with {condition}", self.text)
 
     def wait(self, condition: str, timeout: float = 60) -> None:
         """Wait until a JavaScript condition holds; its failure shows what the page says."""
         _until(lambda: self.js(condition), timeout, condition, self.text)
 
     def says(self, text: str, timeout: float = 60) -> None:
-        """Wait until the page shows ``text``."""
-        self.wait(f"document.body.innerText.includes({json.dumps(text)})", timeout)
+        """Wait until the page shows ``text`` and is settled."""
+        self.settled(f"document.body.innerText.includes({json.dumps(text)})", timeout)
 
     def text(self) -> str:
         """What the page shows."""
@@ -151,6 +194,14 @@ class Chrome:
         time.sleep(1.5)  # figures take their new size
         shot = self.send("Page.captureScreenshot", format="png")
         path.write_bytes(base64.b64decode(shot["data"]))
+
+
+def _read(kind: Any, params: dict[str, Any]) -> Any:
+    """A message of Streamlit's, as it passed; an empty one where the frame is none."""
+    frame = params["response"]
+    return (
+        kind.FromString(base64.b64decode(frame["payloadData"])) if frame["opcode"] == 2 else kind()
+    )
 
 
 def _until(condition: Any, timeout: float, what: str, said: Any = None) -> None:

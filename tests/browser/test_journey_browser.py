@@ -44,6 +44,7 @@ ASIDE = "document.documentElement.scrollWidth <= innerWidth + 1"
 
 def laid_out(tab: Chrome, *keys: str) -> None:
     """Widgets by key: there, of some size, within the window, and not under something else."""
+    tab.idle()
     wanted = json.dumps([key if key.startswith("[") else f".st-key-{key}" for key in keys])
     assert tab.js(f"{LAID_OUT}({wanted})") == [], tab.text()
     assert tab.js(ASIDE), "the page is wider than the window"
@@ -85,9 +86,8 @@ def test_from_an_empty_folder_to_a_steered_model(root: Path, served: str, tmp_pa
         picture(tab, "capture-done", tmp_path)
 
         tab.click("Train dictionaries on it")
-        tab.wait("location.pathname.endsWith('/train')")
+        tab.wait("location.pathname.endsWith('/train') && location.search.includes('store=acts')")
         tab.says("Start training")
-        tab.wait("location.search.includes('store=acts')")
         tab.type("new-topk-d_sae", "64")
         tab.type("new-topk-k", "4, 8")
         tab.type("new-train-tokens", "100000")
@@ -98,8 +98,7 @@ def test_from_an_empty_folder_to_a_steered_model(root: Path, served: str, tmp_pa
         tab.click("Start training")
         tab.wait("location.search.includes('run=runs%2Fmine')")
         tab.wait("document.querySelectorAll('.js-plotly-plot .scatterlayer').length >= 2", 90)
-        tab.wait(f"({STATE}).startsWith('finished: step 48 of 48')", 90)
-        tab.idle()
+        tab.settled(f"({STATE}).startsWith('finished: step 48 of 48')", 90)
         laid_out(tab, "curve", "curve2", "next-latent", "remove", "[data-testid=stPlotlyChart]")
         picture(tab, "run-done", tmp_path)
 
@@ -110,8 +109,7 @@ def test_from_an_empty_folder_to_a_steered_model(root: Path, served: str, tmp_pa
         picture(tab, "latent", tmp_path)
         tab.click("Steer with it", "label")
         tab.says("random direction", timeout=90)
-        tab.wait("document.querySelectorAll('.js-plotly-plot .scatterlayer').length >= 1", 90)
-        tab.idle()
+        tab.settled("document.querySelectorAll('.js-plotly-plot .scatterlayer').length >= 1", 90)
         laid_out(tab, "prompt", "strength", "where", "[data-testid=stPlotlyChart]")
         picture(tab, "steered", tmp_path)
         assert not tab.js("!!document.querySelector('[data-testid=stException]')"), tab.text()
@@ -135,8 +133,7 @@ def test_a_capture_that_is_killed_is_lost_and_goes_on_to_the_same_bytes(
         wait(lambda: any((root / "killed" / "parts").glob("b*.json")), "the first shard")
         os.kill(detached.job_of(folder)["pid"], signal.SIGKILL)
         wait(lambda: jobs.look(root, "capture-killed").state == "lost", "the loss to be seen", 20)
-        tab.wait(f"({STATE}).startsWith('lost')", 30)
-        tab.idle()
+        tab.settled(f"({STATE}).startsWith('lost')", 30)
         tab.says("Go on")
         laid_out(tab, "go-on-capture-killed", "forget-capture-killed")
         picture(tab, "capture-lost", tmp_path)
@@ -150,7 +147,7 @@ def test_a_capture_that_is_killed_is_lost_and_goes_on_to_the_same_bytes(
 def test_two_tabs_that_start_one_capture_the_second_is_refused(served: str, tmp_path: Path) -> None:
     with Chrome(tmp_path / "one") as first, Chrome(tmp_path / "two") as second:
         for tab in (first, second):
-            tab.open(f"{served}/capture?documents=3000&out=twice")
+            tab.open(f"{served}/capture?documents=20000&out=twice")
             tab.says("Start the capture")
         first.click("Start the capture")
         first.wait("location.search.includes('job=capture-twice')")
