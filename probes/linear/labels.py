@@ -155,6 +155,8 @@ def _multi_label(name: str, values: np.ndarray, n: int) -> dict[str, np.ndarray]
 def _column(name: str, values: np.ndarray, kind: Kind | None) -> Label:
     if values.dtype.kind in "fiu":
         known = np.isfinite(values.astype(np.float64))
+    elif values.dtype.kind in "bUS":  # truth values and texts are all there
+        known = np.ones(len(values), bool)
     else:
         known = np.array([_given(v) for v in values], bool)
     try:
