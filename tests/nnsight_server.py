@@ -79,12 +79,14 @@ class Handler(BaseHTTPRequestHandler):
 if __name__ == "__main__":
     sys.modules["lensbench"] = None  # pyright: ignore[reportArgumentType]
     import nnsight
+    import torch
     from transformers import AutoTokenizer
 
     Handler.model = nnsight.TransformersModel(
         sys.argv[1],
         task="text-generation",
         dispatch=True,
+        dtype=torch.float64,
         tokenizer=AutoTokenizer.from_pretrained(sys.argv[1]),
     )
     http = HTTPServer(("127.0.0.1", 0), Handler)

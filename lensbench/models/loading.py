@@ -24,7 +24,12 @@ from lensbench.models.weights import fingerprint
 
 __all__ = ["bundled_models", "fingerprint", "load_model"]
 
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
 AUTO_CERTIFY = 20_000_000
 """Models of up to this many parameters are certified when they are loaded."""
 

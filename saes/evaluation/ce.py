@@ -174,10 +174,13 @@ def _states(
 
 
 def _rebuilt(codec: Codec, x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens d_out"]:
-    """Reconstruction, computed where the codec's weights are."""
-    weights = getattr(codec, "W_dec", x)
-    x = x.float().to(weights.device)
+    """Reconstruction, computed where the codec's weights are and as they are stored."""
+    x = x.to(getattr(codec, "W_dec", _at_least_float32(x)))
     return written(codec, codec.encode(x), x)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _continues_at(site: Site) -> int | None:
@@ -264,7 +267,7 @@ class _Scorer:
         kl: list[Tensor] = []
         clean: Tensor | None = None
         for state in logits:
-            logp = state[scored.to(state.device)].float().log_softmax(-1)
+            logp = _at_least_float32(state[scored.to(state.device)]).log_softmax(-1)
             targets = self._targets[rows][scored].to(logp.device)
             clean = logp if clean is None else clean
             ce.append(-logp.gather(-1, targets[:, None])[:, 0].double().cpu())
