@@ -24,8 +24,8 @@ from lensbench.app.workflows.live import store_version
 from lensbench.app.workflows.run_compare import Side
 
 if TYPE_CHECKING:
-    from lensbench.app.workflows.latent_text import TextLatents
     from lensbench.saes.evaluation.seeds import DictionaryMatch
+    from lensbench.saes.latents.active_result import ActiveLatents
     from lensbench.saes.latents.decoder_map import Method
     from lensbench.saes.latents.notes import LatentNotes
 
@@ -93,7 +93,7 @@ def board(run: Path, name: str, latent: int, store: Path) -> tuple[Any, dict[int
 @st.cache_data(max_entries=16, max_size="256mb", show_spinner="Running the model")
 def _on_text(
     run: str, version: int, name: str, store: str, store_version: tuple[int, ...], text: str
-) -> "TextLatents":
+) -> "ActiveLatents":
     from lensbench.app.workflows.latent_text import latents_of_text
 
     del version, store_version

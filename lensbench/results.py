@@ -85,10 +85,18 @@ class Result:
         return f"{self.kind}({numbers})"
 
     def _repr_html_(self) -> str:
-        """A static table for notebooks: inline style, every string escaped, no script."""
+        """For notebooks: a line, then a static table; inline style, every string escaped."""
+        from lensbench.plots.tables import safe
+        from lensbench.words import in_words
+
+        told = safe(in_words(f"{self!r}; controls: {self.controls}"))
+        return f'<div class="lensbench"><div>{told}</div>{self._html_body()}</div>'
+
+    def _html_body(self) -> str:
+        """What a notebook shows below that line; kinds that are read otherwise say how."""
         from lensbench.plots.tables import html_table
 
-        return html_table(self.to_frame(), caption=f"{self!r}; controls: {self.controls}")
+        return html_table(self.to_frame())
 
     def save(self, folder: Path | str) -> Path:
         """Write ``result.json`` and ``arrays.safetensors`` into ``folder``; return the folder."""

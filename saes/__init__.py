@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from lensbench.saes.evaluation.inputs import label_rows as label_rows
     from lensbench.saes.evaluation.isolation import attribute_isolation as attribute_isolation
     from lensbench.saes.evaluation.isolation_result import AttributeIsolation as AttributeIsolation
+    from lensbench.saes.evaluation.kept import open_evaluation as open_evaluation
     from lensbench.saes.evaluation.meta import MetaStructure as MetaStructure
     from lensbench.saes.evaluation.meta import meta_sae as meta_sae
     from lensbench.saes.evaluation.passes import Dictionary as Dictionary
@@ -67,6 +68,8 @@ if TYPE_CHECKING:
     from lensbench.saes.formats import save as save
     from lensbench.saes.hub import pull_from_hub as pull_from_hub
     from lensbench.saes.hub import push_to_hub as push_to_hub
+    from lensbench.saes.latents.active import active_latents as active_latents
+    from lensbench.saes.latents.active_result import ActiveLatents as ActiveLatents
     from lensbench.saes.latents.dashboard import DashboardConfig as DashboardConfig
     from lensbench.saes.latents.dashboard import dashboards as dashboards
     from lensbench.saes.latents.dashboard import logit_effects as logit_effects
@@ -139,6 +142,8 @@ _HOME = {
     "RuleJudge": "explanations.judges",
     "TokenExplainer": "explanations.explainers",
     "explain": "explanations.explain",
+    "ActiveLatents": "latents.active_result",
+    "active_latents": "latents.active",
     "logit_effects": "latents.dashboard",
     "DashboardConfig": "latents.dashboard",
     "LatentDashboard": "latents.result",
@@ -160,6 +165,7 @@ _HOME = {
     "LatentNotes": "latents.notes",
     "notes": "latents.notes",
     "LatentStore": "latents.store",
+    "open_evaluation": "evaluation.kept",
     "open_latents": "latents.store",
     "WrappedSAE": "wrapped",
     "evaluate": "evaluation.evaluate",

@@ -16,15 +16,16 @@ from lensbench.app.workflows.dictionaries import runs_or_foreign
 from lensbench.app.workflows.latents import chosen_latents, records
 from lensbench.app.workflows.models import open_model
 from lensbench.app.workflows.quality import core_controls, measures_of, read_labels, two_labels
-from lensbench.app.workflows.runs import EVALUATION, TWIN, evaluation_of, parts_of
+from lensbench.app.workflows.runs import EVALUATION, TWIN, parts_of
 from lensbench.app.workflows.twins import trained_twin
 from lensbench.config import load_yaml
-from lensbench.errors import ConfigError, MissingDataError, UnknownNameError
+from lensbench.errors import MissingDataError, UnknownNameError
 from lensbench.probes.lenses.grid import LensGrid, lens_grid
 from lensbench.probes.lenses.logit import LensTrajectory, logit_lens, stored_layers
 from lensbench.saes import evaluate
 from lensbench.saes.evaluation.against_sae_lens import against_sae_lens
 from lensbench.saes.evaluation.evaluate import EvaluationConfig
+from lensbench.saes.evaluation.kept import refuse_to_replace
 from lensbench.saes.evaluation.labelled import check_labels
 from lensbench.saes.evaluation.passes import as_dictionary, check_trained_on, to_score
 from lensbench.saes.evaluation.result import SAEEvaluation
@@ -95,7 +96,7 @@ def evaluate_run(
     network = open_model(model, revision)
     opened.check_model(network.card)
     if not overwrite:
-        _refuse_to_replace(out or run)
+        refuse_to_replace(out or run)
     control = _twin(run, runs[0], opened, network, seed, progress) if twin else None
     return evaluate_all(out or run, runs, opened, network, config, labels=own, twin=control,
                         progress=progress)  # fmt: skip
@@ -147,20 +148,6 @@ def scored(
         if one.role not in roles:
             (progress or _silent)(f"left out, because it is a {one.role}: {one.name}")
     return kept
-
-
-def _refuse_to_replace(run: Path) -> None:
-    """An evaluation costs time, and the new one may hold less (no CE, fewer tokens)."""
-    found = evaluation_of(run)
-    if found is None:
-        return
-    scored = f"{found.n_scored:,} predicted tokens" if found.n_scored else "no CE"
-    raise ConfigError(
-        f"{run / EVALUATION} already holds an evaluation: {len(found.names)} dictionaries on "
-        f"{found.n_tokens:,} tokens, {scored} ({', '.join(found.metrics)}), controls: "
-        f"{found.controls}. Pass --overwrite to replace it (in Python: overwrite=True), or move "
-        "that folder away first"
-    )
 
 
 def _twin(

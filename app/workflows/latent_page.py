@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from lensbench.app.workflows.latents import control_columns
 from lensbench.app.workflows.live import hold_latents, hold_runs, hold_store, running
 from lensbench.app.workflows.runs import EVALUATION, evaluation_of
 from lensbench.app.workflows.sequences import model_name, words_of
@@ -20,6 +19,7 @@ from lensbench.errors import (
 )
 from lensbench.plots import visible
 from lensbench.results import load
+from lensbench.saes.evaluation.labels_table import best_of_latents
 from lensbench.saes.evaluation.passes import as_dictionary, check_trained_on
 from lensbench.saes.latents.dashboard import (
     DashboardConfig,
@@ -88,7 +88,7 @@ def latent_table(run: Path, name: str) -> pd.DataFrame:
     if result is not None and name in result.density:
         frame.insert(1, "density", np.asarray(result.density[name], np.float64))
         if result.labels:
-            frame = frame.merge(_best_labels(result.labels_frame(), name), "left", on="latent")
+            frame = frame.merge(best_of_latents(result.labels_frame(), name), "left", on="latent")
     weights = ["encoder_bias", "decoder_norm"]
     frame = pd.DataFrame(frame[[*[c for c in frame.columns if c not in weights], *weights]])
     frame.attrs["units"] = {"density": "share of tokens", "f1": "F1", "control": "F1"}
@@ -107,14 +107,6 @@ def label_line(table: pd.DataFrame, latent: int) -> str:
         f"Best latent of the label {row['label']!r}: F1 {row['f1']:.2f} [{row['f1_low']:.2f}, "
         f"{row['f1_high']:.2f}], strongest control {row['control']:.2f}."
     )
-
-
-def _best_labels(labels: pd.DataFrame, name: str) -> pd.DataFrame:
-    own = labels.loc[(labels["name"] == name) & (labels["latent"] >= 0)].copy()
-    controls = control_columns(own)
-    own["control"] = own[controls].max(axis=1) if controls else np.nan
-    own = own.sort_values("f1", ascending=False, kind="stable").drop_duplicates("latent")
-    return pd.DataFrame(own[["latent", "label", "f1", "f1_low", "f1_high", "control"]])
 
 
 def saved_board(run: Path, name: str, latent: int) -> LatentDashboard | None:

@@ -6,18 +6,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from lensbench.saes.evaluation.labels_table import control_columns
+
 if TYPE_CHECKING:
     from lensbench.saes.evaluation.result import SAEEvaluation
 
 MIN_POSITIVE = 20
 QUIET, LOUD = 1e-4, 0.05
 SPARSE = 64
-_OWN = ("f1_low", "f1_high", "f1_selected")
-
-
-def control_columns(labels: pd.DataFrame) -> list[str]:
-    """Columns of a label table that hold controls' F1."""
-    return [str(c) for c in labels.columns if str(c).startswith("f1_") and c not in _OWN]
 
 
 def best_labels(labels: pd.DataFrame, n: int = 8) -> pd.DataFrame:

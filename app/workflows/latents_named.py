@@ -94,17 +94,8 @@ def latents_on_text(
     told = {"dictionary": name, "tokens": list(found.words)}
     if latent is not None:
         return {**told, "latent": latent, "rows": rows_of_frame(found.of(latent))}
-    dense = found.acts.tocsc()
-    largest = np.asarray(dense.max(axis=0).todense()).ravel()
-    rows: list[dict[str, Any]] = []
-    for j in np.argsort(-largest)[:top]:
-        if largest[j] > 0:
-            column = dense[:, [int(j)]].toarray().ravel()
-            at = int(column.argmax())
-            rows.append({"latent": int(j), "largest": float(largest[j]), "position": at,
-                         "token": found.words[at],
-                         "tokens_on": int((column > 0).sum())})  # fmt: skip
-    return {**told, "rows": rows}
+    frame = found.strongest(top).rename(columns={"activation": "largest", "tokens": "tokens_on"})
+    return {**told, "rows": rows_of_frame(frame)}
 
 
 def steer_latent(

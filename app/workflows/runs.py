@@ -10,7 +10,6 @@ from lensbench.app.workflows.detached import JOB_FILE, is_running
 from lensbench.app.workflows.finding import TWIN as TWIN
 from lensbench.app.workflows.finding import find, read_json
 from lensbench.errors import DamagedDataError, MissingDataError, UnknownNameError
-from lensbench.results import load
 from lensbench.saes.runs import STATUS_FILE, SWEEP_FILE, WAIT, SAERun, open_runs, read_status
 
 if TYPE_CHECKING:
@@ -59,15 +58,9 @@ def evaluation_of(run: Path) -> "SAEEvaluation | None":
     Raises:
         DamagedDataError: what lies there is something else.
     """
-    from lensbench.saes.evaluation.result import SAEEvaluation
+    from lensbench.saes.evaluation.kept import find_evaluation
 
-    folder = run / EVALUATION
-    if not (folder / "result.json").is_file():
-        return None
-    found = load(folder)
-    if not isinstance(found, SAEEvaluation):
-        raise DamagedDataError(f"{folder} holds a {found.kind}, not an SAEEvaluation")
-    return found
+    return find_evaluation(run)
 
 
 ORDERS = ("started", "run", "state", "tokens", "dictionaries")

@@ -8,9 +8,10 @@ import pandas as pd
 from lensbench import plots
 from lensbench.app.report import Block, Context, Figure, Latent, Pair, Section, Table, Text
 from lensbench.app.workflows.evaluation import HEADLINE
-from lensbench.app.workflows.latents import best_labels, control_columns, records
+from lensbench.app.workflows.latents import best_labels, records
 from lensbench.app.workflows.run_data import RunData
 from lensbench.saes.evaluation.front import front
+from lensbench.saes.evaluation.labels_table import control_columns
 from lensbench.saes.evaluation.result import UNITS
 from lensbench.saes.latents.result import LatentDashboard
 from lensbench.saes.runs import note_on_means

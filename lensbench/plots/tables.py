@@ -3,9 +3,12 @@
 For notebooks and pages. Control characters, which may hide or reorder text, become visible marks.
 """
 
+import re
 import unicodedata
 from html import escape
 from typing import TYPE_CHECKING, Any
+
+from lensbench.words import in_words, spelled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
 MAX_ROWS = 20
 _STYLE = "border-collapse:collapse;font-size:13px"
 _CELL = "padding:2px 8px;border-bottom:1px solid rgba(128,128,128,.3);text-align:{align}"
+_OURS = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _MARKS = {"\n": "↵", "\r": "␍", "\t": "⇥", "\x7f": "␡"}
 
 
@@ -38,9 +42,12 @@ def _mark(char: str) -> str:
 def html_table(frame: "pd.DataFrame", *, caption: str = "", max_rows: int = MAX_ROWS) -> str:
     """A frame's first ``max_rows`` rows as a static table; says how many there are.
 
-    Units from ``frame.attrs["units"]`` stand under the column names.
+    Units from ``frame.attrs["units"]`` stand under the column names. Our own names are put in
+    words, what a row lacks is a dash, and columns that say nothing (-1, or no text, everywhere) are
+    left out.
     """
     units: dict[Any, Any] = frame.attrs.get("units", {})
+    frame = _saying(frame)
     head = "".join(_th(str(c), str(units.get(c, ""))) for c in frame.columns)
     rows = frame.head(max_rows).itertuples(index=False, name=None)
     body = "".join(f"<tr>{''.join(map(_td, row))}</tr>" for row in rows)
@@ -60,11 +67,28 @@ def safe(text: str) -> str:
 
 def _th(name: str, unit: str) -> str:
     under = f'<br><small style="opacity:.7">{safe(unit)}</small>' if unit else ""
-    return f'<th style="{_CELL.format(align="left")}">{safe(name)}{under}</th>'
+    return f'<th style="{_CELL.format(align="left")}">{safe(_header(name))}{under}</th>'
+
+
+def _saying(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Without columns of an axis that is not there: those hold -1 or "" in every row."""
+    empty = [len(frame) > 1 and set(frame.iloc[:, i].tolist()) <= {-1, ""}
+             for i in range(frame.shape[1])]  # fmt: skip
+    return frame.loc[:, [not one for one in empty]]
+
+
+def _header(name: str) -> str:
+    """``n_tokens`` as ``n tokens``; what a user gave, such as ``topk-512-k8``, as it is."""
+    return spelled(name) if _OURS.fullmatch(name) else name
 
 
 def _td(value: Any) -> str:
     value = value.item() if hasattr(value, "item") else value  # numpy's numbers
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    if value is None:
+        text = "-"
+    elif isinstance(value, float):
+        text = "NaN" if value != value else f"{value:.4g}"
+    else:
+        text = in_words(str(value))
     return f'<td style="{_CELL.format(align="right" if number else "left")}">{safe(text)}</td>'

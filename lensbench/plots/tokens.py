@@ -11,14 +11,16 @@ from lensbench.errors import ConfigError
 from lensbench.plots.tables import shown
 
 CSS = """
-.lb-strip{display:block;font-family:ui-monospace,'DejaVu Sans Mono',Menlo,Consolas,monospace;
-font-size:13px;line-height:1.9;overflow-wrap:anywhere}
-.lb-strip.gap .t{margin-right:5px;display:inline-block}
 .lb-strip .t{border-radius:3px;padding:1px 1px;white-space:pre-wrap}
-.lb-strip .f{outline:2px solid currentColor;outline-offset:-1px}
 .lb-strip .ws{opacity:.45}
 """
-"""Style of the strips; a page includes it once."""
+"""What a page adds to the style of the strips, once; notebooks do without it."""
+_STRIP = (
+    "display:block;font-family:ui-monospace,'DejaVu Sans Mono',Menlo,Consolas,monospace;"
+    "font-size:13px;line-height:1.9;overflow-wrap:anywhere"
+)
+_FOCUS = "outline:2px solid currentColor;outline-offset:-1px"
+_APART = "margin-right:5px;display:inline-block"
 
 POSITIVE, NEGATIVE = "213,94,0", "0,114,178"
 
@@ -63,23 +65,28 @@ def token_strip(
         raise ConfigError(f"a strip needs one value per token; got {len(values)} values for "
                           f"{len(tokens)} tokens")  # fmt: skip
     full = largest if largest else max((abs(v) for v in values or ()), default=0.0)
+    apart = not any(" " in token or "\n" in token for token in tokens)
     spans = [
-        _span(token, None if values is None else values[i], full, i == focus, unit, note)
+        _span(token, None if values is None else values[i], full, i == focus, unit, note, apart)
         for i, (token, note) in enumerate(zip(tokens, notes or [""] * len(tokens), strict=True))
     ]
     name = f' aria-label="{escape(label, quote=True)}"' if label else ""
-    apart = "" if any(" " in token or "\n" in token for token in tokens) else " gap"
-    return f'<span class="lb-strip{apart}" role="text"{name}>{"".join(spans)}</span>'
+    return f'<span class="lb-strip" style="{_STRIP}" role="text"{name}>{"".join(spans)}</span>'
 
 
-def _span(token: str, value: float | None, full: float, focus: bool, unit: str, note: str) -> str:
+def _span(
+    token: str, value: float | None, full: float, focus: bool, unit: str, note: str, apart: bool
+) -> str:
     attributes: dict[str, Any] = {"class": "t f" if focus else "t"}
+    style = [_FOCUS] * focus + [_APART] * apart
     if value is not None:
         strength = min(1.0, abs(value) / full) if full else 0.0
         ground = POSITIVE if value >= 0 else NEGATIVE
         attributes["title"] = f"{visible(token)}  {value:.3g}{' ' + unit if unit else ''}{note}"
         if strength > 0.004:
-            attributes["style"] = f"background:rgba({ground},{0.75 * strength:.3f})"
+            style.append(f"background:rgba({ground},{0.75 * strength:.3f})")
+    if style:
+        attributes["style"] = ";".join(style)
     inner = "".join(
         f'<span class="ws">{c}</span>' if c in "␣↵␍⇥∅" else escape(c) for c in visible(token)
     )

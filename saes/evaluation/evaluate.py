@@ -29,6 +29,7 @@ from lensbench.results import Controls
 from lensbench.saes.evaluation import core, data
 from lensbench.saes.evaluation import labels_table as table
 from lensbench.saes.evaluation.controls import implants_recovered
+from lensbench.saes.evaluation.kept import Place, place_to_keep
 from lensbench.saes.evaluation.labelled import labelled
 from lensbench.saes.evaluation.passes import (
     Dictionary,
@@ -66,6 +67,8 @@ def evaluate(
     atoms: Any = None,
     corpus: "LabelledCorpus | None" = None,
     config: EvaluationConfig | Mapping[str, Any] | None = None,
+    save: bool | Place = False,
+    overwrite: bool = False,
     progress: Callable[..., None] | None = None,
 ) -> SAEEvaluation:
     """Evaluate the dictionaries of a sweep together; see the module for the steps.
@@ -87,11 +90,16 @@ def evaluate(
         atoms: directions that the activations are known to be made of, ``[atoms, d_model]``.
         corpus: labels of the store's text, where its manifest does not name them.
         config: how much to look at, as a config or a dictionary of its keys.
+        save: keep it in the folder of the run that the dictionaries are of (True), or in that of
+            another (a path): ``RUN/evaluation``, where pages, reports and
+            :func:`~lensbench.saes.open_evaluation` find it.
+        overwrite: replace the evaluation that is kept there.
         progress: called with a line of text now and then.
 
     Raises:
         ConfigError: no runs, two of one name, something that is no dictionary, settings with a
-            fault, CE of a model that predicts no next token, or a transcoder without a target.
+            fault, CE of a model that predicts no next token, a transcoder without a target, or
+            ``save`` without a run folder or where an evaluation is kept already.
         UnknownNameError: a measure that there is not; offers the nearest.
         MismatchError: a model, text, width or labels that do not belong to the store.
 
@@ -107,6 +115,7 @@ def evaluate(
     if suite is not None:
         config = config.model_copy(update={"suite": chosen(suite)})
     asked = as_list(runs)
+    place = place_to_keep(asked, save, overwrite=overwrite)  # a slip is told before the work
     dictionaries = [to_score(run) for run in asked]
     _check(dictionaries, store, model)
     scored_by = model if config.asks("core") and config.ce_sequences else None
@@ -132,7 +141,7 @@ def evaluate(
     left_out = found.reasons(names)
     if config.asks("labels") and not label_columns:
         left_out["labels"] = known.split
-    return SAEEvaluation(
+    result = SAEEvaluation(
         **core.arrays(dictionaries, work.metrics),
         n_tokens=len(rows),
         n_documents=rows.n_docs,
@@ -155,6 +164,9 @@ def evaluate(
             model=store.model, seed=config.seed, seconds=time.perf_counter() - began, store=store
         ),
     )
+    if place is not None:
+        result.save(place)
+    return result
 
 
 def _check(

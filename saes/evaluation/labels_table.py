@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float
 
 from lensbench.saes.evaluation.labels import (
@@ -20,6 +21,26 @@ from lensbench.saes.evaluation.labels import (
     f1_interval,
     lookup_predictions,
 )
+
+OWN = ("f1_low", "f1_high", "f1_selected")
+"""Columns of the label table that begin like controls and are none."""
+
+
+def control_columns(labels: pd.DataFrame) -> list[str]:
+    """Columns of a label table that hold controls' F1."""
+    return [str(c) for c in labels.columns if str(c).startswith("f1_") and c not in OWN]
+
+
+def best_of_latents(labels: pd.DataFrame, name: str) -> pd.DataFrame:
+    """One row per latent that some label has as its best: label, F1, interval, strongest control.
+
+    Of several labels the one with the highest F1.
+    """
+    own = labels.loc[(labels["name"] == name) & (labels["latent"] >= 0)].copy()
+    controls = control_columns(own)
+    own["control"] = own[controls].max(axis=1) if controls else np.nan
+    own = own.sort_values("f1", ascending=False, kind="stable").drop_duplicates("latent")
+    return pd.DataFrame(own[["latent", "label", "f1", "f1_low", "f1_high", "control"]])
 
 
 def context_free(rows: LabelledRows) -> dict[str, Float[np.ndarray, " labels"]]:
@@ -82,7 +103,7 @@ def means(table: Mapping[str, Any]) -> dict[str, float]:
     """Mean F1 of each control over labels and dictionaries that have a value."""
     out: dict[str, float] = {}
     for key, column in table.items():
-        if key.startswith("f1_") and key not in ("f1_low", "f1_high", "f1_selected"):
+        if key.startswith("f1_") and key not in OWN:
             known = np.asarray(column, float)
             known = known[np.isfinite(known)]
             out[key.removeprefix("f1_")] = float(known.mean()) if known.size else float("nan")

@@ -2,8 +2,8 @@
 
 1. One pass over the stored sequences keeps every activation of the chosen latents.
 2. Contexts are chosen per band of activation: the strongest, then quarters of the rest.
-3. A second pass over the token ids alone cuts the contexts out; ids, never text, are kept, and a
-   tokenizer turns them into words when they are shown.
+3. A second pass over the token ids alone cuts the contexts out; ids are kept, and (with a model)
+   the text of each of them, by its tokenizer: no text is ever tokenised again.
 4. With the model, the direct effect of each decoder row on the logits.
 
 Look at the lower bands before naming a latent: the strongest contexts alone flatter every story.
@@ -33,7 +33,7 @@ from lensbench.saes.latents.contexts import (
     cut_contexts,
     encode_rows,
 )
-from lensbench.saes.latents.result import LatentDashboard
+from lensbench.saes.latents.result import LatentDashboard, words_of_ids
 from lensbench.sites import Site
 
 if TYPE_CHECKING:
@@ -117,6 +117,12 @@ def dashboards(
         max_activation=np.array([v.max(initial=0.0) for v in found.values], np.float32),
         n_tokens=found.n_tokens,
         **effects["fields"],
+        words=words_of_ids(
+            getattr(model, "tokenizer", None),
+            contexts["tokens"],
+            effects["fields"]["top_tokens"],
+            effects["fields"]["low_tokens"],
+        ),
         config=config.to_dict(),
         controls=effects["controls"],
         provenance=record(

@@ -1,6 +1,7 @@
-"""A latent dashboard as a value: token ids in, text only when it is shown."""
+"""A latent dashboard as a value: token ids, and the text of each for those who read."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,6 +48,8 @@ class LatentDashboard(Result):
     low_tokens: Int[np.ndarray, "latents logits"]
     low_effects: Float[np.ndarray, "latents logits"]
     effects_note: str = ""
+    words: dict[str, str] = field(default_factory=dict[str, str])
+    """Text of every token id on the board; empty where it was made without a tokenizer."""
 
     def index(self, latent: int) -> int:
         """Place of a latent in the arrays.
@@ -59,6 +62,38 @@ class LatentDashboard(Result):
             known = [str(n) for n in self.latents]
             raise UnknownNameError("latent", str(latent), known=known)
         return int(found[0])
+
+    def largest(self, latent: int) -> float:
+        """Largest activation of a latent on the tokens looked at: a measure for steering with it.
+
+        Raises:
+            UnknownNameError: a latent that is not on this dashboard.
+        """
+        return float(self.max_activation[self.index(latent)])
+
+    def one(self, latent: int) -> "LatentDashboard":
+        """The board of one latent of these.
+
+        Raises:
+            UnknownNameError: a latent that is not on this dashboard.
+        """
+        i = self.index(latent)
+        per_latent = ("latents", "tokens", "acts", "rows", "doc_ids", "positions", "activation",
+                      "histogram_edges", "histogram_counts", "density", "max_activation",
+                      "top_tokens", "top_effects", "low_tokens", "low_effects")  # fmt: skip
+        kept = {name: getattr(self, name)[i : i + 1] for name in per_latent}
+        return replace(self, **kept)
+
+    def with_words(self, tokenizer: Any) -> "LatentDashboard":
+        """The same board with the text of its tokens."""
+        return replace(self, words=words_of_ids(tokenizer, self.tokens, self.top_tokens,
+                                                self.low_tokens))  # fmt: skip
+
+    def texts(self, ids: Sequence[int], tokenizer: Any = None) -> list[str]:
+        """Text of token ids: by a tokenizer, else as kept, else ``#17``."""
+        if tokenizer is not None:
+            return token_texts(tokenizer, list(ids))
+        return [self.words.get(str(int(i)), f"#{i}") for i in ids]
 
     def to_frame(self) -> "pd.DataFrame":
         """One row per context: latent, band, activation, and where to find it."""
@@ -80,8 +115,11 @@ class LatentDashboard(Result):
         frame.attrs["units"] = {"activation": "units of the site"}
         return frame
 
-    def contexts_frame(self, tokenizer: Any) -> "pd.DataFrame":
-        """:meth:`to_frame` with the text before, at and after the firing token."""
+    def contexts_frame(self, tokenizer: Any = None) -> "pd.DataFrame":
+        """:meth:`to_frame` with the text before, at and after the firing token.
+
+        Without a tokenizer the kept text of each token, those of one part joined.
+        """
         frame = self.to_frame()
         parts = [
             self._text(self.tokens[self.index(int(n)), c], tokenizer)
@@ -93,7 +131,9 @@ class LatentDashboard(Result):
             frame[column] = list(texts)
         return frame
 
-    def strips(self, latent: int, tokenizer: Any, *, per_band: int = 3) -> dict[str, list[str]]:
+    def strips(
+        self, latent: int, tokenizer: Any = None, *, per_band: int = 3
+    ) -> dict[str, list[str]]:
         """HTML of some contexts of a latent by band, tokens shaded by activation."""
         from lensbench.plots import token_strip
 
@@ -102,7 +142,7 @@ class LatentDashboard(Result):
             places = np.flatnonzero((self.band == number) & (self.rows[i] >= 0))[:per_band]
             for j in places:
                 inside = self.tokens[i, j] >= 0
-                words = token_texts(tokenizer, self.tokens[i, j, inside].tolist())
+                words = self.texts(self.tokens[i, j, inside].tolist(), tokenizer)
                 values = np.nan_to_num(self.acts[i, j, inside]).tolist()
                 focus = int(inside[: self.before].sum())
                 largest = float(self.max_activation[i]) or None
@@ -128,8 +168,8 @@ class LatentDashboard(Result):
                 for t, e in zip(ids, effects, strict=True)
             ]
         frame = pd.DataFrame(parts, columns=["latent", "token_id", "effect"])
-        if tokenizer is not None:
-            frame["token"] = token_texts(tokenizer, frame["token_id"].tolist())
+        if tokenizer is not None or self.words:
+            frame["token"] = self.texts(frame["token_id"].tolist(), tokenizer)
         frame.attrs["units"] = {"effect": "logits, direction at rms 1"}
         return frame
 
@@ -157,6 +197,12 @@ class LatentDashboard(Result):
             out[f"latent {latent} max"] = float(self.max_activation[i])
         return out
 
+    def __repr__(self) -> str:
+        """One line: whose latents, which, on how many tokens."""
+        shown = ", ".join(str(int(i)) for i in self.latents[:8])
+        more = ", ..." if len(self.latents) > 8 else ""
+        return f"{self.kind}({self.name!r}: latents {shown}{more}; {self.n_tokens:,} tokens)"
+
     def plot(self) -> "go.Figure":
         """Histogram of the non-zero activations, one colour per latent."""
         from lensbench.plots import histogram
@@ -170,8 +216,27 @@ class LatentDashboard(Result):
     def _text(self, ids: Int[np.ndarray, " window"], tokenizer: Any) -> tuple[str, str, str]:
         """Before, at, after. Always decoded from the start: alone, a word may lose its space."""
         at = self.before
+        if tokenizer is None:
+            parts = [self.texts(p[p >= 0].tolist()) for p in (ids[:at], ids[at : at + 1],
+                                                              ids[at + 1 :])]  # fmt: skip
+            spaced = any(word[:1] == " " for words in parts for word in words)
+            before, token, after = (("" if spaced else " ").join(words) for words in parts)
+            return before, token, after
         before, upto, whole = (
             tokenizer.decode(part[part >= 0].tolist(), clean_up_tokenization_spaces=False)
             for part in (ids[:at], ids[: at + 1], ids)
         )
         return before, upto[len(before) :], whole[len(upto) :]
+
+    def _html_body(self) -> str:
+        from lensbench.saes.latents.shown import board_html
+
+        return board_html(self)
+
+
+def words_of_ids(tokenizer: Any, *arrays: Int[np.ndarray, "..."]) -> dict[str, str]:
+    """Text of every token id in the arrays, by the id as text; none without a tokenizer."""
+    if tokenizer is None:
+        return {}
+    ids = sorted({int(i) for array in arrays for i in np.unique(array) if i >= 0})
+    return dict(zip(map(str, ids), token_texts(tokenizer, ids), strict=True))
