@@ -3,6 +3,8 @@
 Names are those that ``lensbench demo`` leaves behind, so that most lines can be typed as they are.
 """
 
+from lensbench.app.cli.examples_reading import SHAPES
+
 _RUN, _STORE = "demo-run/run", "demo-run/acts"
 _ONE = f"{_RUN}/topk-512-k16-lr0.0011-s0"
 _SITE = "blocks.3.resid_post"
@@ -121,5 +123,5 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     path: tuple(f"lensbench {line}" for line in lines)
     for group in (_COMMON, _DICTIONARIES, _READING, _CHANGING)
     for path, lines in group.items()
-}
+} | {path: tuple(f"lensbench {line}" for line in lines) for path, lines in SHAPES.items()}
 """By the path of a command (``train sae``) one to three lines."""

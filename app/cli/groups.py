@@ -1,6 +1,7 @@
 """How a group of commands is made, and the options that several commands share."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +14,8 @@ ModelOption = Annotated[
 RevisionOption = Annotated[
     str | None, typer.Option("--revision", help="Hub revision, or a checkpoint such as step512.")
 ]
+OutOption = Annotated[Path | None, typer.Option("--out", help="Folder to save the result in.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of every draw.")]
 TextOption = Annotated[
     str,
     typer.Option(

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from lensbench.app.cli import latents_more
 from lensbench.app.cli.console import Answer, fields, table
 from lensbench.app.cli.groups import new_group
 from lensbench.app.cli.numbers import floats
@@ -26,6 +27,11 @@ def group() -> typer.Typer:
     app.command("show")(show)
     app.command("text")(text)
     app.command("steer")(steer)
+    app.command("match")(latents_more.match)
+    app.command("nearest")(latents_more.nearest)
+    app.command("geometry")(latents_more.geometry)
+    app.command("map")(latents_more.places)
+    app.command("sites")(latents_more.sites)
     return app
 
 

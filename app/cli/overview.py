@@ -10,7 +10,7 @@ SECTIONS = {
     "Begin": ("demo", "app", "doctor", "config", "completion", "help"),
     "Activations": ("capture", "store", "world"),
     "Dictionaries": ("train", "eval", "latents", "encode", "explain", "runs", "report"),
-    "Read": ("lens", "probe"),
+    "Read": ("lens", "probe", "heads"),
     "Intervene": (
         "patch",
         "attribute",

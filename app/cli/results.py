@@ -11,9 +11,21 @@ def result_answer(facts: Mapping[str, Any], columns: Sequence[str] = (), head: s
     rows = facts["rows"]
     shown = [c for c in columns if rows and c in rows[0]]
     left = f"\n{len(rows)} of {facts['of']} rows" if len(rows) < facts["of"] else ""
-    units = "; ".join(f"{k}: {v}" for k, v in facts["units"].items() if not shown or k in shown)
-    told = {**facts["summary"], "control": facts["control"]}
+    named = shown or (list(rows[0]) if rows else [])
+    units = "; ".join(f"{k}: {v}" for k, v in facts["units"].items() if k in named)
+    told = {**facts["summary"], **_controls(facts), "control": facts["control"]}
     told |= {"saved": facts["saved"]} if "saved" in facts else {}
     parts = [f"{head}\n" if head else "", f"{table(rows, shown)}{left}"]
     parts += [f"({units})" if units else "", f"\n{fields(told)}"]
     return Answer(dict(facts), "\n".join(part for part in parts if part))
+
+
+def _controls(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Scores of controls that neither the summary nor the note shows."""
+    said = {f"{value:.6g}" for value in facts["summary"].values()}
+    note = str(facts["control"])
+    return {
+        f"control: {name.replace('_', ' ')}": value
+        for name, value in facts.get("controls", {}).items()
+        if f"{value:.6g}" not in said and name.replace("_", " ") not in note
+    }

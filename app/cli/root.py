@@ -18,6 +18,7 @@ from lensbench.app.cli import (
     evaluate,
     experts,
     explain,
+    heads,
     latents,
     lens,
     page,
@@ -57,6 +58,7 @@ def build() -> typer.Typer:
     app.add_typer(latents.group(), name="latents")
     app.add_typer(lens.group(), name="lens")
     app.add_typer(probe.group(), name="probe")
+    app.add_typer(heads.group(), name="heads")
     app.add_typer(experts.group(), name="experts")
     app.command("patch")(patch.patch)
     app.command("attribute")(attribute.attribute)

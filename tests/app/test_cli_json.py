@@ -19,6 +19,9 @@ QUICK = (
     "probe trees", "probe spans",
 )  # fmt: skip
 """Commands whose examples run here as they stand, in seconds together; the others are slow."""
+QUICK += (
+    "latents match", "latents nearest", "latents geometry", "latents map", "heads circuit",
+)  # fmt: skip
 SLOW = (
     "capture", "train sae", "eval sae", "encode", "explain", "report", "doctor", "lens tune",
     "lens language", "lens neurons", "lens future", "probe linear", "probe geometry",
@@ -27,7 +30,9 @@ SLOW = (
     "circuit graph", "circuit latent", "edit fact", "steer", "experts map", "experts rank",
     "experts suppress", "experts scan", "accelerate", "readability", "store rm", "runs rm",
 )  # fmt: skip
+SLOW += ("heads scores", "heads composition", "heads logits")
 NOT_HERE = {
+    "latents sites": "needs a crosscoder",
     "demo": "minutes", "app": "a server", "world train": "trains a model", "probe hd": "minutes",
     "runs push": "needs the hub", "runs pull": "needs the hub",
     "lens decoder": "needs sentences of the world of translations",
