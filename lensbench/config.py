@@ -7,7 +7,7 @@ One schema serves all four. Configs are frozen, check themselves, refuse keys th
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -137,6 +137,7 @@ def _at(schema: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]
     for part in path:
         inner = schema.model_fields.get(str(part))
         kind = None if inner is None else inner.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            schema = kind
+        for one in (kind, *get_args(kind)):  # of a list or tuple what it holds
+            if isinstance(one, type) and issubclass(one, BaseModel):
+                schema = one
     return schema

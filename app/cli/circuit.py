@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lensbench.app.cli import circuit_latents
+from lensbench.app.cli import circuit_latents, circuit_tests
 from lensbench.app.cli.console import Answer
 from lensbench.app.cli.groups import ModelOption, RevisionOption, new_group
 from lensbench.app.cli.results import result_answer
@@ -49,6 +49,10 @@ def group() -> typer.Typer:
     app.command("latents")(circuit_latents.latents)
     app.command("graph")(circuit_latents.graph)
     app.command("latent")(circuit_latents.latent)
+    app.command("scrub")(circuit_tests.scrub)
+    app.command("components")(circuit_tests.components)
+    app.command("subspace")(circuit_tests.subspace)
+    app.command("readings")(circuit_tests.readings)
     return app
 
 

@@ -5,6 +5,8 @@ Names are those that ``lensbench demo`` leaves behind, so that most lines can be
 
 from lensbench.app.cli.examples_reading import SHAPES
 
+from lensbench.app.cli.examples_changing import MORE
+
 _RUN, _STORE = "demo-run/run", "demo-run/acts"
 _ONE = f"{_RUN}/topk-512-k16-lr0.0011-s0"
 _SITE = "blocks.3.resid_post"
@@ -121,7 +123,7 @@ _CHANGING: dict[str, tuple[str, ...]] = {
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
     path: tuple(f"lensbench {line}" for line in lines)
-    for group in (_COMMON, _DICTIONARIES, _READING, _CHANGING)
+    for group in (_COMMON, _DICTIONARIES, _READING, _CHANGING, MORE)
     for path, lines in group.items()
 } | {path: tuple(f"lensbench {line}" for line in lines) for path, lines in SHAPES.items()}
 """By the path of a command (``train sae``) one to three lines."""

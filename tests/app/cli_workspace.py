@@ -35,6 +35,13 @@ def make_workspace(folder: Path) -> Path:
     (folder / "trees.jsonl").write_text((words + '"heads": [1, 4, 1, 2, -1]}\n') * 12)
     spans = '"spans": [[0, 2], [3, 4]], "labels": ["a", "b"]}\n'
     (folder / "spans.jsonl").write_text((words + spans) * 12)
+    (folder / "sentences.csv").write_text("prefix,a,b\n" + "".join(
+        f'While the {who} {verb} the girl," seems| is"," ,"\n'
+        for who in ("king", "boy", "doctor", "farmer") for verb in ("sees", "knows", "likes")
+    ))  # fmt: skip
+    (folder / "hypothesis.yaml").write_text(
+        "claims:\n  - {site: blocks.5.resid_post, position: end, feature: answer}\n"
+    )
     return folder
 
 

@@ -31,6 +31,7 @@ SLOW = (
     "experts suppress", "experts scan", "accelerate", "readability", "store rm", "runs rm",
 )  # fmt: skip
 SLOW += ("heads scores", "heads composition", "heads logits")
+SLOW += ("circuit scrub", "circuit components", "circuit subspace", "circuit readings")
 NOT_HERE = {
     "latents sites": "needs a crosscoder",
     "demo": "minutes", "app": "a server", "world train": "trains a model", "probe hd": "minutes",
