@@ -3,9 +3,8 @@
 Names are those that ``lensbench demo`` leaves behind, so that most lines can be typed as they are.
 """
 
-from lensbench.app.cli.examples_reading import SHAPES
-
 from lensbench.app.cli.examples_changing import MORE
+from lensbench.app.cli.examples_reading import SHAPES
 
 _RUN, _STORE = "demo-run/run", "demo-run/acts"
 _ONE = f"{_RUN}/topk-512-k16-lr0.0011-s0"
