@@ -83,7 +83,7 @@ def open_evaluation(run: Any) -> SAEEvaluation:
 
 
 def place_to_keep(
-    dictionaries: Sequence[Any], save: bool | Place, *, overwrite: bool = False
+    dictionaries: Sequence[Any], save: bool | Place | Any, *, overwrite: bool = False
 ) -> Path | None:
     """Where an evaluation of these is to be kept; None where it is not.
 

@@ -131,9 +131,10 @@ def _tokens(model: "Model", text: str | Sequence[int], dictionary: Dictionary) -
 def _special(model: "Model", ids: Sequence[int]) -> np.ndarray:
     """Which tokens are no text, such as BOS; a word that is not in the vocabulary is text."""
     tokenizer: Any = model.tokenizer
-    known = set(getattr(tokenizer, "all_special_ids", ()))
-    others = {getattr(tokenizer, f"{name}_token_id", None) for name in ("bos", "eos", "pad", "sep")}
-    unknown = getattr(tokenizer, "unk_token_id", None)
+    known: set[int] = set(getattr(tokenizer, "all_special_ids", ()))
+    roles = ("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id")
+    others: set[Any] = {getattr(tokenizer, role, None) for role in roles}
+    unknown: Any = getattr(tokenizer, "unk_token_id", None)
     if unknown not in others:
         known.discard(unknown)
     return np.array([i in known for i in ids])

@@ -168,7 +168,7 @@ class ActiveLatents(Result):
             labels={"position": "token", "rank": "latent"},
         )  # fmt: skip
         ticks = {"tickvals": list(range(1, len(chosen) + 1)), "ticktext": list(map(str, chosen))}
-        return figure.update_yaxes(autorange="reversed", **ticks)
+        return figure.update_yaxes({"autorange": "reversed", **ticks})
 
     def _html_body(self) -> str:
         """The strongest latents of the text, then the strongest of every token."""

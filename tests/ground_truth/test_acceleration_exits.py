@@ -264,7 +264,25 @@ def test_p_values_are_those_of_the_binomial_bound() -> None:
 
 
 def test_calibration_without_a_safe_threshold_says_so() -> None:
-    assert learn_then_test(np.ones((2, 30)), [0.9, 0.5]).threshold == float("inf")
+    found = learn_then_test(np.ones((2, 30)), [0.9, 0.5])
+    assert found.threshold == found.summary()["threshold"] == float("inf")
+    assert "no threshold is tested safe" in str(found.plot().layout.title)
+    assert found.to_frame()["safe"].tolist() == [False]
+
+
+def test_a_calibration_is_a_result_that_is_kept_and_drawn(tmp_path) -> None:
+    from lensbench import results
+
+    risks = np.repeat([[0.0], [0.01], [0.3]], 50, 1)
+    found = learn_then_test(risks, [0.9, 0.6, 0.3], delta=0.1)
+    assert results.load(found.save(tmp_path)) == found
+    frame = found.to_frame()
+    assert frame["safe"].tolist() == [True, True, False]
+    assert frame["risk"].tolist() == pytest.approx([0, 0.01, 0.3])
+    assert found.summary()["threshold"] == found.threshold == 0.6
+    figure = found.plot()
+    assert [trace.name for trace in figure.data] == ["tested safe", "not shown to be safe"]
+    assert figure.layout.shapes[0].y0 == 0.1
 
 
 @pytest.mark.parametrize(

@@ -9,26 +9,74 @@ chosen threshold is at most delta.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
 from lensbench.errors import ConfigError
+from lensbench.provenance import record
+from lensbench.results import Result
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """A threshold with its guarantee; ``threshold`` above 1 means that none was safe."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Calibration(Result):
+    """A threshold with its guarantee; an infinite ``threshold`` means that none was safe."""
 
     threshold: float
     risk: float
-    """Mean risk of the calibration texts at this threshold."""
+    """Mean risk of the calibration texts at this threshold; NaN where none was safe."""
     delta: float
     epsilon: float
     n_texts: int
     tested: tuple[tuple[float, float, float], ...]
     """(threshold, mean risk, p-value), in the order of testing."""
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row per threshold that was tested, the safest first: mean risk, p-value, verdict."""
+        import pandas as pd
+
+        frame = pd.DataFrame(self.tested, columns=["threshold", "risk", "p_value"])
+        frame["safe"] = frame["p_value"] <= self.epsilon
+        frame["n"] = self.n_texts
+        frame.attrs["units"] = {"risk": "mean over texts, 0 to 1", "n": "texts"}
+        return frame
+
+    def summary(self) -> dict[str, float]:
+        """The threshold (infinite: none), its mean risk, the risk tolerated, and what it rests on.
+
+        ``bound fails`` is the probability with which the risk may be above ``tolerated`` after all.
+        """
+        return {
+            "threshold": self.threshold,
+            "risk": self.risk,
+            "tolerated": self.delta,
+            "bound fails": self.epsilon,
+            "texts": float(self.n_texts),
+            "thresholds tested": float(len(self.tested)),
+        }
+
+    def plot(self) -> "go.Figure":
+        """Mean risk of every threshold that was tested, and the risk that is tolerated."""
+        from lensbench.plots import scatter
+
+        frame = self.to_frame()
+        frame["verdict"] = np.where(frame["safe"], "tested safe", "not shown to be safe")
+        none = "no threshold is tested safe"
+        chosen = f"chosen: {self.threshold:g}" if np.isfinite(self.threshold) else none
+        figure = scatter(
+            frame, x="threshold", y="risk", color="verdict", hover_columns=("p_value", "n"),
+            title="Which thresholds are safe",
+            subtitle=f"{chosen}; n = {self.n_texts} texts; the bound fails with probability "
+            f"{self.epsilon:g}", labels={"risk": "mean risk"},
+        )  # fmt: skip
+        told = f"tolerated: {self.delta:g}"
+        return figure.add_hline(y=self.delta, line_dash="dot", annotation_text=told)
 
 
 def learn_then_test(
@@ -58,6 +106,8 @@ def learn_then_test(
         ...     [[0.0] * 50, [0.01] * 50, [0.3] * 50]
         ... )  # of three thresholds on 50 texts
         >>> chosen = acceleration.learn_then_test(risks, [0.9, 0.6, 0.3], delta=0.1)
+        >>> chosen.threshold
+        0.6
     """
     risks = np.asarray(risks, dtype=np.float64)
     if risks.ndim != 2 or len(risks) != len(thresholds) or risks.shape[1] == 0:
@@ -80,7 +130,11 @@ def learn_then_test(
         if p > epsilon:
             break
         chosen, seen = float(threshold), mean
-    return Calibration(chosen, seen, delta, epsilon, n, tuple(tested))
+    return Calibration(
+        threshold=chosen, risk=seen, delta=float(delta), epsilon=float(epsilon), n_texts=n,
+        tested=tuple(tested), config={"thresholds": [float(t) for t in thresholds]},
+        provenance=record(),
+    )  # fmt: skip
 
 
 def _p_value(mean: float, n: int, delta: float) -> float:
