@@ -4,7 +4,7 @@ import streamlit as st
 
 from lensbench.app.state import inside, store_names
 from lensbench.app.widgets.choose import choose, several
-from lensbench.app.widgets.states import command_line, guarded, nothing_yet
+from lensbench.app.widgets.states import command_line, guarded, in_shell, nothing_yet
 from lensbench.app.widgets.toggle import pick_of
 from lensbench.app.workflows import probing
 from lensbench.app.workflows.probing import METHODS, ProbeAsk
@@ -26,7 +26,8 @@ def choose_probe() -> ProbeAsk | None:
         known = probing.labels_in(stores[name])
         if not known:
             st.info("The text of this store has no labels. Give your own on the command line.")
-            command_line(f"lensbench probe linear --store {name} --label-file labels.json")
+            command_line(in_shell("probe", "linear", "--store", inside(name), "--label-file",
+                                  "labels.json"))  # fmt: skip
             return None
         every, few = probing.few_sites(stores[name])
         labels = several(
