@@ -8,6 +8,7 @@ make again.
 
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -113,7 +114,7 @@ def probe_cell(root: Path, url: str, row: int) -> list[ProbeReadout]:
             raise MissingDataError(
                 "no probe of this model is kept here, and the text of this store has no labels to "
                 "fit one on; give your own. Add with: lensbench probe linear --store "
-                f"{url} --label-file labels.json --out {folder_for(root, url)}"
+                f"{quote(url)} --label-file labels.json --out {quote(str(folder_for(root, url)))}"
             )
         raise MissingDataError("no probe of this model is kept here. Add with: "
                                f"{command_for(root, url)}")  # fmt: skip
