@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -282,7 +283,9 @@ def command_of(ask: PatchAsk) -> str:
         "positions": ask.positions, "several": ask.several, "subspace": ask.subspace,
     }  # fmt: skip
     what = "--pairs pairs.json" if ask.own else f"{ask.task} --n {ask.n} --seed {ask.seed}"
-    return f"lensbench patch {what} " + " ".join(f"--{k} {v}" for k, v in options.items() if v)
+    return f"lensbench patch {what} " + " ".join(
+        f"--{k} {quote(str(v))}" for k, v in options.items() if v
+    )
 
 
 _SCORING = ("several", "pairs_of_several_tokens")
