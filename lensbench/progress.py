@@ -1,6 +1,8 @@
 """Bars of long loops: on terminals and in notebooks only, and not before a second is over.
 
-A log file, a pipe and a test see nothing. Where notebooks have no ``ipywidgets`` the bar is text.
+A log file, a pipe and a test see nothing. Where notebooks have no ``ipywidgets`` the bar is text;
+``tqdm`` would warn of that when it is first imported, so the first import is here, and whoever
+imports it later (transformers, the hub) finds it there.
 """
 
 import sys
@@ -8,6 +10,10 @@ import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    from tqdm.auto import tqdm
 
 T = TypeVar("T")
 
@@ -67,9 +73,6 @@ def told(
 
 def _kind() -> tuple[Any, bool | None]:
     """A class of bars, and whether it is silent (None: it looks whether stderr is a terminal)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that ipywidgets are missing: text does as well
-        from tqdm.auto import tqdm
     if _in_notebook() and tqdm.__module__ == "tqdm.asyncio":  # no widgets here
         return tqdm, False
     return tqdm, None

@@ -5,6 +5,7 @@ All are vectors ``[d_model]`` of any length: ``saes.nearest_latents`` asks for t
 
 import json
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,7 +30,8 @@ def token_id(model: "Model", token: str | int) -> int:
     """The one token that a text is (its leading space counts), or an id that exists.
 
     Raises:
-        ConfigError: a text of no or several tokens, which are shown, or no such id.
+        ConfigError: a text of no or several tokens, which are shown, one that is not in the
+            vocabulary (all of those share one token for the unknown), or no such id.
     """
     number = whole(token)
     if number is not None:
@@ -39,6 +41,7 @@ def token_id(model: "Model", token: str | int) -> int:
     if not isinstance(token, str):
         raise ConfigError(f"a token is a text or an id, got {token!r}")
     ids: list[int] = model.tokenizer.encode(token, add_special_tokens=False)
+    _refuse_unknown(model.tokenizer, token, ids)
     if len(ids) != 1:
         parts = " ".join(repr(text) for text in token_texts(model.tokenizer, ids)) or "nothing"
         other = token.lstrip(" ") if token.startswith(" ") else f" {token}"
@@ -48,6 +51,19 @@ def token_id(model: "Model", token: str | int) -> int:
             + (f", such as {other!r}" if one else "")
         )
     return int(ids[0])
+
+
+def _refuse_unknown(tokenizer: Any, token: str, ids: Sequence[int]) -> None:
+    """Refuse text that the tokenizer knows only as its token for what it does not know."""
+    unknown = getattr(tokenizer, "unk_token", None)
+    if unknown is None or token.strip() == unknown or tokenizer.unk_token_id not in ids:
+        return
+    near = get_close_matches(token.strip(), list(tokenizer.get_vocab()), n=3, cutoff=0.6)
+    guess = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    raise ConfigError(
+        f"{token!r} is not in the vocabulary of this model, where every such text is the one token "
+        f"{unknown}: its direction would say nothing of the text.{guess}"
+    )
 
 
 def token_direction(

@@ -59,6 +59,7 @@ def test_a_notebook_sees_a_bar_with_or_without_widgets() -> None:
     from nbclient import NotebookClient
 
     code = (
+        "import lensbench.models\nimport transformers.utils.logging\n"  # which imports tqdm too
         "from lensbench import progress\nprogress.DELAY = 0\n"
         "for x in progress.each('abc', 'letters', 'letter'):\n    pass"
     )

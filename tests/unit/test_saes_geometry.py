@@ -254,6 +254,9 @@ def test_tokens_that_are_none_or_several_are_shown(model: Any) -> None:
     from lensbench import saes
     from lensbench.errors import ConfigError
 
+    with pytest.raises(ConfigError, match=r"not in the vocabulary.*Did you mean 'baker'"):
+        saes.token_direction(model, "bakerr")
+    assert saes.token_direction(model, "[UNK]").isfinite().all(), "asked for by its name"
     with pytest.raises(ConfigError, match="give one token"):
         saes.token_direction(model, "Alice the baker")
     with pytest.raises(ConfigError, match="ids run from 0"):
