@@ -9,6 +9,7 @@ from lensbench.app.cli.console import Answer
 from lensbench.app.cli.groups import ModelOption, RevisionOption, new_group
 from lensbench.app.cli.results import result_answer
 from lensbench.app.cli.task_options import (
+    CountOption,
     LayersOption,
     PairsOption,
     SeedOption,
@@ -19,14 +20,10 @@ from lensbench.app.cli.task_options import (
 
 def group() -> typer.Typer:
     """The commands of this file."""
-    app = new_group("Edits of facts in the weights, and what follows from them.")
-    app.callback()(_keep_group)
+    app = new_group("Edits of the weights, and what follows from them.")
     app.command("fact")(fact)
+    app.command("directions")(directions)
     return app
-
-
-def _keep_group() -> None:
-    """Edits of facts in the weights, and what follows from them."""
 
 
 def fact(
@@ -59,3 +56,48 @@ def fact(
     ask = CircuitAsk(task, model, revision, pairs=pairs, several=several, n=n, seed=seed)
     facts = edit_facts(ask, layers=layers, position=position, steps=steps, out=out)
     return result_answer(facts, ("edit", "layer", "measure", "value", "low", "high", "n"))
+
+
+def directions(
+    task: TaskArgument = "recall",
+    model: ModelOption = "atlas-dense",
+    revision: RevisionOption = None,
+    direction: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--direction",
+            help="Folder of a direction, as `lensbench steer --out OUT` saves it in OUT/direction. "
+            "Repeatable: their span is taken out.",
+        ),
+    ] = None,
+    dictionary: Annotated[
+        str, typer.Option("--dictionary", help="RUN/NAME whose latents' directions are meant.")
+    ] = "",
+    latents: Annotated[
+        str, typer.Option("--latents", help="Latents of --dictionary, such as 3,17.")
+    ] = "",
+    random: Annotated[
+        int, typer.Option("--random", min=1, help="Random directions taken out alike, the control.")
+    ] = 3,
+    pairs: PairsOption = "",
+    several: SeveralOption = "",
+    n: CountOption = 64,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Prompts in one pass.")] = 64,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="New folder for the changed model, in hub format."),
+    ] = None,
+    seed: SeedOption = 0,
+) -> Answer:
+    """Take directions out of all weights that write them (directional ablation), and test a task.
+
+    The changed model is opened by --model OUT afterwards.
+    """
+    from lensbench.app.workflows.circuits import CircuitAsk
+    from lensbench.app.workflows.clamping import without_directions
+
+    ask = CircuitAsk(task, model, revision, pairs=pairs, several=several, n=n,
+                     batch_size=batch_size, seed=seed)  # fmt: skip
+    facts = without_directions(ask, direction or (), dictionary=dictionary, latents=latents,
+                               random=random, out=out)  # fmt: skip
+    return result_answer(facts, head=", ".join(facts["directions"]))

@@ -15,4 +15,16 @@ MORE: dict[str, tuple[str, ...]] = {
     "circuit readings": (
         f"circuit readings sentences.csv --dictionary {_ONE} --steps 2 --random 2 --shuffles 20",
     ),
+    "clamp neuron": (
+        'clamp neuron --neuron 2.17 --token " Lima" --prompt "The capital of Peru is"',
+    ),
+    "clamp training": (
+        "clamp training --clamp match@1.0 --control match@1.0=0.5 --steps 20 --evaluate-every 10"
+        " --held-out 32 --no-heads-alone",
+    ),
+    "clamp toy": ("clamp toy --factors c,bc --steps 100 --seeds 0",),
+    "edit directions": (
+        f"edit directions recall --dictionary {_ONE} --latents 27 --n 16 --out without-27",
+        "steer agreement --layer 1 --out steered",
+    )[:1],
 }

@@ -16,6 +16,7 @@ SECTIONS = {
         "attribute",
         "circuit",
         "edit",
+        "clamp",
         "steer",
         "experts",
         "accelerate",

@@ -9,6 +9,7 @@ from lensbench.app.cli import (
     attribute,
     capture,
     circuit,
+    clamp,
     completion,
     config,
     demo,
@@ -64,6 +65,7 @@ def build() -> typer.Typer:
     app.command("attribute")(attribute.attribute)
     app.add_typer(circuit.group(), name="circuit")
     app.add_typer(edit.group(), name="edit")
+    app.add_typer(clamp.group(), name="clamp")
     app.command("steer")(steer.steer)
     app.command("accelerate")(accelerate.accelerate)
     app.command("readability")(readability.readability)

@@ -32,6 +32,7 @@ SLOW = (
 )  # fmt: skip
 SLOW += ("heads scores", "heads composition", "heads logits")
 SLOW += ("circuit scrub", "circuit components", "circuit subspace", "circuit readings")
+SLOW += ("clamp neuron", "clamp training", "clamp toy", "edit directions")
 NOT_HERE = {
     "latents sites": "needs a crosscoder",
     "demo": "minutes", "app": "a server", "world train": "trains a model", "probe hd": "minutes",
