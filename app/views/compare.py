@@ -7,7 +7,7 @@ import streamlit as st
 from lensbench.app.state import inside, root, run_names
 from lensbench.app.widgets import run_compare
 from lensbench.app.widgets.choose import choose
-from lensbench.app.widgets.states import command_line, guarded, nothing_yet
+from lensbench.app.widgets.states import command_line, guarded, in_shell, nothing_yet
 from lensbench.app.workflows.run_compare import dictionaries, sides
 
 
@@ -17,7 +17,7 @@ def show() -> None:
     st.caption("Two runs, or two dictionaries of one run: why do their numbers differ?")
     names = run_names()
     if not names:
-        nothing_yet("No runs in this folder yet.", f"lensbench demo --out {root()}/demo-run",
+        nothing_yet("No runs in this folder yet.", in_shell("demo", "--out", root() / "demo-run"),
                     next_step="Start one on the page Train, or make the demo.")  # fmt: skip
         return
     left, right = st.columns(2)
@@ -52,7 +52,5 @@ def _both(one: Path, other: Path, first: str, second: str) -> None:
                  run_compare.densities, run_compare.matches, run_compare.origins):  # fmt: skip
         with guarded():
             draw(left, right)
-    places = [
-        str(run / name) if name else str(run) for run, name in ((one, first), (other, second))
-    ]
-    command_line(f"lensbench runs diff {' '.join(places)}")
+    places = [run / name if name else run for run, name in ((one, first), (other, second))]
+    command_line(in_shell("runs", "diff", *places))

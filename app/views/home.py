@@ -7,6 +7,7 @@ from lensbench.app.state import root, store_names
 from lensbench.app.widgets.links import go_to
 from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.next_steps import going_on, show_steps, show_tasks
+from lensbench.app.widgets.states import in_shell
 from lensbench.app.workflows.guidance import next_steps, tasks
 from lensbench.app.workflows.overview import model_frame, run_frame, store_frame
 from lensbench.app.workflows.runs import LIVE
@@ -36,7 +37,7 @@ def show() -> None:
                                    for row in runs.to_dict("records")], stores))  # fmt: skip
     if not stores and runs.empty:
         st.caption("Or make everything once, on the bundled model, in a few minutes:")
-        st.code(f"lensbench demo --out {root()}/demo-run", language="bash", wrap_lines=True)
+        st.code(in_shell("demo", "--out", root() / "demo-run"), language="bash", wrap_lines=True)
     seen = runs.loc[runs["evaluated"], "run"] if len(runs) else []
     with st.expander("What people do here first", expanded=runs.empty, key="tasks"):
         show_tasks(tasks(root(), stores, next(iter(seen), "")))

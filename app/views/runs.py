@@ -8,7 +8,7 @@ from lensbench.app.widgets.links import go_to
 from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.run_detail import run_detail
 from lensbench.app.widgets.run_work import run_work
-from lensbench.app.widgets.states import nothing_yet
+from lensbench.app.widgets.states import in_shell, nothing_yet
 from lensbench.app.workflows.overview import run_frame
 
 NEXT = {"sweep": "Compare its dictionaries", "latent": "Look at latents"}
@@ -19,7 +19,7 @@ def show() -> None:
     st.title("Runs")
     names = run_names()
     if not names:
-        nothing_yet("No runs in this folder yet.", f"lensbench demo --out {root()}/demo-run",
+        nothing_yet("No runs in this folder yet.", in_shell("demo", "--out", root() / "demo-run"),
                     next_step="Start one on the page Train, or make the demo.")  # fmt: skip
         return
     chosen = choose("Run", names, key="run")

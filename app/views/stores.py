@@ -8,7 +8,7 @@ from lensbench.app.state import inside, root, store_names
 from lensbench.app.widgets.choose import choose
 from lensbench.app.widgets.links import go_to
 from lensbench.app.widgets.listing import show_listing
-from lensbench.app.widgets.states import command_line, guarded, nothing_yet
+from lensbench.app.widgets.states import command_line, guarded, in_shell, nothing_yet
 from lensbench.app.widgets.store_rows import store_rows
 from lensbench.app.widgets.store_work import going, store_links, store_removal, store_shards
 from lensbench.app.workflows.overview import store_frame
@@ -22,10 +22,8 @@ def show() -> None:
     names = store_names()
     chosen = choose("Store", names, key="store")
     if not names:
-        command = (
-            f"lensbench capture --model atlas-dense --text atlas:2000 --profile resid "
-            f"--out {root()}/acts"
-        )
+        command = in_shell("capture", "--model", "atlas-dense", "--text", "atlas:2000", "--profile",
+                           "resid", "--out", root() / "acts")  # fmt: skip
         nothing_yet("No activation store in this folder yet.", command,
                     next_step="Make one on the page Capture.")  # fmt: skip
     elif chosen is None:
@@ -59,11 +57,12 @@ def _store(name: str) -> None:
         if tab.open:
             with tab, guarded():
                 draw(folder, name)
-    command_line("\n".join(f"lensbench store {verb} {folder}" for verb in ("info", "verify")))
+    command_line("\n".join(in_shell("store", verb, folder) for verb in ("info", "verify")))
 
 
 def _sites(folder: Path, _: str) -> None:
-    st.dataframe(store_info(folder)["sites"], hide_index=True, alt="sites of the store")
+    st.dataframe(store_info(folder)["sites"], hide_index=True, alt="sites of the store",
+                 column_config={"alias_of": "the same as"})  # fmt: skip
 
 
 def _manifest(folder: Path, _: str) -> None:

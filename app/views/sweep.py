@@ -16,7 +16,7 @@ from lensbench.app.widgets.fronts import (
     two_fronts,
     what_was_varied,
 )
-from lensbench.app.widgets.states import command_line, nothing_yet, plain
+from lensbench.app.widgets.states import command_line, in_shell, nothing_yet, plain
 from lensbench.app.widgets.suite_board import suite_board
 from lensbench.app.workflows.densities import (
     density_caption,
@@ -34,14 +34,14 @@ def show() -> None:
     names = run_names()
     chosen = choose("Run", names, key="run")
     if not names:
-        nothing_yet("No runs in this folder yet.", f"lensbench demo --out {root()}/demo-run",
+        nothing_yet("No runs in this folder yet.", in_shell("demo", "--out", root() / "demo-run"),
                     next_step="Start one on the page Train, or make the demo.")  # fmt: skip
     elif chosen is None:
         st.info("Choose a run to compare its dictionaries.")
     elif not is_evaluated(inside(chosen)):
         what_was_varied({chosen: inside(chosen)})
         by_training(inside(chosen), chosen)
-        command_line(f"lensbench eval sae {inside(chosen)} --store DIR --model M")
+        command_line(in_shell("eval", "sae", inside(chosen), "--store", "DIR", "--model", "M"))
     else:
         _sweep(chosen, [n for n in names if n != chosen and is_evaluated(inside(n))])
 
@@ -62,7 +62,7 @@ def _sweep(name: str, others: list[str]) -> None:
     st.caption(f"{result.n_tokens:,} stored tokens of {result.n_documents:,} documents; CE and KL "
                f"on {result.n_scored:,} predicted tokens.")  # fmt: skip
     st.text(f"Controls: {result.controls}. {note_of(result)} Origin: {origin_of(result)}.")
-    command_line(f"lensbench report {inside(name)}")
+    command_line(in_shell("report", inside(name)))
 
 
 def _alone(result: Any, run: Path) -> None:

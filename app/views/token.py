@@ -46,8 +46,9 @@ def _sequence(facts: TokenFacts) -> None:
 
 def _head(facts: TokenFacts) -> None:
     shown = st.columns(4)
-    shown[0].metric("Token", visible(facts.token))
-    shown[1].metric("Followed by", visible(facts.target) if facts.target else "end of sequence")
+    shown[0].metric("Token", plain(visible(facts.token)))
+    followed = plain(visible(facts.target)) if facts.target else "end of sequence"
+    shown[1].metric("Followed by", followed)
     shown[2].metric("Position", facts.position)
     shown[3].metric("Document", facts.document)
     said = {"store fingerprint": facts.fingerprint, **facts.facts}

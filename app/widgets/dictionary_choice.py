@@ -7,7 +7,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from lensbench.app.state import inside, root, run_names
 from lensbench.app.widgets.choose import choose
-from lensbench.app.widgets.states import nothing_yet
+from lensbench.app.widgets.states import in_shell, nothing_yet
 from lensbench.app.workflows.latent_page import dictionaries_of
 
 
@@ -17,7 +17,7 @@ def choose_dictionary(left: DeltaGenerator, right: DeltaGenerator) -> tuple[Path
     with left:
         chosen = choose("Run", names, key="run")
     if not names:
-        nothing_yet("No runs in this folder yet.", f"lensbench demo --out {root()}/demo-run",
+        nothing_yet("No runs in this folder yet.", in_shell("demo", "--out", root() / "demo-run"),
                     next_step="Start one on the page Runs, or make the demo.")  # fmt: skip
         return None
     if chosen is None:
@@ -26,7 +26,7 @@ def choose_dictionary(left: DeltaGenerator, right: DeltaGenerator) -> tuple[Path
     run = inside(chosen)
     known = dictionaries_of(run)
     if not known:
-        nothing_yet("No dictionary of this run is finished yet.", f"lensbench runs show {run}",
+        nothing_yet("No dictionary of this run is finished yet.", in_shell("runs", "show", run),
                     next_step="Follow it on the page Runs.")  # fmt: skip
         return None
     with right:

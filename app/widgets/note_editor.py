@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from lensbench.app.widgets.states import guarded, plain
+from lensbench.app.widgets.states import guarded, in_shell, plain
 from lensbench.app.workflows.notes import (
     LONGEST_LABEL,
     LONGEST_NOTE,
@@ -70,4 +70,4 @@ def notes_files(run: str, count: int) -> None:
                 st.success(f"{told['added']} added, {told['replaced']} replaced, "
                            f"{told['kept']} left out (here already).")  # fmt: skip
         st.caption("On the command line:")
-        st.code(f"lensbench runs notes ls {run}", language="bash", wrap_lines=True)
+        st.code(in_shell("runs", "notes", "ls", run), language="bash", wrap_lines=True)

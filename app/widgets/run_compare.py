@@ -76,7 +76,8 @@ def curves(left: Side, right: Side) -> None:
     metric = pick_of("Curve", list(known), next(iter(known)), key="curve", shown=known)
     drawn, data = overlay(frame, left, right, metric)
     draw = f"overlay(both_curves(left, right), left, right, {metric!r})[0]"
-    show_figure(drawn, key=f"curve-{metric}", frame=data, caption=curve_note(frame, left, right),
+    show_figure(drawn, key=f"curve-{metric}", frame=data,
+                caption=plain(curve_note(frame, left, right)),
                 alt=f"{metric} of {left.name} and {right.name} over training tokens",
                 code=compare_code(left, right, draw))  # fmt: skip
 
@@ -96,7 +97,7 @@ def densities(left: Side, right: Side) -> None:
     show_figure(density_overlay(frame, left, right), key="densities", frame=frame,
                 alt="share of latents by firing frequency, one line per dictionary",
                 caption="Each line is one dictionary; its bins add to the share of latents that "
-                        f"fire on the tokens of its evaluation.{note}",
+                        f"fire on the tokens of its evaluation.{plain(note)}",
                 code=compare_code(left, right, draw))  # fmt: skip
 
 
@@ -117,7 +118,7 @@ def matches(left: Side, right: Side) -> None:
         drawn, data = match_figure(found, left, right)
         draw = ("found = matched(left, right)\n"
                 "match_figure(found, left, right)[0]")  # fmt: skip
-        show_figure(drawn, key="matched", frame=data, caption=match_note(found, left, right),
+        show_figure(drawn, key="matched", frame=data, caption=plain(match_note(found, left, right)),
                     alt="share of latents by cosine with the nearest latent of the other",
                     code=compare_code(left, right, draw))  # fmt: skip
         table = nearest_frame(found, left, right)

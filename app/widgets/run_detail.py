@@ -6,7 +6,7 @@ import streamlit as st
 
 from lensbench.app.widgets.choose import several
 from lensbench.app.widgets.figures import show_figure
-from lensbench.app.widgets.states import command_line, guarded, plain
+from lensbench.app.widgets.states import command_line, guarded, in_shell, plain
 from lensbench.app.widgets.toggle import one_of, pick_of
 from lensbench.app.workflows import curves, detached, launching
 from lensbench.app.workflows.runs import LIVE, run_row
@@ -21,7 +21,7 @@ def run_detail(run: Path) -> bool:
     st.fragment(_look, run_every=EVERY if live else None)(run, live)
     with st.expander("Settings", key="settings"):
         st.json(curves.settings_of(run))
-    command_line(f"lensbench runs show {run}")
+    command_line(in_shell("runs", "show", run))
     return not live
 
 

@@ -8,7 +8,7 @@ import streamlit as st
 
 from lensbench.app.state import root
 from lensbench.app.widgets.links import go_to
-from lensbench.app.widgets.states import guarded
+from lensbench.app.widgets.states import guarded, in_shell
 from lensbench.app.workflows import launching
 from lensbench.app.workflows.capture_plan import size
 from lensbench.app.workflows.launching import SweepConfig
@@ -62,6 +62,7 @@ def _elsewhere(sweep: SweepConfig, name: str, python: str) -> None:
     with st.expander("The same as YAML and on the command line", key="as-yaml"):
         st.caption("Save as sweep.yaml, or paste it under From YAML:")
         st.code(launching.yaml_of(sweep), language="yaml")
-        st.code(f"lensbench train sae --config sweep.yaml --out {root()}/runs/{name}", "bash")
+        out = root() / "runs" / name
+        st.code(in_shell("train", "sae", "--config", "sweep.yaml", "--out", out), "bash")
     with st.expander("Copy as Python", key="as-python"):
         st.code(python, language="python")

@@ -1,6 +1,8 @@
 """What a page says when there is nothing yet, and when something went wrong."""
 
 import logging
+import re
+import shlex
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -39,6 +41,11 @@ def nothing_yet(what: str, command: str, *, next_step: str = "") -> None:
     st.info(what + (f" {next_step}" if next_step else ""))
     st.caption("On the command line:")
     st.code(command, language="bash", wrap_lines=True)
+
+
+def in_shell(*words: object) -> str:
+    """A ``lensbench`` command whose names reach it as they are, whatever a shell reads in them."""
+    return shlex.join(["lensbench", *map(str, words)])
 
 
 def command_line(command: str) -> None:
@@ -83,6 +90,17 @@ def bug_card(error: Exception) -> None:
         st.exception(error)
 
 
+LINKED = re.compile(r"(?<=:)(?=//)|(?<=www)(?=\.)|(?<=@)(?=\w)", re.IGNORECASE)
+"""Where a bare address is cut, so that it is not made a link: that happens after escapes are read.
+
+Tokens of a model are no links, and what one leads to was not written by whoever clicks.
+"""
+TURNS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Characters that turn the direction of what follows, so that a name shows as another one."""
+
+
 def plain(text: str) -> str:
-    """Text with nothing in it that Markdown would read."""
-    return "".join(f"\\{c}" if c in "\\`*_{}[]()#+-!<>$~|:" else c for c in text)
+    """Text with nothing in it that Markdown would read, and nothing that turns or links it."""
+    marked = TURNS.sub(lambda found: f"[U+{ord(found[0]):04X}]", text)
+    cut = LINKED.sub("\u2060", marked)  # a word joiner: seen by nobody
+    return "".join(f"\\{c}" if c in "\\`*_{}[]()#+-!<>$~|:" else c for c in cut)

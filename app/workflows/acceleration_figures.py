@@ -1,5 +1,6 @@
 """The page Acceleration: its figures, and the code and command that make the same."""
 
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -136,4 +137,4 @@ def command_of(ask: ExitAsk) -> str:
     """The whole study on the command line."""
     name = model_name(hold_store(ask.store))[0]
     how = "--live" if held(ask.store).exact else "--proxy"
-    return f"lensbench accelerate --model {name} --store {ask.store} {how}"
+    return f"lensbench accelerate --model {quote(name)} --store {quote(ask.store)} {how}"

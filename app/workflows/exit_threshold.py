@@ -6,6 +6,7 @@
 """
 
 from dataclasses import dataclass
+from shlex import quote
 
 import numpy as np
 
@@ -107,4 +108,5 @@ def command_of(ask: ExitAsk, found: Chosen) -> str:
     name = model_name(hold_store(ask.store))[0]
     how = "--live" if held(ask.store).exact else "--proxy"
     method = f"early_exit(threshold={found.use:g}, measure={ask.measure!r})"
-    return f'lensbench accelerate --model {name} --store {ask.store} {how} --methods "{method}"'
+    study = f"lensbench accelerate --model {quote(name)} --store {quote(ask.store)} {how}"
+    return f'{study} --methods "{method}"'

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 
 from lensbench.app.workflows.finding import find
 from lensbench.app.workflows.overview import is_evaluated
@@ -45,7 +46,7 @@ def next_steps(root: Path, rows: list[dict[str, object]], stores: list[str]) -> 
         steps.append(Step(
             "Capture activations", "Everything else reads a store: the model is run once, on your "
             "text.", "capture", {"model": MODEL},
-            f"lensbench capture --model {MODEL} --text atlas:2000 --out {root}/acts",
+            f"lensbench capture --model {MODEL} --text atlas:2000 --out {quote(f'{root}/acts')}",
         ))  # fmt: skip
     live = [run for run, state in runs.items() if state in LIVE]
     broken = [run for run, state in runs.items() if state in ("stopped", "failed", "lost")]
@@ -54,13 +55,15 @@ def next_steps(root: Path, rows: list[dict[str, object]], stores: list[str]) -> 
     known = [run for run in done if is_evaluated(root / run)]
     if live:
         steps.append(Step(f"Follow {live[0]}", "It goes on; its curves grow on its page.", "runs",
-                          {"run": live[0]}, f"lensbench runs show {root / live[0]}"))  # fmt: skip
+                          {"run": live[0]},
+                          f"lensbench runs show {quote(str(root / live[0]))}"))  # fmt: skip
     if bare and stores:
         steps.append(Step(
             f"Evaluate {bare[0]}", "Its numbers so far are those of training. An evaluation "
             "measures it beside controls.", "runs", {"run": bare[0]},
-            f"lensbench eval sae {root / bare[0]} --store {root / stores[0]} --model "
-            + (name_of_model(str(root / stores[0])) or "M"),
+            f"lensbench eval sae {quote(str(root / bare[0]))} --store "
+            f"{quote(str(root / stores[0]))} --model "
+            + quote(name_of_model(str(root / stores[0])) or "M"),
         ))  # fmt: skip
     if stores and not runs:
         steps.append(_train(root, stores[0]))
@@ -68,27 +71,29 @@ def next_steps(root: Path, rows: list[dict[str, object]], stores: list[str]) -> 
         steps.append(Step(
             f"See what {known[0]} reached", "Its dictionaries side by side: sparsity against "
             "fidelity, with intervals and controls.", "sweep", {"run": known[0]},
-            f"lensbench report {root / known[0]}",
+            f"lensbench report {quote(str(root / known[0]))}",
         ))  # fmt: skip
     if len(done) > 1:
         one, other = done[:2]
         steps.append(Step(
             "Compare two runs", f"{one} and {other}: the settings that differ, then what they "
             "reach.", "compare", {"one": one, "other": other},
-            f"lensbench runs diff {root / one} {root / other}",
+            f"lensbench runs diff {quote(str(root / one))} {quote(str(root / other))}",
         ))  # fmt: skip
     if broken:
         steps.append(Step(
             f"Go on with {broken[0]}", "It ended before it was done; it goes on from its last "
             "checkpoint.", "runs", {"run": broken[0]},
-            f"lensbench train sae --resume {root / broken[0]}",
+            f"lensbench train sae --resume {quote(str(root / broken[0]))}",
         ))  # fmt: skip
     if stores and runs:
         steps.append(_train(root, stores[0]))
     if stores:
-        steps.append(Step("Read a stored text with a lens", "What each layer would predict at "
-                          "every token.", "lens", {"store": stores[0]},
-                          f"lensbench lens layers --store {root / stores[0]}"))  # fmt: skip
+        steps.append(Step(
+            "Read a stored text with a lens", "What each layer would predict at every token.",
+            "lens", {"store": stores[0]},
+            f"lensbench lens layers --store {quote(str(root / stores[0]))}",
+        ))  # fmt: skip
     return steps[:MOST]
 
 
@@ -96,8 +101,8 @@ def _train(root: Path, store: str) -> Step:
     return Step(
         "Train dictionaries", "Several sizes and sparsities on one store are trained as one job.",
         "train", {"store": store},
-        f"lensbench train sae --store {root / store} --sites {_site_of(root / store)} --d-sae 512 "
-        f"--k 8,16,32 --out {root}/runs/first",
+        f"lensbench train sae --store {quote(str(root / store))} --sites {_site_of(root / store)} "
+        f"--d-sae 512 --k 8,16,32 --out {quote(f'{root}/runs/first')}",
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from threading import Lock, RLock
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -152,7 +153,7 @@ def store_version(url: str) -> tuple[int, ...]:
     if not manifest.is_file():
         raise MissingDataError(
             f"no activation store in {url} (any more); choose another one, or make one with "
-            f"`lensbench capture --out {url}`"
+            f"`lensbench capture --out {quote(url)}`"
         )
     seen = manifest.stat()
     return (seen.st_mtime_ns, seen.st_size, parts.stat().st_mtime_ns if parts.is_dir() else 0)

@@ -1,5 +1,6 @@
 """The sections of a report, from the data of one run; what is missing is said, not left out."""
 
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -255,6 +256,6 @@ def _not_evaluated(data: RunData) -> Figure:
     return Figure(
         plots.empty_figure(
             f"{data.folder} was not evaluated",
-            next_step=f"lensbench eval sae {data.folder} --store DIR --model M",
+            next_step=f"lensbench eval sae {quote(str(data.folder))} --store DIR --model M",
         )
     )
