@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from threading import Event, Lock, Thread
+from threading import Event, Lock, Thread, current_thread, main_thread
 from typing import Any
 
 from lensbench import io
@@ -25,6 +25,8 @@ SAID = 5.0
 """Seconds between two lines of progress in the log."""
 COUNTS = (("done", "total", ""), ("step", "steps", "steps"), ("tokens", "total_tokens", "tokens"))
 """Names under which work tells how far it is."""
+_asked = Event()
+"""Set once the job was asked to stop."""
 
 
 class Report:
@@ -40,7 +42,13 @@ class Report:
         self._thread.start()
 
     def __call__(self, *rows: Mapping[str, Any] | str, **facts: Any) -> None:
-        """Take progress as the command line's own lines do: words, and counts by name."""
+        """Take progress as the command line's own lines do: words, and counts by name.
+
+        Raises:
+            KeyboardInterrupt: asked to stop where Python drops what is raised (a finaliser).
+        """
+        if _asked.is_set() and current_thread() is main_thread():
+            raise KeyboardInterrupt
         for row in rows:
             facts = facts if isinstance(row, str) else {**row, **facts}
         words = " ".join(row for row in rows if isinstance(row, str))
@@ -98,6 +106,7 @@ def main(folder: Path) -> int:
 
 
 def _interrupt(*_: Any) -> None:
+    _asked.set()
     raise KeyboardInterrupt
 
 
