@@ -66,6 +66,8 @@ class Job:
     started: str
     seconds: float
     result: Mapping[str, Any]
+    stopping: bool = False
+    """Whether it was asked to stop."""
 
     @property
     def live(self) -> bool:
@@ -161,7 +163,8 @@ def look(root: Path, name: str) -> Job:
     kept = {key: told[key] for key in ("done", "unit", "message", "seconds", "result")}
     return Job(name=name, kind=asked["kind"], target=asked["target"], settings=asked["settings"],
                started=asked["started"], total=told["total"] or asked["expects"],
-               state=_state(folder, told), **kept)  # fmt: skip
+               state=_state(folder, told),
+               stopping=bool(detached.job_of(folder).get("stopping")), **kept)  # fmt: skip
 
 
 def all_jobs(root: Path, kind: str = "") -> list[Job]:
