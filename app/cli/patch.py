@@ -57,7 +57,7 @@ def patch(
     several: SeveralOption = "",
     n: CountOption = 32,
     random_patches: Annotated[
-        int, typer.Option("--random-patches", help="Places where a random step is tried too.")
+        int, typer.Option("--random-patches", help="Random steps as long as a patch, the control.")
     ] = 20,
     batch_size: BatchOption = 64,
     top: Annotated[int, typer.Option("--top", help="Places to print.")] = 10,

@@ -5,7 +5,7 @@ import streamlit as st
 
 from lensbench.app.widgets.figures import show_figure
 from lensbench.app.widgets.listing import show_listing
-from lensbench.app.widgets.states import command_line
+from lensbench.app.widgets.states import command_line, plain
 from lensbench.app.workflows import expert_page
 from lensbench.app.workflows.expert_page import STUDY_HEADINGS, ExpertAsk
 
@@ -31,10 +31,14 @@ def expert_rank(ask: ExpertAsk) -> None:
     with st.spinner("Answering every prompt under every condition"):
         report = expert_page.studied(ask)
     frame = report.to_frame()
+    for how, told in expert_page.verdicts(report).items():
+        st.markdown(f"**{how.capitalize()}: {plain(told)}**")
     show_figure(
-        report.plot(), key="experts-study", frame=frame, code=expert_page.python_of(ask),
+        expert_page.study_figure(report), key="experts-study", frame=report.shown(),
+        code=expert_page.study_code(ask),
         alt="Rate of the behaviour under every condition",
-        caption=f"Wilson intervals, 95 %. Control: {report.controls.note}.",
+        caption=f"Wilson intervals, 95 %; of random experts the mean, and from the lowest set to "
+                f"the highest. Control: {report.controls.note}.",
     )  # fmt: skip
     shown = pd.DataFrame(frame, columns=[c for c in STUDY_HEADINGS if c in frame]).round(4)
     show_listing(shown, alt="Every condition of the study", headings=STUDY_HEADINGS)

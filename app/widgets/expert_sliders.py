@@ -44,7 +44,7 @@ def expert_sliders(ask: ExpertAsk) -> None:
             told = (f"{moved} of {len(weights)} sliders are moved, and the first token of the "
                     f"answer by {said.kl:.3g} nats (KL from clean). The other experts of a token "
                     "keep its sum of gate weights.")  # fmt: skip
-        st.caption(told)
+        st.caption(" ".join(filter(None, (told, expert_steering.shown(ask, said)))))
         _rates(ask, weights)
     with st.expander("The same as Python and on the command line"):
         st.code(expert_steering.python_of(ask.model, prompt, weights), language="python")
@@ -71,13 +71,15 @@ def _rates(ask: ExpertAsk, weights: Weights) -> None:
     where = expert_steering.held_out(ask)[1]
     label = "Rate of the behaviour, beside matched random experts"
     if st.button(label, key="rates", disabled=not any(w for *_, w in weights),
-                 help="Answers every prompt under five conditions"):  # fmt: skip
+                 help=f"Answers every prompt clean, steered and with {expert_steering.DRAWS} sets "
+                 "of random experts"):  # fmt: skip
         st.session_state["rates-of"] = key
     if st.session_state.get("rates-of") != key:
         st.caption(plain(f"Over {where}; takes some seconds."))
         return
     with st.spinner("Answering every prompt clean, steered and with random experts"):
         frame, told = expert_steering.rates(ask, weights)
+    st.markdown(f"**{plain(expert_steering.verdict(frame, weights))}**")
     show_figure(
         expert_steering.rates_figure(frame), key="expert-rates", frame=frame,
         code=expert_steering.rates_code(ask, weights),

@@ -81,16 +81,17 @@ def _place(ask: PatchAsk, result: Any, index: int, name: str) -> None:
     st.markdown(f"**{plain(name.capitalize())}: effect {result.effect[index]:.3f}**")
     told = f"95 % interval {low[index]:.3f} to {high[index]:.3f}, pairs resampled"
     interval = "an interval needs 2 pairs" if np.isnan(low[index]) else told
-    st.caption(f"{interval}; n = {int(np.isfinite(result.values[index]).sum())} pairs.")
+    st.caption(f"{interval}; n = {int(np.isfinite(result.values[index]).sum())} pairs. "
+               + plain(patch_cell.verdict_of(result, index)))  # fmt: skip
     if st.button("Verify on held-out pairs", key="verify", type="primary",
-                   help="Patches this place and 8 others drawn at random on pairs that the map has "
-                        "not seen"):  # fmt: skip
+                   help="On pairs that the map has not seen: this place, random steps of the same "
+                        "length there, and other places drawn at random"):  # fmt: skip
         st.session_state["verified-place"] = (ask, index)
     with guarded():
         if st.session_state.get("verified-place") == (ask, index):
             with st.spinner("Patching the held-out pairs"):
                 found = patch_cell.verify(ask, index)
-            st.success(plain(found.verdict))
+            (st.success if found.standing.stands_out else st.info)(plain(found.verdict))
             st.dataframe(found.frame.round(3), hide_index=True, alt="The place and its control")
     with guarded(), st.spinner("Running every pair with this patch"):
         table = patch_cell.pair_by_pair(ask, index)

@@ -20,6 +20,7 @@ from lensbench.words import spelled
 
 if TYPE_CHECKING:
     import pandas as pd
+    import plotly.graph_objects as go
 
 YES, NO = "yes", "no"
 DESK_SAYS = {
@@ -48,6 +49,10 @@ STUDY_HEADINGS = {
     "kl": "KL, nats",
     "neutral_changed": "Other answers changed",
 }
+DRAWS = 20
+"""Sets of random experts beside the study's: 19 are the fewest that give a p of .05."""
+LOOKED = 64
+"""Prompts that are answered to find one to begin with."""
 SHOWN = ("rank", "layer", "expert", "differential", "mean", "p", "n")
 
 
@@ -107,8 +112,26 @@ def _studied(ask: ExpertAsk, written: tuple[int, int] | None) -> ExpertReport:
     with running(ask.model) as model:
         return experts.expert_study(
             model, named.texts, says_of(named, ask.says), target=YES, top=ask.top,
-            groups=named.groups,
+            groups=named.groups, draws=DRAWS,
         )  # fmt: skip
+
+
+def study_figure(report: ExpertReport) -> "go.Figure":
+    """The rates of a study, under a reader's title."""
+    figure = report.plot()
+    figure.update_layout(title_text=f"Rate of the behaviour, {len(report.experts)} experts moved")
+    return figure.update_yaxes(title_text="share of test prompts", range=[0, 1.02])
+
+
+def verdicts(report: ExpertReport) -> dict[str, str]:
+    """Suppressed and forced: whether the rate moves farther than with random experts."""
+    sizes = {"suppressed": len(report.experts), "forced": len(report.forced)}
+    return {how: report.standing(how).told(controls_named(n)) for how, n in sizes.items()}
+
+
+def controls_named(size: int) -> str:
+    """What random experts are called beside ``size`` chosen ones."""
+    return "random experts" if size == 1 else f"random sets of {size} experts"
 
 
 def top(ranking: ExpertRanking, n: int = 10) -> "pd.DataFrame":
@@ -119,8 +142,20 @@ def top(ranking: ExpertRanking, n: int = 10) -> "pd.DataFrame":
 
 
 def first_prompt(ask: ExpertAsk) -> str:
-    """A prompt to begin with."""
-    return find_prompts(ask.prompts).texts[0]
+    """The first prompt whose answer has the behaviour; the very first where none of them has."""
+    return _first_prompt(ask, _written(ask.prompts))
+
+
+@lru_cache(maxsize=16)
+def _first_prompt(ask: ExpertAsk, written: tuple[int, int] | None) -> str:
+    del written  # part of the key only
+    named = find_prompts(ask.prompts)
+    if not (ask.says or named.refusals):
+        return named.texts[0]
+    texts = named.texts[:LOOKED]
+    with running(ask.model) as model:
+        found = says_of(named, ask.says)(model, rows_of(model, texts), Plan())
+    return texts[found.index(YES)] if YES in found else texts[0]
 
 
 def likely(ranking: ExpertRanking, n: int) -> list[tuple[int, int]]:
@@ -154,13 +189,11 @@ def command_of(ask: ExpertAsk, verb: str) -> str:
                        *says, "--top", top])  # fmt: skip
 
 
-def python_of(ask: ExpertAsk, call: str = "ranked") -> str:
-    """The code that makes the ranking (or, with ``studied``, the study) in a notebook."""
-    given = {k: v for k, v in vars(ask).items() if v != getattr(ExpertAsk, k, None)}
+def study_code(ask: ExpertAsk) -> str:
+    """The study in a notebook."""
     return (
-        f"from lensbench.app.workflows.expert_page import ExpertAsk, {call}\n\n"
-        f"ask = ExpertAsk({', '.join(f'{k}={v!r}' for k, v in given.items())})\n"
-        f"{call}(ask).plot()\n"
+        "from lensbench.app.workflows.expert_page import ExpertAsk, studied, study_figure\n\n"
+        f"study_figure(studied({ask!r}))\n"
     )
 
 

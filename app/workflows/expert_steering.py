@@ -11,20 +11,23 @@ The other experts of a token keep its previous sum of weights (``docs/methods.md
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from lensbench.app.workflows.expert_page import YES, ExpertAsk, says_of
+from lensbench.app.workflows.expert_page import YES, ExpertAsk, controls_named, says_of
 from lensbench.app.workflows.expert_prompts import NamedPrompts, find_prompts
 from lensbench.app.workflows.live import running
 from lensbench.errors import ConfigError
 from lensbench.interventions import experts
 from lensbench.interventions.experts.behaviour import labels_of
+from lensbench.interventions.experts.matching import NEAREST
 from lensbench.interventions.experts.plans import Expert
 from lensbench.interventions.experts.rows import rows_of
 from lensbench.plan import Plan
+from lensbench.standing import standing
 from lensbench.stats import wilson
 from lensbench.tokens import meant, token_texts
 
@@ -36,8 +39,9 @@ if TYPE_CHECKING:
 NEUTRAL, STEP = 0.0, 0.25
 LONGEST = 2_000
 """Characters of a prompt."""
-HELD_OUT, DRAWS = 48, 3
+HELD_OUT, DRAWS = 48, 20
 """Prompts of which the rate is measured, and sets of matched random experts beside them."""
+CLEAN, STEERED, RANDOM = "clean", "steered", "random"
 Weights = tuple[tuple[int, int, float], ...]
 """Layer, expert, weight."""
 
@@ -49,6 +53,8 @@ class Answered:
     clean: tuple[int, ...]
     steered: tuple[int, ...]
     words: dict[str, tuple[str, ...]]
+    texts: dict[str, str]
+    """Both answers, decoded whole."""
     identical: bool
     """Whether the logits of the prompt are the clean ones, bit for bit."""
     kl: float
@@ -87,10 +93,29 @@ def answered(model: str, prompt: str, weights: Weights, new_tokens: int = 16) ->
                 for name, one in (("clean", Plan()), ("steered", plan))}  # fmt: skip
         logits = [opened.run(meant(rows[0]), one, logits="last").logits for one in (Plan(), plan)]
         words = {n: tuple(token_texts(opened.tokenizer, list(i))) for n, i in said.items()}
+        texts = {n: str(opened.tokenizer.decode(list(i))) for n, i in said.items()}
     one, other = (x[0, -1].float() for x in logits if x is not None)
     p, q = one.log_softmax(-1), other.log_softmax(-1)
     kl = float((p.exp() * (p - q)).sum().clamp_min(0))
-    return Answered(said["clean"], said["steered"], words, bool((one == other).all()), kl)
+    same = bool((one == other).all())
+    return Answered(said["clean"], said["steered"], words, texts, same, kl)
+
+
+def shown(ask: ExpertAsk, said: Answered) -> str:
+    """Whether the behaviour shows in the answers, in fixed words; empty where none is named."""
+    named = find_prompts(ask.prompts)
+    if not (ask.says or named.refusals):
+        return ""
+    says = says_of(named, ask.says)
+    clean, steered = (says.of(said.texts[name]) == YES for name in (CLEAN, STEERED))
+    if clean and said.identical:
+        return "The behaviour shows on this prompt."
+    if clean:
+        return f"The behaviour shows clean, and {'still' if steered else 'no longer'} steered."
+    if steered:
+        return "The behaviour does not show clean; it does steered."
+    return ("The behaviour does not show on this prompt, so there is nothing to suppress: take "
+            "another prompt.")  # fmt: skip
 
 
 def _said(model: "Model", row: list[int], plan: Plan, new_tokens: int) -> tuple[int, ...]:
@@ -128,13 +153,16 @@ def rates(ask: ExpertAsk, weights: Weights) -> tuple[pd.DataFrame, str]:
         rows = rows_of(model, named.texts)
         says = says_of(named, ask.says)
         chosen = [(layer, expert) for layer, expert, _ in moved]
-        drawn = experts.matched_random(experts.routing(model, rows), chosen, DRAWS)
-        sets = {"clean": Plan(), "steered": plan_of(moved)}
+        # Few experts have few neighbours: look farther, as far as it takes for so many sets.
+        near = max(NEAREST, ceil(DRAWS ** (1 / len(chosen))))
+        drawn = experts.matched_random(experts.routing(model, rows), chosen, DRAWS, nearest=near)
+        sets = {CLEAN: Plan(), STEERED: plan_of(moved)}
         for number, draw in enumerate(drawn.tolist(), 1):
             same = tuple((a, b, w) for (a, b), (_, _, w) in zip(draw, moved, strict=True))
-            sets[f"random experts {number}"] = plan_of(same)
+            sets[f"{RANDOM} {number}"] = plan_of(same)
         hits = {n: labels_of(says, model, rows, p).count(YES) for n, p in sets.items()}
-    spans = {name: wilson(n, len(rows)) for name, n in hits.items()}
+    order = sorted(hits, key=lambda name: (name != CLEAN, name != STEERED, hits[name]))
+    spans = {name: wilson(hits[name], len(rows)) for name in order}
     frame = pd.DataFrame([
         {"experts": name, "rate": s.mean, "low": s.low, "high": s.high, "n": len(rows)}
         for name, s in spans.items()
@@ -143,13 +171,28 @@ def rates(ask: ExpertAsk, weights: Weights) -> tuple[pd.DataFrame, str]:
     return frame, told
 
 
+def verdict(frame: pd.DataFrame, weights: Weights) -> str:
+    """Whether the rate moves farther than with random experts, in fixed words."""
+    rate = dict(zip(frame["experts"], frame["rate"], strict=True))
+    drawn = [value for name, value in rate.items() if name.startswith(RANDOM)]
+    size = sum(bool(w) for *_, w in weights)
+    found = standing(rate[STEERED], drawn, rate[CLEAN])
+    return (f"From {rate[CLEAN]:.0%} to {rate[STEERED]:.0%} of {int(frame['n'].iloc[0])} prompts. "
+            + found.told(controls_named(size)))  # fmt: skip
+
+
 def rates_figure(frame: pd.DataFrame) -> "go.Figure":
     """Bars with their intervals."""
     from lensbench.plots import bars
 
-    figure = bars(frame, x="experts", y="rate", low="low", high="high", hover_columns=("n",),
-                  title="Rate of the behaviour", labels={"experts": "condition"},
-                  height=340)  # fmt: skip
+    n_sets = len(frame) - 2
+    figure = bars(
+        frame, x="experts", y="rate", low="low", high="high", hover_columns=("n",),
+        title="Rate of the behaviour", labels={"experts": "experts that are moved"}, height=360,
+        subtitle=f"n = {int(frame['n'].iloc[0])} prompts · {n_sets} sets of random experts, lowest "
+        "first · dotted: clean",
+    )  # fmt: skip
+    figure.add_hline(float(frame["rate"].iloc[0]), line_dash="dot", line_color="gray")
     return figure.update_yaxes(range=[0, 1.02])
 
 

@@ -1,7 +1,7 @@
 """One place of a sweep looked at closely: pair by pair, on other pairs, and beside estimates.
 
 Held-out pairs are made with another seed, and none of them has a prompt that the map has seen. The
-control of a place are other places of the same site, drawn at random.
+controls of a place are random steps of the same length there, and other places of the same site.
 """
 
 from dataclasses import dataclass, replace
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
+import torch
 
 from lensbench.app.workflows.live import Shelf, running
 from lensbench.app.workflows.patching import PatchAsk, kept, pairs_for, positions_of, python_of
@@ -19,13 +20,14 @@ from lensbench.interventions.metrics import as_metric
 from lensbench.interventions.patching.ablation import ablations
 from lensbench.interventions.patching.engine import Engine, Group, pick_rows
 from lensbench.interventions.patching.result import PatchingResult
-from lensbench.interventions.patching.sweep import DIRECTIONS
+from lensbench.interventions.patching.sweep import DIRECTIONS, takes_steps
 from lensbench.interventions.patching.whole import run_sweep
 from lensbench.interventions.places import Place, places
-from lensbench.interventions.values import run_of
+from lensbench.interventions.values import RandomSteps, run_of
 from lensbench.plan import Plan
 from lensbench.prompts.pairs import PromptPairs
 from lensbench.sites import Site
+from lensbench.standing import LEVEL, Standing, standing
 from lensbench.tokens import token_texts
 
 if TYPE_CHECKING:
@@ -33,8 +35,9 @@ if TYPE_CHECKING:
 
     from lensbench.models import Model
 
-OTHERS = 8
-"""Places drawn as control."""
+OTHERS, STEPS = 20, 20
+"""Places drawn as control, and random steps at the place itself."""
+STEPS_NAMED, OTHERS_NAMED = "random steps of the same length", "other places drawn at random"
 _tables: Shelf[pd.DataFrame] = Shelf(32)
 _verified: "Shelf[Verified]" = Shelf(16)
 _checks: "Shelf[AttributionCheck]" = Shelf(16)
@@ -62,18 +65,38 @@ class Verified:
         return frame
 
     @property
+    def standing(self) -> Standing:
+        """The place among random steps of the same length there; of an ablation, other places."""
+        if len(self.result.tried):
+            return self.result.standing(0)
+        return standing(self.result.effect[0], self.result.effect[1:], self.result.base)
+
+    @property
     def verdict(self) -> str:
-        """What came out, in a sentence."""
-        frame, base = self.frame, self.result.base
-        own, rest = frame.iloc[0], frame.iloc[1:]["effect"].to_numpy(np.float64)
-        far = rest[np.argmax(np.abs(rest - base))] if len(rest) else float("nan")
-        passed = abs(own["effect"] - base) > abs(far - base)
+        """What came out, in fixed words."""
+        own, base, others = self.frame.iloc[0], self.result.base, self.result.effect[1:]
+        steps = bool(len(self.result.tried))
+        told = self.standing.told(STEPS_NAMED if steps else OTHERS_NAMED)
+        beside = standing(own["effect"], others, base)
+        rank = f" {beside.as_far} of {beside.n} {OTHERS_NAMED} move it as far." if steps else ""
         return (
             f"{self.place}: effect {own['effect']:.3f} [{own['low']:.3f}, {own['high']:.3f}] on "
-            f"{self.result.n} pairs that the map has not seen; the farthest of {len(rest)} other "
-            f"places drawn at random: {far:.3f}. No change would be {base:.0f}. "
-            + ("It stands out." if passed else "It does not stand out from them.")
+            f"{self.result.n} pairs that the map has not seen; no change would be {base:.0f}. "
+            f"{told}{rank}"
         )
+
+
+def verdict_of(result: PatchingResult, index: int) -> str:
+    """A cell of the map among the map's random steps, and what that is worth."""
+    if not len(result.tried):
+        return ("No random steps stand beside ablations and attention patterns: verify the place "
+                "beside others.")  # fmt: skip
+    if not np.isfinite(result.effect[index]):
+        return "No pair has this place, or clean and corrupted runs do not differ: no verdict."
+    by_chance = LEVEL * len(result.site)
+    return (f"{result.standing(index).told(STEPS_NAMED)} Of the "
+            f"{len(result.site)} places of a map about {by_chance:.1f} would stand out by chance: "
+            "verify this one.")  # fmt: skip
 
 
 def place_at(result: PatchingResult, index: int) -> Place:
@@ -104,7 +127,7 @@ def forecast(ask: PatchAsk) -> tuple[int, int, int]:
         pairs = pairs_for(model, ask)
         at = positions_of(ask.positions) if ask.positions else None
         n = len(places(model, pairs, list(ask.sites), positions=at))
-    control = min(ask.random_patches, n) if ask.how in DIRECTIONS else 0
+    control = ask.random_patches if ask.how in DIRECTIONS else 0
     return n, len(pairs), (n + control) * len(pairs)
 
 
@@ -205,11 +228,21 @@ def _verify(ask: PatchAsk, index: int, seed: int) -> Verified:
         where = [place_at(result, i) for i in (index, *drawn.tolist())]
         engine = Engine(model, pairs, where, ask.how, as_metric(ask.metric), ask.batch_size, seed)
 
-        def values(some: PromptPairs, at: Any) -> Any:
-            make = _values(model, some, list(at), ask)
-            return lambda group: (make(group), None)
+        tried = [0] * STEPS if ask.how in DIRECTIONS and takes_steps(where[0]) else []
 
-        return Verified(_named(result, index), run_sweep(engine, values, []))
+        def values(some: PromptPairs, at: Any) -> Any:
+            make, rng = _values(model, some, list(at), ask), torch.Generator().manual_seed(seed)
+
+            def both(group: Group) -> Any:
+                to = make(group)
+                if not tried:
+                    return to, None
+                here = run_of(model, group.base, group.pairs, [p.site for p in at])[0]
+                return to, RandomSteps(to, here, rng)
+
+            return both
+
+        return Verified(_named(result, index), run_sweep(engine, values, tried))
 
 
 def checked(ask: PatchAsk, method: str, top: int = 10, random: int = 20) -> AttributionCheck:

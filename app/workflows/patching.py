@@ -53,7 +53,7 @@ class PatchAsk:
     pairs: str = ""
     """A JSON file of pairs instead of a task of ours."""
     n: int = 32
-    random_patches: int = 16
+    random_patches: int = 20
     batch_size: int = 64
     seed: int = 0
     several: str = ""

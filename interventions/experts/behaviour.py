@@ -118,9 +118,12 @@ class Says:
                 "with NextToken or Response"
             )
         said = answers(model, rows, plan, self.new_tokens, self.batch_size)
-        texts = [str(model.tokenizer.decode(ids)).casefold() for ids in said]
-        phrases = [p.casefold() for p in self.phrases]
-        return [self.label if any(p in text for p in phrases) else self.otherwise for text in texts]
+        return [self.of(str(model.tokenizer.decode(ids))) for ids in said]
+
+    def of(self, answer: str) -> str:
+        """Label of an answer."""
+        text = answer.casefold()
+        return self.label if any(p.casefold() in text for p in self.phrases) else self.otherwise
 
     def describe(self) -> dict[str, Any]:
         """Kind, phrases, labels, tokens."""

@@ -17,11 +17,16 @@ TRIES = 8
 
 
 def matched_random(
-    maps: RoutingMaps, experts: ExpertsLike, draws: int = 5, *, seed: int = 0
+    maps: RoutingMaps,
+    experts: ExpertsLike,
+    draws: int = 5,
+    *,
+    nearest: int = NEAREST,
+    seed: int = 0,
 ) -> Int[np.ndarray, "draws experts 2"]:
     """Random experts matched to ``experts`` one by one on layer and routing load.
 
-    For each expert, another one of its layer is drawn among the four of nearest load that are
+    For each expert, another one of its layer is drawn among the ``nearest`` (four) by load that are
     neither given nor drawn already, so number and layers are equal and loads alike. Pairs
     ``(layer, expert)``, in the order of ``experts``. No set comes twice, so there may be fewer
     than ``draws``.
@@ -33,6 +38,7 @@ def matched_random(
         >>> draws = experts.matched_random(experts.routing(moe, desk_ids), [(1, 11)], draws=3)
     """
     given, layers = as_experts(experts), maps.layers.tolist()
+    whole_number("nearest", nearest, least=1)
     rng = np.random.default_rng(seed)
     n_experts = maps.load.shape[1]
     for layer in {layer for layer, _ in given}:
@@ -50,7 +56,7 @@ def matched_random(
             load = maps.load[layers.index(layer)]
             taken = {*given, *drawn}
             free = [e for e in range(n_experts) if (layer, e) not in taken]
-            near = sorted(free, key=lambda e: abs(load[e] - load[expert]))[:NEAREST]
+            near = sorted(free, key=lambda e: abs(load[e] - load[expert]))[:nearest]
             drawn[i] = (layer, int(rng.choice(near)))
         if len(sets) < draws:
             sets.setdefault(frozenset(drawn), drawn)

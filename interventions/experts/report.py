@@ -11,6 +11,7 @@ from lensbench.errors import UnknownNameError
 from lensbench.interventions.experts.maps import RoutingMaps
 from lensbench.interventions.experts.ranking import ExpertRanking
 from lensbench.results import Result
+from lensbench.standing import Standing, standing
 from lensbench.stats import Interval, bootstrap_mean, wilson
 
 if TYPE_CHECKING:
@@ -64,6 +65,15 @@ class ExpertReport(Result):
         """``(rate - clean rate) / clean rate``; NaN where the clean rate is 0."""
         clean = self.rate().mean
         return (self.rate(condition).mean - clean) / clean if clean > 0 else float("nan")
+
+    def standing(self, how: str = "suppressed") -> Standing:
+        """The rate under ``suppressed`` or ``forced`` among the random experts' under the same.
+
+        Raises:
+            NotEnoughDataError: a study without random experts.
+        """
+        drawn = [self.rate(c).mean for c in self._draws(how)]
+        return standing(self.rate(how).mean, drawn, self.rate().mean)
 
     def newly(self, condition: str = "suppressed") -> np.ndarray:
         """Test prompts that get the target label under a condition and did not before."""
@@ -150,6 +160,24 @@ class ExpertReport(Result):
         }  # fmt: skip
         return frame
 
+    def shown(self) -> "pd.DataFrame":
+        """What :meth:`plot` draws: rates of random sets as one row, from the lowest to the highest.
+
+        Columns ``condition``, ``rate``, ``low``, ``high`` and ``n``.
+        """
+        import pandas as pd
+
+        frame = self.to_frame()
+        columns = ["condition", "rate", "low", "high", "n"]
+        rows = frame.loc[frame["condition"].isin(self._named()), columns].to_dict("records")
+        for how in ("suppressed", "forced") if len(self.random) else ():
+            drawn = frame.loc[frame["condition"].isin(self._draws(how)), "rate"]
+            rows.append({"condition": f"random {how}", "rate": drawn.mean(), "low": drawn.min(),
+                         "high": drawn.max(), "n": len(self.test_rows)})  # fmt: skip
+        found = pd.DataFrame(rows, columns=columns)
+        found.attrs.update(frame.attrs)
+        return found
+
     def summary(self) -> dict[str, float]:
         """Rates, relative change beside the random experts' mean, and collateral change."""
         found = {f"rate_{name}": self.rate(name).mean for name in self._named()}
@@ -172,10 +200,11 @@ class ExpertReport(Result):
         from lensbench.plots import bars
 
         return bars(
-            self.to_frame(), x="condition", y="rate", low="low", high="high",
+            self.shown(), x="condition", y="rate", low="low", high="high", hover_columns=("n",),
             unit=f"share labelled {self.target}",
             title=f"{self.target}: {len(self.experts)} experts",
-            subtitle=f"{len(self.test_rows)} test prompts; control: {self.controls}",
+            subtitle=f"n = {len(self.test_rows)} test prompts · random: mean, lowest to highest of "
+            f"{len(self.random)} sets · control: {self.controls}",
         )  # fmt: skip
 
     def _named(self) -> tuple[str, ...]:

@@ -181,7 +181,7 @@ def with_control(result: PatchingResult) -> PatchingResult:
     if not len(result.tried):
         return result
     effect = result.random_effect
-    note = f"steps of the patch's length in random directions, at {len(effect)} of the places"
+    note = f"{len(effect)} steps of the patch's length in random directions, at places of the sweep"
     far = np.abs(effect - result.base)
     farthest = float(np.nanmax(far)) if np.isfinite(far).any() else float("nan")
     values = {"random_patch": mean_of(effect), "random_patch_farthest": farthest}

@@ -11,6 +11,7 @@ from lensbench.errors import ConfigError
 from lensbench.prompts.score import told_of_cuts
 from lensbench.results import Result
 from lensbench.sites import Site
+from lensbench.standing import Standing, standing
 from lensbench.stats import bounds, mean_there
 
 if TYPE_CHECKING:
@@ -128,6 +129,17 @@ class PatchingResult(Result):
     def base(self) -> float:
         """Effect of no patch at all: 0 where the corrupted run is patched, else 1."""
         return 0.0 if self.intervention == "denoise" else 1.0
+
+    def standing(self, place: int) -> Standing:
+        """A place's effect among random steps of its sweep, each as long as a patch.
+
+        Each of ``m`` places of no importance stands out with a chance of .05: look at one that was
+        picked as the largest again on other prompts.
+
+        Raises:
+            NotEnoughDataError: a sweep without random steps (ablations have none).
+        """
+        return standing(float(self.effect[place]), self.random_effect, self.base)
 
     def summary(self) -> dict[str, float]:
         """Effect of the strongest place and its place, the random control, prompts, places."""

@@ -94,6 +94,7 @@ def test_an_expert_is_suppressed_within_three_clicks(monkeypatch, tmp_path: Path
     page.button(key="rates").click().run()  # 3
     assert not page.error
     assert "Control: random experts" in words(page)
+    assert "of 20" in words(page)
     page.button(key="neutral").click().run()
     assert "Every slider is at 0" in words(page)
     page.text_input(key="prompt").set_value(" ").run()
@@ -116,3 +117,29 @@ def test_a_behaviour_of_the_desk_is_picked(monkeypatch, tmp_path: Path) -> None:
     assert not page.exception
     assert not page.error
     assert "permuted labels" in words(page)
+
+
+def test_the_page_begins_with_a_prompt_that_is_refused(monkeypatch, tmp_path: Path) -> None:
+    first = expert_page.first_prompt(ASK)
+    assert first != expert_page.find_prompts(ASK.prompts).texts[0], "that one is answered"
+    said = expert_steering.answered(MODEL, first, ((1, 2, 0.0),))
+    assert expert_steering.shown(ASK, said) == "The behaviour shows on this prompt."
+    page = open_page(monkeypatch, tmp_path, "experts", model=MODEL, prompts="desk:24")
+    assert page.text_input(key="prompt").value == first
+    assert "The behaviour shows on this prompt" in words(page)
+    page.button(key="suppress").click().run()
+    assert "The behaviour shows clean, and still steered" in words(page)
+    page.text_input(key="prompt").set_value(PROMPT).run()
+    assert "there is nothing to suppress" in words(page)
+
+
+def test_suppressing_the_experts_of_english_refusals_stands_out_and_of_all_does_not() -> None:
+    for says, out in (("cannot say", True), ("", False)):
+        ask = ExpertAsk(MODEL, says=says)
+        chosen = expert_page.likely(expert_page.ranked(ask), 3)
+        weights = tuple((layer, expert, -1.0) for layer, expert in chosen)
+        frame, _ = expert_steering.rates(ask, weights)
+        assert list(frame["experts"][:2]) == ["clean", "steered"]
+        assert len(frame) == 22
+        told = expert_steering.verdict(frame, weights)
+        assert ("Stands out of 20 random sets of 3 experts (p = 0.048)" in told) is out

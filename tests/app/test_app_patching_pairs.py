@@ -153,9 +153,32 @@ def test_a_head_is_verified_on_pairs_that_the_map_has_not_seen(monkeypatch) -> N
     frame = found.frame
     assert frame["effect"][0] > 0.9
     assert frame["effect"][1:].abs().max() < 0.3, "the control"
-    assert "It stands out" in found.verdict
+    assert "Stands out of 20 random steps" in found.verdict
+    assert found.standing.stands_out
     dull = patch_cell.verify(ask, int(np.nanargmin(np.abs(result.effect))), seed=3)
-    assert "does not stand out" in dull.verdict
+    assert "Not outside the random steps" in dull.verdict
+    assert patch_cell.verdict_of(result, best).startswith("Stands out of 20 random steps")
+
+
+def test_of_places_that_do_nothing_few_stand_out() -> None:
+    """Noise: every random step of a map in turn beside the others of it."""
+    from lensbench.app.workflows import patch_cell
+    from lensbench.standing import LEVEL, standing
+
+    result = patch_cell.kept(ask_of(n=16, random_patches=24))
+    steps = result.random_effect
+    out = [standing(x, np.delete(steps, i)).stands_out for i, x in enumerate(steps)]
+    assert len(steps) == 24
+    assert sum(bool(x) for x in out) <= LEVEL * (len(steps) + 1)
+
+
+def test_an_ablation_is_ranked_among_other_places() -> None:
+    from lensbench.app.workflows import patch_cell
+
+    ask = ask_of(n=8, how="mean", sites=("attn.z",), positions="together")
+    result = patch_cell.kept(ask)
+    assert "No random steps" in patch_cell.verdict_of(result, 0)
+    assert "other places drawn at random" in patch_cell.verify(ask, 0).verdict
 
 
 def test_three_clicks_to_a_verified_head_and_to_an_estimate(monkeypatch, tmp_path: Path) -> None:
@@ -166,7 +189,8 @@ def test_three_clicks_to_a_verified_head_and_to_an_estimate(monkeypatch, tmp_pat
     assert page.selectbox(key="place").value == "block 0, head 3", "the largest stands first"
     page.button(key="verify").click().run()
     assert not page.exception
-    assert "It stands out" in page.success[0].value.replace("\\", "")
+    assert "Stands out of 20 random steps" in page.success[0].value.replace("\\", "")
+    assert "verify this one" in words(page)
     page.toggle(key="estimate").set_value(True).run()
     assert not page.exception
     assert not page.error

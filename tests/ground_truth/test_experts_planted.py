@@ -11,6 +11,7 @@ from lensbench.errors import ConfigError, NotEnoughDataError, UnknownNameError
 from lensbench.interventions import experts
 from lensbench.plan import Plan
 from lensbench.results import load
+from lensbench.standing import standing
 from lensbench.stats import wilson
 from tests.helpers import tiny
 from tests.moe_worlds import ANSWER, EXPERT, LAYER, N_EXPERTS, planted, prompts
@@ -322,3 +323,36 @@ def test_wilson_intervals_are_those_of_the_formula():
     assert math.isnan(wilson(0, 0).mean)
     with pytest.raises(ConfigError, match="0 <= hits <= n"):
         wilson(3, 2)
+
+
+def test_the_verdict_is_yes_for_the_planted_expert_and_at_most_one_in_21_of_random_sets(model):
+    world = prompts(60, seed=4)
+    rows = [row for row, hit in zip(world.rows, world.triggered, strict=True) if hit]
+    maps = experts.routing(model, rows)
+    chosen = [HERE, (0, 3), (2, 9)]
+    sets = [chosen, *experts.matched_random(maps, chosen, 20).tolist()]
+    clean = p_answer(model, rows).mean()
+    rates = [p_answer(model, rows, experts.suppress(one)).mean() for one in sets]
+    assert standing(rates[0], rates[1:], clean).stands_out
+    # 20 random sets and a change of nothing: each in turn is the chosen one
+    null = [*rates[1:], clean]
+    out = [standing(null[i], null[:i] + null[i + 1 :], clean).stands_out for i in range(21)]
+    assert sum(out) <= 1
+
+
+def test_a_study_ranks_its_experts_among_its_random_ones(model, world):
+    labels = np.where(world.triggered, "R", "other")
+    given = [HERE, (0, 3), (2, 9)]
+    report = experts.expert_study(model, world.rows, SAYS, target="R", labels=labels, experts=given,
+                                  draws=20)  # fmt: skip
+    found = report.standing("suppressed")
+    assert found.stands_out
+    assert found.base == report.rate("clean").mean
+    shown = report.shown()
+    assert list(shown["condition"]) == ["clean", "suppressed", "forced", "random suppressed",
+                                        "random forced"]  # fmt: skip
+    assert shown["high"].iloc[3] == max(found.controls)
+    few = experts.expert_study(model, world.rows, SAYS, target="R", labels=labels, experts=[HERE],
+                               draws=20)  # fmt: skip
+    assert few.standing().n == 4, "the four neighbours of one expert"
+    assert few.standing().stands_out is None
