@@ -80,10 +80,13 @@ def _look(name: str, was_live: bool) -> None:
 def _buttons(job: Job) -> None:
     again = KINDS[job.kind].again
     with st.container(horizontal=True):
+        if job.live and job.stopping:
+            st.caption("It was asked to stop; it saves what it has and ends.")
+            return
         if job.live:
             if st.button("Stop", key=f"stop-{job.name}", help=f"Going on later {again}."):
                 jobs.stop(root(), job.name)
-                st.toast("Asked it to save what it has and end.")
+                st.rerun()
             return
         if job.state != "finished" and st.button(
             "Go on", key=f"go-on-{job.name}", type="primary", help=f"It {again}."
