@@ -5,6 +5,7 @@ JSON-able containers. ``save`` writes ``result.json`` and ``arrays.safetensors``
 :func:`load` gives back an equal object.
 """
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
@@ -87,9 +88,12 @@ class Result:
     def _repr_html_(self) -> str:
         """For notebooks: a line, then a static table; inline style, every string escaped."""
         from lensbench.plots.tables import safe
-        from lensbench.words import in_words
+        from lensbench.words import in_words, spelled
 
-        told = safe(in_words(f"{self!r}; controls: {self.controls}"))
+        line = repr(self)
+        for name in self.summary():  # as they are read; in Python they keep their names
+            line = re.sub(rf"(?<![\w.-]){re.escape(name)}(?= )", spelled(name), line)
+        told = safe(in_words(f"{line}; controls: {self.controls}"))
         return f'<div class="lensbench"><div>{told}</div>{self._html_body()}</div>'
 
     def _html_body(self) -> str:

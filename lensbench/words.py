@@ -49,30 +49,43 @@ SPELLED = {
 }
 """Names that read badly even with spaces for underscores."""
 
+_UPPER = {"kl": "KL", "ce": "CE", "fvu": "FVU", "auroc": "AUROC", "f1": "F1", "l0": "L0",
+          "l2": "L2", "mlp": "MLP", "pca": "PCA", "mse": "MSE", "hd": "HD"}  # fmt: skip
+"""Words of our names that are written large."""
 _SPACED = """
 accuracy_heldout accuracy_train accuracy_twin activation_addition adaptive_exit after_known_person
 after_unknown_person agreement_middle agreement_middle_shuffled all_latents all_yes always_on
-always_sure balanced_accuracy best_latent clamped_latent code_reverse confidence_exit
+always_sure balanced_accuracy best_latent ce_clean ce_mean_ablated ce_reconstructed
+ce_recovered_mean ce_recovered_zero ce_zero_ablated clamped_latent code_reverse confidence_exit
 control_slope control_task corrupted_prompts cross_entropy crossing_other_prior current_token
-dead_fraction difference_last_no_context difference_last_no_copy duplicate_token early_exit
-effect_cosine effect_full effect_kept evenly_off exact_match exchanged_trees explained_variance
-first_token fixed_exit fsm_exit grad_norm gradient_norm hungarian_cosine in_context_vector
-instruction_end integrated_gradients kmeans_greedy kmeans_hungarian kmeans_train
-largest_random_pair last_layers_off leave_one_out loss_left main_step matching_pursuit
-maximum_likelihood mean_activation mean_difference moved_labels moved_labels_correlation
-next_token no_transplant null_line null_part oracle_layers oracle_layers_per_token other_neuron
-other_parts other_question other_sources other_texts_exit other_token other_words p_anneal
-paper_jsd patch_of per_token previous_token principal_components probe_direction random_agreement
-random_dictionary random_direction random_directions random_edges random_latents random_load
-random_map random_pair random_rotation random_subspace random_subspaces random_tokens rank_one
-same_output selectivity_high selectivity_low shuffled_answers shuffled_directions
-shuffled_features shuffled_gain shuffled_labels shuffled_neurons shuffled_readings shuffled_rows
-shuffled_rows_imbalance shuffled_rows_overlap shuffled_states shuffled_text single_concepts
-skip_alone skip_decode soft_comprehensiveness soft_sufficiency sparse_probing strange_key
-surprisal_difference token_accuracy token_direction token_lookup whole_site without_first
-without_implant without_massive zero_frequency zero_frequency_random_pattern
+dead_fraction density_over_10_percent density_over_1_percent difference_last_no_context
+difference_last_no_copy duplicate_token early_exit effect_cosine effect_full effect_kept evenly_off
+exact_match exchanged_trees explained_variance explained_variance_legacy first_token fixed_exit
+fsm_exit gold_probing grad_norm gradient_norm hungarian_cosine in_context_vector instruction_end
+integrated_gradients kl_reconstructed kl_recovered_mean kl_recovered_zero kl_zero_ablated
+kmeans_greedy kmeans_hungarian kmeans_train l2_ratio largest_random_pair last_layers_off
+leave_one_out loss_left main_step matching_pursuit maximum_likelihood mean_activation
+mean_difference moved_labels moved_labels_correlation next_token no_transplant null_line null_part
+oracle_layers oracle_layers_per_token other_neuron other_parts other_question other_sources
+other_texts_exit other_token other_words p_anneal paper_jsd patch_of per_token previous_token
+principal_components probe_direction random_agreement random_dictionary random_direction
+random_directions random_edges random_farthest random_latents random_load random_map random_pair
+random_rotation random_subspace random_subspaces random_tokens rank_one reconstruction_fvu
+reconstruction_fvu_full relative_reconstruction_bias same_output selectivity_high selectivity_low
+shuffled_answers shuffled_directions shuffled_features shuffled_gain shuffled_labels
+shuffled_neurons shuffled_readings shuffled_rows shuffled_rows_imbalance shuffled_rows_overlap
+shuffled_states shuffled_text single_concepts skip_alone skip_decode soft_comprehensiveness
+soft_sufficiency sparse_probing strange_key surprisal_difference token_accuracy token_direction
+token_lookup two_nn_regression validation_loss whole_site without_first without_implant
+without_massive zero_frequency zero_frequency_random_pattern
 """
-_KNOWN = {name: name.replace("_", " ") for name in _SPACED.split()} | {
+
+
+def _spaced(name: str) -> str:
+    return " ".join(_UPPER.get(word, word) for word in name.split("_"))
+
+
+_KNOWN = {name: _spaced(name) for name in _SPACED.split()} | {
     name: words for name, words in SPELLED.items() if "_" in name
 }
 _NAME = re.compile(r"(?<![\w.@/-])[a-z0-9]+(?:_[a-z0-9]+)+(?![\w/-]|\.\w)")
@@ -97,4 +110,4 @@ def spelled(name: str) -> str:
         >>> spelled("mean_exit")
         'mean exit'
     """
-    return SPELLED.get(name, _KNOWN.get(name, name.replace("_", " ")))
+    return SPELLED.get(name, _KNOWN.get(name, _spaced(name)))

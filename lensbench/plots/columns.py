@@ -42,6 +42,12 @@ def title_of(
     return text if text.startswith(name) else f"{name} [{text}]"
 
 
+def aliases(values: Iterable[Any]) -> dict[str, str]:
+    """For ticks that are our own names: what is read in their place (plotly's ``labelalias``)."""
+    names = {str(value) for value in values if isinstance(value, str)}
+    return {name: words for name in sorted(names) if (words := in_words(name)) != name}
+
+
 def groups(frame: pd.DataFrame, by: str | None) -> list[tuple[str, pd.DataFrame]]:
     """Sub-frames by the values of ``by``, in order of appearance; one unnamed group without.
 

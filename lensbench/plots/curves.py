@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from pandas.api.types import is_integer_dtype
 
-from lensbench.plots.columns import groups, hover, require, title_of
+from lensbench.plots.columns import aliases, groups, hover, require, title_of
 from lensbench.plots.states import empty_figure
 from lensbench.plots.theme import DASHES, SYMBOLS, colour, dress, shade
 
@@ -152,7 +152,7 @@ def bars(
             customdata=cells,
             hovertemplate=(f"<b>{name}</b><br>" if name else "") + text,
         )
-    figure.update_layout(barmode="group")
+    figure.update_layout(barmode="group", xaxis_labelalias=aliases(frame[x]))
     return _finish(figure, frame, x, y, color, unit, labels, title, subtitle, False, False, height)
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from lensbench.errors import ConfigError
-from lensbench.plots.columns import escape_all, hover, pivot, require, title_of
+from lensbench.plots.columns import aliases, escape_all, hover, pivot, require, title_of
 from lensbench.plots.states import empty_figure
 from lensbench.plots.theme import DIVERGING, SEQUENTIAL, dress
 
@@ -103,8 +103,8 @@ def heatmap(
         y_title=title_of(frame, y, labels=labels),
         height=max(LEAST_HEIGHT, height or min(720, 170 + 34 * min(len(ys), 16))),
     )
-    figure.update_xaxes(showgrid=False, zeroline=False)
-    figure.update_yaxes(showgrid=False, zeroline=False)
+    figure.update_xaxes(showgrid=False, zeroline=False, labelalias=aliases(xs))
+    figure.update_yaxes(showgrid=False, zeroline=False, labelalias=aliases(ys))
     if whole and x_labels is not None:
         figure.update_xaxes(tickvals=xs, ticktext=escape_all([x_labels[v] for v in xs]))
     if whole and len(ys) <= 32:

@@ -206,6 +206,18 @@ def test_a_table_keeps_what_the_text_said() -> None:
     assert "<i>nats</i>" in text
 
 
+def test_our_names_are_read_as_words_and_empty_columns_are_left_out() -> None:
+    from lensbench.plots.tables import html_table
+
+    run = samples()["SAEEvaluation"]._repr_html_()
+    text = Reader(run).text
+    assert "best explained variance" in text
+    assert "explained_variance" not in text
+    frame = pd.DataFrame({"n_tokens": [1, 2], "head": [-1, -1], "topk-8_a": [None, np.nan]})
+    text = Reader(html_table(frame)).text
+    assert text == "n tokenstopk-8_a1NaN2NaN"
+
+
 def test_long_frames_are_cut_and_say_so() -> None:
     from lensbench.plots.tables import html_table
 

@@ -23,6 +23,20 @@ def test_metrics_and_controls_are_spelled() -> None:
         "shuffled labels 0.500, a new one 1.000"
     )
     assert spelled("fvu") == "FVU"
+    assert spelled("kl_last_nats") == "KL last nats"
+    assert in_words("ce_recovered_zero 0.9") == "CE recovered zero 0.9"
+
+
+def test_our_names_are_words_on_ticks_too() -> None:
+    import pandas as pd
+
+    from lensbench.plots import bars, heatmap
+
+    frame = pd.DataFrame({"source": ["dead_fraction", "my_run"], "layer": [0, 0], "v": [1.0, 2.0]})
+    wanted = {"dead_fraction": "dead fraction"}
+    assert bars(frame, x="source", y="v").layout.xaxis.labelalias == wanted
+    figure = heatmap(frame, x="layer", y="source", value="v", span=(0, 2))
+    assert figure.layout.yaxis.labelalias == wanted
 
 
 def test_a_figure_says_them_in_title_legend_and_axis() -> None:
