@@ -11,8 +11,9 @@ from lensbench.app.workflows import acceleration_figures as figs
 from lensbench.app.workflows.acceleration import ExitAsk
 
 COSTS = (
-    "Serial layers: layers that wait for one another, plain decoding over this; what a device pays "
-    "that is bound by reading weights. Drafting never saves FLOPs."
+    "Serial layers wait for one another: plain decoding over this, what a device pays that is "
+    "bound by reading weights. Drafting never saves FLOPs.",
+    "Nothing is checked: agreement with what all layers would write, KL (all layers || the exit).",
 )
 
 
@@ -57,20 +58,13 @@ def exit_board(ask: ExitAsk) -> None:
 
 
 def _numbers(ask: ExitAsk) -> None:
-    drafts, exits = acceleration.drafted(ask), acceleration.left(ask)
-    shown = {
-        "Drafts kept": f"{100 * drafts['acceptance']:.0f} %",
-        "Per round": f"{drafts['tokens_per_round']:.2f}",
-        "Serial layers": f"{drafts['serial_speedup']:.2f}x",
-        "FLOPs": f"{drafts['flops_share']:.2f}x",
-        "Layers": f"{exits['layers']:.2f}",
-        "Agreement": f"{100 * exits['agreement']:.0f} %",
-        "KL, nats": f"{exits['kl']:.2f}",
-        "FLOPs ": f"{exits['flops_share']:.2f}x",
-    }
-    for column, (name, value) in zip(st.columns(len(shown)), shown.items(), strict=True):
-        column.metric(name, value)
-    st.caption(COSTS)
+    n = f"predicted for {acceleration.n_new(ask.store):,} new tokens"
+    for (title, told), cost in zip(acceleration.headlines(ask).items(), COSTS, strict=True):
+        with st.container(border=True, key=f"told-{title.partition(' ')[0].lower()}"):
+            st.markdown(f"**{title}**, {n}")
+            for column, (name, value) in zip(st.columns(len(told)), told.items(), strict=True):
+                column.metric(name, value)
+            st.caption(cost)
 
 
 def live_board(ask: ExitAsk) -> None:

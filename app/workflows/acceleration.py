@@ -158,6 +158,30 @@ def _left(ask: ExitAsk) -> dict[str, float]:
     return {"layers": float(layers.mean()), **quality, **_exit_costs(found, traces, ask.measure)}
 
 
+def headlines(ask: ExitAsk) -> dict[str, dict[str, str]]:
+    """The numbers of the sliders with their units, for drafting and for leaving early."""
+    drafts, exits, n_layers = drafted(ask), left(ask), held(ask.store).table.n_layers
+    return {
+        "Drafting": {
+            "Drafts kept, of drafted": f"{100 * drafts['acceptance']:.0f} %",
+            "Tokens per round": f"{drafts['tokens_per_round']:.2f}",
+            "Serial speed-up": f"{drafts['serial_speedup']:.2f}x",
+            "FLOPs, of plain decoding": f"{drafts['flops_share']:.2f}x",
+        },
+        "Leaving early": {
+            "Agreement, of tokens": f"{100 * exits['agreement']:.0f} %",
+            "KL, nats per token": f"{exits['kl']:.2f}",
+            f"Layers per token, of {n_layers}": f"{exits['layers']:.2f}",
+            "FLOPs, of plain decoding": f"{exits['flops_share']:.2f}x",
+        },
+    }
+
+
+def n_new(url: str) -> int:
+    """New tokens that predictions are about."""
+    return int(held(url).table.new.sum())
+
+
 def draft_grid(url: str) -> pd.DataFrame:
     """Acceptance and costs of every exit layer and draft length."""
 

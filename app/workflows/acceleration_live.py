@@ -31,8 +31,9 @@ OWN_TEXTS, OWN_PROMPT, OWN_NEW = 8, 8, 48
 """Prompts taken from a store of other text, their tokens, and the tokens the model adds."""
 SHOWN = {
     "label": "method", "prediction_class": "class", "held": "as predicted", "tested": "same text",
-    "agreement": "agreement", "kl": "KL", "pred_speedup_calibrated": "speed-up told",
-    "meas_speedup": "speed-up", "flops_saved": "FLOPs saved",
+    "agreement": "agreement", "kl": "KL, nats",
+    "pred_speedup_calibrated": "speed-up, predicted", "meas_speedup": "speed-up, measured",
+    "flops_saved": "FLOPs saved, share",
 }  # fmt: skip
 
 _live: Shelf[AccelerationStudy] = Shelf(4)

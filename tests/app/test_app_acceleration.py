@@ -74,17 +74,19 @@ def test_numbers_are_those_of_the_simulators_and_no_block_runs(
     page = open_page(monkeypatch, root, "acceleration", store="own", exit="1", draft="3")
     assert not page.exception
     told = acceleration.rates(acceleration.sim_fixed(table, 1, 3))
-    assert shown(page)["Drafts kept"] == f"{100 * told.acceptance:.0f} %"
-    assert shown(page)["Per round"] == f"{told.tokens_per_round:.2f}"
+    assert shown(page)["Drafts kept, of drafted"] == f"{100 * told.acceptance:.0f} %"
+    assert shown(page)["Tokens per round"] == f"{told.tokens_per_round:.2f}"
     grid = values(spec_of(page, 2)["data"][0]["z"])
     seen = np.asarray(grid, dtype=float).reshape(table.n_layers, -1)
     assert seen[-1] == pytest.approx(1.0)
     assert seen[0, 2] == pytest.approx(told.acceptance, abs=1e-6)
     page.slider(key="threshold").set_value(0.0).run()
     assert not page.exception
-    assert shown(page)["Layers"] == "1.00"  # everything leaves at the first exit
+    assert (
+        shown(page)[f"Layers per token, of {table.n_layers}"] == "1.00"
+    )  # everything leaves at the first exit
     page.slider(key="exit").set_value(table.n_layers).run()
-    assert shown(page)["Drafts kept"] == "100 %"
+    assert shown(page)["Drafts kept, of drafted"] == "100 %"
     assert "lensbench accelerate" in " ".join(c.value for c in page.code)
 
 
@@ -156,7 +158,7 @@ def test_what_is_called_measured_is_the_live_column(root: Path) -> None:
     changed = dataclasses.replace(found, rows=tuple(rows))
     assert set(drafts_of(changed)["measured"]) == {0.125}
     assert list(drafts_of(changed)["predicted"]) == list(drafts_of(found)["predicted"])
-    assert list(others_of(changed)["speed-up"]) == [3.0]
+    assert list(others_of(changed)["speed-up, measured"]) == [3.0]
 
 
 def test_stages_are_read_of_a_text_in_which_the_model_writes_its_padding_token(root: Path) -> None:
