@@ -27,4 +27,17 @@ MORE: dict[str, tuple[str, ...]] = {
         f"edit directions recall --dictionary {_ONE} --latents 27 --n 16 --out without-27",
         "steer agreement --layer 1 --out steered",
     )[:1],
+    "select latents": (
+        f"select latents --entities first_letter:word --n 16 --site {_SITE} --dictionary {_ONE}",
+    ),
+    "select confounds": ("select confounds --entities people:train",),
+    "select heads": (f"select heads --entities people:train --after {_SITE} --top 4",),
+    "select study": (
+        f"select study --entities first_letter:word --n 16 --site {_SITE} --within 1 --random 2"
+        " --permutations 10",
+    ),
+    "select sibling": (
+        f"select sibling --entities people:train --on people:heldout --site {_SITE} --within 1"
+        " --random 2 --permutations 10 --sibling atlas-early",
+    ),
 }

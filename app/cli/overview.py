@@ -17,6 +17,7 @@ SECTIONS = {
         "circuit",
         "edit",
         "clamp",
+        "select",
         "steer",
         "experts",
         "accelerate",

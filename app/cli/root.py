@@ -28,6 +28,7 @@ from lensbench.app.cli import (
     readability,
     report,
     runs,
+    select,
     steer,
     store,
     topics,
@@ -66,6 +67,7 @@ def build() -> typer.Typer:
     app.add_typer(circuit.group(), name="circuit")
     app.add_typer(edit.group(), name="edit")
     app.add_typer(clamp.group(), name="clamp")
+    app.add_typer(select.group(), name="select")
     app.command("steer")(steer.steer)
     app.command("accelerate")(accelerate.accelerate)
     app.command("readability")(readability.readability)

@@ -33,6 +33,7 @@ SLOW = (
 SLOW += ("heads scores", "heads composition", "heads logits")
 SLOW += ("circuit scrub", "circuit components", "circuit subspace", "circuit readings")
 SLOW += ("clamp neuron", "clamp training", "clamp toy", "edit directions")
+SLOW += ("select latents", "select confounds", "select heads", "select study", "select sibling")
 NOT_HERE = {
     "latents sites": "needs a crosscoder",
     "demo": "minutes", "app": "a server", "world train": "trains a model", "probe hd": "minutes",
