@@ -1,10 +1,13 @@
 """The page Hyperdimensional: concepts read off the stream by binding, beside what must not."""
 
+import pandas as pd
 import streamlit as st
 
-from lensbench.app.state import inside, store_names
+from lensbench.app.state import inside, root, store_names
 from lensbench.app.widgets.choose import choose
+from lensbench.app.widgets.decode_table import decode_table
 from lensbench.app.widgets.figures import show_figure
+from lensbench.app.widgets.fit_job import fit_job
 from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import command_line, guarded, nothing_yet
 from lensbench.app.widgets.toggle import pick_of
@@ -24,17 +27,21 @@ def show() -> None:
     if ask is None:
         return
     with guarded():
-        with st.spinner("Running the prompts, fitting the encoder and every baseline"):
-            found = hyper.kept(ask)
+        found = hyper.saved(root(), ask)
+        if found is None:
+            fit_job("hd", hyper.settings_of(ask, hyper.folder_for(root(), ask)), "Run the study",
+                    key="start-hd", told="Fits the probe and every baseline, in a process of its "
+                    "own; the page can be left.")  # fmt: skip
+            return
         show_figure(
             found.plot(), key="hyper", frame=found.to_frame(), code=hyper.python_of(ask),
-            alt="Scores of the probe beside its baselines",
-            caption=f"{found.n_train:,} training prompts, {len(found.right)} others read. The "
-                    "label-free rule reads without knowing the answer; gold picks the query that "
-                    "fits it best. The MLP classifier is told the answers.",
+            alt="Scores of the probe beside its baselines", provenance=hyper.told_of(found),
+            caption=f"n = {int(found.right.sum())} held-out prompts that the model gets right, of "
+                    f"{len(found.right)}; {found.n_train:,} to train on. Bars: 95 % over facts; "
+                    f"chance {1 / found.n_concepts:.4f}. Read without knowing the answer; gold "
+                    "picks the query that fits it best. The MLP classifier is told the answers.",
         )  # fmt: skip
-        st.markdown("**Prompts**")
-        show_listing(hyper.readings(found), alt="What the model said and what the probe read")
+        decode_table(found, ask)
         st.markdown("**Right and wrong**")
         show_listing(found.contingency.reset_index(names=""), alt="Model by probe, right or wrong")
         _flags(hyper.failures(found))
@@ -42,8 +49,6 @@ def show() -> None:
 
 
 def _flags(told: tuple[list[dict[str, object]], str]) -> None:
-    import pandas as pd
-
     rows, why = told
     st.markdown("**Telling the model's errors**")
     if not rows:
@@ -51,10 +56,9 @@ def _flags(told: tuple[list[dict[str, object]], str]) -> None:
         return
     show_listing(pd.DataFrame(rows).round(3), alt="AUROC of telling wrong answers, by score")
     better = [str(row["score"]) for row in rows if float(str(row["gain_low"])) > 0]
-    told_by = ", ".join(better) or "none"
+    told = f"Better than it, the whole interval above 0: {', '.join(better) or 'none'}."
     st.caption(
-        "Gain: AUROC less that of the model's own largest probability, paired bootstrap. "
-        f"Better than it, the whole interval above 0: {told_by}."
+        f"Gain: AUROC less that of the model's own largest probability, paired bootstrap. {told}"
     )
 
 
@@ -72,8 +76,5 @@ def _ask() -> HDAsk | None:
                     "lensbench probe hd --model atlas-dense")  # fmt: skip
         st.button("Use the bundled atlas-dense", type="primary", key="bundled",
                   on_click=lambda: st.session_state.update(model="atlas-dense"))  # fmt: skip
-        return None
-    if not st.toggle("Run the study", key="run", bind="query-params"):
-        st.caption("It fits the probe and every baseline, which takes a while.")
         return None
     return HDAsk(model, task, split, n_train=size, n_test=200, after=after)

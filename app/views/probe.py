@@ -2,12 +2,14 @@
 
 import streamlit as st
 
+from lensbench.app.state import root
 from lensbench.app.widgets.figures import show_figure
+from lensbench.app.widgets.fit_job import fit_job
 from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.probe_choice import choose_probe
-from lensbench.app.widgets.states import command_line, guarded
+from lensbench.app.widgets.states import command_line, guarded, plain
 from lensbench.app.widgets.toggle import one_of, pick_of
-from lensbench.app.workflows import probing
+from lensbench.app.workflows import probe_page, probing
 
 COLUMNS = {"selectivity": "Score less control task", "score": "Score", "auroc": "AUROC"}
 
@@ -21,35 +23,39 @@ def show() -> None:
     if ask is None:
         return
     with guarded():
-        cells = probing.cells_of(ask)
-        if cells > probing.UNASKED and not st.toggle(
-            f"Fit {cells:,} probes and their controls", key="fit", bind="query-params"
-        ):
-            st.caption("That may take a minute; fewer labels or sites are drawn at once.")
+        with st.spinner("Fitting probes and their controls"):
+            found = probe_page.found_for(root(), ask)
+        if found is None:
+            out = probe_page.folder_for(root(), ask)
+            fit_job("probes", probing.settings_of(ask, out), "Fit the probes", key="start-probes",
+                    told=f"{probe_page.cells_of(ask):,} probes and their controls, in a process "
+                    "of its own; the page can be left.")  # fmt: skip
             return
-        with st.spinner(f"Fitting {cells:,} probes and their controls"):
-            found = probing.kept(ask)
+        said = probe_page.in_words(found.labels)
         if len(found.labels) > 1:
             column = one_of("Shown", COLUMNS, key="shown")
             show_figure(
                 found.plot(column=column), key="probe-map", frame=found.to_frame(),
                 code=probing.python_of(ask, f".plot(column={column!r})"),
                 alt=f"{COLUMNS[column]} of every label at every site",
-                caption=f"{found.n_documents:,} documents, split by document. Scores are "
+                caption=f"n = {found.n_documents:,} documents, split by document. Scores are "
                         f"{found.metric.replace('_', ' ')}. Control task: the same probe on random "
                         "labels of the same tokens; what it scores, a probe can learn by heart.",
             )  # fmt: skip
+            if lacking := probe_page.blank(found, column):
+                names = ", ".join(said[label] for label in lacking)
+                st.caption(plain(f"Blank, as there is no such figure of them here: {names}."))
         names = list(found.labels)
-        label = pick_of("Label", names, names[0], key="label")
+        label = pick_of("Label", names, names[0], key="label", shown=said)
         show_figure(
             found.plot(label), key="probe-label", frame=found.to_frame(),
             code=probing.python_of(ask, f".plot({label!r})"),
-            alt=f"Score of the probe of {label} at every site, beside its controls",
+            alt=f"Score of the probe of {said[label]} at every site, beside its controls",
             caption="Bands: 95 % intervals over test documents. Token lookup: each token's most "
                     "frequent label; majority: the most frequent label.",
         )  # fmt: skip
         show_listing(probing.table_of(found, label), alt=f"Probes of {label}",
-                     headings=probing.HEADINGS)  # fmt: skip
+                     headings=probe_page.HEADINGS)  # fmt: skip
         for name, how in probing.missing(found).items():
             st.caption(f"Not shown: {name.replace('_', ' ')}. {how}.")
         command_line(probing.command_of(ask))

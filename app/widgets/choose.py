@@ -1,6 +1,7 @@
 """Selectors whose value is part of the address, so that a link shows what its sender saw."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import streamlit as st
 
@@ -41,14 +42,30 @@ def not_here(label: str, wanted: str) -> None:
 
 
 def several(
-    label: str, options: Sequence[str], default: Sequence[str], *, key: str, empty: str
+    label: str,
+    options: Sequence[str],
+    default: Sequence[str],
+    *,
+    key: str,
+    empty: str,
+    shown: Mapping[str, str] | None = None,
 ) -> tuple[str, ...]:
-    """Any of ``options``, part of the address; ``empty`` says what choosing none means."""
+    """Any of ``options``, part of the address; ``empty`` says what choosing none means.
+
+    The reader and the address have ``shown`` of an option where it is given; an address with the
+    options' own names is understood too.
+    """
     asked = st.session_state.get(key)
     if asked is not None and not set(asked) <= set(options):
         del st.session_state[key]  # chosen for another text
+    given: dict[str, Any] = {"default": list(default)}
     if key not in st.session_state:
-        for wanted in set(st.query_params.get_all(key)) - set(options) - {""}:
-            not_here(label, wanted)
-    return tuple(st.multiselect(label, options, default=list(default), key=key, placeholder=empty,
-                                bind="query-params"))  # fmt: skip
+        wanted = st.query_params.get_all(key)
+        told = {name: name for name in options} | {t: name for name, t in (shown or {}).items()}
+        for name in set(wanted) - set(told) - {""}:
+            not_here(label, name)
+        if shown and set(wanted) & set(options):
+            st.session_state[key], given = [told[name] for name in wanted if name in told], {}
+    words = {**{name: name for name in options}, **(shown or {})}
+    return tuple(st.multiselect(label, options, key=key, placeholder=empty, bind="query-params",
+                                format_func=lambda one: words[one], **given))  # fmt: skip

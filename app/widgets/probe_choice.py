@@ -6,7 +6,7 @@ from lensbench.app.state import inside, store_names
 from lensbench.app.widgets.choose import choose, several
 from lensbench.app.widgets.states import command_line, guarded, in_shell, nothing_yet
 from lensbench.app.widgets.toggle import pick_of
-from lensbench.app.workflows import probing
+from lensbench.app.workflows import probe_page
 from lensbench.app.workflows.probing import METHODS, ProbeAsk
 
 CAPTURE = "lensbench capture --model atlas-dense --text atlas:2000 --sites all --out acts"
@@ -23,20 +23,17 @@ def choose_probe() -> ProbeAsk | None:
     if name is None:
         return None
     with guarded():
-        known = probing.labels_in(stores[name])
+        known = probe_page.labels_in(stores[name])
         if not known:
             st.info("The text of this store has no labels. Give your own on the command line.")
             command_line(in_shell("probe", "linear", "--store", inside(name), "--label-file",
                                   "labels.json"))  # fmt: skip
             return None
-        every, few = probing.few_sites(stores[name])
+        every, few = probe_page.few_sites(stores[name])
         labels = several(
-            "Labels",
-            list(known),
-            probing.few_labels(known),
-            key="labels",
-            empty="All that can be probed",
-        )
+            "Labels", list(known), probe_page.few_labels(known), key="labels",
+            empty="All that can be probed", shown=probe_page.in_words(known),
+        )  # fmt: skip
         sites = several("Sites", every, few, key="sites", empty="All of the store")
         left, right = st.columns(2)
         with left:
@@ -45,5 +42,5 @@ def choose_probe() -> ProbeAsk | None:
         with right:
             where = pick_of("Tokens", list(POSITIONS), "all", key="where", shown=POSITIONS)
         return ProbeAsk(stores[name], labels, sites=sites, methods=(method,), positions=(where,),
-                        max_rows=10_000, twin=stores.get(twin or "", ""))  # fmt: skip
+                        max_rows=probe_page.ROWS, twin=stores.get(twin or "", ""))  # fmt: skip
     return None

@@ -1,21 +1,23 @@
 """Two cells of the Token page: what linear probes and a hyperdimensional encoder read there."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import streamlit as st
 
 from lensbench.app.widgets.figures import take_away
+from lensbench.app.widgets.fit_job import fit_job
 from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.missing import missing
 from lensbench.app.widgets.states import plain
 from lensbench.app.widgets.toggle import pick_of
 from lensbench.app.widgets.token_cells import cell, verify
+from lensbench.app.workflows import hyper as hyper_pages
 from lensbench.app.workflows import token_hyper, token_probes
 from lensbench.app.workflows.token_hyper import TASKS
 from lensbench.app.workflows.token_probe_check import check_hyper, check_probe
 from lensbench.errors import LensbenchError
 
+FIT = "Fit probes with their controls"
 INTERESTING = {True: "What is said or true here", False: "All labels"}
 
 
@@ -27,8 +29,7 @@ def probes(root: Path, url: str, row: int) -> None:
         except LensbenchError as error:
             missing(str(error))
             if token_probes.labelled(url):
-                _fit("probes", "Fit probes with their controls",
-                     lambda: token_probes.fit_probes(root, url))  # fmt: skip
+                fit_job("probes", token_probes.settings_for(root, url), FIT, key="fit-probes")
             return
         table = token_probes.table_of(found)
         few = pick_of("Show", list(INTERESTING), True, key="probes-shown", shown=INTERESTING)
@@ -50,6 +51,9 @@ def probes(root: Path, url: str, row: int) -> None:
         names = [one.probe.label for one in found]
         label = pick_of("Probe to verify", names, names[0], key="token-probe")
         verify("probe", (url, row, label), lambda: check_probe(root, url, row, label))
+        if not token_probes.fitted(root, url) and token_probes.labelled(url):
+            with st.expander(f"Only {len(found)} labels have a probe here: fit all of the text's"):
+                fit_job("probes", token_probes.settings_for(root, url), FIT, key="fit-probes")
 
 
 def hyper(root: Path, url: str, row: int) -> None:
@@ -63,22 +67,16 @@ def hyper(root: Path, url: str, row: int) -> None:
         except LensbenchError as error:
             missing(str(error))
             if task not in kept:
-                _fit("hyper", f"Fit an encoder on up to {token_hyper.N_TRAIN:,} prompts",
-                     lambda: token_hyper.fit_hyper(root, url, task))  # fmt: skip
-                told = "The study with its baselines: `lensbench probe hd`, or its own page."
-                st.caption(f"Runs the model on prompts of the atlas once. {told}")
+                _study(root, url, task)
             return
         show_listing(found.found.round(3), alt="concepts nearest to what is read")
         tried = ", ".join(found.words) or "no word of the text before it is a concept"
         query = f"unbound: {found.query}" if found.query else "the hypervector itself"
         query = query if found.answered else f"none answers (tried subsets of: {tried})"
         passed = "" if found.answered else " No concept passes it: the probe reads nothing here."
-        about = found.about
-        share = f"{about['precision']:.3f} [{about['low']:.3f}, {about['high']:.3f}]"
         st.caption(plain(
-            f"Query: {query}. Threshold {found.threshold:.3f}.{passed} On n = {about['n']} "
-            f"held-out prompts the first concept is right in {share} of them; chance "
-            f"{about['chance']:.4f}."
+            f"Query: {query}. Threshold {found.threshold:.3f}.{passed} "
+            f"{hyper_pages.scored(found.study)}."
         ))  # fmt: skip
         st.caption("The encoder learnt the last token of such prompts; at other tokens and texts "
                    "it reads what it was not fitted for.")  # fmt: skip
@@ -89,14 +87,14 @@ def hyper(root: Path, url: str, row: int) -> None:
                lambda: check_hyper(root, url, row, task, concept))  # fmt: skip
 
 
-def _fit(key: str, label: str, work: Callable[[], Path]) -> None:
-    """A button that fits something once and keeps it in the folder."""
-    if not st.button(label, key=f"fit-{key}"):
-        return
+def _study(root: Path, url: str, task: str) -> None:
+    """The study that fits the encoder, as a job; nothing where its model cannot be opened."""
     try:
-        with st.spinner("Fitting; it is kept for every token of this store"):
-            work()
+        ask = token_hyper.ask_for(url, task)
     except LensbenchError as error:
         st.error(plain(str(error)))
         return
-    st.rerun()
+    settings = hyper_pages.settings_of(ask, hyper_pages.folder_for(root, ask))
+    fit_job("hd", settings, f"Fit an encoder on up to {ask.n_train:,} prompts", key="fit-hyper",
+            told="Runs the model on prompts of the atlas, and fits the controls beside it; the "
+            "page Hyperdimensional then has the whole study.")  # fmt: skip

@@ -44,6 +44,8 @@ KINDS = {
     "evaluate": Kind("Evaluate", ("eval", "sae"), "run", "begins again"),
     "encode": Kind("Encode", ("encode",), "dictionary", "goes on after the last finished shard"),
     "tune": Kind("Tuned lens", ("lens", "tune"), "", "goes on from the last checkpoint"),
+    "probes": Kind("Linear probes", ("probe", "linear"), "", "begins again"),
+    "hd": Kind("Hyperdimensional study", ("probe", "hd"), "", "begins again"),
     "verify": Kind("Verify", ("store", "verify"), "store", "begins again"),
 }
 """All sorts of work, by the name that a request gives them."""
@@ -195,7 +197,7 @@ def command_of(kind: str, settings: Mapping[str, Any]) -> str:
         if isinstance(value, Mapping):
             words += [w for k, v in value.items() for w in (flag, f"{k}={v}")]
         elif isinstance(value, list):
-            words += [flag, *(str(v) for v in value)]
+            words += [w for v in value for w in (flag, str(v))]
         else:
             words += [flag] if value is True else [flag, str(value)]
     return shlex.join(words)

@@ -1,22 +1,17 @@
 """Linear probes by names: a store, labels and sites as a user typed them."""
 
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from lensbench import probes
+from lensbench.app.workflows import jobs
 from lensbench.app.workflows.answers import rows_of_frame, saved_in
-from lensbench.app.workflows.live import Shelf, hold_store, store_version
 from lensbench.app.workflows.quality import read_labels
-from lensbench.app.workflows.shapes import sites_in
 from lensbench.app.workflows.twins import TWIN, passing_twin
 from lensbench.probes.linear.sweep_result import BESIDE, ProbeSweep
-from lensbench.sites import Site
 from lensbench.store import open_store
 
 if TYPE_CHECKING:
@@ -25,28 +20,6 @@ if TYPE_CHECKING:
 METHODS = ("logistic", "mean_difference", "ridge", "pls")
 SHOWN = ("site", "position", "label", "method", "score", "low", "high", *BESIDE, "selectivity",
          "auroc", "n_train", "n")  # fmt: skip
-
-
-FEW, FEW_LABELS, UNASKED, COMMON = 4, 6, 40, 60
-"""Layers and labels that a page probes at first, and probes that it fits unasked."""
-HEADINGS = {
-    "site": "Site",
-    "position": "Tokens",
-    "method": "Probe",
-    "score": "Score",
-    "low": "From (95 %)",
-    "high": "To (95 %)",
-    "control_task": "Control task",
-    "shuffled_labels": "Shuffled labels",
-    "token_lookup": "Token lookup",
-    "majority": "Majority",
-    "selectivity": "Less control task",
-    "auroc": "AUROC",
-    "n_train": "Rows to train on",
-    "n": "Rows tested",
-    "twin": "Random twin",
-}
-"""What the table of the page calls its columns."""
 
 
 @dataclass(frozen=True)
@@ -129,18 +102,6 @@ def facts(
     }  # fmt: skip
 
 
-_kept: "Shelf[ProbeSweep]" = Shelf(8)
-
-
-def kept(ask: ProbeAsk) -> ProbeSweep:
-    """The sweep of a page, once for each store as it stands.
-
-    Raises:
-        LensbenchError: as :func:`probe`.
-    """
-    return _kept.get((ask, store_version(ask.store)), lambda: probe(ask))
-
-
 def table_of(result: ProbeSweep, label: str) -> "pd.DataFrame":
     """Probes of one label by site, with the columns that are known."""
     frame: Any = result.to_frame()
@@ -148,57 +109,25 @@ def table_of(result: ProbeSweep, label: str) -> "pd.DataFrame":
     return mine[[c for c in SHOWN if c in mine.columns and c != "label"]].round(4)
 
 
-def labels_in(store: str) -> dict[str, int]:
-    """Labels of a store's text with their tokens of the rarer side; none where it knows none."""
-    from lensbench.worlds.corpora import WORLDS, corpus_from_spec
-
-    spec = hold_store(store).text.get("spec")
-    if not isinstance(spec, dict) or spec.get("world") not in WORLDS:
-        return {}
-    labels = corpus_from_spec(spec).labels
-    return {name: int(min(v.sum(), len(v) - v.sum())) for name, v in labels.items()}
-
-
-def few_sites(store: str) -> tuple[list[str], list[str]]:
-    """Sites of a store that can be probed, and a few layers of one of them to begin with."""
-    known = sites_in(store)
-    kinds: dict[str, list[str]] = {}
-    for name in known:
-        kinds.setdefault(Site.parse(name).name, []).append(name)
-    layers = kinds.get("resid_post") or max(kinds.values(), key=len, default=[])
-    steps = np.linspace(0, len(layers) - 1, min(FEW, len(layers))).round().astype(int)
-    return list(known), [layers[i] for i in steps]
-
-
-def few_labels(known: Mapping[str, int]) -> list[str]:
-    """Some labels to begin with, spread over those that are not rare (else the least)."""
-    common = [name for name, rarer in known.items() if rarer >= COMMON]
-    common = common or sorted(known, key=lambda name: -known[name])[:FEW_LABELS]
-    steps = np.linspace(0, len(common) - 1, min(FEW_LABELS, len(common))).round().astype(int)
-    return [common[i] for i in dict.fromkeys(steps.tolist())]
-
-
-def cells_of(ask: ProbeAsk) -> int:
-    """Probes that a request fits: labels by sites (all of the store where none is named)."""
-    labels = len(ask.labels) or len(labels_in(ask.store))
-    return labels * (len(ask.sites) or len(sites_in(ask.store)))
-
-
 def command_of(ask: ProbeAsk) -> str:
     """The same on the command line."""
-    words = ["lensbench", "probe", "linear", "--store", ask.store]
-    where = () if ask.positions == ("all",) else ask.positions
-    for name, values in (
-        ("--labels", ask.labels), ("--site", ask.sites), ("--method", ask.methods),
-        ("--positions", where),
-    ):  # fmt: skip
-        words += [w for v in values for w in (name, v)]
-    given = {"--label-file": ask.label_file, "--twin": ask.twin, "--seeds": str(ask.seeds),
-             "--max-rows": str(ask.max_rows), "--metric": ask.metric}  # fmt: skip
-    usual = {"--seeds": "1", "--max-rows": "20000", "--metric": "balanced_accuracy"}
-    words += [w for k, v in given.items() if v and v != usual.get(k) for w in (k, v)]
-    words += [] if ask.twin or ask.make_twin else ["--no-twin"]
-    return shlex.join(words)
+    return jobs.command_of("probes", settings_of(ask))
+
+
+def settings_of(ask: ProbeAsk, out: Path | None = None) -> dict[str, Any]:
+    """The request as the settings of a job, and of the command line."""
+    usual = ProbeAsk(ask.store)
+    told: dict[str, Any] = {
+        "store": ask.store, "labels": list(ask.labels), "site": list(ask.sites),
+        "method": list(ask.methods),
+        "positions": [] if ask.positions == usual.positions else list(ask.positions),
+        "label_file": ask.label_file, "twin": ask.twin,
+        "seeds": None if ask.seeds == usual.seeds else ask.seeds,
+        "max_rows": None if ask.max_rows == usual.max_rows else ask.max_rows,
+        "metric": None if ask.metric == usual.metric else ask.metric,
+        "no_twin": not (ask.twin or ask.make_twin), "out": "" if out is None else str(out),
+    }  # fmt: skip
+    return {k: v for k, v in told.items() if v not in (None, "", [], False)}
 
 
 def python_of(ask: ProbeAsk, then: str = "") -> str:

@@ -2,8 +2,8 @@
 
 Probes lie in ``probes/`` below the root, as ``lensbench probe linear --out probes/NAME`` writes
 them; those of the store's model are read at the row, and the text's own labels say what is true.
-A fit on the page keeps these labels beside the probes: a text of 20,000 documents takes seconds to
-make again.
+The job of a page keeps these labels beside the probes: a text of 20,000 documents takes seconds
+to make again.
 """
 
 from dataclasses import dataclass
@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 
 from lensbench import io
-from lensbench.app.workflows import probing
+from lensbench.app.workflows import jobs, probing
 from lensbench.app.workflows.finding import once, read_json
 from lensbench.app.workflows.live import Shelf, hold_store, store_version
+from lensbench.app.workflows.probe_page import FILE, PROBES, ROWS, few_sites
 from lensbench.app.workflows.probing import ProbeAsk
 from lensbench.errors import LensbenchError, MissingDataError, UnknownNameError
 from lensbench.probes.linear.probe import LinearProbe, decide
@@ -27,9 +28,7 @@ from lensbench.results import load
 if TYPE_CHECKING:
     from lensbench.store import ActivationStore
 
-PROBES, FILE, TRUTH = "probes", "result.json", "truth.safetensors"
-ROWS = 10_000
-"""Rows that a fit on the page looks at."""
+TRUTH = "truth.safetensors"
 _truths: "Shelf[dict[str, np.ndarray]]" = Shelf(2)
 _best: "Shelf[list[tuple[float, Any, LinearProbe]]]" = Shelf(8)
 
@@ -54,32 +53,40 @@ class ProbeReadout:
     """Test documents."""
 
 
-def fit_probes(root: Path, url: str) -> Path:
-    """Fit a logistic probe of every label of the store's text at a few layers, and keep them.
+def fitted(root: Path, url: str) -> bool:
+    """Whether the job of this page has been done for a store."""
+    return (folder_for(root, url) / FILE).is_file()
 
-    Raises:
-        LensbenchError: see :func:`lensbench.probes.probe_sweep`.
-    """
-    found = probing.kept(ask_for(url)).save(folder_for(root, url))
+
+def keep_labels(kept: Path, url: str) -> None:
+    """Write the truth values of a store's text into the folder of probes, a bit for each row."""
     packed = {name: np.packbits(v) for name, v in _labels(url).items() if v.dtype == bool}
     if packed:
-        io.write_arrays(found / TRUTH, packed)
-    return found
+        io.write_arrays(kept / _name(url) / TRUTH, packed)
 
 
 def ask_for(url: str) -> ProbeAsk:
     """What the button fits."""
-    return ProbeAsk(url, sites=tuple(probing.few_sites(url)[1]), max_rows=ROWS)
+    return ProbeAsk(url, sites=tuple(few_sites(url)[1]), max_rows=ROWS)
 
 
 def folder_for(root: Path, url: str) -> Path:
     """Where the probes of a store are kept."""
-    return root / PROBES / f"{Path(url).name}-{hold_store(url).fingerprint[:8]}"
+    return root / PROBES / _name(url)
+
+
+def _name(url: str) -> str:
+    return f"{Path(url).name}-{hold_store(url).fingerprint[:8]}"
 
 
 def command_for(root: Path, url: str) -> str:
     """The same on the command line."""
-    return f"{probing.command_of(ask_for(url))} --out {folder_for(root, url)}"
+    return jobs.command_of("probes", settings_for(root, url))
+
+
+def settings_for(root: Path, url: str) -> dict[str, Any]:
+    """Settings of the job behind the button."""
+    return probing.settings_of(ask_for(url), folder_for(root, url))
 
 
 def saved_sweeps(root: Path, store: "ActivationStore") -> list[tuple[Path, ProbeSweep]]:

@@ -143,6 +143,19 @@ def _tune(settings: dict[str, Any], report: Report) -> dict[str, Any]:
     return {"layers": len(facts["layers"]), **facts["summary"]}
 
 
+def _probes(settings: dict[str, Any], report: Report) -> dict[str, Any]:
+    from lensbench.app.workflows.probe_page import fit
+
+    return fit(settings, report)
+
+
+def _hd(settings: dict[str, Any], report: Report) -> dict[str, Any]:
+    from lensbench.app.workflows.hyper import HDAsk, facts
+
+    out = Path(settings.pop("out"))
+    return facts(HDAsk(**settings), out, report)["summary"]
+
+
 def _verify(settings: dict[str, Any], report: Report) -> dict[str, Any]:
     from lensbench.app.workflows.stores import verify_store
 
@@ -159,6 +172,8 @@ WORK: dict[str, Callable[[dict[str, Any], Report], dict[str, Any]]] = {
     "evaluate": _evaluate,
     "encode": _encode,
     "tune": _tune,
+    "probes": _probes,
+    "hd": _hd,
     "verify": _verify,
 }
 """The function of every kind of job."""

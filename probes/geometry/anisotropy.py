@@ -46,8 +46,14 @@ class Anisotropy(Table):
     """Sites whose figure is made by massive activations."""
 
     def plot(self, source: str | None = None) -> "go.Figure":
-        """Against layer: rows kept as lines (of one source), or all rows of every source."""
+        """By site: rows kept as lines (of one source), or all sources without the first token.
+
+        Beside them stands what as many rows without a preferred direction would have.
+        """
+        import pandas as pd
+
         from lensbench.plots import lines
+        from lensbench.probes.site_axis import name_sites
 
         frame: Any = self.part(source=source) if source else self.part(rows=ROWS[1])
         color = "rows" if source else "source"
@@ -55,11 +61,16 @@ class Anisotropy(Table):
             f"{len(self.warnings)} sites are dominated by massive rows" if self.warnings else ""
         )
         which = f"of {source}" if source else "without the first token"
-        return lines(
-            frame, x="order", y="anisotropy", color=color, hover_columns=("site",),
+        chance = frame.drop_duplicates("order")
+        chance = chance.assign(**{color: "if isotropic", "anisotropy": chance["isotropic"]})
+        both: Any = pd.concat([frame, chance])
+        both.attrs["units"] = self.units
+        figure = lines(
+            both, x="order", y="anisotropy", color=color, hover_columns=("site",),
             title="Anisotropy", labels={"order": "site, in execution order"},
             subtitle=" · ".join(t for t in (which, f"n up to {frame['n'].max():,}", warned) if t),
         )  # fmt: skip
+        return name_sites(figure, dict(zip(frame["order"], frame["site"], strict=True)))
 
     def summary(self) -> dict[str, float]:
         """Largest and mean anisotropy of what is no control, with and without the first token.

@@ -55,19 +55,21 @@ class IntrinsicDimension(Table):
             UnknownNameError: a scale or estimator that was not measured.
         """
         from lensbench.plots import lines
+        from lensbench.probes.site_axis import name_sites
 
         frame: Any = self.part(estimator=estimator)
         if n1 not in set(frame["n1"]):
             known = [str(n) for n in dict.fromkeys(frame["n1"])]
             raise UnknownNameError("scale n1", str(n1), known=known)
         part = frame[frame["n1"] == n1]
-        return lines(
+        figure = lines(
             part, x="order", y="dimension", color="source", low="low", high="high",
             hover_columns=("site", "scale", "length", "n_duplicates"),
             title="Intrinsic dimension", labels={"order": "site, in execution order"},
             subtitle=f"{estimator}, n1 = {n1} · n up to {part['n'].max():,} · "
             "bands: jackknife over documents",
         )  # fmt: skip
+        return name_sites(figure, dict(zip(part["order"], part["site"], strict=True)))
 
     def plot_scale(self, site: str | None = None) -> "go.Figure":
         """Dimension against scale n1 at one site (default: the middle one), a line per source."""

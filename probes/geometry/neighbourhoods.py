@@ -113,6 +113,7 @@ class Neighbourhoods(Result):
         import pandas as pd
 
         from lensbench.plots import lines
+        from lensbench.probes.site_axis import name_sites
 
         frame: Any = self.to_frame()
         part = frame[(frame["b"] == frame["a"] + 1) & (frame["source_a"] == frame["source_b"])]
@@ -122,12 +123,13 @@ class Neighbourhoods(Result):
                                overlap_high=np.nan)  # fmt: skip
         both: Any = pd.concat([part, shuffled])
         both.attrs["units"] = frame.attrs["units"]
-        return lines(
+        figure = lines(
             both, x="order", y="overlap", color="source", low="overlap_low", high="overlap_high",
             hover_columns=("site_a", "site_b"), title="Neighbours kept from one site to the next",
             subtitle=f"n = {self.n:,} rows, k = {self.k}, chance {self.chance_overlap:.3f}",
-            labels={"order": "site, in execution order"},
+            labels={"order": "to site, in execution order"},
         )  # fmt: skip
+        return name_sites(figure, dict(zip(part["order"], part["site_b"], strict=True)))
 
     def summary(self) -> dict[str, float]:
         """Mean over distinct spaces that are no control, and chance."""

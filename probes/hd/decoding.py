@@ -15,6 +15,7 @@ Concept by concept, over the prompts that the model gets right:
                a probe that always says one word has accuracy 1 there, and the same elsewhere.
 ``control``    the same share for an encoder fitted with the labels of other prompts (shuffled
                codes); NaN in a study without that baseline.
+``query``      the one that answered most often, of ``n_queries``; ``decoded`` likewise.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,7 @@ def concept_table(study: "HDStudy") -> "pd.DataFrame":
     """One row per right word, the most frequent first; units in its attributes."""
     import pandas as pd
 
-    table = decode_table(study)
+    table: Any = decode_table(study)
     table = table[table["model_right"]]
     rows: list[dict[str, Any]] = []
     for concept, mine in table.groupby("true", sort=True):
@@ -71,7 +72,8 @@ def concept_table(study: "HDStudy") -> "pd.DataFrame":
             "control": float(mine["control_right"].mean()) if "control_right" in mine else np.nan,
             "elsewhere": float((others["decoded"] == concept).mean()) if len(others) else np.nan,
             "n_elsewhere": len(others), "query": _most(mine["query"]),
-            "decoded": _most(mine["decoded"]), "similarity": float(mine["similarity"].mean()),
+            "n_queries": mine["query"].nunique(), "decoded": _most(mine["decoded"]),
+            "similarity": float(mine["similarity"].mean()),
             "margin": float(mine["margin"].mean()),
         })  # fmt: skip
     frame = pd.DataFrame(rows).sort_values(["n", "concept"], ascending=[False, True])
@@ -88,7 +90,7 @@ def _control(study: "HDStudy") -> np.ndarray | None:
     return study.ranks[study.sources.index(CONTROL)]
 
 
-def _most(values: "pd.Series") -> str:
+def _most(values: Any) -> str:
     """The most frequent value, of equally frequent ones the first in the alphabet."""
     counts = values.value_counts()
     return str(min(counts[counts == counts.max()].index))

@@ -7,8 +7,9 @@ import pandas as pd
 
 from lensbench.errors import ConfigError
 from lensbench.plots import heatmap, lines
-from lensbench.probes.circuits.panels import label_cells
 from lensbench.probes.linear.sweep_result import BESIDE, UNITS, ProbeSweep
+from lensbench.probes.site_axis import name_sites
+from lensbench.words import spelled
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -23,12 +24,12 @@ def by_site(sweep: ProbeSweep, label: str, position: str) -> "go.Figure":
         ConfigError: a label that was left out at that position; says why.
     """
     where = f" @{position}" if len(sweep.positions) > 1 else ""
-    return lines(
+    figure = lines(
         _beside(sweep, label, position), x="place", y="score", color="source",
-        low="low", high="high", hover_columns=("site",), title=f"Probe of {label}{where}",
-        subtitle=f"{sweep.dealt()}; means over {len(sweep.seeds)} seeds",
-        labels={"place": _AXIS},
+        low="low", high="high", hover_columns=("site",), title=f"Probe of {_words(label)}{where}",
+        subtitle=f"{sweep.dealt()}; {_seeds(sweep)}", labels={"place": _AXIS},
     )  # fmt: skip
+    return name_sites(figure, dict(enumerate(sweep.sites)))
 
 
 def by_label(sweep: ProbeSweep, column: str, position: str) -> "go.Figure":
@@ -78,9 +79,9 @@ def _map(
         unit=UNITS.get(column, ""), span=(low, 1.0) if share else None,
         diverging=low < 0,
     )  # fmt: skip
-    named = dict(enumerate(names))
-    label_cells(figure, dict(enumerate(sweep.sites)), named)
-    return figure.update_yaxes(tickvals=list(named), ticktext=list(names))
+    figure.update_yaxes(tickvals=list(range(len(names))), ticktext=[_words(n) for n in names],
+                        autorange="reversed")  # fmt: skip
+    return name_sites(figure, dict(enumerate(sweep.sites)))
 
 
 def _beside(sweep: ProbeSweep, label: str, position: str) -> pd.DataFrame:
@@ -101,5 +102,16 @@ def _beside(sweep: ProbeSweep, label: str, position: str) -> pd.DataFrame:
             part = part.rename(columns={name: "score"})
             parts.append(part.assign(source=method if name == "score" else name))
     out = pd.concat(parts).reindex(columns=["place", "site", "score", "low", "high", "source"])
-    out.attrs["units"] = UNITS
+    numeric = not sweep.classes[sweep.labels.index(label)]
+    out.attrs["units"] = {**UNITS, "score": "R^2" if numeric else spelled(sweep.metric)}
     return out
+
+
+def _words(label: str) -> str:
+    """A label's name as it is read."""
+    return label.replace("_", " ")
+
+
+def _seeds(sweep: ProbeSweep) -> str:
+    n = len(sweep.seeds)
+    return "one split" if n == 1 else f"means over {n} splits"

@@ -60,8 +60,7 @@ CASES = (
     Case("directions", ("nearest-cosine", "encoder-cosine"), {**ONE, "show": "Geometry"}, "small",
          binned=("nearest-cosine", "encoder-cosine")),
     Case("probe", ("probe-map", "probe-label"),
-         {"store": STORE, "method": "mean_difference", "fit": "true"},
-         "small"),
+         {"store": STORE, "method": "mean_difference"}, "small"),
     Case("geometry", ("geometry-0",), {"stores": STORE, "measure": "Anisotropy"}),
     Case("geometry", ("geometry-0", "geometry-1"),
          {"stores": STORE, "measure": "Intrinsic dimension"}, "small"),
@@ -73,7 +72,7 @@ CASES = (
          {"model": "atlas-moe", "prompts": "desk:24", "part": "Routing of a text"}),
     Case("steering", ("steering",),
          {"model": "atlas-dense", "direction": "A prompt task", "doses": "true"}),
-    Case("hyper", ("hyper",), {"model": "atlas-dense", "run": "true"}),
+    Case("hyper", ("hyper",), {"model": "atlas-dense"}),
     Case("acceleration", ("agreement", "exits", "drafts", "front"), {"store": "own"}),
 )  # fmt: skip
 SLOW = (
@@ -151,14 +150,14 @@ def asked(case: Case, folder: Path) -> dict[str, str]:
 
 
 def small_study(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The page's study takes minutes; this one is as small as its code then asks for."""
+    """The page's study is a job of minutes; this one is as small as its code then asks for."""
     from dataclasses import replace
 
     from lensbench.app.workflows import hyper
 
-    kept, code = hyper.kept, hyper.python_of
+    study, code = hyper.study, hyper.python_of
     less = {"dim": 256, "n_train": 60, "n_test": 30}
-    monkeypatch.setattr(hyper, "kept", lambda ask: kept(replace(ask, **less)))
+    monkeypatch.setattr(hyper, "saved", lambda _, ask: study(replace(ask, **less)))
     monkeypatch.setattr(hyper, "python_of", lambda ask: code(replace(ask, **less)))
 
 

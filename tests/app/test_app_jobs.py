@@ -180,12 +180,17 @@ def test_an_unknown_kind_is_refused(tmp_path: Path) -> None:
     ("kind", "settings", "command"),
     [
         ("capture", {"model": "m", "text": "atlas:2", "out": "o", "sites": ["a", "b.*"]},
-         "lensbench capture --model m --text atlas:2 --out o --sites a 'b.*'"),
+         "lensbench capture --model m --text atlas:2 --out o --sites a --sites 'b.*'"),
         ("evaluate", {"run": "r", "store": "s", "model": "m", "twin": True, "overwrite": False},
          "lensbench eval sae r --store s --model m --twin"),
         ("encode", {"dictionary": "r/d", "store": "s"}, "lensbench encode r/d --store s"),
         ("tune", {"store": "s", "out": "o", "set": {"steps": 3, "seed": 1}},
          "lensbench lens tune --store s --out o --set steps=3 --set seed=1"),
+        ("probes", {"store": "s", "labels": ["a", "b"], "site": ["x"], "no_twin": True,
+                    "out": "o"},
+         "lensbench probe linear --store s --labels a --labels b --site x --no-twin --out o"),
+        ("hd", {"model": "m", "task": "question", "after": True, "out": "o"},
+         "lensbench probe hd --model m --task question --after --out o"),
         ("verify", {"store": "s"}, "lensbench store verify s"),
     ],
 )  # fmt: skip

@@ -19,7 +19,7 @@ SITES = [f"blocks.{n}.resid_post" for n in range(2, 6)]
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of the atlas with the upper layers, and mean-difference probes of two labels."""
     from lensbench import capture
-    from lensbench.app.workflows import probing, token_probes
+    from lensbench.app.workflows import probe_page, token_probes
     from lensbench.app.workflows.models import open_model
     from lensbench.app.workflows.probing import ProbeAsk
     from lensbench.worlds.atlas import Atlas
@@ -31,10 +31,9 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     given = token_probes.ask_for
     token_probes.ask_for = lambda _: ProbeAsk(url, ("is_name", "is_comma"), sites=(SITES[1],))
     try:
-        token_probes.fit_probes(root, url)
+        probe_page.fit(token_probes.settings_for(root, url), lambda *_, **__: None)
     finally:
         token_probes.ask_for = given
-    probing._kept.clear()
     return root
 
 
@@ -119,10 +118,22 @@ def test_a_probe_is_taken_out_and_turned_as_plain_hooks_do(monkeypatch: Any, fit
     assert {m.label for m in page.metric} >= {"Measured (nats)", "Control (nats)"}
 
 
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs run in this process, at once."""
+    import signal
+
+    from lensbench.app.workflows import detached, work
+
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(detached, "start", lambda _, folder, **__: work.main(folder))
+
+
+@pytest.mark.usefixtures("here")
 def test_without_probes_the_cell_says_the_command_and_fits_at_a_click(
     monkeypatch: Any, fitted: Path, tmp_path: Path, tiny_root: Root
 ) -> None:
-    from lensbench.app.workflows import token_probes
+    from lensbench.app.workflows import jobs, token_probes
     from lensbench.app.workflows.probing import ProbeAsk
 
     (tmp_path / "acts").symlink_to(fitted / "acts")
@@ -141,12 +152,32 @@ def test_without_probes_the_cell_says_the_command_and_fits_at_a_click(
     assert "lensbench probe linear" in told(page)
     page.button(key="fit-probes").click().run()
     assert "1 of 1 agree" in told(page)
+    [job] = jobs.all_jobs(other, "probes")
+    assert (job.state, job.result["probes"]) == ("finished", 1)
+    assert "fit-probes" not in {b.key for b in page.button}, "all that the page fits is there"
     page = open_page(monkeypatch, tiny_root.folder, "token", store="acts", row="17")
     assert "has no labels to fit one on" in told(page)
     assert "--label-file" in told(page)
     assert "fit-probes" not in {b.key for b in page.button}
 
 
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Studies of a few prompts, with one baseline."""
+    from functools import partial
+
+    from lensbench import probes
+    from lensbench.app.workflows import token_hyper
+    from lensbench.probes.hd.study import DEFAULT_ENCODER
+
+    monkeypatch.setattr(token_hyper, "N_TRAIN", 120)
+    monkeypatch.setattr(token_hyper, "N_TEST", 20)
+    quick = DEFAULT_ENCODER.model_copy(update={"max_epochs": 2})
+    study = partial(probes.hd_study, baselines=("shuffled labels",))
+    monkeypatch.setattr(probes, "hd_study", lambda *a, **k: study(*a, **{**k, "encoder": quick}))
+
+
+@pytest.mark.usefixtures("here", "small")
 def test_a_concept_is_read_from_the_store_beside_chance(
     monkeypatch: Any, fitted: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -155,38 +186,37 @@ def test_a_concept_is_read_from_the_store_beside_chance(
     url, row = str(fitted / "acts"), first(fitted, "before_answer")
     page = open_page(monkeypatch, fitted, "token", store="acts", row=str(row))
     assert "no hyperdimensional encoder" in told(page)
-    monkeypatch.setattr(token_hyper, "N_TRAIN", 120)
-    monkeypatch.setattr(token_hyper, "N_TEST", 20)
-    quick = token_hyper.DEFAULT_ENCODER.model_copy(update={"max_epochs": 2})
-    monkeypatch.setattr(token_hyper, "DEFAULT_ENCODER", quick)
     page.selectbox(key="hyper-task").set_value("question").run()
+    assert "--task question" in told(page)
     page.button(key="fit-hyper").click().run()
     assert "held-out prompts" in told(page)
+    assert "shuffled labels 0.0" in told(page)
     page.button(key="verify-hyper").click().run()
     assert "the direction of" in told(page)
     request.getfixturevalue("no_run")
     found = token_hyper.hyper_cell(fitted, url, row, "question")
-    assert found.about["n"] == 20
-    assert found.about["chance"] == pytest.approx(1 / len(token_hyper.opened(
-        fitted, token_hyper.hold_store(url), "question")[1]))  # fmt: skip
+    assert len(found.study.right) == 20
+    concepts = token_hyper.opened(fitted, token_hyper.hold_store(url), "question")[1]
+    assert found.study.n_concepts == len(concepts)
     assert found.found["similarity"].is_monotonic_decreasing
     assert len(found.found) == token_hyper.SHOWN
     again = open_page(monkeypatch, fitted, "token", store="acts", row=str(row))
     assert "Threshold" in told(again)
 
 
+@pytest.mark.usefixtures("here", "small")
 def test_the_direction_read_is_the_gradient_of_the_read_out(fitted: Path) -> None:
-    from lensbench.app.workflows import token_hyper
+    from lensbench.app.workflows import hyper, token_hyper
 
     url, row = str(fitted / "acts"), first(fitted, "before_answer")
     if not token_hyper.tasks_kept(fitted, url):
-        token_hyper.fit_hyper(fitted, url, "question")
+        hyper.facts(token_hyper.ask_for(url, "question"), fitted / "hyper" / "one")
     layer, u = token_hyper.reading_direction(fitted, url, row, "question", "Quito")
     assert layer == 2
     assert float(u.norm()) == pytest.approx(1.0, rel=1e-4)
     store = token_hyper.hold_store(url)
-    encoder, memory, about = token_hyper.opened(fitted, store, "question")
-    states = token_hyper.stored_states(store, np.array([row]), layers=about["layers"])
+    encoder, memory, study = token_hyper.opened(fitted, store, "question")
+    states = token_hyper.stored_states(store, np.array([row]), layers=study.layers)
     x = token_hyper.ingest_layers(states)[0]
 
     def read(v: torch.Tensor) -> float:

@@ -205,7 +205,7 @@ def test_the_code_that_is_shown_gives_the_numbers_of_the_sweep(
 def test_a_page_begins_with_a_few_layers_of_one_site(tmp_path: Path) -> None:
     import numpy as np
 
-    from lensbench.app.workflows.probing import few_sites
+    from lensbench.app.workflows.probe_page import few_sites
     from tests import store_builder
 
     names = [f"blocks.{n}.{s}" for n in range(6) for s in ("resid_mid", "resid_post", "mlp_out")]
