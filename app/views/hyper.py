@@ -56,9 +56,9 @@ def _flags(told: tuple[list[dict[str, object]], str]) -> None:
         return
     show_listing(pd.DataFrame(rows).round(3), alt="AUROC of telling wrong answers, by score")
     better = [str(row["score"]) for row in rows if float(str(row["gain_low"])) > 0]
-    told = f"Better than it, the whole interval above 0: {', '.join(better) or 'none'}."
+    beside = f"Better than it, the whole interval above 0: {', '.join(better) or 'none'}."
     st.caption(
-        f"Gain: AUROC less that of the model's own largest probability, paired bootstrap. {told}"
+        f"Gain: AUROC less that of the model's own largest probability, paired bootstrap. {beside}"
     )
 
 
