@@ -24,12 +24,22 @@ STYLE = """<style>
   color: light-dark(#fff, #08202e) !important }
 :focus-visible { outline: 2px solid light-dark(#0072b2, #56b4e9) !important;
   outline-offset: 2px }
+[data-testid=stPlotlyChart] .modebar-container { top: auto !important; bottom: 26px }
+@media (max-width: 1000px) {
+  [data-testid=stHorizontalBlock]:has([data-testid=stPlotlyChart], [data-testid=stMetric]) {
+    flex-wrap: wrap }
+  [data-testid=stHorizontalBlock] > [data-testid=stColumn]:has([data-testid=stPlotlyChart]) {
+    min-width: 100% }
+  [data-testid=stHorizontalBlock]:has(> [data-testid=stColumn]:nth-child(4))
+    > [data-testid=stColumn]:has([data-testid=stMetric]) { min-width: 40% }
+}
 @media (max-width: 900px) {
   [data-testid=stMainBlockContainer] { padding-left: 1.25rem; padding-right: 1.25rem }
 }
 </style>"""
 """Streamlit's captions and code have a contrast of 3.9 on white, and its buttons 2.3 on our blue in
-dark mode; below 4.5 words are hard to read.
+dark mode; below 4.5 words are hard to read. Plotly's tools would stand on the title of a narrow
+figure, and of two figures side by side in a narrow window neither could be read.
 
 Our own words alone: nothing that a model or a user wrote comes near it.
 """

@@ -30,8 +30,10 @@ CONFIG: dict[str, Any] = {
 }
 """Plotly's page settings: without ``showSendToCloud`` its menu offers to upload the figure."""
 
-WIDEST, LINE, MOST_LINES = 68, 16, 4
+WIDEST, LINE, MOST_LINES = 58, 16, 4
 """Characters of a line of a subtitle, its height in pixels, and lines."""
+TITLE_WIDEST, TITLE_LINE = 46, 19
+"""Characters of a line of a title in a figure half a page wide, and its height in pixels."""
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', sans-serif"
 INK = {"light": "#1f2328", "dark": "#e6e8eb"}
@@ -107,12 +109,14 @@ def dress(
 ) -> go.Figure:
     """Put template, titles and size on a figure, in place, and return it.
 
-    ``subtitle`` is the place for n, the metric's formula, and what was left out. Long ones are
-    broken into lines, for which the figure grows: plotly would cut them at its edge.
+    ``subtitle`` is the place for n, the metric's formula, and what was left out. Long ones, and
+    long titles, are broken into lines, for which the figure grows: plotly would cut them at its
+    edge.
     """
     under = "<br>".join(map(_broken, in_words(subtitle).split("<br>")))
-    more = LINE * under.count("<br>")
-    text = {"text": in_words(title), "subtitle": {"text": under}}
+    over = "<br>".join(textwrap.wrap(in_words(title), TITLE_WIDEST, break_long_words=False))
+    more = LINE * under.count("<br>") + TITLE_LINE * over.count("<br>")
+    text = {"text": over, "subtitle": {"text": under}}
     figure.update_layout(
         template=template(mode),
         title=text if title or subtitle else None,

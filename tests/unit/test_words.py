@@ -58,7 +58,10 @@ def test_a_long_subtitle_is_broken_and_the_figure_grows_for_it() -> None:
     long = lines(frame, x="layer", y="value", subtitle="n = 2 · " + "a control " * 12)
     under = long.layout.title.subtitle.text.split("<br>")
     assert 1 < len(under) <= 4
-    assert max(map(len, under)) <= 68
+    assert max(map(len, under)) <= 58
     assert long.layout.height - short.layout.height == 16 * (len(under) - 1)
     endless = lines(frame, x="layer", y="value", subtitle="a control " * 60)
     assert "and more" in endless.layout.title.subtitle.text
+    named = lines(frame, x="layer", y="value", title="what every layer of it would " * 3)
+    assert max(map(len, named.layout.title.text.split("<br>"))) <= 46
+    assert named.layout.height - lines(frame, x="layer", y="value", title="a").layout.height == 19
