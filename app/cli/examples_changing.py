@@ -2,6 +2,7 @@
 
 _ONE = "demo-run/run/topk-512-k16-lr0.0011-s0"
 _SITE = "blocks.3.resid_post"
+_OWN = "--prompts atlas:8 --new-tokens 16"
 
 MORE: dict[str, tuple[str, ...]] = {
     "circuit scrub": (
@@ -39,5 +40,21 @@ MORE: dict[str, tuple[str, ...]] = {
     "select sibling": (
         f"select sibling --entities people:train --on people:heldout --site {_SITE} --within 1"
         " --random 2 --permutations 10 --sibling atlas-early",
+    ),
+    "savings stages": ("savings stages --prompts atlas:6",),
+    "savings robustness": ("savings robustness --prompts atlas:6 --model atlas-dense",),
+    "savings routes": ("savings routes --prompts atlas:6 --skip 2,3 --last 2",),
+    "savings similarity": (f"savings similarity {_OWN}",),
+    "savings exits": (f"savings exits {_OWN} --measures softmax_max --bins 4",),
+    "savings depth": (f"savings depth {_OWN} --capacities 0.5",),
+    "savings sparsity": (f"savings sparsity {_OWN} --thresholds 0,0.05",),
+    "savings keys": ("savings keys --prompts atlas:6 --budgets 0.5,1",),
+    "savings lengths": (f"savings lengths --exit 2 {_OWN}",),
+    "savings acceptance": (f"savings acceptance --exit 2 {_OWN}",),
+    "savings transfer": (f"savings transfer {_OWN} --layers 2 --ahead 1",),
+    "savings skips": ("savings skips --prompts atlas:2 --new-tokens 6 --trials 3",),
+    "savings kangaroo": (f"savings kangaroo --exit 2 {_OWN} --set steps=2 --set holdout=0.5",),
+    "savings samples": (
+        f"savings samples {_OWN} --site {_SITE} --rewards rewards.json --budgets 1,2",
     ),
 }

@@ -21,6 +21,7 @@ SECTIONS = {
         "steer",
         "experts",
         "accelerate",
+        "savings",
         "readability",
     ),
 }

@@ -28,6 +28,7 @@ from lensbench.app.cli import (
     readability,
     report,
     runs,
+    savings,
     select,
     steer,
     store,
@@ -70,6 +71,7 @@ def build() -> typer.Typer:
     app.add_typer(select.group(), name="select")
     app.command("steer")(steer.steer)
     app.command("accelerate")(accelerate.accelerate)
+    app.add_typer(savings.group(), name="savings")
     app.command("readability")(readability.readability)
     app.add_typer(runs.group(), name="runs")
     app.add_typer(world.group(), name="world")

@@ -42,6 +42,7 @@ def make_workspace(folder: Path) -> Path:
     (folder / "hypothesis.yaml").write_text(
         "claims:\n  - {site: blocks.5.resid_post, position: end, feature: answer}\n"
     )
+    (folder / "rewards.json").write_text("[" + ", ".join(["[0, 1]", "[1, 1]"] * 4) + "]")
     return folder
 
 

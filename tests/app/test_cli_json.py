@@ -34,6 +34,12 @@ SLOW += ("heads scores", "heads composition", "heads logits")
 SLOW += ("circuit scrub", "circuit components", "circuit subspace", "circuit readings")
 SLOW += ("clamp neuron", "clamp training", "clamp toy", "edit directions")
 SLOW += ("select latents", "select confounds", "select heads", "select study", "select sibling")
+SLOW += (
+    "savings stages", "savings robustness", "savings routes", "savings similarity",
+    "savings exits", "savings depth", "savings sparsity", "savings keys", "savings lengths",
+    "savings acceptance", "savings transfer", "savings skips", "savings kangaroo",
+    "savings samples",
+)  # fmt: skip
 NOT_HERE = {
     "latents sites": "needs a crosscoder",
     "demo": "minutes", "app": "a server", "world train": "trains a model", "probe hd": "minutes",
