@@ -82,7 +82,7 @@ class Result:
 
     def __repr__(self) -> str:
         """One line: the kind and its headline numbers."""
-        numbers = ", ".join(f"{name} {value:.4g}" for name, value in self.summary().items())
+        numbers = ", ".join(f"{name} {number(value)}" for name, value in self.summary().items())
         return f"{self.kind}({numbers})"
 
     def _repr_html_(self) -> str:
@@ -129,6 +129,16 @@ class Result:
         return all(_same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
 
     __hash__ = None  # pyright: ignore[reportAssignmentType] - holds arrays
+
+
+def number(value: float) -> str:
+    """A number in four digits, counts in all of theirs.
+
+    Example:
+        >>> number(59992.0), number(0.123456)
+        ('59992', '0.1235')
+    """
+    return f"{value:.0f}" if abs(value) < 1e9 and value == int(value) else f"{value:.4g}"
 
 
 def load(folder: Path | str) -> Result:

@@ -35,6 +35,7 @@ SPELLED = {
     "r2": "R²",
     "auroc": "AUROC",
     "fvu": "FVU",
+    "mse": "MSE",
     "l0": "L0",
     "f1": "F1",
     "scr": "SCR",
@@ -82,7 +83,7 @@ without_massive zero_frequency zero_frequency_random_pattern
 
 
 def _spaced(name: str) -> str:
-    return " ".join(_UPPER.get(word, word) for word in name.split("_"))
+    return " ".join(_UPPER.get(word, word) for word in name.replace("_", " ").split(" "))
 
 
 _KNOWN = {name: _spaced(name) for name in _SPACED.split()} | {

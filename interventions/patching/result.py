@@ -125,6 +125,19 @@ class PatchingResult(Result):
         far = np.abs(np.nan_to_num(self.effect, nan=self.base) - self.base)
         return self.to_frame().take(np.argsort(-far, kind="stable")[:k]).reset_index(drop=True)
 
+    def _html_body(self) -> str:
+        """The places that move the run farthest, and the runs and the control they lie between."""
+        import pandas as pd
+
+        from lensbench.plots.tables import html_table
+
+        frame = self.to_frame()
+        shown = pd.concat([self.top(10), frame.loc[frame["kind"] != "patch"]], ignore_index=True)
+        shown.attrs["units"] = frame.attrs["units"]
+        left = len(self.site) - 10
+        more = f"<div>{left:,} places that move it less are left out</div>" if left > 0 else ""
+        return html_table(shown) + more
+
     @property
     def base(self) -> float:
         """Effect of no patch at all: 0 where the corrupted run is patched, else 1."""

@@ -92,6 +92,10 @@ class Direction(Result):
         longer = replace(self, vector=self.vector * np.float32(norm / self.norm))
         return longer if self.redraw is None else longer.redrawn_by(self.redraw)
 
+    def __repr__(self) -> str:
+        """One line: what it is of, where, how long."""
+        return f"Direction({self.label!r} at {self.site}: norm {self.norm:.4g}, width {self.width})"
+
     @property
     def redraw(self) -> Redraw | None:
         """How it is made again under shuffled labels; None where there are no labels at hand."""

@@ -8,7 +8,7 @@ import unicodedata
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from lensbench.words import in_words, spelled
+from lensbench.words import SPELLED, in_words, spelled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 MAX_ROWS = 20
 _STYLE = "border-collapse:collapse;font-size:13px"
 _CELL = "padding:2px 8px;border-bottom:1px solid rgba(128,128,128,.3);text-align:{align}"
+_UNBROKEN = 40
+"""Characters of a cell that stay on one line: names of runs and sites break at their hyphens."""
 _OURS = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _MARKS = {"\n": "↵", "\r": "␍", "\t": "⇥", "\x7f": "␡"}
 
@@ -90,5 +92,7 @@ def _td(value: Any) -> str:
     elif isinstance(value, float):
         text = "NaN" if value != value else f"{value:.4g}"
     else:
-        text = in_words(str(value))
-    return f'<td style="{_CELL.format(align="right" if number else "left")}">{safe(text)}</td>'
+        text = SPELLED.get(str(value), in_words(str(value)))
+    style = _CELL.format(align="right" if number else "left")
+    style += ";white-space:nowrap" * (len(text) <= _UNBROKEN)
+    return f'<td style="{style}">{safe(text)}</td>'

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lensbench.errors import UnknownNameError
-from lensbench.results import Result
+from lensbench.results import Result, number
 from lensbench.saes.evaluation.scores import ITSELF, beside, frame_of, headline, picture
 from lensbench.saes.evaluation.seen import UNKNOWN, disclosure
 
@@ -113,7 +113,7 @@ class SAEEvaluation(Result):
 
     def __repr__(self) -> str:
         """One line: the headline numbers, and whether they are of the training rows."""
-        numbers = ", ".join(f"{name} {value:.4g}" for name, value in self.summary().items())
+        numbers = ", ".join(f"{name} {number(value)}" for name, value in self.summary().items())
         return f"{self.kind}({numbers}; {self.disclosure})"
 
     @property
@@ -276,3 +276,8 @@ class SAEEvaluation(Result):
     def plots(self) -> "dict[str, go.Figure]":
         """The figure of every measure that is here."""
         return {measure: self.plot(measure) for measure in self.measures}
+
+    def _html_body(self) -> str:
+        from lensbench.saes.evaluation.shown import evaluation_html
+
+        return evaluation_html(self)

@@ -111,3 +111,12 @@ def test_a_result_is_found_without_importing_its_module_first(tmp_path) -> None:
     with pytest.raises(UnknownNameError):
         results.load(tmp_path)
     results._KINDS["ImplantRecovery"] = ImplantRecovery
+
+
+def test_counts_are_told_in_all_their_digits() -> None:
+    from lensbench.results import number
+
+    assert number(251_831.0) == "251831"
+    assert [number(x) for x in (0.123456, float("nan"), float("inf"), 1e12)] == [
+        "0.1235", "nan", "inf", "1e+12"
+    ]  # fmt: skip
