@@ -4,8 +4,8 @@ import streamlit as st
 
 from lensbench.app.widgets.direction_source import choose_direction
 from lensbench.app.widgets.states import guarded
-from lensbench.app.widgets.steer_beside import steer_beside
-from lensbench.app.widgets.steer_doses import steer_doses
+from lensbench.app.widgets.steer_beside import ask_prompt, steer_beside
+from lensbench.app.widgets.steer_doses import prompt_doses, steer_doses
 
 
 def show() -> None:
@@ -16,8 +16,11 @@ def show() -> None:
         ask = choose_direction()
         if ask is None:
             return
+        ask = ask_prompt(ask)
         with guarded():
             steer_beside(ask)
+        st.markdown("**Dose by dose**")
         if ask.task is not None:
-            st.markdown("**Dose by dose**")
             steer_doses(ask.task)
+        else:
+            prompt_doses(ask)

@@ -87,8 +87,8 @@ def _texts(found: Beside, ask: LatentSteer) -> None:
     )
     st.caption(plain(told))
     about = {"run": Path(ask.run).relative_to(root()).as_posix(), "dictionary": ask.name,
-             "latent": ask.latent}  # fmt: skip
-    st.markdown(f"[Dose curves with this latent on the page Steering](steering?{urlencode(about)})")
+             "latent": ask.latent, "prompt": ask.prompt, "doses": "true"}  # fmt: skip
+    st.markdown(f"[Dose curve of this latent on the page Steering](steering?{urlencode(about)})")
 
 
 def _strip(found: Beside, name: str) -> str:

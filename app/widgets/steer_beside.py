@@ -19,8 +19,7 @@ TITLES = {"clean": "clean", "steered": "steered", "random": "random direction"}
 
 
 def steer_beside(ask: BesideAsk) -> None:
-    """Controls, texts and divergence."""
-    ask = _asked(ask)
+    """Texts and divergence of what :func:`ask_prompt` gave."""
     if not ask.prompt.strip():
         st.info("Type a prompt; the model continues it.")
         return
@@ -44,7 +43,8 @@ def steer_beside(ask: BesideAsk) -> None:
     )  # fmt: skip
 
 
-def _asked(ask: BesideAsk) -> BesideAsk:
+def ask_prompt(ask: BesideAsk) -> BesideAsk:
+    """The direction with what is typed and chosen here: prompt, strength, tokens, seed."""
     prompt = st.text_area("Prompt", PROMPT, key="prompt", bind="query-params", height=68,
                           max_chars=steering.LONGEST)  # fmt: skip
     left, right = st.columns([3, 2])

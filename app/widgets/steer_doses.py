@@ -1,4 +1,4 @@
-"""The dose curve of a task beside its nulls, when it is asked for."""
+"""Dose curves beside their nulls, when they are asked for: of a task, or of any one prompt."""
 
 import pandas as pd
 import streamlit as st
@@ -7,8 +7,10 @@ from lensbench.app.widgets.figures import show_figure
 from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import command_line
 from lensbench.app.widgets.toggle import one_of
-from lensbench.app.workflows import steering
+from lensbench.app.workflows import steering, steering_doses
+from lensbench.app.workflows.latent_steering import RANDOM
 from lensbench.app.workflows.steering import SteerAsk
+from lensbench.app.workflows.steering_beside import STRENGTHS, BesideAsk
 
 MEASURES = {
     "effect": "Effect",
@@ -26,8 +28,7 @@ HEADINGS = {
 def steer_doses(ask: SteerAsk) -> None:
     """A switch, and below it the curve, the controls at equal KL, and texts."""
     st.caption("The direction is made of half of the wordings and tried on the other half.")
-    if not st.toggle("Draw the dose curve", key="doses", bind="query-params",
-                     help="Steers 32 prompts at every strength, along 41 directions"):  # fmt: skip
+    if not _wanted("Steers 32 prompts at every strength, along 41 directions"):
         return
     with st.spinner("Steering at every strength, and along 40 control directions"):
         found = steering.kept(ask)
@@ -51,6 +52,33 @@ def steer_doses(ask: SteerAsk) -> None:
         st.markdown("**The texts**")
         show_listing(pd.DataFrame(found.texts), alt="Clean and steered continuations")
     command_line(steering.command_of(ask))
+
+
+def prompt_doses(ask: BesideAsk) -> None:
+    """The same of a direction that has no task: on the prompt above, beside random directions."""
+    if not ask.prompt.strip():
+        return
+    n = len(STRENGTHS) - 1
+    if not _wanted(f"Steers the prompt above at {n} strengths, along {1 + RANDOM} directions"):
+        return
+    with st.spinner(f"Steering at {n} strengths, and along {RANDOM} random directions"):
+        found = steering_doses.doses_of(ask)
+    measure = one_of("Measure", steering_doses.MEASURES, key="dose-measure")
+    frame = found.to_frame()
+    show_figure(
+        found.plot(measure), key="prompt-doses", frame=frame,
+        code=steering_doses.python_of(ask, measure),
+        alt=f"{steering_doses.MEASURES[measure]} at every strength, beside random directions",
+        caption=f"One prompt, n = {found.n} tokens of clean text, on which KL is a mean; one unit "
+                f"is a step as long as the state ({found.unit:.1f}). Texts take the most probable "
+                "token at each step; their loss is what the unsteered model makes of them. "
+                f"Control: {RANDOM} random directions as long."
+                + (" A gap: nothing was written there." if frame[measure].isna().any() else ""),
+    )  # fmt: skip
+
+
+def _wanted(told: str) -> bool:
+    return st.toggle("Draw the dose curve", key="doses", bind="query-params", help=told)
 
 
 def in_words(matched: pd.DataFrame) -> pd.DataFrame:

@@ -1,12 +1,12 @@
 """Continuations one below the other, with what differs from the first marked in shape and words."""
 
 from collections.abc import Mapping, Sequence
-from difflib import SequenceMatcher
 from html import escape
 
 import streamlit as st
 
 from lensbench import plots
+from lensbench.app.workflows.latent_steering import changed
 from lensbench.plots.tokens import CSS
 
 STYLE = """
@@ -15,15 +15,6 @@ STYLE = """
 .lb-new .t[title*="not in"]{text-decoration:underline 2px;font-weight:700}
 """
 """A token that differs is bold and underlined beside being shaded."""
-
-
-def changed(first: Sequence[int], other: Sequence[int]) -> list[bool]:
-    """Which tokens of ``other`` are not in ``first``, in its order."""
-    out = [True] * len(other)
-    match = SequenceMatcher(None, first, other, autojunk=False)
-    for block in match.get_matching_blocks():
-        out[block.b : block.b + block.size] = [False] * block.size
-    return out
 
 
 def token_diff(

@@ -7,6 +7,7 @@
    in the divergence per step.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -73,11 +74,16 @@ class Beside:
 
     def changed(self, name: str) -> tuple[bool, ...]:
         """Which tokens of a continuation are not in the clean one, in its order."""
-        out = [True] * len(self.ids[name])
-        match = SequenceMatcher(None, self.ids["clean"], self.ids[name], autojunk=False)
-        for block in match.get_matching_blocks():
-            out[block.b : block.b + block.size] = [False] * block.size
-        return tuple(out)
+        return tuple(changed(self.ids["clean"], self.ids[name]))
+
+
+def changed(first: Sequence[int], other: Sequence[int]) -> list[bool]:
+    """Which tokens of ``other`` are not in ``first``, in its order."""
+    out = [True] * len(other)
+    match = SequenceMatcher(None, first, other, autojunk=False)
+    for block in match.get_matching_blocks():
+        out[block.b : block.b + block.size] = [False] * block.size
+    return out
 
 
 def direction_of(run: Path, name: str, latent: int) -> Direction:

@@ -7,6 +7,8 @@
 3. Every continuation draws with the same seed; the divergence per step is along the clean text.
 """
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,19 +98,29 @@ def steered(ask: BesideAsk) -> Steered:
     return _kept.get(ask, lambda: _made(ask))
 
 
-def _made(ask: BesideAsk) -> Steered:
+@contextmanager
+def opened(ask: BesideAsk) -> "Generator[tuple[Model, list[int], Direction]]":
+    """The model, for the caller alone, ids of the prompt, and a step of strength 1.
+
+    Raises:
+        ConfigError, LensbenchError: as :func:`steered`.
+    """
     if not ask.prompt.strip() or len(ask.prompt) > LONGEST:
         raise ConfigError(f"give a prompt of 1 to {LONGEST:,} characters; got {len(ask.prompt):,}")
     own = ask.kind == LATENT  # a latent is steered with in the model it was trained on
-    held = model_of(Path(ask.run), ask.dictionary) if own else running(ask.model)
-    with held as model:
+    with model_of(Path(ask.run), ask.dictionary) if own else running(ask.model) as model:
         direction = direction_of(ask, model)
         site = direction.check(model)
         prompt: list[int] = model.tokens(ask.prompt).ids[0].tolist()
         check_room(model, len(prompt) + ask.new_tokens)
         states: Any = model.run(meant(prompt), capture=site, logits="none").acts[site][0]
         norms = states.float().norm(dim=-1)
-        unit = direction.with_norm(float((norms[1:] if len(norms) > 1 else norms).median()))
+        median = float((norms[1:] if len(norms) > 1 else norms).median())
+        yield model, prompt, direction.with_norm(median)
+
+
+def _made(ask: BesideAsk) -> Steered:
+    with opened(ask) as (model, prompt, unit):
         others = random_directions(unit, RANDOM, ask.seed)
         said = {"clean": Plan(), "steered": plan_of(ask, unit, len(prompt)),
                 "random": plan_of(ask, others[0], len(prompt))}  # fmt: skip
@@ -130,7 +142,7 @@ def _made(ask: BesideAsk) -> Steered:
     })  # fmt: skip
     on = tuple(ask.strength != 0 and (ask.where == "all" or i == len(prompt) - 1)
                for i in range(len(prompt)))  # fmt: skip
-    return Steered(str(site), abs(ask.strength) * unit.norm, ids, words, len(prompt), kl,
+    return Steered(unit.site, abs(ask.strength) * unit.norm, ids, words, len(prompt), kl,
                    bool((clean == moved).all()), shown, on)  # fmt: skip
 
 

@@ -72,6 +72,7 @@ CASES = (
          {"model": "atlas-moe", "prompts": "desk:24", "part": "Routing of a text"}),
     Case("steering", ("steering",),
          {"model": "atlas-dense", "direction": "A prompt task", "doses": "true"}),
+    Case("steering", ("steer-kl", "prompt-doses"), {"model": "atlas-dense", "doses": "true"}),
     Case("hyper", ("hyper",), {"model": "atlas-dense"}),
     Case("acceleration", ("agreement", "exits", "drafts", "front"), {"store": "own"}),
 )  # fmt: skip

@@ -9,7 +9,9 @@ import pytest
 from lensbench.app.widgets.steer_doses import in_words
 from lensbench.app.widgets.token_diff import changed
 from lensbench.app.workflows import steering_beside
+from lensbench.app.workflows.latent_steering import RANDOM
 from lensbench.app.workflows.steering_beside import BesideAsk
+from lensbench.app.workflows.steering_doses import doses_of
 from tests.app.driver import open_page, words
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -77,6 +79,30 @@ def test_a_task_steers_at_once_and_its_doses_wait(monkeypatch, tmp_path: Path) -
     assert not page.toggle(key="doses").value
 
 
+def test_a_dose_of_a_prompt_is_the_step_shown_above_it(monkeypatch, tmp_path: Path) -> None:
+    doses, shown = doses_of(ASK), of(1.0)
+    frame = doses.to_frame().set_index(["direction", "strength"])
+    own, drawn = frame.loc["this direction"], frame.loc[f"{RANDOM} random directions"]
+    assert own.loc[1.0, "kl"] == pytest.approx(shown.kl["kl"].mean(), abs=1e-5)
+    assert own.loc[1.0, "changed"] == np.mean(shown.changed("steered"))
+    assert drawn.loc[1.0, "kl"] == pytest.approx(shown.kl["random"].mean(), abs=1e-5)
+    assert own.loc[1.0, "length"] == pytest.approx(shown.length)
+    assert (own.loc[0.0, ["kl", "changed"]] == 0).all()
+    assert own.loc[0.0, "loss"] == drawn.loc[0.0, "loss_high"], "the clean text's own"
+    assert own.loc[4.0, "kl"] > own.loc[0.5, "kl"]
+
+    page = open_page(monkeypatch, tmp_path, "steering", model="atlas-dense")
+    assert len(page.get("plotly_chart")) == 1, "nothing slow unasked"
+    page.toggle(key="doses").set_value(True).run()
+    assert not page.exception
+    assert len(page.get("plotly_chart")) == 2
+    page.radio(key="dose-measure").set_value("loss").run()
+    assert "unsteered model makes of them" in words(page)
+    page.text_area(key="prompt").set_value("").run()
+    assert not page.exception
+    assert not page.get("plotly_chart")
+
+
 def test_a_vector_of_a_file_of_the_folder_alone(monkeypatch, tmp_path: Path) -> None:
     np.save(tmp_path / "probe.npy", np.ones(128, dtype=np.float32))
     asked = {"model": "atlas-dense", "direction": "A probe or vector in a file"}
@@ -91,12 +117,13 @@ def test_a_vector_of_a_file_of_the_folder_alone(monkeypatch, tmp_path: Path) -> 
 def test_a_link_from_a_latent_opens_on_it(monkeypatch, small_root: Path) -> None:
     name = next((small_root / "runs" / "small").glob("topk-64-k8*")).name
     page = open_page(
-        monkeypatch, small_root, "steering", run="runs/small", dictionary=name, latent="3"
-    )
+        monkeypatch, small_root, "steering", run="runs/small", dictionary=name, latent="3",
+        doses="true",
+    )  # fmt: skip
     assert not page.exception
     assert not page.error
     assert page.number_input(key="latent").value == 3
-    assert len(page.get("plotly_chart")) == 1
+    assert len(page.get("plotly_chart")) == 2, "steered, and dose by dose"
 
 
 def test_controls_that_never_get_there_are_told_in_words() -> None:

@@ -1,0 +1,127 @@
+"""Every strength of one direction on one prompt: what moves, what is written, and at what cost.
+
+1. Strengths, length and controls are those of :mod:`.steering_beside`, so that a dose here is the
+   step shown there.
+2. The divergence is read along the clean text, which every dose is therefore compared on.
+3. Texts take the most probable token at each step, many doses to a batch; the unsteered model
+   says how likely it finds them.
+"""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from lensbench.app.workflows.latent_steering import RANDOM, changed, kl_of, logits_of
+from lensbench.app.workflows.live import Shelf
+from lensbench.app.workflows.steering_beside import STRENGTHS, BesideAsk, opened, plan_of
+from lensbench.interventions.steering.continuations import continue_rows, surprise
+from lensbench.interventions.steering.controls import random_directions
+from lensbench.plan import Plan
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+MEASURES = {
+    "kl": "KL from clean",
+    "changed": "Share of tokens not in the clean text",
+    "loss": "Loss of the text",
+}
+UNITS = {"kl": "nats", "changed": "of what is written", "loss": "nats per token"}
+BATCH = 32
+"""Texts that are written at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class PromptDoses:
+    """A direction and its controls at every strength; rows: direction, then random ones."""
+
+    site: str
+    unit: float
+    """Length of a step of strength 1, units of the site."""
+    n: int
+    """Tokens of the clean text."""
+    values: dict[str, np.ndarray]
+    """By measure, ``[directions, strengths]``; NaN where nothing was written."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """The direction's values and, of the random ones, mean, least and most."""
+        rows = [self._row(name, part, j) for name, part in
+                (("this direction", slice(0, 1)), (f"{RANDOM} random directions", slice(1, None)))
+                for j in range(len(STRENGTHS))]  # fmt: skip
+        frame = pd.DataFrame(rows)
+        frame.attrs["units"] = dict(UNITS)
+        return frame
+
+    def _row(self, name: str, part: slice, j: int) -> dict[str, Any]:
+        row = {"direction": name, "strength": STRENGTHS[j], "place": j,
+               "length": abs(STRENGTHS[j]) * self.unit}  # fmt: skip
+        for measure, values in self.values.items():
+            own = values[part, j]
+            row |= {measure: own.mean(), f"{measure}_low": own.min(), f"{measure}_high": own.max()}
+        return row
+
+    def plot(self, measure: str = "kl") -> "go.Figure":
+        """One measure at every strength; strengths stand evenly, as they double."""
+        from lensbench.plots import lines
+
+        figure = lines(
+            self.to_frame(), x="place", y=measure, color="direction", low=f"{measure}_low",
+            high=f"{measure}_high", height=340, hover_columns=("strength", "length"),
+            labels={"place": "strength, in lengths of the state", measure: MEASURES[measure]},
+            title=f"{MEASURES[measure]}, dose by dose", subtitle="random: mean, band from "
+            f"least to most; n = {self.n} tokens",
+        )  # fmt: skip
+        ticks = [f"{s:+g}" if s else "0" for s in STRENGTHS]
+        return figure.update_xaxes(tickvals=list(range(len(ticks))), ticktext=ticks)
+
+
+_kept: "Shelf[PromptDoses]" = Shelf(16)
+
+
+def doses_of(ask: BesideAsk) -> PromptDoses:
+    """All strengths of what is asked for, made once; its own strength and temperature do not count.
+
+    Raises:
+        ConfigError, LensbenchError: as :func:`.steering_beside.steered`.
+    """
+    one = replace(ask, strength=0.0, temperature=0.0)
+    return _kept.get(one, lambda: _made(one))
+
+
+def _made(ask: BesideAsk) -> PromptDoses:
+    with opened(ask) as (model, prompt, unit):
+        ways = [unit, *random_directions(unit, RANDOM, ask.seed)]
+        cells = [(i, j) for i in range(len(ways)) for j, s in enumerate(STRENGTHS) if s]
+        dosed = [replace(ask, strength=s) for s in STRENGTHS]
+        clean_ids = continue_rows(model, [prompt], [Plan()], ask.new_tokens, 1)[0]
+        plans = [plan_of(dosed[j], ways[i], len(prompt)) for i, j in cells]
+        said = continue_rows(model, [prompt] * len(cells), plans, ask.new_tokens, BATCH)
+        nll = surprise(model, [prompt] * (len(cells) + 1), [clean_ids, *said], BATCH)
+        whole = [*prompt, *clean_ids]
+        steps = slice(len(prompt) - 1, len(whole) - 1)
+        clean = logits_of(model, whole, Plan())
+        moved = [
+            kl_of(clean, logits_of(model, whole, plan_of(dosed[j], ways[i], len(prompt),
+                                                         len(whole))), steps).mean()
+            for i, j in cells
+        ]  # fmt: skip
+    shape = (len(ways), len(STRENGTHS))
+    found = {"kl": np.zeros(shape), "changed": np.zeros(shape),
+             "loss": np.full(shape, nll[0])}  # fmt: skip
+    for (i, j), ids, cost, kl in zip(cells, said, nll[1:], moved, strict=True):
+        found["kl"][i, j], found["loss"][i, j] = kl, cost
+        found["changed"][i, j] = np.mean(changed(clean_ids, ids)) if ids else np.nan
+    return PromptDoses(unit.site, unit.norm, len(clean_ids), found)
+
+
+def python_of(ask: BesideAsk, measure: str) -> str:
+    """Python that makes the same doses and draws the same figure."""
+    task = "from lensbench.app.workflows.steering import SteerAsk\n" if ask.task else ""
+    return (
+        f"{task}from lensbench.app.workflows.steering_beside import BesideAsk\n"
+        "from lensbench.app.workflows.steering_doses import doses_of\n\n"
+        f"found = doses_of({ask!r})  # found.to_frame()\n"
+        f"found.plot({measure!r})\n"
+    )
