@@ -38,6 +38,7 @@ def effects_frame(board: "LatentDashboard", latent: int, words: dict[int, str]) 
     frame = board.effects_frame()
     units = frame.attrs["units"]
     frame = frame.loc[frame["latent"] == latent].drop_duplicates("token_id")
+    frame = frame.drop(columns="token", errors="ignore")  # told below by those of the page
     frame.insert(2, "token", [words.get(int(i), f"#{i}") for i in frame["token_id"]])
     frame = frame.sort_values("effect", ascending=False, ignore_index=True)
     frame.attrs["units"] = units
