@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import streamlit as st
 
-from lensbench.app.state import inside, root, store_names
+from lensbench.app.state import below, inside, store_names
 from lensbench.app.widgets.choose import choose
 from lensbench.app.widgets.dictionary_choice import choose_dictionary
 from lensbench.app.widgets.states import nothing_yet
@@ -13,7 +13,6 @@ from lensbench.app.workflows.lenses import model_names
 from lensbench.app.workflows.patching import TASKS
 from lensbench.app.workflows.steering import METHODS, SteerAsk
 from lensbench.app.workflows.steering_beside import FILE, KINDS, LATENT, TASK, BesideAsk
-from lensbench.errors import ConfigError
 from lensbench.words import spelled
 
 PLUS = "The doors\nThe teachers\nThe women\nI think the dogs\nEvery day the boys"
@@ -46,10 +45,7 @@ def choose_direction() -> BesideAsk | None:
         if not name:
             st.info("Name a file that holds one vector, as long as the model is wide.")
             return None
-        path = (root() / name).resolve()
-        if not path.is_relative_to(root()):
-            raise ConfigError(f"{name!r} is outside the folder shown here")
-        return replace(ask, file=str(path), layer=layer)
+        return replace(ask, file=str(below(name)), layer=layer)
     left, right = st.columns(2)
     plus = left.text_area("Towards these prompts, one per line", PLUS, key="plus", height=90,
                           bind="query-params")  # fmt: skip

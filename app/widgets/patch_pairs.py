@@ -1,13 +1,12 @@
 """Which prompt pairs are patched: a built-in task, a table to type into, or a file."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 import streamlit as st
 
-from lensbench.app.state import inside, root
-from lensbench.app.widgets.choose import choose
+from lensbench.app.state import below, root
+from lensbench.app.widgets.choose import choose, not_here
 from lensbench.app.widgets.states import guarded, plain
 from lensbench.app.widgets.toggle import one_of, pick_of
 from lensbench.app.workflows import patching
@@ -110,16 +109,13 @@ def _typed(model: str) -> Rows:
 def _filed() -> Rows:
     files = csv_files(root())
     if not files:
+        if "file" in st.query_params:
+            not_here("File", st.query_params["file"])
         st.info(f"There is no CSV file of pairs below {plain(str(root()))}. Save one there whose "
                 f"first line is {','.join(COLUMNS)}.")  # fmt: skip
         return ()
     name = choose("File", files, key="file")
-    return rows_of_csv(_read(name)) if name else ()
-
-
-def _read(name: str) -> str:
-    path = Path(name)
-    return (inside(path.parent.as_posix()) / path.name).read_text(encoding="utf-8")
+    return rows_of_csv(below(name).read_text(encoding="utf-8")) if name else ()
 
 
 def _tokens(model: str, rows: Rows, *, of: int) -> None:

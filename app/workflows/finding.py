@@ -28,7 +28,7 @@ SETTLED = 2.0
 KEPT = 20_000
 """Folders and files that are remembered, at most."""
 CONFIG, SMALL = "config.json", 1 << 20
-TEXTS = (".txt", ".jsonl", ".ndjson")
+TEXTS, TABLES = (".txt", ".jsonl", ".ndjson"), (".csv",)
 OURS = ("log.txt", "metrics.jsonl")
 """Files that runs and jobs write."""
 _HEAD = 200
@@ -47,6 +47,8 @@ class Found:
     """Folders with a model in hub format: a ``config.json`` of transformers beside weights."""
     texts: tuple[Path, ...]
     """Text files that neither a run nor a job wrote."""
+    tables: tuple[Path, ...]
+    """CSV files likewise."""
 
 
 def find(root: Path) -> Found:
@@ -54,14 +56,22 @@ def find(root: Path) -> Found:
 
     A run that was trained as an array is one run, the folder of its parts.
     """
-    seen: dict[str, list[Path]] = {kind: [] for kind in ("run", "store", "model", "text")}
+    seen: dict[str, list[Path]] = {kind: [] for kind in ("run", "store", "model", "file")}
     _walk(str(root), DEPTH, seen, top=True)
     runs = (r for r in seen["run"] if not {TWIN, JOBS} & set(r.relative_to(root).parts))
     stores = sorted(seen["store"], key=lambda folder: (TWIN in folder.name, str(folder)))
     models = (m for m in seen["model"] if once(m / CONFIG, "model", _is_model))
-    texts = (t for t in seen["text"] if t.relative_to(root).parts[0] != JOBS)
+    files = sorted(f for f in seen["file"] if f.relative_to(root).parts[0] != JOBS)
     return Found(tuple(sorted(runs)), tuple(s for s in stores if not holds_latents(s)),
-                 tuple(sorted(models)), tuple(sorted(texts)))  # fmt: skip
+                 tuple(sorted(models)), tuple(f for f in files if f.name.endswith(TEXTS)),
+                 tuple(f for f in files if f.name.endswith(TABLES)))  # fmt: skip
+
+
+def kept_in(root: Path, name: str) -> list[Path]:
+    """Folders that lie in a folder ``name`` of the root or of a folder of it, behind no link."""
+    places = [root / name, *(root / folder / name for folder in _list(str(root))[1])]
+    return [place / folder for place in places if not place.is_symlink()
+            for folder in _list(str(place))[1]]  # fmt: skip
 
 
 def read_json(path: Path) -> Any:
@@ -118,7 +128,7 @@ def _walk(folder: str, left: int, seen: dict[str, list[Path]], *, top: bool) -> 
         if there:
             seen[kind].append(Path(folder))
     if not run and not store:
-        seen["text"] += [Path(folder) / name for name in sorted(files) if name.endswith(TEXTS)]
+        seen["file"] += [Path(folder) / n for n in sorted(files) if n.endswith(TEXTS + TABLES)]
     if left > 1 and (top or not (run or store)):
         for name in folders:
             _walk(f"{folder}/{name}", left - 1, seen, top=False)
@@ -138,7 +148,8 @@ def _list(folder: str) -> tuple[frozenset[str], tuple[str, ...]]:
     names = {e.name for e in seen}
     weights = any(name.endswith(".safetensors") for name in names)
     files = frozenset(n for n in names if n in (STATUS_FILE, MANIFEST)
-                      or (n == CONFIG and weights) or (n.endswith(TEXTS) and n not in OURS)
+                      or (n == CONFIG and weights) or (n.endswith(TEXTS + TABLES) and n not in OURS
+                          and not Path(folder, n).is_symlink())
                       )  # fmt: skip
     folders = tuple(sorted(e.name for e in seen if not e.name.startswith(".")
                            and e.is_dir(follow_symlinks=False)))  # fmt: skip

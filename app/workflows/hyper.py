@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from lensbench import probes
 from lensbench.app.workflows import jobs
 from lensbench.app.workflows.answers import facts_of, rows_of_frame, saved_in
-from lensbench.app.workflows.finding import once
+from lensbench.app.workflows.finding import kept_in, once
 from lensbench.app.workflows.models import open_model
 from lensbench.errors import NotEnoughDataError
 from lensbench.probes.hd.atlas import SPLITS, TASKS
@@ -138,7 +138,7 @@ def studies(root: Path, fingerprint: str) -> list[tuple[Path, HDStudy]]:
     Raises:
         DamagedDataError: one cannot be read.
     """
-    known = [f.parent for f in sorted(root.glob(f"{HYPER}/*/encoder.json"))]
+    known = [f for f in sorted(kept_in(root, HYPER)) if (f / "encoder.json").is_file()]
     found = [(folder, one) for folder in known if (one := _opened(folder)) is not None]
     mine = [(f, s) for f, s in found if s.config["when"] == "before"
             and s.provenance.model.get("fingerprint") == fingerprint]  # fmt: skip

@@ -6,12 +6,13 @@ from typing import Any
 import pandas as pd
 
 from lensbench import prompts
+from lensbench.app.workflows.finding import find
 from lensbench.app.workflows.live import running
 from lensbench.app.workflows.own_pairs import Aligned, Rows, alignments, own_pairs
 from lensbench.errors import LensbenchError
 from lensbench.prompts.pairs import PromptPairs
 
-_DEPTH, _MOST = 3, 1 << 20
+_MOST = 1 << 20
 _GENERAL: Rows = (
     ("The Eiffel Tower is in the city of", "The Colosseum is in the city of", "Paris", "Rome"),
 )
@@ -71,8 +72,8 @@ def _cells(pair: Aligned, side: str, width: int) -> dict[str, str]:
 
 def csv_files(root: Path) -> list[str]:
     """CSV files below ``root`` that could hold pairs, by name."""
-    found = (p for depth in range(_DEPTH) for p in root.glob("*/" * depth + "*.csv"))
-    return sorted(p.relative_to(root).as_posix() for p in found if p.stat().st_size <= _MOST)
+    small = (path for path in find(root).tables if path.stat().st_size <= _MOST)
+    return [path.relative_to(root).as_posix() for path in small]
 
 
 def pairs_file(model: str, rows: Rows) -> str:

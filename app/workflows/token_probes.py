@@ -16,7 +16,7 @@ import pandas as pd
 
 from lensbench import io
 from lensbench.app.workflows import jobs, probing
-from lensbench.app.workflows.finding import once, read_json
+from lensbench.app.workflows.finding import kept_in, once, read_json
 from lensbench.app.workflows.live import Shelf, hold_store, store_version
 from lensbench.app.workflows.probe_page import FILE, PROBES, ROWS, few_sites
 from lensbench.app.workflows.probing import ProbeAsk
@@ -93,7 +93,9 @@ def saved_sweeps(root: Path, store: "ActivationStore") -> list[tuple[Path, Probe
     """The sweeps kept below ``root`` whose probes read this store's model, by name of folder."""
     ours = store.model.get("fingerprint")
     found: list[tuple[Path, ProbeSweep]] = []
-    for path in sorted([*root.glob(f"{PROBES}/*/{FILE}"), *root.glob(f"*/{PROBES}/*/{FILE}")]):
+    for path in (folder / FILE for folder in sorted(kept_in(root, PROBES))):
+        if not path.is_file():
+            continue
         try:
             if read_json(path).get("kind") != "ProbeSweep":
                 continue

@@ -16,16 +16,18 @@ NAMES = {  # every part of an address that names a folder or a file
     "sweep": ("run",), "compare": ("one", "other"), "latent": ("run",), "directions": ("run",),
     "lens": ("store", "model", "lens"), "attention": ("store", "model"), "acceleration": ("store",),
     "probe": ("store", "twin"), "geometry": ("stores", "controls"), "hyper": ("model",),
-    "patching": ("model",), "steering": ("model",), "experts": ("model", "prompts"),
+    "patching": ("model", "file"), "steering": ("model", "file"), "experts": ("model", "prompts"),
     "capture": ("model", "file", "job"),
 }  # fmt: skip
 TYPED = {"from": "My own text", "text": "a cat"}
 WITH = {
     "other": {"one": "runs/small"}, "lens": {"store": "acts"}, "twin": {"store": "acts"},
     "prompts": {"model": "atlas-moe"},
-    "file": {"model": "atlas-dense", "from": "A file in this folder"},
+    "file": {"model": "atlas-dense", "from": "A file in this folder", "of": "A CSV file",
+             "direction": "A probe or vector in a file"},
     "controls": {"stores": "acts"},
 }  # fmt: skip
+FILED = {"patching": "pairs.csv", "steering": "acts/shard-00000.safetensors"}
 OWN = {("lens", "model"), ("attention", "model")}
 _opened: list[str] = []
 _watched: list[str] = []
@@ -49,6 +51,11 @@ def place(small_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(small_root, top / "outside")
     line = f'{{"text": "{SECRET}", "label": "a"}}\n'
     (top / "outside" / "prompts.jsonl").write_text(line * 4)
+    (top / "outside" / "pairs.csv").write_text(
+        f"clean,corrupted,answer,wrong\n{SECRET},{SECRET},a,b\n"
+    )
+    (top / "root" / "link.csv").symlink_to(top / "outside" / "pairs.csv")
+    (top / "root" / "gone.csv").symlink_to(top / "root" / "no.csv")
     (top / "root" / "link").symlink_to(top / "outside")
     (top / "root" / "link.jsonl").symlink_to(top / "outside" / "prompts.jsonl")
     return top
@@ -62,9 +69,9 @@ def watch(place: Path) -> Any:
     _watched.clear()
 
 
-def there(key: str) -> str:
+def there(path: str, key: str) -> str:
     """What lies outside and would do for ``key``."""
-    files = {"prompts": "prompts.jsonl", "file": "prompts.jsonl"}
+    files = {"prompts": "prompts.jsonl", "file": FILED.get(path, "prompts.jsonl")}
     return files.get(key, "runs/small" if key in ("run", "one", "other") else "acts")
 
 
@@ -76,7 +83,9 @@ def test_a_name_in_the_address_that_leads_out_is_refused(
     begin = {"..": "../outside", "absolute": str(place / "outside"), "link": "link"}[how]
     watch.clear()
     more = TYPED if (path, key) in OWN else WITH.get(key, {})
-    page = open_page(monkeypatch, place / "root", path, **{**more, key: f"{begin}/{there(key)}"})
+    page = open_page(
+        monkeypatch, place / "root", path, **{**more, key: f"{begin}/{there(path, key)}"}
+    )
     assert not page.exception
     assert watch == []
     assert SECRET not in words(page)
@@ -120,3 +129,13 @@ def test_a_sweep_file_names_stores_of_the_folder(place: Path) -> None:
     for url in ("../outside/acts", str(place / "outside/acts"), "link/acts"):
         with pytest.raises(ConfigError, match="outside the folder"):
             read_yaml(place / "root", f"source: {{store: {url}}}\n{sweep}")
+
+
+def test_a_linked_file_of_pairs_is_not_offered(monkeypatch, place: Path, watch: list[str]) -> None:
+    """The file is named in the address by its own name, which lies below the folder."""
+    watch.clear()
+    page = open_page(monkeypatch, place / "root", "patching", model="atlas-dense", of="A CSV file",
+                     file="link.csv")  # fmt: skip
+    assert not page.exception
+    assert watch == []
+    assert SECRET not in words(page)
