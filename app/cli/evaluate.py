@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lensbench.app.cli import isolation
 from lensbench.app.cli.console import Answer, Progress, table
 from lensbench.app.cli.groups import ModelOption, RevisionOption, new_group
 
@@ -14,6 +15,7 @@ def group() -> typer.Typer:
     app = new_group("Evaluate what was trained.")
     app.callback()(_keep_group)
     app.command("sae")(sae)
+    app.command("isolation")(isolation.isolation)
     return app
 
 

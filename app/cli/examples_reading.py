@@ -17,4 +17,40 @@ SHAPES: dict[str, tuple[str, ...]] = {
     "heads composition": ("heads composition --top 5",),
     "heads circuit": ("heads circuit 1 2", "heads circuit 1 2 --kind qk --token Peru"),
     "heads logits": ("heads logits recall --n 8", "heads logits recall --n 4 --verify"),
+    "probe flips": ("probe flips --games 30 --layers 2 --cases 10",),
+    "probe codes": (f"probe codes --store {_STORE} --site {_SITE} --label in_recall",),
+    "probe angles": (
+        f"probe angles --store {_STORE} --site {_SITE} --labels in_recall --labels is_name",
+    ),
+    "probe lengths": ("probe lengths --model atlas-dense --text atlas:60 --n 10",),
+    "probe aligned": ("probe aligned --model atlas-dense --pairs readings.jsonl",),
+    "probe capacity": ("probe capacity --dim 256 --sizes 2,8 --html capacity.html",),
+    "probe concepts": ("probe concepts --model atlas-dense --text analogies.txt --out concepts",),
+    "probe decode": (
+        'probe decode --encoder concepts --model atlas-dense --prompt "Peru : Lima = France :" '
+        "--query France",
+    ),
+    "lens sites": (
+        'lens sites --model atlas-dense --prompt "The capital of Peru is" --site attn_out',
+    ),
+    "lens parts": ('lens parts --model atlas-dense --prompt "The capital of Peru is"',),
+    "lens document": (
+        f"lens document --store {_STORE} --document 3 --max-tokens 12 --html document.html",
+    ),
+    "lens ahead": (f'lens ahead --store {_STORE} --prompt "The capital of Peru is" --layers 3',),
+    "lens basis": (f"lens basis --store {_STORE} --layer 3 --k 2 --max-tokens 100 --check",),
+    "lens compare": (f"lens compare --store {_STORE} --tuned lens --max-tokens 1000",),
+    "lens answers": ("lens answers --model atlas-dense --questions questions.jsonl",),
+    "lens soft": (f"lens soft --store {_STORE} --layers 3 --length 2 --contexts 64",),
+    "world toys": ("world toys --steps 500 --sparsity 0,0.9 --html toys.html",),
+    "world atoms": (
+        "world atoms --steps 200 --lr 0.01",
+        "world atoms --architecture relu --set correlation=0.3 --set profile=power_law",
+    ),
+    "eval isolation": (f"eval isolation {_ONE} --k 4 --n-pairs 16",),
+    "show": (
+        "show my-result",
+        f"show {_RUN}/evaluation --top 5 --html evaluation.html",
+        "show my-result --view metric=entropy --svg entropy.svg",
+    ),
 }

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lensbench.app.cli import lens_more, lens_prompt
+from lensbench.app.cli import lens_more, lens_prompt, lens_read
 from lensbench.app.cli.console import Answer, fields, table
 from lensbench.app.cli.groups import ModelOption, RevisionOption, new_group
 
@@ -29,6 +29,14 @@ def group() -> typer.Typer:
     app.command("neurons")(neurons)
     app.command("future")(lens_more.future)
     app.command("context")(lens_more.context)
+    app.command("sites")(lens_read.sites)
+    app.command("parts")(lens_read.parts)
+    app.command("document")(lens_read.document)
+    app.command("ahead")(lens_read.ahead)
+    app.command("basis")(lens_read.basis)
+    app.command("compare")(lens_read.compare)
+    app.command("answers")(lens_read.answers)
+    app.command("soft")(lens_read.soft)
     return app
 
 

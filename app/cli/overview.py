@@ -7,7 +7,7 @@ START = """\
 """
 
 SECTIONS = {
-    "Begin": ("demo", "app", "doctor", "config", "completion", "help"),
+    "Begin": ("demo", "app", "doctor", "show", "config", "completion", "help"),
     "Activations": ("capture", "store", "world"),
     "Dictionaries": ("train", "eval", "latents", "encode", "explain", "runs", "report"),
     "Read": ("lens", "probe", "heads"),

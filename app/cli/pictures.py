@@ -24,7 +24,8 @@ _OTHER = (*DRAWN, "htm", "pdf", "jpg", "json")
 def options_for(params: list[Any]) -> list[Any]:
     """The options of pictures, where a command's own make it one that answers with a result."""
     out = _out(params)
-    return _options() if out is not None and (out.help or "").startswith(RESULT) else []
+    draws = out is not None and (out.help or "").startswith(RESULT)
+    return _options() if draws or any("--view" in p.opts for p in params) else []
 
 
 def drawn_by(params: list[Any], values: dict[str, Any], path: str, run: Callable[[], Any]) -> Any:

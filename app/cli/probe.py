@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lensbench.app.cli import probe_bits, probe_more
+from lensbench.app.cli import probe_bits, probe_hd, probe_more, probe_shape
 from lensbench.app.cli.console import Answer, fields, table
 from lensbench.app.cli.groups import ModelOption, RevisionOption, new_group
 
@@ -26,6 +26,14 @@ def group() -> typer.Typer:
     app.command("numbers")(probe_more.numbers)
     app.command("trees")(probe_more.trees)
     app.command("spans")(probe_more.spans)
+    app.command("flips")(probe_shape.flips)
+    app.command("codes")(probe_shape.codes)
+    app.command("angles")(probe_shape.angles)
+    app.command("lengths")(probe_shape.lengths)
+    app.command("aligned")(probe_shape.aligned)
+    app.command("capacity")(probe_hd.capacity)
+    app.command("concepts")(probe_hd.concepts)
+    app.command("decode")(probe_hd.decode)
     return app
 
 

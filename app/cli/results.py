@@ -21,8 +21,9 @@ def result_answer(facts: Mapping[str, Any], columns: Sequence[str] = (), head: s
 
 
 def _controls(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Scores of controls that neither the summary nor the note shows."""
-    said = {f"{value:.6g}" for value in facts["summary"].values()}
+    """Scores of controls that neither rows, summary nor note show."""
+    shown = [*facts["summary"].values(), *(v for row in facts["rows"] for v in row.values())]
+    said = {f"{value:.6g}" for value in shown if isinstance(value, (int, float))}
     note = str(facts["control"])
     return {
         f"control: {name.replace('_', ' ')}": value

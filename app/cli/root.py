@@ -30,6 +30,7 @@ from lensbench.app.cli import (
     runs,
     savings,
     select,
+    show,
     steer,
     store,
     topics,
@@ -54,6 +55,7 @@ def build() -> typer.Typer:
     app.command("capture")(capture.capture)
     app.add_typer(store.group(), name="store")
     app.command("report")(report.report)
+    app.command("show")(show.show)
     app.add_typer(train.group(), name="train")
     app.add_typer(evaluate.group(), name="eval")
     app.command("encode")(encode.encode)

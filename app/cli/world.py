@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from lensbench.app.cli import toys
 from lensbench.app.cli.console import Answer, Progress, fields
 from lensbench.app.cli.groups import new_group
 
@@ -14,6 +15,8 @@ def group() -> typer.Typer:
     app = new_group("Worlds of generated text whose labels and probabilities are known.")
     app.command("sample")(sample)
     app.command("train")(train)
+    app.command("toys")(toys.toys)
+    app.command("atoms")(toys.atoms)
     return app
 
 

@@ -2,9 +2,10 @@
 
 import os
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +17,21 @@ if TYPE_CHECKING:
     from lensbench.models import Model
     from lensbench.results import Result
 
-_KEPT: "ContextVar[list[Result] | None]" = ContextVar("kept", default=None)
+_KEPT: "ContextVar[list[Kept] | None]" = ContextVar("kept", default=None)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A result, and which of its pictures is meant: arguments of ``plot``."""
+
+    result: "Result"
+    view: Mapping[str, Any]
 
 
 @contextmanager
-def kept_results() -> "Generator[list[Result]]":
+def kept_results() -> Generator[list[Kept]]:
     """Collect every result that is answered with meanwhile: for pictures and tables of them."""
-    found: list[Result] = []
+    found: list[Kept] = []
     token = _KEPT.set(found)
     try:
         yield found
@@ -47,7 +56,7 @@ def rows_of_frame(frame: "pd.DataFrame", top: int | None = None) -> list[dict[st
 
 def result_facts(
     model: str, result: "Result", out: Path | None, *, top: int | None = None, by: str = "",
-    **more: Any,
+    view: Mapping[str, Any] | None = None, **more: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """A result as one document: its rows (the ``top`` largest in size of ``by``), units, summary.
 
@@ -60,11 +69,13 @@ def result_facts(
         "model": model, **more, "rows": rows_of_frame(frame, top), "of": len(frame),
         "units": dict(frame.attrs.get("units", {})), "summary": result.summary(),
         "controls": dict(result.controls.values),
-        "control": result.controls.note or str(result.controls), **saved_in(result, out),
+        "control": result.controls.note or str(result.controls), **saved_in(result, out, view),
     }  # fmt: skip
 
 
-def saved_in(result: "Result", out: Path | None) -> dict[str, Any]:
+def saved_in(
+    result: "Result", out: Path | None, view: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Save a result where a folder was named, and say where; a new folder appears whole.
 
     Raises:
@@ -73,7 +84,7 @@ def saved_in(result: "Result", out: Path | None) -> dict[str, Any]:
     """
     kept = _KEPT.get()
     if kept is not None:
-        kept.append(result)
+        kept.append(Kept(result, view or {}))
     if out is None:
         return {}
     if out.exists() and not out.is_dir():

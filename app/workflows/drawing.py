@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from lensbench import io
+from lensbench.app.workflows.answers import Kept
 from lensbench.errors import BackendUnavailableError, ConfigError
 from lensbench.results import Result
 from lensbench.words import spelled
@@ -67,8 +68,8 @@ def check_wanted(wanted: Mapping[str, Path]) -> None:
         )
 
 
-def draw_results(results: Sequence[Result], wanted: Mapping[str, Path], said: str) -> list[str]:
-    """Write every asked for kind of file of ``results``; the paths that were written.
+def draw_results(kept: Sequence[Kept], wanted: Mapping[str, Path], said: str) -> list[str]:
+    """Write every asked for kind of file of ``kept``; the paths that were written.
 
     ``said`` is the command, for the page's title. Of several results ``--html`` holds all on one
     page; of the others each has a file of its own: ``x.svg``, ``x-2.svg``.
@@ -77,17 +78,18 @@ def draw_results(results: Sequence[Result], wanted: Mapping[str, Path], said: st
         ConfigError: nothing was measured that has a picture.
         DataError: a file cannot be written.
     """
-    drawable = [one for one in results if type(one).plot is not Result.plot]
+    drawable = [one for one in kept if type(one.result).plot is not Result.plot]
     if not drawable and set(wanted) - {"csv"}:
         raise ConfigError(f"`{said}` measured nothing that has a picture; leave out --html and so")
-    figures = [one.plot() for one in drawable] if set(wanted) - {"csv"} else []
+    drawing = drawable if set(wanted) - {"csv"} else []
+    figures = [one.result.plot(**one.view) for one in drawing]
     written: list[str] = []
     for kind, path in wanted.items():
         if kind == "html":
-            io.write_text(path, page(drawable, figures, said))
+            io.write_text(path, page([one.result for one in drawable], figures, said))
             written.append(str(path))
         elif kind == "csv":
-            frames = [one.to_frame() for one in results]
+            frames = [one.result.to_frame() for one in kept]
             written += _each(path, [frame.to_csv(index=False).encode() for frame in frames])
         else:
             written += _each(path, [picture(figure, kind) for figure in figures])

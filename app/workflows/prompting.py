@@ -144,7 +144,7 @@ def read_decoding(
     opened = open_model(model, revision)
     if not prompt.strip():
         raise ConfigError("the prompt is empty; type a few words")
-    made = _rule(opened, prompt, rule, given)
+    made = rule_named(opened, prompt, rule, given)
     found = probes.contrastive_decode(made, prompt, new_tokens, temperature=temperature, seed=seed)
     facts = facts_of(opened, found, rule=rule, text=found.texts[0], plain=found.plain_texts[0],
                      depths=list(found.depths), measures=found.measures,
@@ -152,7 +152,12 @@ def read_decoding(
     return {**facts, **saved_in(found, out)}
 
 
-def _rule(model: "Model", prompt: str, name: str, given: dict[str, Any]) -> "ContrastiveRule":
+def rule_named(model: "Model", prompt: str, name: str, given: dict[str, Any]) -> "ContrastiveRule":
+    """A rule of decoding by its name, for a prompt.
+
+    Raises:
+        ConfigError: an option that it lacks.
+    """
     if "norm" in given:
         given["norm_intermediate"] = given.pop("norm")
     if name == "dola":

@@ -31,6 +31,22 @@ def boards(
     return result_facts(model, found, out)
 
 
+def board_flips(
+    model: str, *, games: int, layers: str = "", cases: int = 400, revision: str | None = None,
+    seed: int = 0, out: Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Turn discs over in the stream, and score whether the moves follow, beside random directions.
+
+    Raises:
+        LensbenchError: see ``board_probes`` and :func:`lensbench.probes.flip_study`.
+    """
+    chosen = numbers(layers, "layers")
+    with running(model, revision) as opened:
+        read = probes.board_probes(opened, n_games=games, seed=seed)
+        found = probes.flip_study(opened, read, layers=chosen, n_cases=cases, seed=seed)
+    return result_facts(model, found, out)
+
+
 def number_subspaces(
     model: str, *, n: int, components: str, flips: int = 0, revision: str | None = None,
     seed: int = 0, out: Path | None = None,
@@ -62,7 +78,7 @@ def trees(
     Raises:
         LensbenchError: see ``word_states`` and ``structural_probe``.
     """
-    rows = _lines(file, ("words", "heads"))
+    rows = json_lines(file, ("words", "heads"))
     with running(model, revision) as opened:
         words = probes.word_states(opened, [r["words"] for r in rows], sites=list(sites) or None)
     found = probes.structural_probe(words, [r["heads"] for r in rows], task=task, rank=rank,
@@ -79,7 +95,7 @@ def spans(
     Raises:
         LensbenchError: see ``word_states`` and ``edge_probe``.
     """
-    rows = _lines(file, ("words", "spans", "labels"))
+    rows = json_lines(file, ("words", "spans", "labels"))
     with running(model, revision) as opened:
         words = probes.word_states(opened, [r["words"] for r in rows], sites=list(sites) or None)
     found = probes.edge_probe(words, [r["spans"] for r in rows], [r["labels"] for r in rows],
@@ -128,7 +144,7 @@ def context(
     return result_facts(opened.card.name, found, out)
 
 
-def _lines(file: Path, keys: Sequence[str]) -> list[dict[str, Any]]:
+def json_lines(file: Path, keys: Sequence[str]) -> list[dict[str, Any]]:
     """The objects of a JSON-lines file, each with these keys.
 
     Raises:

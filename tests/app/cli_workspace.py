@@ -43,7 +43,26 @@ def make_workspace(folder: Path) -> Path:
         "claims:\n  - {site: blocks.5.resid_post, position: end, feature: answer}\n"
     )
     (folder / "rewards.json").write_text("[" + ", ".join(["[0, 1]", "[1, 1]"] * 4) + "]")
+    (folder / "readings.jsonl").write_text(
+        '{"ambiguous": "the capital of Peru is", "variant": "the big capital of Chile is"}\n'
+        '{"ambiguous": "the king knows", "variant": "the king knows", "kind": "same"}\n'
+    )
+    (folder / "questions.jsonl").write_text("".join(
+        f'{{"prompt": "The capital of {land} is", "answers": [" Lima", " Rome"], '
+        f'"correct": [{right}, {wrong}]}}\n'
+        for land, right, wrong in (("Peru", "true", "false"), ("Italy", "false", "true"))
+    ))  # fmt: skip
+    (folder / "analogies.txt").write_text("\n".join(analogies(120)) + "\n")
     return folder
+
+
+def analogies(n: int) -> list[str]:
+    """Whole analogies in words of the atlas."""
+    from lensbench.probes.hd.atlas import atlas_prompts
+
+    dealt = atlas_prompts("analogy", "pair", n_train=n, n_test=n // 4, seed=0)
+    rows = [pairs for side in (dealt.train, dealt.validation, dealt.test) for pairs in side.pairs]
+    return [" = ".join(f"{a} : {b}" for a, b in pairs) for pairs in rows]
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,8 @@ QUICK = (
 """Commands whose examples run here as they stand, in seconds together; the others are slow."""
 QUICK += (
     "latents match", "latents nearest", "latents geometry", "latents map", "heads circuit",
+    "probe aligned", "probe capacity", "lens sites", "lens parts", "lens document", "lens ahead",
+    "lens answers", "show",
 )  # fmt: skip
 SLOW = (
     "capture", "train sae", "eval sae", "encode", "explain", "report", "doctor", "lens tune",
@@ -30,7 +32,11 @@ SLOW = (
     "circuit graph", "circuit latent", "edit fact", "steer", "experts map", "experts rank",
     "experts suppress", "experts scan", "accelerate", "readability", "store rm", "runs rm",
 )  # fmt: skip
-SLOW += ("heads scores", "heads composition", "heads logits")
+SLOW += (
+    "heads scores", "heads composition", "heads logits", "probe flips", "probe codes",
+    "probe angles", "probe lengths", "probe concepts", "probe decode", "lens basis",
+    "lens compare", "lens soft", "world toys", "world atoms", "eval isolation",
+)  # fmt: skip
 SLOW += ("circuit scrub", "circuit components", "circuit subspace", "circuit readings")
 SLOW += ("clamp neuron", "clamp training", "clamp toy", "edit directions")
 SLOW += ("select latents", "select confounds", "select heads", "select study", "select sibling")
@@ -46,7 +52,7 @@ NOT_HERE = {
     "runs push": "needs the hub", "runs pull": "needs the hub",
     "lens decoder": "needs sentences of the world of translations",
 }  # fmt: skip
-ELSEWHERE = ("./my-model", "stories.txt", "old-acts", "prompts.txt --live", "--pairs")
+ELSEWHERE = ("my-result", "./my-model", "stories.txt", "old-acts", "prompts.txt --live", "--pairs")
 """Parts of examples that name what a user has and a test has not."""
 
 
