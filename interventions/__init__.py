@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from lensbench.interventions.metrics import METRICS as METRICS
     from lensbench.interventions.metrics import Metric as Metric
     from lensbench.interventions.patching.ablation import ablation_sweep as ablation_sweep
+    from lensbench.interventions.patching.check import PlaceCheck as PlaceCheck
     from lensbench.interventions.patching.result import PatchingResult as PatchingResult
     from lensbench.interventions.patching.sweep import patch_sweep as patch_sweep
     from lensbench.interventions.places import Place as Place
@@ -157,6 +158,7 @@ _HOME = {
     "Metric": "metrics",
     "ablation_sweep": "patching.ablation",
     "PatchingResult": "patching.result",
+    "PlaceCheck": "patching.check",
     "patch_sweep": "patching.sweep",
     "Place": "places",
     "places": "places",

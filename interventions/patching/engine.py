@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lensbench import provenance
+from lensbench import io, provenance
 from lensbench.arguments import whole_number
 from lensbench.interventions.metrics import Metric, ends_of
 from lensbench.interventions.patching.result import PatchingResult, mean_of
@@ -161,6 +161,7 @@ class Engine:
         """What was asked, as results record it."""
         return {
             "pairs": self.pairs.fingerprint(),
+            "prompts": [mark_of(ids) for ids in self.pairs.clean_ids],
             "intervention": self.intervention,
             "metric": self.metric.name,
             "places": [str(p) for p in self.where],
@@ -174,6 +175,11 @@ class Engine:
         found = {str(p.site): p.subspace for p in self.where if p.subspace is not None}
         told = {site: {"k": s.k, "fingerprint": s.fingerprint} for site, s in found.items()}
         return {"subspace": told} if told else {}
+
+
+def mark_of(ids: Sequence[int]) -> str:
+    """A mark of one prompt, by which a result knows on which prompts it was measured."""
+    return io.fingerprint([int(i) for i in ids])[:12]
 
 
 def with_control(result: PatchingResult) -> PatchingResult:

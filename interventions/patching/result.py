@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
+    from lensbench.interventions.metrics import MetricLike
+    from lensbench.interventions.patching.check import PlaceCheck
+    from lensbench.models.base import Model
+    from lensbench.prompts.pairs import PromptPairs
+
 N_BOOT = 1000
 
 
@@ -154,10 +159,55 @@ class PatchingResult(Result):
         """
         return standing(float(self.effect[place]), self.random_effect, self.base)
 
+    @property
+    def strongest(self) -> int:
+        """Number of the place that moves the run farthest; 0 where no effect is a number."""
+        far = np.abs(self.effect - self.base)
+        return int(np.nanargmax(far)) if np.isfinite(far).any() else 0
+
+    def verify(
+        self,
+        model: "Model",
+        pairs: "PromptPairs",
+        place: int | None = None,
+        *,
+        others: int = 20,
+        steps: int = 20,
+        metric: "MetricLike | None" = None,
+        batch_size: int = 64,
+        seed: int = 1,
+    ) -> "PlaceCheck":
+        """One place on pairs that this sweep has not seen, beside random steps and other places.
+
+        Args:
+            model: the one that was patched.
+            pairs: others; those whose clean prompt was seen are left out, and counted.
+            place: number of a row of :meth:`to_frame`; left out, the strongest place.
+            others: places of the same site, drawn at random from the sweep's.
+            steps: random steps of the patch's length at the place (of patches, not ablations).
+            metric: the function, where the metric was one of your own.
+            batch_size: most rows in one forward pass.
+            seed: of the draws.
+
+        Raises:
+            NotEnoughDataError: fewer than two unseen pairs, or no other place of the site.
+            ConfigError: no such place, a sweep of subspaces, a metric of your own not given again.
+
+        Example:
+            >>> found = interventions.patch_sweep(model, prompts.recall(model, n=8))
+            >>> check = found.verify(model, prompts.recall(model, n=16, seed=1))
+            >>> check.standing.p
+        """
+        from lensbench.interventions.patching.check import check_place
+
+        return check_place(
+            self, model, pairs, place, others=others, steps=steps, metric=metric,
+            batch_size=batch_size, seed=seed,
+        )  # fmt: skip
+
     def summary(self) -> dict[str, float]:
         """Effect of the strongest place and its place, the random control, prompts, places."""
-        far = np.abs(self.effect - self.base)
-        best = int(np.nanargmax(far)) if np.isfinite(far).any() else 0
+        best = self.strongest
         found = {"strongest": float(self.effect[best]), "layer": float(self.layer[best])}
         found |= {"head": float(self.head[best])} if self.head[best] >= 0 else {}
         if span := self.config.get("subspace", {}).get(self.site[best]):

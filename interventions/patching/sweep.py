@@ -83,6 +83,9 @@ def patch_sweep(
     Example:
         >>> found = interventions.patch_sweep(model, pairs, "resid_pre")
         >>> found.top(3)[["site", "position", "effect"]]
+        >>> check = found.verify(model, prompts.agreement(model, n=8, seed=7))  # on other pairs
+        >>> print(check.verdict)
+        block ...
     """
     if direction not in DIRECTIONS:
         raise UnknownNameError("direction", str(direction), known=DIRECTIONS)
