@@ -4,7 +4,7 @@ import streamlit as st
 
 from lensbench.app.state import inside, store_names
 from lensbench.app.widgets.figures import show_figure
-from lensbench.app.widgets.listing import show_listing
+from lensbench.app.widgets.shape_table import shape_table
 from lensbench.app.widgets.states import command_line, guarded, nothing_yet, plain
 from lensbench.app.widgets.toggle import one_of
 from lensbench.app.workflows import shapes
@@ -16,14 +16,9 @@ MEASURES = {
     "dimension": "Intrinsic dimension",
     "neighbours": "Neighbourhoods",
 }
-HEADINGS = {
-    "source": "Store", "site": "Site", "rows": "Tokens", "layer": "Layer", "n": "Rows",
-    "anisotropy": "Anisotropy", "isotropic": "If isotropic", "n_massive": "Massive rows",
-    "width": "Width", "largest_norm": "Largest norm", "control": "Control", "order": "Order",
-}  # fmt: skip
 SAID = {
-    "anisotropy": "Share of the variance along the strongest direction; with the first token and "
-    "without it, as its activations are often massive.",
+    "anisotropy": "Share of the variance along the strongest direction, without the first token, "
+    "whose activations are often massive. Control: as many rows with no preferred direction.",
     "dimension": "GRIDE at n1 = 1: dimensions in which the nearest neighbours lie. It depends on "
     "the number of rows and on the scale: compare equal ones.",
     "neighbours": "Imbalance 0: distances there tell those here; 1: they tell nothing.",
@@ -48,8 +43,7 @@ def show() -> None:
                 code=shapes.python_of(ask, shapes.DRAWS[ask.measure][i]),
                 alt=name, caption=SAID[ask.measure] if i == 0 else "",
             )  # fmt: skip
-        show_listing(found.to_frame().round(4), alt=f"{MEASURES[ask.measure]}, every number",
-                     headings=HEADINGS)  # fmt: skip
+        shape_table(found, ask.measure)
         if not ask.controls:
             st.caption("No control is drawn yet: --make-controls on the command line captures the "
                        "text shuffled, and through a re-initialised model.")  # fmt: skip

@@ -51,11 +51,11 @@ def show() -> None:
             found.plot(label), key="probe-label", frame=found.to_frame(),
             code=probing.python_of(ask, f".plot({label!r})"),
             alt=f"Score of the probe of {said[label]} at every site, beside its controls",
-            caption="Bands: 95 % intervals over test documents. Token lookup: each token's most "
-                    "frequent label; majority: the most frequent label.",
+            caption="Bands, and low to high: 95 % over test documents. Token lookup: each token's "
+                    "most frequent label; majority: the most frequent label.",
         )  # fmt: skip
         show_listing(probing.table_of(found, label), alt=f"Probes of {label}",
-                     headings=probe_page.HEADINGS)  # fmt: skip
+                     headings=probe_page.HEADINGS, digits=3)  # fmt: skip
         for name, how in probing.missing(found).items():
             st.caption(f"Not shown: {name.replace('_', ' ')}. {how}.")
         command_line(probing.command_of(ask))

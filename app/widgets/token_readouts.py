@@ -13,6 +13,8 @@ from lensbench.app.widgets.toggle import pick_of
 from lensbench.app.widgets.token_cells import cell, verify
 from lensbench.app.workflows import hyper as hyper_pages
 from lensbench.app.workflows import token_hyper, token_probes
+from lensbench.app.workflows.copying import Call, python_of
+from lensbench.app.workflows.probe_page import in_words
 from lensbench.app.workflows.token_hyper import TASKS
 from lensbench.app.workflows.token_probe_check import check_hyper, check_probe
 from lensbench.errors import LensbenchError
@@ -31,14 +33,14 @@ def probes(root: Path, url: str, row: int) -> None:
             if token_probes.labelled(url):
                 fit_job("probes", token_probes.settings_for(root, url), FIT, key="fit-probes")
             return
-        table = token_probes.table_of(found)
+        table, said = token_probes.table_of(found), in_words(one.probe.label for one in found)
         few = pick_of("Show", list(INTERESTING), True, key="probes-shown", shown=INTERESTING)
         here = (table["says"] != "no") | table["the text says"].isin(["yes"])
         shown = table.loc[here] if few else table
         if shown.empty:
             st.info(f"None of {len(table)} probes says yes here, and no label of the text is true.")
         else:
-            show_listing(shown.round(3), alt="what each probe says of this token")
+            show_listing(shown, alt="what each probe says of this token", digits=3)
         known = table.loc[table["right"] != ""]
         right = int((known["right"] == "✓").sum())
         agree = f"{right} of {len(known)} agree with the text's labels here. " if len(known) else ""
@@ -47,10 +49,12 @@ def probes(root: Path, url: str, row: int) -> None:
             "chance: the strongest of its controls (random labels of the same tokens, what the "
             "token alone tells, the most frequent label). The token may be one it was fitted on."
         )
-        take_away(table, key="token-probes")
+        take_away(table, key="token-probes", alt="what each probe says of this token",
+                  code=python_of(token_probes.table_of, Call(token_probes.probe_cell, root, url,
+                                                             row)))  # fmt: skip
         names = [one.probe.label for one in found]
-        label = pick_of("Probe to verify", names, names[0], key="token-probe")
-        verify("probe", (url, row, label), lambda: check_probe(root, url, row, label))
+        label = pick_of("Probe to verify", names, names[0], key="token-probe", shown=said)
+        verify("probe", check_probe, root, url, row, label)
         if not token_probes.fitted(root, url) and token_probes.labelled(url):
             with st.expander(f"Only {len(found)} labels have a probe here: fit all of the text's"):
                 fit_job("probes", token_probes.settings_for(root, url), FIT, key="fit-probes")
@@ -69,7 +73,7 @@ def hyper(root: Path, url: str, row: int) -> None:
             if task not in kept:
                 _study(root, url, task)
             return
-        show_listing(found.found.round(3), alt="concepts nearest to what is read")
+        show_listing(found.found, alt="concepts nearest to what is read", digits=3)
         tried = ", ".join(found.words) or "no word of the text before it is a concept"
         query = f"unbound: {found.query}" if found.query else "the hypervector itself"
         query = query if found.answered else f"none answers (tried subsets of: {tried})"
@@ -80,11 +84,15 @@ def hyper(root: Path, url: str, row: int) -> None:
         ))  # fmt: skip
         st.caption("The encoder learnt the last token of such prompts; at other tokens and texts "
                    "it reads what it was not fitted for.")  # fmt: skip
-        take_away(found.found, key="token-hyper")
+        take_away(
+            found.found,
+            key="token-hyper",
+            alt="concepts nearest to what is read",
+            code=python_of(token_hyper.hyper_cell, root, url, row, task, then=".found"),
+        )
         names = list(found.found["concept"])
         concept = pick_of("Concept to verify", names, names[0], key="token-concept")
-        verify("hyper", (url, row, task, concept),
-               lambda: check_hyper(root, url, row, task, concept))  # fmt: skip
+        verify("hyper", check_hyper, root, url, row, task, concept)
 
 
 def _study(root: Path, url: str, task: str) -> None:

@@ -103,10 +103,11 @@ def facts(
 
 
 def table_of(result: ProbeSweep, label: str) -> "pd.DataFrame":
-    """Probes of one label by site, with the columns that are known."""
+    """Probes of one label by site, with the columns that are known and tell them apart."""
     frame: Any = result.to_frame()
     mine = frame[frame["label"] == label].dropna(axis=1, how="all")
-    return mine[[c for c in SHOWN if c in mine.columns and c != "label"]].round(4)
+    same = {"label"} | {c for c in ("position", "method") if mine[c].nunique() == 1}
+    return mine[[c for c in SHOWN if c in mine.columns and c not in same]]
 
 
 def command_of(ask: ProbeAsk) -> str:

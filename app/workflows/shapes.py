@@ -1,6 +1,7 @@
 """Geometry of stored activations by names, for the command line and its page."""
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,15 +59,30 @@ def measure(ask: ShapeAsk) -> Any:
         raise UnknownNameError("measure", ask.measure, known=MEASURES)
     call = {"anisotropy": probes.anisotropy, "dimension": probes.intrinsic_dimension,
             "neighbours": probes.neighbourhoods}[ask.measure]  # fmt: skip
-    every = (*ask.stores, *ask.controls)
-    if len({Path(s).name for s in every}) < len(every):
-        raise ConfigError("two stores have one name; rename one of the folders")
-    given = {Path(s).name: open_store(s) for s in ask.stores}
-    beside = {Path(s).name: open_store(s) for s in ask.controls}
+    names = short_names((*ask.stores, *ask.controls))
+    given = {names[s]: open_store(s) for s in ask.stores}
+    beside = {names[s]: open_store(s) for s in ask.controls}
     return call(
         given, sites=list(ask.sites) or None, controls=beside or None,
         max_rows=ask.rows or ROWS[ask.measure], seed=ask.seed,
     )  # fmt: skip
+
+
+def short_names(stores: Sequence[str]) -> dict[str, str]:
+    """Names of folders by which to tell them apart: their last part, or as many as that takes.
+
+    Raises:
+        ConfigError: one of them twice.
+    """
+    if twice := sorted({s for s in stores if stores.count(s) > 1}):
+        raise ConfigError(f"{twice[0]} is named twice; name a store once, as one of the text or as "
+                          "a control")  # fmt: skip
+    parts, names = {s: Path(s).parts for s in stores}, dict(zip(stores, stores, strict=True))
+    for n in range(1, max(map(len, parts.values()), default=1) + 1):
+        names = {s: "/".join(path[-n:]) for s, path in parts.items()}
+        if len(set(names.values())) == len(stores):
+            break
+    return names
 
 
 def facts(ask: ShapeAsk, out: Path | None = None) -> dict[str, Any]:
@@ -146,8 +162,9 @@ def python_of(ask: ShapeAsk, draw: str = "plot()") -> str:
     """The same in a notebook; ``draw`` makes the figure."""
     call = {"anisotropy": "anisotropy", "dimension": "intrinsic_dimension",
             "neighbours": "neighbourhoods"}[ask.measure]  # fmt: skip
-    named = ", ".join(f"{Path(s).name!r}: lensbench.open_store({s!r})" for s in ask.stores)
-    beside = ", ".join(f"{Path(s).name!r}: lensbench.open_store({s!r})" for s in ask.controls)
+    names = short_names((*ask.stores, *ask.controls))
+    named = ", ".join(f"{names[s]!r}: lensbench.open_store({s!r})" for s in ask.stores)
+    beside = ", ".join(f"{names[s]!r}: lensbench.open_store({s!r})" for s in ask.controls)
     more = f", controls={{{beside}}}" if beside else ""
     return "\n".join([
         "import lensbench", "from lensbench import probes",

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float
 from lensbench import provenance
 from lensbench.probes.geometry.clouds import Cloud, as_points, clouds_of
 from lensbench.probes.geometry.tables import Table, columns
+from lensbench.probes.site_axis import name_sites, site_places
 from lensbench.results import Controls
 from lensbench.stats import told
 
@@ -53,7 +54,6 @@ class Anisotropy(Table):
         import pandas as pd
 
         from lensbench.plots import lines
-        from lensbench.probes.site_axis import name_sites
 
         frame: Any = self.part(source=source) if source else self.part(rows=ROWS[1])
         color = "rows" if source else "source"
@@ -144,7 +144,8 @@ def anisotropy(
                 f"{values['all']:.3f}"
             )
         rows += mine
-    _number(rows)
+    places = site_places(row["site"] for row in rows)
+    rows = [{**row, "order": places[row["site"]]} for row in rows]
     return Anisotropy(
         **columns(rows), warnings=tuple(warned), controls=_controls(rows),
         config={"max_rows": max_rows, "seed": seed, "massive": MASSIVE},
@@ -188,14 +189,6 @@ def _share(x: Float[np.ndarray, "rows width"], keep: Bool[np.ndarray, " rows"]) 
 def _isotropic(n: int, width: int) -> float:
     """Largest eigenvalue over the trace of ``n`` standard normal rows (Marchenko-Pastur's edge)."""
     return min(1.0, (1 + (width / n) ** 0.5) ** 2 / width) if n else float("nan")
-
-
-def _number(rows: list[dict[str, Any]]) -> None:
-    """The place of each site among those of its source: what figures have on their x axis."""
-    seen: dict[str, dict[str, int]] = {}
-    for row in rows:
-        places = seen.setdefault(row["source"], {})
-        row["order"] = places.setdefault(row["site"], len(places))
 
 
 def _controls(rows: Sequence[Mapping[str, Any]]) -> Controls:

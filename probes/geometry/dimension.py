@@ -22,6 +22,7 @@ from lensbench.probes.geometry.clouds import Cloud, PositionName, clouds_of, dis
 from lensbench.probes.geometry.estimators import LEAST, Dimension, likelihood, regression
 from lensbench.probes.geometry.nearest import neighbours
 from lensbench.probes.geometry.tables import Table, columns
+from lensbench.probes.site_axis import name_sites, site_places
 from lensbench.results import Controls
 
 if TYPE_CHECKING:
@@ -55,7 +56,6 @@ class IntrinsicDimension(Table):
             UnknownNameError: a scale or estimator that was not measured.
         """
         from lensbench.plots import lines
-        from lensbench.probes.site_axis import name_sites
 
         frame: Any = self.part(estimator=estimator)
         if n1 not in set(frame["n1"]):
@@ -132,12 +132,9 @@ def intrinsic_dimension(
         raise UnknownNameError("scale n1", "none", known=[str(n) for n in SCALES])
     clouds = clouds_of(source, sites=sites, positions=positions, max_rows=max_rows, seed=seed,
                        controls=controls, least=_least(chosen), why=f" ({WHY})")  # fmt: skip
-    rows: list[dict[str, Any]] = []
-    seen: dict[tuple[str, bool], int] = {}
-    for cloud in clouds:
-        key = (cloud.source, cloud.control)
-        seen[key] = seen.get(key, -1) + 1
-        rows += [{**row, "order": seen[key]} for row in _measure(cloud, chosen)]
+    places = site_places(cloud.site for cloud in clouds)
+    rows = [{**row, "order": places[cloud.site]} for cloud in clouds
+            for row in _measure(cloud, chosen)]  # fmt: skip
     return IntrinsicDimension(
         **columns(rows), controls=_controls(rows),
         config={"positions": positions, "scales": chosen, "max_rows": max_rows, "seed": seed},

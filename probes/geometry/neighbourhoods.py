@@ -24,6 +24,7 @@ from lensbench.errors import MismatchError, NotEnoughDataError, UnknownNameError
 from lensbench.probes.geometry.clouds import Cloud, PositionName, as_points, clouds_of, distinct
 from lensbench.probes.geometry.nearest import blocks, neighbours
 from lensbench.probes.geometry.tables import clustered_error
+from lensbench.probes.site_axis import name_sites, site_places
 from lensbench.results import Controls, Result
 
 if TYPE_CHECKING:
@@ -113,11 +114,11 @@ class Neighbourhoods(Result):
         import pandas as pd
 
         from lensbench.plots import lines
-        from lensbench.probes.site_axis import name_sites
 
         frame: Any = self.to_frame()
         part = frame[(frame["b"] == frame["a"] + 1) & (frame["source_a"] == frame["source_b"])]
-        part = part.assign(order=part.groupby("source_b").cumcount() + 1, source=part["source_b"])
+        places = site_places(frame["site_b"])
+        part = part.assign(order=part["site_b"].map(places), source=part["source_b"])
         shuffled = part.assign(source=part["source"] + " (shuffled rows)",
                                overlap=part["overlap_shuffled"], overlap_low=np.nan,
                                overlap_high=np.nan)  # fmt: skip

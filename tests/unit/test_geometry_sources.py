@@ -156,7 +156,8 @@ def test_every_result_comes_back_from_disk_and_draws(store, controls, model, ids
         assert len(result.plot().data)
         assert result.summary()
         assert result.controls
-    assert len(found[0].plot(found[0].text["source"][0]).data) == 3
+    rows = found[0].plot(found[0].text["source"][0])
+    assert len(rows.data) == 4, "three choices of rows, and what an isotropic cloud has"
     assert len(found[1].plot_scale().data) == 6  # a line and a band per source
     assert len(found[2].plot("overlap").data) == 1
     assert len(found[2].plot_overlap().data) >= 2
