@@ -89,6 +89,11 @@ class PlaceCheck(Result):
         frame.attrs["units"] = {"effect": "0 = corrupted, 1 = clean", "n": "held-out pairs"}
         return frame
 
+    @property
+    def frame(self) -> "pd.DataFrame":
+        """The same as a value, for code that a page writes."""
+        return self.to_frame()
+
     def summary(self) -> dict[str, float]:
         """Effect before and on the new pairs, its p among the controls, and the numbers of both."""
         return {

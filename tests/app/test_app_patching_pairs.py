@@ -106,8 +106,9 @@ def test_a_pair_of_equal_prompts_or_answers_says_what_is_wrong() -> None:
 def test_what_the_patched_model_says_is_a_run_by_hand() -> None:
     import lensbench
     from lensbench.app.workflows.own_pairs import own_pairs
-    from lensbench.app.workflows.patch_cell import pair_by_pair, place_at
+    from lensbench.app.workflows.patch_cell import pair_by_pair
     from lensbench.app.workflows.patching import kept
+    from lensbench.interventions.patching.check import place_at
     from lensbench.ops import Set
     from lensbench.plan import Edit, Plan
 
@@ -132,15 +133,16 @@ def test_what_the_patched_model_says_is_a_run_by_hand() -> None:
 
 def test_a_head_is_verified_on_pairs_that_the_map_has_not_seen(monkeypatch) -> None:
     from lensbench.app.workflows import patch_cell
+    from lensbench.interventions.patching import check
 
     seen: dict[str, Any] = {}
-    plain = patch_cell.run_sweep
+    plain = check.run_sweep
 
     def spy(engine: Any, *args: Any) -> Any:
         seen["fresh"] = set(engine.pairs.clean_ids)
         return plain(engine, *args)
 
-    monkeypatch.setattr(patch_cell, "run_sweep", spy)
+    monkeypatch.setattr(check, "run_sweep", spy)
     ask = ask_of(n=8)
     result = patch_cell.kept(ask)
     best = int(np.nanargmax(result.effect))
