@@ -2,15 +2,14 @@
 
 import streamlit as st
 
-from lensbench.app.state import below, inside, store_names
-from lensbench.app.widgets.choose import choose
+from lensbench.app.state import below
 from lensbench.app.widgets.expert_map import expert_map
 from lensbench.app.widgets.expert_rank import expert_rank
 from lensbench.app.widgets.expert_sliders import expert_sliders
+from lensbench.app.widgets.model_choice import choose_model
 from lensbench.app.widgets.states import guarded, nothing_yet
 from lensbench.app.widgets.toggle import one_of, pick_of
 from lensbench.app.workflows.expert_page import DESK_SAYS, ExpertAsk
-from lensbench.app.workflows.lenses import model_names
 
 PARTS = {"sliders": "Move experts", "map": "Routing of a text", "rank": "Rank and study"}
 
@@ -30,9 +29,8 @@ def show() -> None:
 
 def _ask() -> ExpertAsk | None:
     left, right = st.columns(2)
-    names = model_names([str(inside(s)) for s in store_names()])
     with left:
-        model = choose("Model", names, key="model")
+        model = choose_model()
         prompts = st.text_input("Prompts", "desk:120", key="prompts", bind="query-params",
                                 help="desk:N, or a .jsonl file with text and label.")  # fmt: skip
     with right:

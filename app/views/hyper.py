@@ -3,17 +3,16 @@
 import pandas as pd
 import streamlit as st
 
-from lensbench.app.state import inside, root, store_names
-from lensbench.app.widgets.choose import choose
+from lensbench.app.state import root
 from lensbench.app.widgets.decode_table import decode_table
 from lensbench.app.widgets.figures import show_figure
 from lensbench.app.widgets.fit_job import fit_job
 from lensbench.app.widgets.listing import show_listing
+from lensbench.app.widgets.model_choice import choose_model
 from lensbench.app.widgets.states import command_line, guarded, nothing_yet
 from lensbench.app.widgets.toggle import pick_of
 from lensbench.app.workflows import hyper
 from lensbench.app.workflows.hyper import SPLIT_NAMES, TASK_NAMES, HDAsk
-from lensbench.app.workflows.lenses import model_names
 
 SIZES = {1500: "1,500 (quicker, weak)", 6000: "6,000 (slow)"}
 
@@ -65,7 +64,7 @@ def _flags(told: tuple[list[dict[str, object]], str]) -> None:
 def _ask() -> HDAsk | None:
     left, right = st.columns(2)
     with left:
-        model = choose("Model", model_names([str(inside(s)) for s in store_names()]), key="model")
+        model = choose_model()
         task = pick_of("Prompts", list(TASK_NAMES), TASK_NAMES[0], key="task")
     with right:
         split = pick_of("Held out", list(SPLIT_NAMES), SPLIT_NAMES[0], key="split")

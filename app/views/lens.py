@@ -2,7 +2,6 @@
 
 import streamlit as st
 
-from lensbench.app.state import inside, store_names
 from lensbench.app.widgets.lens_choice import (
     DECODER,
     LOGIT,
@@ -19,7 +18,6 @@ from lensbench.app.widgets.lens_places import show_places
 from lensbench.app.widgets.states import guarded, plain
 from lensbench.app.widgets.text_source import STORED, TYPED, Source, choose_source
 from lensbench.app.widgets.toggle import one_of
-from lensbench.app.workflows import lenses
 from lensbench.app.workflows.lens_decoder import is_encoder_decoder
 from lensbench.app.workflows.lenses import LensAsk
 
@@ -30,7 +28,7 @@ def show() -> None:
     st.caption("What each layer would predict if it were the last. Click a cell to follow it.")
     view = {"one": "One text", "pair": "Two texts"}
     if one_of("Look at", view, key="view") == "pair":
-        show_pair(lenses.model_names([str(inside(s)) for s in store_names()]))
+        show_pair()
         return
     source = choose_source(STORED, TYPED)
     if source is None:

@@ -2,15 +2,13 @@
 
 import streamlit as st
 
-from lensbench.app.state import inside, store_names
-from lensbench.app.widgets.choose import choose
+from lensbench.app.widgets.model_choice import choose_model
 from lensbench.app.widgets.patch_attribution import show_attribution
 from lensbench.app.widgets.patch_map import FORMULAS, show_map
 from lensbench.app.widgets.patch_pairs import choose_pairs
 from lensbench.app.widgets.states import command_line, guarded, nothing_yet
 from lensbench.app.widgets.toggle import one_of, pick_of
 from lensbench.app.workflows import patch_cell, patching
-from lensbench.app.workflows.lenses import model_names
 from lensbench.app.workflows.patching import HOWS, METRICS_SHOWN, SITES_SHOWN, PatchAsk
 
 MANY = 20_000
@@ -22,8 +20,7 @@ def show() -> None:
     """Draw the page."""
     st.title("Patching")
     st.caption("Put the state of one run into another and see whether the answer comes along.")
-    stores = [str(inside(s)) for s in store_names()]
-    model = choose("Model", model_names(stores), key="model")
+    model = choose_model()
     if model is None:
         nothing_yet("Choose a model; the sweep of a built-in task starts at once.",
                     "lensbench patch recall --model atlas-dense")  # fmt: skip

@@ -2,15 +2,15 @@
 
 import streamlit as st
 
-from lensbench.app.state import below, inside, root, store_names
-from lensbench.app.widgets.choose import choose, several
-from lensbench.app.widgets.states import guarded
+from lensbench.app.state import below, root
+from lensbench.app.widgets.choose import choose, not_here, several
+from lensbench.app.widgets.model_choice import choose_model
+from lensbench.app.widgets.states import guarded, plain
 from lensbench.app.widgets.toggle import one_of, pick_of
 from lensbench.app.workflows import capture_plan
-from lensbench.app.workflows.capture_offers import model_folders, save_text, text_files
+from lensbench.app.workflows.capture_offers import save_text, text_files
 from lensbench.app.workflows.capture_plan import CaptureAsk
 from lensbench.app.workflows.fitting import worlds_for
-from lensbench.app.workflows.lenses import model_names
 from lensbench.app.workflows.live import hold_model
 from lensbench.app.workflows.texts import splits_of
 
@@ -39,7 +39,7 @@ AUTOMATIC = "automatic"
 
 def capture_form() -> CaptureAsk | None:
     """Draw the form, all of it part of the address; gives None until there is a text."""
-    model = _model()
+    model = choose_model(default=MODEL) or MODEL
     text = _text(model)
     st.subheader("What is kept")
     profile = one_of("Sites", PROFILES, key="profile")
@@ -63,6 +63,10 @@ def capture_form() -> CaptureAsk | None:
     typed = st.text_input("Name of the store", "", key="out", bind="query-params",
                           placeholder=usual, help="A folder below the one shown.")  # fmt: skip
     name = (typed or "").strip() or usual
+    if profile == "sae" and not sites:
+        st.info("No site is named yet. Choose one or more above: of all layers "
+                "(blocks.\\*.resid_post), or of one (blocks.3.resid_post).")  # fmt: skip
+        return None
     if text is None:
         return None
     return CaptureAsk(
@@ -73,23 +77,20 @@ def capture_form() -> CaptureAsk | None:
     )  # fmt: skip
 
 
-def _model() -> str:
-    folders = model_folders(root())
-    urls = [str(inside(name)) for name in store_names()]
-    named = [m for m in model_names(urls) if m not in {str(root() / f) for f in folders}]
-    shown = {name: name for name in named} | {name: f"{name} (folder)" for name in folders}
-    chosen = pick_of("Model", [*named, *folders], MODEL, key="model", shown=shown)
-    return str(inside(chosen)) if chosen in folders else chosen
-
-
 def _text(model: str) -> str | None:
     kind = one_of("Text", SOURCES, key="from")
     if kind == FILE:
         files = text_files(root())
         if not files:
-            st.info("There is no .txt or .jsonl file in this folder. Put one there, or type words.")
+            if "file" in st.query_params:
+                not_here("File", st.query_params["file"])
+            st.info(f"There is no text file below {plain(str(root()))} yet. Put one there (.txt, "
+                    "blank lines part documents; or .jsonl, a “text” in every line), or choose "
+                    "“My own words” above.")  # fmt: skip
             return None
         name = choose("Text file", files, key="file")
+        if name is None:
+            st.info("Choose a text file; what the capture takes is then told below.")
         return None if name is None else str(below(name))
     return _world(model) if kind == WORLD else _typed()
 

@@ -4,12 +4,11 @@ from dataclasses import replace
 
 import streamlit as st
 
-from lensbench.app.state import below, inside, store_names
-from lensbench.app.widgets.choose import choose
+from lensbench.app.state import below
 from lensbench.app.widgets.dictionary_choice import choose_dictionary
+from lensbench.app.widgets.model_choice import choose_model
 from lensbench.app.widgets.states import nothing_yet
 from lensbench.app.widgets.toggle import one_of, pick_of
-from lensbench.app.workflows.lenses import model_names
 from lensbench.app.workflows.patching import TASKS
 from lensbench.app.workflows.steering import METHODS, SteerAsk
 from lensbench.app.workflows.steering_beside import FILE, KINDS, LATENT, TASK, BesideAsk
@@ -28,7 +27,7 @@ def choose_direction() -> BesideAsk | None:
     kind = one_of("Direction", KINDS, key="direction")
     if kind == LATENT:
         return _latent()
-    model = choose("Model", model_names([str(inside(s)) for s in store_names()]), key="model")
+    model = choose_model()
     if model is None:
         nothing_yet("Choose a model; nothing runs until you ask for it.",
                     "lensbench steer agreement --model atlas-dense")  # fmt: skip

@@ -10,11 +10,11 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from lensbench.app.widgets.choose import choose
 from lensbench.app.widgets.figures import show_figure
 from lensbench.app.widgets.heat import click_map
 from lensbench.app.widgets.lens_choice import choose_lens
 from lensbench.app.widgets.lens_special import special_toggle
+from lensbench.app.widgets.model_choice import choose_model
 from lensbench.app.widgets.states import guarded, plain
 from lensbench.app.widgets.text_source import offer
 from lensbench.app.widgets.toggle import one_of, pick_of
@@ -36,9 +36,9 @@ METRICS = {
 }
 
 
-def show_pair(models: list[str]) -> None:
+def show_pair() -> None:
     """Widgets for two texts; all else once both are there."""
-    name = choose("Model", models, key="model")
+    name = choose_model()
     if name is None:
         st.info("Choose a model; an example pair is one click away.")
         return

@@ -6,9 +6,10 @@ import streamlit as st
 
 from lensbench.app.state import inside, store_names
 from lensbench.app.widgets.choose import choose
+from lensbench.app.widgets.model_choice import choose_model
 from lensbench.app.widgets.states import guarded, nothing_yet, plain
 from lensbench.app.widgets.toggle import one_of
-from lensbench.app.workflows.lenses import MAX_TEXT, model_names
+from lensbench.app.workflows.lenses import MAX_TEXT
 from lensbench.app.workflows.sequences import first_row_of, n_rows
 
 STORED, TYPED, REPEATED = "Stored sequence", "My own text", "Repeated random tokens"
@@ -33,7 +34,7 @@ def choose_source(*kinds: str) -> Source | None:
     if kind == STORED:
         return choose_row(stores)
     # The store in the address stays named there, so that coming back finds it again.
-    name = choose("Model", model_names([str(inside(s)) for s in stores]), key="model")
+    name = choose_model()
     if kind == REPEATED:
         size = st.slider("Tokens before the repeat", 4, 32, 16, key="repeats", bind="query-params")
         return Source(model=name, repeats=size) if name else None

@@ -1,4 +1,4 @@
-"""What lies below a folder that can be captured: models in hub format, and text files."""
+"""Texts that can be captured: files below a folder, and what is typed on a page."""
 
 from pathlib import Path
 
@@ -8,11 +8,6 @@ from lensbench.errors import ConfigError
 
 TEXTS = "texts"
 """Texts that were typed on a page are kept here, below the root."""
-
-
-def model_folders(root: Path) -> list[str]:
-    """Folders below ``root`` that hold a model in hub format, as the address names them."""
-    return [folder.relative_to(root).as_posix() for folder in find(root).models]
 
 
 def text_files(root: Path) -> list[str]:

@@ -15,6 +15,8 @@ MODEL, TEXT = "atlas-dense", "The English word for coeur is heart ."
 """A bundled model, and a sentence of the world that it knows."""
 TYPED = "My own text"
 """What the page Lens calls a typed text."""
+FILED = "A file in this folder"
+"""What the page Capture calls a text of the folder shown."""
 MOST = 3
 
 
@@ -118,14 +120,17 @@ def _site_of(store: Path) -> str:
 
 def tasks(root: Path, stores: list[str], run: str = "") -> list[Step]:
     """The eight things that people do here first; ``run`` is an evaluated run, if there is one."""
-    own = find(root).models
-    model = own[0].relative_to(root).as_posix() if own else MODEL
+    own = {"model": MODEL}
+    if models := find(root).models:
+        own = {"model": models[0].relative_to(root).as_posix()}
+        texts = find(root).texts
+        own |= {"from": FILED, "file": texts[0].relative_to(root).as_posix()} if texts else {}
     store = {"store": stores[0]} if stores else {}
     of = {"run": run} if run else {}
     return [
         Step("First picture", "a lens on a sentence of a bundled model", FIRST.page, FIRST.query),
         Step("Own model and text", "capture from a folder in hub format and a text file",
-             "capture", {"model": model}),
+             "capture", own),
         Step("A sweep compared", "several sizes and sparsities, beside controls",
              "sweep" if run else "train", of or store),
         Step("A latent found and steered with", "filter the table, open one, add its direction",

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from lensbench.app.workflows import capture_plan, detached, jobs
-from lensbench.app.workflows.capture_offers import model_folders, save_text, text_files
+from lensbench.app.workflows.capture_offers import save_text, text_files
 from lensbench.app.workflows.capture_plan import CaptureAsk
 from lensbench.app.workflows.capturing import capture_text
 from lensbench.app.workflows.fitting import worlds_for
+from lensbench.app.workflows.model_names import models_shown
 from lensbench.app.workflows.models import open_model
 from lensbench.app.workflows.texts import find_text, splits_of
 from lensbench.errors import BudgetError, ConfigError, MismatchError, UnknownNameError
@@ -64,7 +65,7 @@ def test_documents_that_a_model_does_not_know_are_refused_with_those_that_fit(
 def test_a_model_of_another_tokenizer_is_offered_plain_text(tmp_path: Path) -> None:
     model = open_model(str(save_tiny(tmp_path / "tiny")))
     assert worlds_for(model) == ("desk", "translate")
-    assert model_folders(tmp_path) == ["tiny"]
+    assert models_shown(tmp_path, [])["tiny"] == str(tmp_path / "tiny")
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,8 @@ def test_the_page_starts_what_it_shows(monkeypatch, root: Path) -> None:
     page.selectbox(key="split").set_value("heldout").run()
     page.number_input(key="seed").set_value(4).run()
     page.radio(key="profile").set_value("sae").run()
-    assert "no sites named" in page.error[0].value
+    assert not page.error
+    assert "No site is named" in page.info[0].value
     page.multiselect(key="sites").set_value(["blocks.*.resid_post"]).run()
     page.selectbox(key="layout").set_value("pack").run()
     page.selectbox(key="dtype").set_value("float32").run()
@@ -230,12 +232,63 @@ def test_a_folder_that_is_no_store_is_not_written_into(monkeypatch, root: Path) 
 def test_a_model_in_the_folder_is_offered(monkeypatch, root: Path) -> None:
     save_tiny(root / "models" / "tiny")
     page = open_page(monkeypatch, root, "capture")
-    assert "models/tiny (folder)" in page.selectbox(key="model").options
+    assert "models/tiny" in page.selectbox(key="model").options
     page.selectbox(key="model").set_value("models/tiny").run()
     assert not page.exception
     assert page.selectbox(key="world").options[0].startswith("desk")
     page.button(key="start").click().run()
     assert jobs.all_jobs(root)[0].settings["model"] == str(root / "models" / "tiny")
+
+
+def test_what_is_not_chosen_yet_is_asked_for_and_no_error(monkeypatch, root: Path) -> None:
+    page = open_page(monkeypatch, root, "capture", profile="Only the sites I name")
+    assert not page.error
+    assert "No site is named yet" in page.info[0].value
+    page.multiselect(key="sites").set_value([SITE]).run()
+    assert not page.error
+    assert [b for b in page.button if b.key == "start"]
+    page = open_page(monkeypatch, root, "capture", **{"from": "A file in this folder"})
+    assert "no text file" in page.info[0].value
+    (root / "mine.txt").write_text("the cat")
+    page.run()
+    assert "Choose a text file" in page.info[0].value
+
+
+PAGES = {
+    "capture": {},
+    "lens": {"from": "My own text"},
+    "attention": {"from": "My own text"},
+    "patching": {},
+    "steering": {},
+    "experts": {},
+    "hyper": {},
+}
+
+
+def test_a_model_has_one_name_on_every_page_and_home_leads_to_it(
+    monkeypatch, small_root: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(small_root / "acts", tmp_path / "acts")
+    manifest = tmp_path / "acts" / "manifest.json"
+    saved = save_tiny(tmp_path / "models" / "tiny")
+    manifest.write_text(manifest.read_text().replace('"source": "atlas-dense"',
+                                                     f'"source": "{saved}"'))  # fmt: skip
+    assert str(saved) in manifest.read_text()
+    for path, query in PAGES.items():
+        page = open_page(monkeypatch, tmp_path, path, **query)
+        assert not page.exception
+        names = page.selectbox(key="model").options
+        assert [n for n in names if "tiny" in n] == ["models/tiny"], path
+        assert len(names) == len(set(names))
+    page = open_page(monkeypatch, tmp_path, "patching", model=str(saved), n="4")
+    assert page.selectbox(key="model").value == "models/tiny", "an older link names it in full"
+    assert not page.warning
+    (tmp_path / "mine.txt").write_text("the cat sat on the mat")
+    home = open_page(monkeypatch, tmp_path)
+    home.button(key="task-1").click().run()
+    assert not home.exception
+    assert home.selectbox(key="model").value == "models/tiny"
+    assert home.selectbox(key="file").value == "mine.txt"
 
 
 def test_a_finished_capture_leads_on(monkeypatch, small_root: Path, root: Path) -> None:
