@@ -7,12 +7,13 @@
    in the divergence per step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from lensbench.app.workflows.directions import LONGEST, Rows, model_of
@@ -128,27 +129,51 @@ def _made(ask: LatentSteer) -> Beside:
         direction.check(model)
         prompt: list[int] = model.tokens(ask.prompt).ids[0].tolist()
         check_room(model, len(prompt) + ask.new_tokens)
-        said = {"clean": Plan(), "steered": plan_of(ask, direction, len(prompt)),
-                "random": plan_of(ask, others[0], len(prompt))}  # fmt: skip
-        ids = {name: continued(model, prompt, plan, ask) for name, plan in said.items()}
-        words = {name: tuple(token_texts(model.tokenizer, list(i))) for name, i in ids.items()}
-        whole = [*prompt, *ids["clean"]]
-        clean = logits_of(model, whole, Plan())
-        steered, *drawn = (
-            logits_of(model, whole, plan_of(ask, one, len(prompt), len(whole)))
-            for one in (direction, *others)
-        )
-    steps = slice(len(prompt) - 1, len(whole) - 1)
-    randoms = pd.DataFrame([kl_of(clean, one, steps) for one in drawn])
-    kl = pd.DataFrame({
-        "step": range(1, len(ids["clean"]) + 1), "token": words["clean"],
-        "latent": kl_of(clean, steered, steps), "random": randoms.mean().to_numpy(),
-        "random_least": randoms.min().to_numpy(), "random_most": randoms.max().to_numpy(),
-    })  # fmt: skip
+        said = said_beside(model, prompt, ask, [direction, *others], plan_of)
+    kl = said.kl.rename(columns={"kl": "latent", "low": "random_least", "high": "random_most"})
     kl.attrs["units"] = {"latent": "nats", "random": "nats"}
     length = abs(ask.strength) * ask.largest * direction.norm
-    return Beside(direction.site, length, ids, words, len(prompt), kl,
-                  bool((clean == steered).all()))  # fmt: skip
+    return Beside(direction.site, length, said.ids, said.words, len(prompt), kl, said.identical)
+
+
+class Said(NamedTuple):
+    """Three texts, and how far the steered model is from the clean one along the clean text."""
+
+    ids: dict[str, tuple[int, ...]]
+    words: dict[str, tuple[str, ...]]
+    kl: pd.DataFrame
+    """``step``, ``token``, ``kl``; of random directions ``random`` (mean), ``low``, ``high``."""
+    identical: bool
+
+
+def said_beside(
+    model: "Model",
+    prompt: list[int],
+    ask: Any,
+    directions: Sequence[Direction],
+    plan_of: Callable[..., Plan],
+) -> Said:
+    """The prompt continued clean, with the first direction, and with the second, a random one.
+
+    ``plan_of(ask, direction, n_prompt, n)`` is the edit; all directions but the first are random.
+    """
+    said = {"clean": Plan(), **{name: plan_of(ask, one, len(prompt)) for name, one in
+                                zip(("steered", "random"), directions, strict=False)}}  # fmt: skip
+    ids = {name: continued(model, prompt, plan, ask) for name, plan in said.items()}
+    words = {name: tuple(token_texts(model.tokenizer, list(i))) for name, i in ids.items()}
+    whole = [*prompt, *ids["clean"]]
+    clean = logits_of(model, whole, Plan())
+    moved, *drawn = (
+        logits_of(model, whole, plan_of(ask, one, len(prompt), len(whole))) for one in directions
+    )
+    steps = slice(len(prompt) - 1, len(whole) - 1)
+    randoms = np.stack([kl_of(clean, one, steps) for one in drawn])
+    kl = pd.DataFrame({
+        "step": range(1, len(ids["clean"]) + 1), "token": words["clean"],
+        "kl": kl_of(clean, moved, steps), "random": randoms.mean(0),
+        "low": randoms.min(0), "high": randoms.max(0),
+    })  # fmt: skip
+    return Said(ids, words, kl, bool((clean == moved).all()))
 
 
 def plan_of(ask: LatentSteer, direction: Direction, n_prompt: int, n: int = 0) -> Plan:

@@ -21,9 +21,7 @@ from lensbench.app.workflows.latent_steering import (
     RANDOM,
     Beside,
     check_room,
-    continued,
-    kl_of,
-    logits_of,
+    said_beside,
 )
 from lensbench.app.workflows.latent_steering import direction_of as latent_of
 from lensbench.app.workflows.live import Shelf, running
@@ -122,28 +120,12 @@ def opened(ask: BesideAsk) -> "Generator[tuple[Model, list[int], Direction]]":
 def _made(ask: BesideAsk) -> Steered:
     with opened(ask) as (model, prompt, unit):
         others = random_directions(unit, RANDOM, ask.seed)
-        said = {"clean": Plan(), "steered": plan_of(ask, unit, len(prompt)),
-                "random": plan_of(ask, others[0], len(prompt))}  # fmt: skip
-        ids = {name: continued(model, prompt, plan, ask) for name, plan in said.items()}
-        words = {name: tuple(token_texts(model.tokenizer, list(i))) for name, i in ids.items()}
-        whole = [*prompt, *ids["clean"]]
-        clean = logits_of(model, whole, Plan())
-        moved, *drawn = (
-            logits_of(model, whole, plan_of(ask, one, len(prompt), len(whole)))
-            for one in (unit, *others)
-        )
+        said = said_beside(model, prompt, ask, [unit, *others], plan_of)
         shown = tuple(token_texts(model.tokenizer, prompt))
-    steps = slice(len(prompt) - 1, len(whole) - 1)
-    randoms = np.stack([kl_of(clean, one, steps) for one in drawn])
-    kl = pd.DataFrame({
-        "step": range(1, len(ids["clean"]) + 1), "token": words["clean"],
-        "kl": kl_of(clean, moved, steps), "random": randoms.mean(0),
-        "low": randoms.min(0), "high": randoms.max(0),
-    })  # fmt: skip
     on = tuple(ask.strength != 0 and (ask.where == "all" or i == len(prompt) - 1)
                for i in range(len(prompt)))  # fmt: skip
-    return Steered(unit.site, abs(ask.strength) * unit.norm, ids, words, len(prompt), kl,
-                   bool((clean == moved).all()), shown, on)  # fmt: skip
+    return Steered(unit.site, abs(ask.strength) * unit.norm, said.ids, said.words, len(prompt),
+                   said.kl, said.identical, shown, on)  # fmt: skip
 
 
 def plan_of(ask: BesideAsk, unit: Direction, n_prompt: int, n: int = 0) -> Plan:
