@@ -1,7 +1,6 @@
 """Selectors whose value is part of the address, so that a link shows what its sender saw."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import streamlit as st
 
@@ -58,14 +57,22 @@ def several(
     asked = st.session_state.get(key)
     if asked is not None and not set(asked) <= set(options):
         del st.session_state[key]  # chosen for another text
-    given: dict[str, Any] = {"default": list(default)}
+    words = {name: (shown or {}).get(name, name) for name in options}
     if key not in st.session_state:
-        wanted = st.query_params.get_all(key)
-        told = {name: name for name in options} | {t: name for name, t in (shown or {}).items()}
-        for name in set(wanted) - set(told) - {""}:
+        in_words(key, words)
+        for name in set(st.query_params.get_all(key)) - set(words.values()) - {""}:
             not_here(label, name)
-        if shown and set(wanted) & set(options):
-            st.session_state[key], given = [told[name] for name in wanted if name in told], {}
-    words = {**{name: name for name in options}, **(shown or {})}
-    return tuple(st.multiselect(label, options, key=key, placeholder=empty, bind="query-params",
-                                format_func=lambda one: words[one], **given))  # fmt: skip
+    return tuple(st.multiselect(label, options, default=list(default), key=key, placeholder=empty,
+                                format_func=words.__getitem__, bind="query-params"))  # fmt: skip
+
+
+def in_words(key: str, words: Mapping[str, str]) -> None:
+    """Write an address anew that has names where the widget ``key`` has ``words`` for them.
+
+    Streamlit knows a choice by what the reader sees of it, and drops any other from the address.
+    """
+    asked = st.query_params.get_all(key)
+    told = [words.get(name, name) if name not in words.values() else name for name in asked]
+    if told != asked:
+        st.query_params[key] = told
+        st.rerun()

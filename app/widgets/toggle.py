@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import streamlit as st
 
-from lensbench.app.widgets.choose import not_here
+from lensbench.app.widgets.choose import in_words, not_here
 
 T = TypeVar("T")
 
@@ -13,6 +13,8 @@ T = TypeVar("T")
 def one_of(label: str, options: Mapping[str, str], *, key: str) -> str:
     """One key of ``options`` (the first at first); the reader sees their values."""
     names = list(options)
+    if key not in st.session_state:
+        in_words(key, options)
     shown = st.radio(label, names, format_func=lambda name: options[name], key=key,
                      horizontal=True, bind="query-params")  # fmt: skip
     return shown or names[0]
@@ -34,8 +36,10 @@ def pick_of(
         del st.session_state[key]  # chosen for another text
     shows = {str(option) for option in options} | {shown[o] for o in options if shown}
     asked = st.query_params.get(key)
-    if asked is not None and key not in st.session_state and asked not in shows:
-        not_here(label, asked)
+    if asked is not None and key not in st.session_state:
+        in_words(key, {str(option): told for option, told in (shown or {}).items()})
+        if asked not in shows:
+            not_here(label, asked)
     index = list(options).index(default)
     chosen = st.selectbox(
         label, options, index=index, key=key, bind="query-params",
