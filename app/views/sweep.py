@@ -37,7 +37,7 @@ def show() -> None:
         nothing_yet("No runs in this folder yet.", in_shell("demo", "--out", root() / "demo-run"),
                     next_step="Start one on the page Train, or make the demo.")  # fmt: skip
     elif chosen is None:
-        st.info("Choose a run to compare its dictionaries.")
+        nothing_yet("Choose a run to compare its dictionaries.", in_shell("runs", "ls", root()))
     elif not is_evaluated(inside(chosen)):
         what_was_varied({chosen: inside(chosen)})
         by_training(inside(chosen), chosen)
@@ -58,7 +58,7 @@ def _sweep(name: str, others: list[str]) -> None:
     st.info(plain(f"{result.disclosure[:1].upper()}{result.disclosure[1:]}."))
     two_fronts(results, runs)
     _alone(result, runs[name])
-    score_tables(results)
+    score_tables(results, runs)
     st.caption(f"{result.n_tokens:,} stored tokens of {result.n_documents:,} documents; CE and KL "
                f"on {result.n_scored:,} predicted tokens.")  # fmt: skip
     st.text(f"Controls: {result.controls}. {note_of(result)} Origin: {origin_of(result)}.")
@@ -77,4 +77,4 @@ def _alone(result: Any, run: Path) -> None:
                     code=sweep_code(run, "densities"),
                     alt="share of latents by firing frequency, one line per dictionary",
                     caption=density_caption(result.n_tokens, densities))  # fmt: skip
-    suite_board(result)
+    suite_board(result, run)

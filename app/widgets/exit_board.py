@@ -107,7 +107,9 @@ def live_board(ask: ExitAsk) -> None:
                     "from layers timed just before. A busy machine moves points off the line; "
                     "below 1 is slower than plain decoding.",
         )  # fmt: skip
-        show_listing(acceleration_live.others_of(found), alt="Methods, predicted and measured")
+        show_listing(acceleration_live.others_of(found), alt="Methods, predicted and measured",
+                     take="methods", data=found.to_frame(),
+                     code=figs.python_of_live(ask, "found.to_frame()"))  # fmt: skip
         show_figure(
             found.plot("pareto"), key="pareto", frame=found.to_frame(),
             code=figs.python_of_live(ask, 'found.plot("pareto")'),

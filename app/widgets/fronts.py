@@ -11,7 +11,13 @@ from lensbench.app.widgets.links import go_to
 from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import plain
 from lensbench.app.widgets.toggle import pick_of
-from lensbench.app.workflows.fronts import front_caption, front_figure, score_groups
+from lensbench.app.workflows.copying import Call, python_of
+from lensbench.app.workflows.fronts import (
+    evaluated,
+    front_caption,
+    front_figure,
+    score_groups,
+)
 from lensbench.app.workflows.sections import short_names
 from lensbench.app.workflows.sweep_page import (
     fronts_code,
@@ -34,8 +40,8 @@ def what_was_varied(runs: Mapping[str, Path]) -> None:
     if not own:
         st.caption("The dictionaries differ in no setting.")
         return
-    st.dataframe(frame, hide_index=True, alt="settings in which the dictionaries differ")
-    take_away(frame, key="varied")
+    show_listing(frame, alt="settings in which the dictionaries differ", take="varied",
+                 code=python_of(varied, dict(runs)))  # fmt: skip
 
 
 def two_fronts(results: Mapping[str, Any], runs: Mapping[str, Path]) -> None:
@@ -54,7 +60,7 @@ def two_fronts(results: Mapping[str, Any], runs: Mapping[str, Path]) -> None:
             )  # fmt: skip
 
 
-def score_tables(results: Mapping[str, Any]) -> None:
+def score_tables(results: Mapping[str, Any], runs: Mapping[str, Path]) -> None:
     """Every metric as narrow tables; a ticked row of the first opens its dictionary."""
     st.subheader("Every metric")
     table = scores(results)
@@ -78,7 +84,8 @@ def score_tables(results: Mapping[str, Any]) -> None:
                          headings={c: heading(c) for c in part})  # fmt: skip
     units = "; ".join(f"{heading(k)}: {v}" for k, v in table.attrs["units"].items())
     st.caption(plain(f"Units: {units}"))
-    take_away(table, key="scores")
+    made = {run: Call(evaluated, place) for run, place in runs.items()}
+    take_away(table, key="scores", code=python_of(scores, made), alt="every metric")
 
 
 def by_training(run: Path, name: str) -> None:
@@ -101,7 +108,8 @@ def by_training(run: Path, name: str) -> None:
     short = short_names([str(n) for n in frame["name"]])
     shown = frame.drop(columns=["low", "high"])
     picked = show_listing(shown.assign(name=shown["name"].replace(short)), pick="training-rows",
-                          alt="last logged numbers of every dictionary",
+                          alt="last logged numbers of every dictionary", take="training",
+                          data=frame, code=python_of(training_frame, run),
                           headings={c: heading(c) for c in shown})  # fmt: skip
     if picked is not None:
         go_to("latent", run=name, dictionary=str(frame["name"].iloc[picked]))

@@ -3,9 +3,11 @@
 import streamlit as st
 
 from lensbench.app.widgets.figures import show_figure
+from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import guarded
 from lensbench.app.workflows import head_ablation
 from lensbench.app.workflows.attention import AttentionAsk
+from lensbench.app.workflows.copying import python_of
 
 
 def show_ablation(ask: AttentionAsk, chosen: str) -> None:
@@ -27,5 +29,8 @@ def show_ablation(ask: AttentionAsk, chosen: str) -> None:
                         caption=f"Control: heads {', '.join(found.others)}.")  # fmt: skip
         with right:
             st.markdown("**After the last token** (random head: mean of the control)")
-            st.dataframe(found.last.round(3), hide_index=True,
-                         alt="Next tokens with and without the head")  # fmt: skip
+            show_listing(
+                found.last.round(3), alt="Next tokens with and without the head", take="head-last",
+                data=found.last,
+                code=python_of(head_ablation.ablate_head, ask, layer, head, then=".last"),
+            )  # fmt: skip

@@ -11,7 +11,10 @@ from lensbench import plots
 from lensbench.app.cache import all_effects, nearest_to, together, tokens_written
 from lensbench.app.state import root
 from lensbench.app.widgets.figures import show_figure, take_away
+from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import guarded
+from lensbench.app.workflows import directions, latent_related
+from lensbench.app.workflows.copying import python_of as call
 from lensbench.app.workflows.directions import LATENT, DirectionAsk
 from lensbench.app.workflows.latent_figures import (
     effects_figure,
@@ -61,15 +64,21 @@ def related_part(run: Path, name: str, latent: int, store: Path) -> None:
         st.caption(f"Correlation of activations over n = {n:,} stored tokens. Control, the largest "
                    "correlation with its activations turned round the text at random: "
                    f"{chance:.3f}. Click a row to open it.")  # fmt: skip
-        take_away(frame, key="together")
+        take_away(
+            frame,
+            key="together",
+            alt=f"latents that fire with {latent}",
+            code=call(latent_related.together, run, name, latent, store, then="[0]"),
+        )
     with right, guarded():
         st.markdown("**Point its way**")
-        frame, control = nearest_to(run, name, DirectionAsk(LATENT, latent=latent))
+        frame, control = nearest_to(run, name, ask := DirectionAsk(LATENT, latent=latent))
         _clickable(run, name, frame.head(12).drop(columns="rank"), key="pointing",
                    alt=f"decoder rows nearest to {latent}")  # fmt: skip
         st.caption("Cosine of decoder rows. Control, the largest cosine of a random direction: "
                    f"{control:.3f}.")  # fmt: skip
-        take_away(frame, key="pointing")
+        take_away(frame, key="pointing", alt=f"decoder rows nearest to {latent}",
+                  code=call(directions.nearest_to, run, name, ask, then="[0]"))  # fmt: skip
         about = {"run": run.relative_to(root()).as_posix(), "dictionary": name,
                  "show": "Nearest latents", "latent": latent}  # fmt: skip
         st.markdown(f"[More, with other directions](directions?{urlencode(about)})")
@@ -89,9 +98,8 @@ def _clickable(run: Path, name: str, frame: pd.DataFrame, *, key: str, alt: str)
     shown = frame.round(3)
     if any(written):
         shown["writes towards"] = [written[int(n)] for n in frame["latent"]]
-    state: Any = st.dataframe(shown, hide_index=True, key=f"{key}-rows", on_select="rerun",
-                              selection_mode="single-row", alt=alt)  # fmt: skip
-    open_row(frame, tuple(state["selection"]["rows"]), key=key)
+    picked = show_listing(shown, pick=f"{key}-rows", alt=alt)
+    open_row(frame, () if picked is None else (picked,), key=key)
 
 
 def open_row(frame: pd.DataFrame, picked: tuple[int, ...], *, key: str) -> None:

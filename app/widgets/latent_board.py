@@ -15,6 +15,7 @@ from lensbench.app.widgets.latent_steer import steer_part, verify_part
 from lensbench.app.widgets.latent_strips import show_strips
 from lensbench.app.widgets.states import guarded, plain
 from lensbench.app.widgets.toggle import one_of
+from lensbench.app.workflows.copying import python_of as call
 from lensbench.app.workflows.latent_figures import histogram_figure, python_of
 from lensbench.app.workflows.latent_page import (
     Passage,
@@ -23,6 +24,7 @@ from lensbench.app.workflows.latent_page import (
     label_line,
     store_of,
 )
+from lensbench.app.workflows.latent_text import latents_of_text
 
 FIRES, WRITES, RELATED, TEXT, STEER, VERIFY = (
     "fires", "writes", "related", "text", "steer", "verify")  # fmt: skip
@@ -76,7 +78,7 @@ def _fires(
         return
     left, right = st.columns([2, 1])
     with left:
-        _contexts(found, latent, words, store)
+        _contexts(run, name, found, latent, words, store)
     with right:
         figure, frame = histogram_figure(found, latent)
         show_figure(figure, key="histogram", frame=frame,
@@ -86,21 +88,24 @@ def _fires(
                     f"{found.n_tokens:,} stored tokens; zeros are left out.")  # fmt: skip
 
 
-def _contexts(found: Any, latent: int, words: dict[int, str], store: Path) -> None:
+def _contexts(
+    run: Path, name: str, found: Any, latent: int, words: dict[int, str], store: Path
+) -> None:
     st.caption(
         "The strongest, then samples of each quarter of the rest. Look at the lower ones before "
         "naming a latent: the strongest alone flatter every story. Outlined: the token that fires; "
         "x2: twice the same words. Point at a token for its numbers; a number opens that token."
     )
-    name = store.relative_to(root()).as_posix()
+    of = store.relative_to(root()).as_posix()
 
     def link(row: int) -> str:
-        return f"token?{urlencode({'store': name, 'row': row})}"
+        return f"token?{urlencode({'store': of, 'row': row})}"
 
     for band, contexts in bands_of(found, latent, words).items():
         st.markdown(f"**{band}** of the activations" if "%" in band else f"**{band}**")
         show_strips(contexts, link)
-    take_away(context_frame(found, latent, words), key="contexts")
+    take_away(context_frame(found, latent, words), key="contexts", alt=f"contexts of {latent}",
+              code=python_of(run, name, latent, store, "contexts"))  # fmt: skip
 
 
 def _own_text(run: Path, name: str, latent: int, store: Path, largest: float) -> None:
@@ -114,4 +119,5 @@ def _own_text(run: Path, name: str, latent: int, store: Path, largest: float) ->
     said = f"Largest activation here: {top:.4g}{share}." if top else "It does not fire here."
     st.caption(f"{said} The model was run once on {len(frame)} tokens. Full colour: its largest "
                "activation in the store.")  # fmt: skip
-    take_away(frame, key="own-text")
+    code = call(latents_of_text, run, name, store, str(text), then=f".of({latent})")
+    take_away(frame, key="own-text", code=code, alt=f"latent {latent} on a text")

@@ -8,9 +8,11 @@ import streamlit as st
 
 from lensbench.app.cache import decoder_geometry, decoder_map, facts_of, tokens_written
 from lensbench.app.widgets.figures import show_figure, take_away
+from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import plain
 from lensbench.app.widgets.toggle import one_of, pick_of
 from lensbench.app.workflows import geometry as pictures
+from lensbench.app.workflows.copying import python_of
 
 LAYOUTS = {"pca": "PCA", "umap": "UMAP"}
 WORDS = {
@@ -120,17 +122,15 @@ def _alike(run: Path, name: str, frame: pd.DataFrame) -> None:
     st.subheader("Most alike")
     st.caption("Pairs with the largest cosine of decoder rows. Click a row to open its latent.")
     clickable_rows(run, name, frame, key="alike", alt="pairs of latents that are most alike")
-    take_away(frame, key="alike")
+    code = python_of(pictures.most_alike, run, name)
+    take_away(frame, key="alike", alt="pairs of latents that are most alike", code=code)
 
 
 def clickable_rows(run: Path, name: str, frame: pd.DataFrame, *, key: str, alt: str) -> None:
     """A table of latents whose rows open them."""
-    state = st.dataframe(frame, hide_index=True, key=f"{key}-rows", on_select="rerun",
-                         selection_mode="single-row", alt=alt,
-                         column_config=WORDS,
-                         )  # fmt: skip
-    if picked := state["selection"]["rows"]:
-        latent = int(frame["latent"].iloc[picked[0]])
+    picked = show_listing(frame, pick=f"{key}-rows", alt=alt, config=WORDS)
+    if picked is not None:
+        latent = int(frame["latent"].iloc[picked])
         open_latent(latent, key=key, picked=(str(run), name, latent))
 
 

@@ -1,8 +1,8 @@
 """Find a latent: a table that is searched, filtered and sorted, or the latents of a text."""
 
-from collections.abc import Sized
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import streamlit as st
@@ -11,13 +11,20 @@ from lensbench.app.cache import latent_table, measured, notes_on, strongest
 from lensbench.app.state import root
 from lensbench.app.widgets.figures import take_away
 from lensbench.app.widgets.latent_around import open_row, words_written
+from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.note_editor import notes_files
 from lensbench.app.widgets.states import guarded, plain
 from lensbench.app.widgets.toggle import one_of, pick_of
+from lensbench.app.workflows.copying import python_of
 from lensbench.app.workflows.latent_page import store_of
 from lensbench.app.workflows.latent_related import cosines
-from lensbench.app.workflows.notes import found_in, with_notes
+from lensbench.app.workflows.latent_rows import MOST_NAMED, in_order, joined, rows_again
+from lensbench.app.workflows.latent_text import latents_of_text
+from lensbench.app.workflows.notes import found_in
 from lensbench.errors import LensbenchError
+
+if TYPE_CHECKING:
+    from lensbench.saes.latents.notes import LatentNotes
 
 MOST = 2_000
 """Rows that are sent to the browser; of more, the first ones in the order that is chosen."""
@@ -34,8 +41,6 @@ TITLES = {
     "cosine": "cosine", "writes towards": "writes towards", "decoder_norm": "decoder norm",
     "encoder_bias": "encoder bias", "note": "note",
 }  # fmt: skip
-FIRST = ("latent", "starred", "my label", "label", "f1", "control", "density", "largest", "cosine",
-         "writes towards")  # fmt: skip
 ORDERS = {
     "": "As listed: best label first", "density": "Density", "largest": "Largest activation",
     "f1": "F1 of the best label", "cosine": "Cosine with the open latent", "latent": "Number",
@@ -57,31 +62,23 @@ def find_latent(run: Path, name: str, opened: int | None) -> pd.DataFrame:
 
 def _table(run: Path, name: str, opened: int | None) -> pd.DataFrame:
     """All that is known of every latent without asking for more than is at hand."""
-    table = latent_table(run, name)
-    attrs = dict(table.attrs)
-    kept: Sized = ()
+    kept: LatentNotes | None = None
     with guarded():  # a damaged file of notes is said, and the table goes on
-        noted = notes_on(run, name)
-        table, kept = with_notes(table, noted), noted
+        kept = notes_on(run, name)
+    found, cosine, store = None, None, None
     asked = str(st.session_state.get("by") or st.query_params.get("by", ""))
     if opened is not None or "largest" in (asked, *asked.casefold().split()):
         try:  # the rows are encoded once, when a latent is opened or this order is asked for
-            found = measured(run, name, store_of(run, name, root()))
-            table["largest"] = found["largest"].to_numpy()
-            if "density" not in table:
-                table["density"] = found["fires"].to_numpy()
-                attrs["looked_at"] = found.attrs["n"]
+            store = store_of(run, name, root())
+            found = measured(run, name, store)
         except LensbenchError as error:
             st.caption(plain(f"No largest activations: {error}"))
     if opened is not None:
         with suppress(LensbenchError):  # a crosscoder's rows lie in several spaces
-            table["cosine"] = cosines(run, name, opened)
-    written = words_written(run, name)
-    if any(written):
-        table["writes towards"] = written
-    first = [c for c in FIRST if c in table]
-    table = pd.DataFrame(table[[*first, *[c for c in table if c not in first]]])
-    table.attrs = {**attrs, "run": str(run), "notes": len(kept)}
+            cosine = cosines(run, name, opened)
+    table = joined(latent_table(run, name), kept, found, cosine, words_written(run, name))
+    table.attrs |= {"run": str(run), "name": name, "notes": 0 if kept is None else len(kept),
+                    "store": str(store) if found is not None else ""}  # fmt: skip
     return table
 
 
@@ -99,11 +96,11 @@ def filtered(table: pd.DataFrame, opened: int | None = None) -> pd.DataFrame:
     )
     empty = [c for c in ("my label", "note") if c in shown and not any(shown[c])]
     empty += ["starred"] if "starred" in shown and not any(shown["starred"]) else []
-    state = st.dataframe(
-        shown, hide_index=True, key="latent-rows", on_select="rerun", selection_mode="single-row",
-        alt="latents of the dictionary", height=TALL if opened is None else LOW,
+    picked = show_listing(
+        shown, pick="latent-rows", alt="latents of the dictionary",
+        height=TALL if opened is None else LOW,
         column_order=[str(c) for c in shown if c not in empty],
-        column_config={
+        config={
             **{c: st.column_config.Column(TITLES[c]) for c in TITLES},
             **{c: st.column_config.NumberColumn(TITLES[c], format=f) for c, f in NUMBERS.items()},
             "starred": st.column_config.CheckboxColumn("★", width=40),
@@ -111,8 +108,22 @@ def filtered(table: pd.DataFrame, opened: int | None = None) -> pd.DataFrame:
         },
     )  # fmt: skip
     # Rows move when a filter or a note changes: a place that was clicked before is no new click.
-    open_row(shown, tuple(state["selection"]["rows"]), key="latents")
+    take_away(rows, key="latent-table", alt="latents of the dictionary",
+              code=_code(rows, table, opened))  # fmt: skip
+    open_row(shown, () if picked is None else (picked,), key="latents")
     return rows
+
+
+def _code(rows: pd.DataFrame, table: pd.DataFrame, opened: int | None) -> str:
+    """Python that makes the same rows; none where too many would have to be named."""
+    of, few = table.attrs, len(rows) < len(table)
+    if "name" not in of or (few and len(rows) > MOST_NAMED):
+        return ""
+    return python_of(
+        rows_again, Path(of["run"]), of["name"], tuple(str(c) for c in rows),
+        store=Path(of["store"]) if of["store"] else None, opened=opened,
+        latents=tuple(int(n) for n in rows["latent"]) if few else None, **rows.attrs["order"],
+    )  # fmt: skip
 
 
 def _narrowed(table: pd.DataFrame) -> pd.DataFrame:
@@ -139,10 +150,8 @@ def _narrowed(table: pd.DataFrame) -> pd.DataFrame:
         if rows.empty:
             st.info(f"No label, note or written token of this dictionary has “{plain(text)}” "
                     "in it.")  # fmt: skip
-    if by and by in rows:
-        return rows.sort_values(by, ascending=not falling, na_position="last", kind="stable")
-    if not by and "f1" in rows:
-        return rows.sort_values("f1", ascending=False, na_position="last", kind="stable")
+    rows = in_order(rows, by, falling)
+    rows.attrs["order"] = {"by": by, "falling": falling}
     return rows
 
 
@@ -174,7 +183,8 @@ def _on_text(run: Path, name: str) -> None:
     if not text or not text.strip():
         st.info("Type a text to see which latents fire on it.")
         return
-    found = strongest(run, name, store_of(run, name, root()), text)
+    store = store_of(run, name, root())
+    found = strongest(run, name, store, text)
     if found.empty:
         st.info("No latent of this dictionary fires on this text.")
         return
@@ -186,10 +196,10 @@ def _on_text(run: Path, name: str) -> None:
     if any(written):
         shown["writes towards"] = [written[int(n)] for n in shown["latent"]]
     titles = {"token": "strongest at", "tokens": "fires on tokens"}
-    state = st.dataframe(shown, hide_index=True, key="text-rows", on_select="rerun", height=LOW,
-                         selection_mode="single-row", alt="latents that fire on the text",
-                         column_config=titles)  # fmt: skip
+    picked = show_listing(shown, pick="text-rows", alt="latents that fire on the text", height=LOW,
+                          headings=titles)  # fmt: skip
     st.caption(f"The {len(found)} strongest of n = {len(table):,} latents, by largest activation; "
                "special tokens such as BOS left out. Click a row to open it.")  # fmt: skip
-    open_row(found, tuple(state["selection"]["rows"]), key="on-text")
-    take_away(found, key="on-text")
+    take_away(found, key="on-text", alt="latents that fire on the text", code=python_of(
+        latents_of_text, run, name, store, text, then=".strongest()"))  # fmt: skip
+    open_row(found, () if picked is None else (picked,), key="on-text")

@@ -3,6 +3,7 @@
 import streamlit as st
 
 from lensbench.app.widgets.figures import show_figure
+from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import plain
 from lensbench.app.workflows import lenses
 from lensbench.app.workflows.lenses import LensAsk
@@ -25,5 +26,8 @@ def show_cell(ask: LensAsk, position: int, layer: int) -> None:
                     alt="Probability of the followed tokens over the layers")  # fmt: skip
     with right:
         st.markdown(f"**Best tokens after block {cell.layer}**")
-        st.dataframe(cell.top.assign(token=[visible(t) for t in cell.top["token"]]),
-                     hide_index=True, alt="Best tokens of this cell")  # fmt: skip
+        show_listing(
+            cell.top.assign(token=[visible(t) for t in cell.top["token"]]), take="lens-best",
+            alt="Best tokens of this cell", data=cell.top,
+            code=lenses.python_of_cell(ask, position, layer, pins, then=".top"),
+        )  # fmt: skip

@@ -4,10 +4,12 @@ from typing import Any
 
 import streamlit as st
 
-from lensbench.app.widgets.figures import show_figure, take_away
+from lensbench.app.widgets.figures import show_figure
+from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import guarded, plain
 from lensbench.app.widgets.toggle import one_of, pick_of
 from lensbench.app.workflows import lens_decoder as decoder
+from lensbench.app.workflows.copying import Call, python_of
 from lensbench.app.workflows.lens_decoder import MOST, DecoderAsk
 from lensbench.app.workflows.lenses import MAX_TEXT
 
@@ -51,13 +53,9 @@ def _said(ask: DecoderAsk, lens: Any, sentence: int) -> None:
     first = int(lens.first_equal[sentence])
     st.markdown(f"**What the decoder writes from each layer; first as the model itself: layer "
                 f"{first}**")  # fmt: skip
-    st.dataframe(said, hide_index=True, alt="What the decoder writes from every layer")
-    if lens.targets:
-        st.caption(f"Right: {plain(lens.targets[sentence])}")
-    take_away(
-        said,
-        key="decoder-said",
-        code=decoder.python_of(ask, lens.metrics[0]),
+    right = f"Right: {plain(lens.targets[sentence])}" if lens.targets else ""
+    show_listing(
+        said, alt="What the decoder writes from every layer", caption=right, take="decoder-said",
         file="lens-decoder-texts",
-        alt="What the decoder writes from every layer",
-    )
+        code=python_of(decoder.said_by, Call(decoder.decoder_for, ask), sentence),
+    )  # fmt: skip

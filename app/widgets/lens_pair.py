@@ -14,13 +14,16 @@ from lensbench.app.widgets.figures import show_figure
 from lensbench.app.widgets.heat import click_map
 from lensbench.app.widgets.lens_choice import choose_lens
 from lensbench.app.widgets.lens_special import special_toggle
+from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.model_choice import choose_model
-from lensbench.app.widgets.states import guarded, plain
-from lensbench.app.widgets.text_source import offer
+from lensbench.app.widgets.shell_lines import lens_line
+from lensbench.app.widgets.states import command_line, guarded, nothing_yet, plain
+from lensbench.app.widgets.text_source import MODEL, TEXT, Source, offer
 from lensbench.app.widgets.toggle import one_of, pick_of
 from lensbench.app.workflows import lens_pair as pairs
+from lensbench.app.workflows.copying import python_of as python_of_call
 from lensbench.app.workflows.lens_pair import MOST, SITES, PairAsk, Put
-from lensbench.app.workflows.lens_pair_figures import Change, course_of, python_of
+from lensbench.app.workflows.lens_pair_figures import Change, course_of, ends_table, python_of
 from lensbench.app.workflows.lens_special import grey, python_of_grey
 from lensbench.app.workflows.lenses import DISCLAIMER, MAX_TEXT
 from lensbench.plots import visible
@@ -40,7 +43,7 @@ def show_pair() -> None:
     """Widgets for two texts; all else once both are there."""
     name = choose_model()
     if name is None:
-        st.info("Choose a model; an example pair is one click away.")
+        nothing_yet("Choose a model; an example pair is one click away.", _line(MODEL, TEXT))
         return
     offer(name, "text", "text2")
     left, right = st.columns(2)
@@ -54,10 +57,16 @@ def show_pair() -> None:
         help="One token, such as ␣Paris (␣ is a space); its probability is drawn in every cell",
     )  # fmt: skip
     if not (first.strip() and second.strip()):
-        st.info("Type two texts, or take the example pair.")
+        nothing_yet("Type two texts, or take the example pair.", _line(name, first or TEXT))
         return
     with guarded():
         _maps(PairAsk(name, first, second, choose_lens(), token))
+    command_line("\n".join([_line(name, first), _line(name, second)]))
+
+
+def _line(model: str, text: str) -> str:
+    """One of the two texts; no command puts a state of one into the other."""
+    return lens_line(Source(model=model, text=text))
 
 
 @st.fragment
@@ -71,7 +80,7 @@ def _maps(ask: PairAsk) -> None:
         hidden = special_toggle(special["first"] + special["second"])
         special = special if hidden else {which: [] for which in lenses}
         put = _cells(ask, lenses["first"], lenses["second"])
-        alignment_shown(pairs.alignment(ask))
+        alignment_shown(ask, pairs.alignment(ask))
         wide = max(len(lens.tokens) for lens in lenses.values()) > NARROW
         boxes = [st.container(), st.container()] if wide else st.columns(2)
         room = 1.0 if wide else 0.45
@@ -132,7 +141,7 @@ def _cells(ask: PairAsk, a: Any, b: Any) -> Put:
     return Put(source, source_layer, position, layer, site, float(strength))
 
 
-def alignment_shown(table: pd.DataFrame) -> None:
+def alignment_shown(ask: PairAsk, table: pd.DataFrame) -> None:
     """The tokens of both texts side by side, with what differs marked."""
     differ = table["same"].tolist().count(False)
     unequal = bool(table[["first token", "second token"]].isna().to_numpy().any())
@@ -143,7 +152,9 @@ def alignment_shown(table: pd.DataFrame) -> None:
             "": ["" if s else "differs" for s in table["same"]]}  # fmt: skip
     wide = pd.DataFrame(rows).T
     wide.columns = [f"{i}" for i in range(len(table))]
-    st.dataframe(wide, alt="Tokens of both texts side by side, one column per place")
+    show_listing(wide, alt="Tokens of both texts side by side, one column per place",
+                 hide_index=False, take="pair-alignment", data=table,
+                 code=python_of_call(pairs.alignment, ask))  # fmt: skip
 
 
 def _slim(figure: go.Figure, title: str, wide: bool) -> go.Figure:
@@ -192,7 +203,7 @@ def _patched(ask: PairAsk, put: Put, metric: str, wide: bool, hidden: list[int])
            if checked == 0 else
            f"Check failed: its own state put back changes a logit by {checked:.2g}.")
     )  # fmt: skip
-    _ends(ends)
+    _ends(ask, put, ends)
     course = course_of(ask, put, see)
     word = visible(change.second.tokens[change.second.positions.tolist().index(see)])
     show_figure(course.figure(), key="pair-course", frame=course.frame,
@@ -210,7 +221,7 @@ def pick_see(change: Change) -> int:
     return pick_of("Follow over the layers at", places, places[-1], key="see", shown=shown)
 
 
-def _ends(ends: pd.DataFrame) -> None:
+def _ends(ask: PairAsk, put: Put, ends: pd.DataFrame) -> None:
     st.markdown("**After the last token**")
     rows = [
         {
@@ -225,4 +236,5 @@ def _ends(ends: pd.DataFrame) -> None:
     table = pd.DataFrame(rows)
     for name in (table.columns[1], "KL from the second text (nats)"):
         table[name] = ["" if v is None or pd.isna(v) else f"{v:.3f}" for v in table[name]]
-    st.dataframe(table, hide_index=True, alt="What the model says after the last token")
+    show_listing(table, alt="What the model says after the last token", take="pair-ends",
+                 data=ends_table(ask, put), code=python_of_call(ends_table, ask, put))  # fmt: skip

@@ -7,9 +7,11 @@ import streamlit as st
 
 from lensbench.app.widgets.heat import click_map
 from lensbench.app.widgets.lens_choice import PARTS
+from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import guarded, plain
 from lensbench.app.widgets.toggle import one_of, pick_of
 from lensbench.app.workflows import lens_places as places
+from lensbench.app.workflows.copying import Call, python_of
 from lensbench.app.workflows.lens_places import COMPONENTS, METRICS, SITES, PlacesAsk
 from lensbench.app.workflows.lenses import LensAsk
 from lensbench.plots import visible
@@ -48,7 +50,7 @@ def show_places(text: LensAsk, kind: str) -> None:
             caption=f"{METRICS[metric]}, n = 1 text. {plain(places.told_of(ask, lens))}. Colours "
                     "have one range for every text of this model.",
         )  # fmt: skip
-        _best(lens, position, order)
+        _best(ask, lens, position, order)
 
 
 def _site(text: LensAsk) -> PlacesAsk:
@@ -70,7 +72,7 @@ def _cell(frame: pd.DataFrame, positions: list[int]) -> tuple[int, int]:
     return int(position), int(order)
 
 
-def _best(lens: Any, position: int, order: int) -> None:
+def _best(ask: PlacesAsk, lens: Any, position: int, order: int) -> None:
     column = lens.positions.tolist().index(position)
     word, target = visible(lens.tokens[column]), lens.targets[column]
     left, right = st.columns([2, 3])
@@ -80,13 +82,17 @@ def _best(lens: Any, position: int, order: int) -> None:
         if all(p != p for p in best["probability"]):
             st.info("It writes nothing here that tells one token from another.")
         else:
-            st.dataframe(best.assign(token=[visible(t) for t in best["token"]]), hide_index=True,
-                         column_config=SHORT, alt="Best tokens of this cell")  # fmt: skip
+            show_listing(best.assign(token=[visible(t) for t in best["token"]]), config=SHORT,
+                         alt="Best tokens of this cell", take="places-best", data=best,
+                         code=python_of(places.best_at, Call(places.places_for, ask),
+                                        position, order))  # fmt: skip
     with right:
         if not target:
             st.info("The text ends at this token: nothing follows that could be ranked.")
             return
         st.markdown(f"**Who ranks the next token, {plain(visible(target))}, best**")
         found = places.writers_at(lens, position)
-        st.dataframe(found.assign(top=[visible(t) for t in found["top"]]), hide_index=True,
-                     column_config=WORDS, alt="Places that rank the next token best")  # fmt: skip
+        show_listing(found.assign(top=[visible(t) for t in found["top"]]), config=WORDS,
+                     alt="Places that rank the next token best", take="places-writers", data=found,
+                     code=python_of(places.writers_at, Call(places.places_for, ask),
+                                    position))  # fmt: skip

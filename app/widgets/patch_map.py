@@ -7,8 +7,10 @@ import streamlit as st
 
 from lensbench.app.widgets.figures import show_figure
 from lensbench.app.widgets.heat import click_map
+from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import guarded, plain
 from lensbench.app.workflows import patch_cell, patching
+from lensbench.app.workflows.copying import python_of
 from lensbench.app.workflows.patching import HOWS, PatchAsk
 from lensbench.words import spelled
 
@@ -92,10 +94,13 @@ def _place(ask: PatchAsk, result: Any, index: int, name: str) -> None:
             with st.spinner("Patching the held-out pairs"):
                 found = patch_cell.verify(ask, index)
             (st.success if found.standing.stands_out else st.info)(plain(found.verdict))
-            st.dataframe(found.frame.round(3), hide_index=True, alt="The place and its control")
+            show_listing(found.frame.round(3), alt="The place and its control", take="held-out",
+                         data=found.frame, code=python_of(patch_cell.verify, ask, index,
+                                                          then=".frame"))  # fmt: skip
     with guarded(), st.spinner("Running every pair with this patch"):
         table = patch_cell.pair_by_pair(ask, index)
-        st.caption("Pair by pair, and what the model says before and after:")
+        st.markdown("**Pair by pair, and what the model says before and after**")
         first = ["pair", "answer", "effect", "said before", "says now"]
         rest = [c for c in table.columns if c not in first]
-        st.dataframe(table[[*first, *rest]].round(3), hide_index=True, alt="Values of every pair")
+        show_listing(table[[*first, *rest]].round(3), alt="Values of every pair", take="by-pair",
+                     data=table, code=python_of(patch_cell.pair_by_pair, ask, index))  # fmt: skip

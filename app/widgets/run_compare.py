@@ -3,7 +3,8 @@
 import streamlit as st
 
 from lensbench.app.cache import comparison, match_of
-from lensbench.app.widgets.figures import show_figure, take_away
+from lensbench.app.widgets.figures import show_figure
+from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import guarded, plain
 from lensbench.app.widgets.toggle import pick_of
 from lensbench.app.workflows.compare_figures import (
@@ -34,9 +35,9 @@ def settings_and_verdict(left: Side, right: Side) -> None:
     if held.settings.empty:
         st.success("The two have the same settings.")
     else:
-        st.dataframe(held.settings.rename(columns=names), hide_index=True,
+        show_listing(held.settings.rename(columns=names), take="differences", data=held.settings,
+                     code=compare_code(left, right, "compared(left, right).settings"),
                      alt=f"settings in which {left.name} and {right.name} differ")  # fmt: skip
-        take_away(held.settings, key="differences")
     if held.reasons:
         told = "\n".join(f"- {plain(reason)}" for reason in held.reasons)
         st.warning(f"These numbers do not compare directly:\n{told}")
@@ -54,15 +55,13 @@ def numbers(left: Side, right: Side) -> None:
     """What both reach, with intervals and controls."""
     st.subheader("What they reach")
     held = comparison(left, right)
-    st.dataframe(numbers_table(left, right, held.numbers), hide_index=True,
-                 alt=f"scores of {left.name} and {right.name}")  # fmt: skip
-    st.caption(
-        "In brackets: 95 % bootstrap over documents. L0: active latents per token. FVU: share of "
-        "variance that is lost, lower is better. CE and KL recovered: share of the zero-ablation "
-        "loss, higher is better. Numbers of training are means over its last steps."
-    )
-    take_away(held.numbers, key="measured",
-              code=compare_code(left, right, "reached(left, right)"))  # fmt: skip
+    show_listing(
+        numbers_table(left, right, held.numbers), alt=f"scores of {left.name} and {right.name}",
+        caption="In brackets: 95 % bootstrap over documents. L0: active latents per token. FVU: "
+        "share of variance that is lost, lower is better. CE and KL recovered: share of the "
+        "zero-ablation loss, higher is better. Numbers of training are means over its last steps.",
+        take="measured", data=held.numbers, code=compare_code(left, right, "reached(left, right)"),
+    )  # fmt: skip
 
 
 def curves(left: Side, right: Side) -> None:
@@ -122,13 +121,12 @@ def matches(left: Side, right: Side) -> None:
                     alt="share of latents by cosine with the nearest latent of the other",
                     code=compare_code(left, right, draw))  # fmt: skip
         table = nearest_frame(found, left, right)
-        st.dataframe(table.head(SHOWN), hide_index=True, alt="latents and their nearest",
-                     height=280,
-                     column_config={"cosine": st.column_config.NumberColumn(format="%.3f")},
-                     )  # fmt: skip
-        if len(table) > SHOWN:
-            st.caption(f"The {SHOWN} nearest of {len(table):,}; all are in the data.")
-        take_away(table, key="nearest")
+        cut = f"The {SHOWN} nearest of {len(table):,}; all are in the data."
+        show_listing(
+            table.head(SHOWN), alt="latents and their nearest", digits=3, height=280,
+            caption=cut if len(table) > SHOWN else "", take="nearest", data=table,
+            code=compare_code(left, right, "nearest_frame(matched(left, right), left, right)"),
+        )  # fmt: skip
 
 
 def origins(left: Side, right: Side) -> None:
@@ -138,6 +136,6 @@ def origins(left: Side, right: Side) -> None:
     n = sum(same == "no" for same in frame["same"])
     st.caption(f"{n} of {len(frame)} facts differ; they stand first.")
     names = {"one": left.name, "other": right.name}
-    st.dataframe(frame.sort_values("same", kind="stable").rename(columns=names), hide_index=True,
+    show_listing(frame.sort_values("same", kind="stable").rename(columns=names), take="provenance",
+                 data=frame, code=compare_code(left, right, "compared(left, right).provenance"),
                  alt=f"provenance of {left.name} and {right.name}")  # fmt: skip
-    take_away(frame, key="provenance")

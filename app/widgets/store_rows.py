@@ -5,11 +5,12 @@ from pathlib import Path
 import streamlit as st
 
 from lensbench.app.cache import sample
-from lensbench.app.widgets.figures import take_away
 from lensbench.app.widgets.links import go_to
+from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import plain
 from lensbench.app.widgets.strip import token_strip
-from lensbench.app.workflows.shards import around
+from lensbench.app.workflows.copying import python_of
+from lensbench.app.workflows.shards import around, sample_frame
 from lensbench.app.workflows.stores import store_info
 from lensbench.plots import visible
 
@@ -25,10 +26,12 @@ def store_rows(folder: Path, name: str) -> None:
     if frame.empty:
         st.info("This store holds no rows yet.")
         return
-    st.dataframe(frame, hide_index=True, alt="random rows of the store with their tokens",
-                 column_config={"token_id": "token id"})  # fmt: skip
-    st.caption(f"{len(frame)} random rows (seed {seed}); norm: length of the stored vector.")
-    take_away(frame, key="rows")
+    show_listing(
+        frame, alt="random rows of the store with their tokens", headings={"token_id": "token id"},
+        take="rows", caption=f"{len(frame)} random rows (seed {seed}); norm: length of the stored "
+        "vector.", code=python_of(sample_frame, folder, n=len(frame), site=str(site),
+                                  seed=int(seed or 0)),
+    )  # fmt: skip
     _sequence(folder, name, int(frame["row"].iloc[0]))
 
 

@@ -5,12 +5,13 @@ from pathlib import Path
 import streamlit as st
 
 from lensbench.app.state import root
-from lensbench.app.widgets.figures import take_away
 from lensbench.app.widgets.job_panel import show_jobs, start_job
 from lensbench.app.widgets.links import go_to
+from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import guarded, plain
 from lensbench.app.workflows import jobs
 from lensbench.app.workflows.capture_plan import size
+from lensbench.app.workflows.copying import python_of
 from lensbench.app.workflows.shards import shard_frame
 from lensbench.app.workflows.store_jobs import remove_from_page
 from lensbench.app.workflows.stores import store_info, store_size, verify_store
@@ -42,8 +43,8 @@ def store_shards(folder: Path, name: str) -> None:
                 st.success(f"{sound} files are what was written (sha256).")
     show_jobs("verify", "store", str(folder))
     named = {column: column.replace("_", " ") for column in frame.columns}
-    st.dataframe(frame, hide_index=True, alt="shards of the store", column_config=named)
-    take_away(frame, key="shards")
+    show_listing(frame, alt="shards of the store", headings=named, take="shards",
+                 code=python_of(shard_frame, folder))  # fmt: skip
 
 
 def going(folder: Path) -> None:

@@ -11,18 +11,22 @@ from streamlit.delta_generator import DeltaGenerator
 
 from lensbench.app.state import inside, lens_names
 from lensbench.app.widgets.figures import show_figure
+from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.missing import missing
 from lensbench.app.widgets.states import plain
 from lensbench.app.widgets.toggle import pick_of
 from lensbench.app.workflows import token_checks as checks
+from lensbench.app.workflows.copying import Call, python_of
 from lensbench.app.workflows.token_checks import Check
 from lensbench.app.workflows.token_page import (
     Latents,
     exit_cell,
     expert_cell,
     latent_cells,
+    latents_at,
     lens_cell,
     lens_code,
+    summary_of,
 )
 from lensbench.app.workflows.tuned import REMINDER
 from lensbench.errors import LensbenchError
@@ -48,7 +52,7 @@ def lens(url: str, row: int) -> None:
                     caption="Logit lens of the stored rows (n = 1 token); early layers need not "
                             "write in the basis the unembedding reads.")  # fmt: skip
         tuned(url, row)
-        verify("lens", (url, row), lambda: checks.check_lens(url, row))
+        verify("lens", checks.check_lens, url, row)
 
 
 def tuned(url: str, row: int) -> None:
@@ -85,8 +89,8 @@ def exit_depth(url: str, row: int) -> None:
         st.metric("Final prediction kept from", f"block {found.layer}",
                   help="First block from which on the lens predicts what the model says in the "
                        f"end; blocks are counted from 0, the last is {found.last}")  # fmt: skip
-        _table(found.best)
-        verify("exit", (url, row), lambda: checks.check_exit(url, row))
+        _table(found.best, "token-exit", python_of(exit_cell, url, row, then=".best"))
+        verify("exit", checks.check_exit, url, row)
 
 
 def experts(url: str, row: int) -> None:
@@ -97,10 +101,10 @@ def experts(url: str, row: int) -> None:
         except LensbenchError as error:
             missing(str(error))
             return
-        _table(found)
+        _table(found, "token-experts", python_of(expert_cell, url, row))
         layers = sorted({int(n) for n in found["layer"]})
-        layer = st.selectbox("Layer", layers, key="expert-layer") or layers[0]
-        verify("expert", (url, row, layer), lambda: checks.check_expert(url, row, layer))
+        layer = pick_of("Layer", layers, layers[0], key="expert-layer")
+        verify("expert", checks.check_expert, url, row, layer)
 
 
 def latents(root: Path, url: str, row: int) -> None:
@@ -124,28 +128,29 @@ def _name(root: Path, run: str) -> str:
 
 
 def _dictionary(found: list[Latents], root: Path, url: str, row: int) -> None:
-    names = {f"{Path(one.run).name} / {one.name} at {one.site}": one for one in found}
+    names = {one.title: one for one in found}
     st.caption(f"{len(found)} dictionaries read this token; the row is encoded now, from the store")
-    summary = [{"dictionary": label, "active": len(one.active), "latents": one.d_sae,
-                "unexplained": one.unexplained, "strongest": None if one.active.empty else
-                int(one.active["latent"].iloc[0])} for label, one in names.items()]  # fmt: skip
-    st.dataframe(pd.DataFrame(summary), hide_index=True)
+    show_listing(
+        summary_of(found), alt="dictionaries that read this token", take="token-dictionaries",
+        code=python_of(summary_of, Call(latent_cells, root, url, row, then="[0]")),
+    )  # fmt: skip
     left, right = st.columns(2)
     with left:
-        one = names[st.selectbox("Dictionary", list(names), key="dictionary") or next(iter(names))]
-        st.dataframe(
-            _without_repeats(one.active), hide_index=True, height=height_of(len(one.active))
-        )
+        one = names[pick_of("Dictionary", list(names), next(iter(names)), key="dictionary")]
+        show_listing(
+            _without_repeats(one.active), alt="latents that fire on this token", data=one.active,
+            take="token-latents", height=height_of(len(one.active)),
+            code=python_of(latents_at, url, row, Path(one.run), one.name, then=".active"),
+        )  # fmt: skip
     if one.active.empty:
         st.info("None of its latents is active at this token.")
         return
     with right:
         active = [int(n) for n in one.active["latent"]]
-        latent = st.selectbox("Latent", active, key="token-latent")
+        latent = pick_of("Latent", active, active[0], key="token-latent")
         about = urlencode({"run": _name(root, one.run), "dictionary": one.name, "latent": latent})
         st.markdown(f"[Where else this latent fires](latent?{about})")
-        verify("latent", (url, row, one.run, one.name, latent),
-                lambda: checks.check_latent(url, row, one.run, one.name, latent))  # fmt: skip
+        verify("latent", checks.check_latent, url, row, one.run, one.name, latent)
 
 
 def height_of(rows: int) -> int:
@@ -166,36 +171,36 @@ def cell(title: str) -> DeltaGenerator:
     return box
 
 
-def verify(name: str, about: tuple[object, ...], work: Callable[[], Check]) -> None:
+def verify(name: str, check: Callable[..., Check], *given: object) -> None:
     """A button that runs the check once; its outcome stays until something else is asked."""
     if st.button(RUN, key=f"verify-{name}", help="Runs the model once, with its control"):
         try:
             with st.spinner("Running the model once"):
-                st.session_state[f"checked-{name}"] = (about, work())
+                st.session_state[f"checked-{name}"] = (given, check(*given))
         except LensbenchError as error:
             st.error(plain(str(error)))
             return
     asked, outcome = st.session_state.get(f"checked-{name}", (None, None))
-    if asked == about and isinstance(outcome, Check):
-        _outcome(outcome)
+    if asked == given and isinstance(outcome, Check):
+        _outcome(outcome, f"check-{name}", python_of(check, *given, then=".table"))
 
 
-def _outcome(check: Check) -> None:
+def _outcome(check: Check, key: str, code: str) -> None:
     st.markdown(plain(check.verdict))
     value, control = st.columns(2)
     value.metric(f"Measured ({check.unit})", f"{check.value:.4g}")
     control.metric(f"Control ({check.unit})", f"{check.control:.4g}")
     st.caption(plain(f"{check.what}. Control: {check.details.get('control', '')}."))
-    for key in sorted(set(check.details) - {"control"}):
-        st.caption(plain(f"{key}: {check.details[key]}"))
-    _table(check.table)
+    for name in sorted(set(check.details) - {"control"}):
+        st.caption(plain(f"{name}: {check.details[name]}"))
+    _table(check.table, key, code)
     st.caption(f"One run of the model, {check.seconds:.2f} s")
 
 
-def _table(frame: pd.DataFrame) -> None:
+def _table(frame: pd.DataFrame, key: str, code: str) -> None:
     """A table whose tokens show their spaces, and which cannot be mistaken for markup."""
     shown = frame.drop(columns="id", errors="ignore")
     if "token" in shown:
         shown["token"] = [visible(str(t)) for t in shown["token"]]
     words = {str(c): str(c).replace("_", " ") for c in shown}
-    st.dataframe(shown, hide_index=True, column_config=words)
+    show_listing(shown, alt="numbers of this cell", headings=words, take=key, data=frame, code=code)

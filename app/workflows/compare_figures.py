@@ -235,11 +235,12 @@ def match_note(found: DictionaryMatch, left: Side, right: Side) -> str:
 def compare_code(left: Side, right: Side, draw: str) -> str:
     """Python that makes the same figure; ``draw`` are its last lines, of ``left`` and ``right``."""
     used = [n for n in ("both_curves", "both_densities", "density_overlay", "match_figure",
-                        "matched", "overlay") if f"{n}(" in draw]  # fmt: skip
+                        "matched", "nearest_frame", "overlay") if f"{n}(" in draw]  # fmt: skip
+    more = "compared, " * ("compared(" in draw) + "reached, " * ("reached(" in draw)
     return (
         "from pathlib import Path\n\n"
         + f"from lensbench.app.workflows.compare_figures import {', '.join(used)}\n" * bool(used)
-        + "from lensbench.app.workflows.run_compare import reached, sides\n\n"
+        + f"from lensbench.app.workflows.run_compare import {more}sides\n\n"
         f"one, other = Path({str(left.run)!r}), Path({str(right.run)!r})\n"
         f"left, right = sides(one, other, {left.dictionary!r}, {right.dictionary!r})\n"
         f"{draw}\n"

@@ -172,9 +172,17 @@ def alike(geometry: DecoderGeometry, facts: pd.DataFrame, n: int = 50) -> pd.Dat
 
 def map_again(run: Path, name: str, method: Method, color: str) -> "go.Figure":
     """The map of a page, made from its names."""
-    kept = notes(dictionary_of(run, name))
-    facts = facts_of(run, name, kept, tokens_written(run, name)[0])
+    facts = _facts(run, name)
     return map_figure(thinned(map_of(run, name, method), facts), facts, color)
+
+
+def most_alike(run: Path, name: str) -> pd.DataFrame:
+    """:func:`alike` of a dictionary, made from its names."""
+    return alike(geometry_of(run, name), _facts(run, name))
+
+
+def _facts(run: Path, name: str) -> pd.DataFrame:
+    return facts_of(run, name, notes(dictionary_of(run, name)), tokens_written(run, name)[0])
 
 
 def map_code(run: Path, name: str, method: str, color: str) -> str:

@@ -99,19 +99,20 @@ def density_figure(table: pd.DataFrame) -> "go.Figure":
 
 
 def python_of(run: Path, name: str, latent: int, store: Path, which: str = "histogram") -> str:
-    """Python that draws the ``histogram`` or the ``effects`` of a latent in a notebook."""
+    """Python that draws the ``histogram`` or the ``effects`` of a latent; or its ``contexts``."""
     used, draw = {
         "histogram": ("histogram_figure", ["histogram_figure(board, latent)[0]"]),
         "effects": ("effects_figure, effects_frame, random_effect", [
             "frame = effects_frame(board, latent, words_for(board, store))",
             "effects_figure(frame, random_effect(board))",
         ]),
+        "contexts": ("", ["context_frame(board, latent, words_for(board, store))"]),
     }[which]  # fmt: skip
     return "\n".join([
         "from pathlib import Path\n",
-        f"from lensbench.app.workflows.latent_figures import {used}",
-        "from lensbench.app.workflows.latent_page import make_board"
-        + ", words_for" * (which == "effects") + "\n",
+        *[f"from lensbench.app.workflows.latent_figures import {used}"] * bool(used),
+        "from lensbench.app.workflows.latent_page import " + "context_frame, " * (not used)
+        + "make_board" + ", words_for" * (which != "histogram") + "\n",
         f"run, name, latent = Path({str(run)!r}), {name!r}, {latent}",
         f"store = Path({str(store)!r})",
         "board = make_board(run, name, latent, store)  # its contexts and histogram, as frames",

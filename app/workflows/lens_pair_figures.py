@@ -129,6 +129,14 @@ def course_of(ask: PairAsk, put: Put, see: int) -> Course:
     return Course(frame, pairs.scored(ask)[1])
 
 
+def ends_table(ask: PairAsk, put: Put) -> pd.DataFrame:
+    """What the model says after the last token of every run, most probable first."""
+    found = pairs.ends(ask, put)
+    said = [", ".join(f"{w} {p:.4f}" for w, p in zip(words, probs, strict=True))
+            for words, probs in zip(found["says"], found["says_prob"], strict=True)]  # fmt: skip
+    return found.drop(columns=["says", "says_prob"]).assign(**{"most probable": said})
+
+
 def python_of(
     ask: PairAsk, metric: str, what: str, put: Put | None = None, see: int | None = None
 ) -> str:

@@ -224,14 +224,16 @@ def python_of(ask: LensAsk, metric: str) -> str:
     return "\n".join([*lines, f"model = lensbench.load_model({name!r}{more})", states + show])
 
 
-def python_of_cell(ask: LensAsk, position: int, layer: int, pins: str = "") -> str:
-    """Code that draws the course of one cell's tokens in a notebook."""
+def python_of_cell(
+    ask: LensAsk, position: int, layer: int, pins: str = "", then: str = ".plot()"
+) -> str:
+    """Code that draws the course of one cell's tokens in a notebook; ``.top`` is its best ones."""
     shown = {k: v for k, v in vars(ask).items() if v != getattr(LensAsk, k)}
     given = ", ".join(f"{k}={json.dumps(v)}" for k, v in shown.items())
     more = f", {pins!r}" if pins.strip() else ""
     return "\n".join([
         "from lensbench.app.workflows.lenses import LensAsk, cell_for",
-        f"cell_for(LensAsk({given}), {position}, {layer}{more}).plot()",
+        f"cell_for(LensAsk({given}), {position}, {layer}{more}){then}",
     ])  # fmt: skip
 
 

@@ -29,6 +29,8 @@ from lensbench.plan import Plan
 from lensbench.prompts.pairs import PromptPairs
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from lensbench.models import Model
 
 METHODS = ("mean_difference", *PCA)
@@ -231,6 +233,13 @@ def _texts(
 def kept(ask: SteerAsk) -> Steering:
     """What came of a request, kept for the page."""
     return steer(ask)
+
+
+def texts_of(found: Steering) -> "pd.DataFrame":
+    """Clean and steered texts, a row each."""
+    import pandas as pd
+
+    return pd.DataFrame(found.texts)
 
 
 def command_of(ask: SteerAsk) -> str:

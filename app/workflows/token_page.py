@@ -138,6 +138,11 @@ class Latents:
     unexplained: float
     """``|x - x_hat|^2 / |x - b_dec|^2`` at this token (FVU is the same over many tokens)."""
 
+    @property
+    def title(self) -> str:
+        """Run, dictionary and site."""
+        return f"{Path(self.run).name} / {self.name} at {self.site}"
+
 
 def latent_cells(root: Path, url: str, row: int) -> tuple[list[Latents], list[str]]:
     """The dictionaries under ``root`` that belong to the store, and why others do not.
@@ -168,6 +173,26 @@ def latent_cells(root: Path, url: str, row: int) -> tuple[list[Latents], list[st
             except (MismatchError, MissingDataError) as error:
                 refused.append(str(error))
     return found, refused
+
+
+def summary_of(found: list[Latents]) -> pd.DataFrame:
+    """One row per dictionary: how many latents fire, what is left unexplained, the strongest."""
+    return pd.DataFrame([
+        {"dictionary": one.title, "active": len(one.active), "latents": one.d_sae,
+         "unexplained": one.unexplained,
+         "strongest": None if one.active.empty else int(one.active["latent"].iloc[0])}
+        for one in found
+    ])  # fmt: skip
+
+
+def latents_at(url: str, row: int, run: Path, name: str) -> Latents:
+    """One row through the dictionary ``name`` of a run.
+
+    Raises:
+        ConfigError: the run has none of that name.
+        MismatchError, MissingDataError: as :func:`encode_row`.
+    """
+    return encode_row(run_of(str(run), name), hold_store(url), row, run)
 
 
 def _by_model(runs: list[Path], store: "ActivationStore") -> tuple[list[Path], list[Path]]:
