@@ -9,6 +9,7 @@ from lensbench.app.widgets.choose import choose
 from lensbench.app.widgets.links import go_to
 from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import command_line, guarded, in_shell, nothing_yet
+from lensbench.app.widgets.store_growth import store_facts
 from lensbench.app.widgets.store_rows import store_rows
 from lensbench.app.widgets.store_work import going, store_links, store_removal, store_shards
 from lensbench.app.workflows.overview import store_frame
@@ -31,7 +32,8 @@ def show() -> None:
         picked = show_listing(frame, alt="activation stores", pick="pick-store")
         if picked is not None:
             go_to("stores", store=names[picked])
-        st.info("Choose a store to see its sites, its shards and some of its rows.")
+        nothing_yet("Choose a store to see its sites, its shards and some of its rows.",
+                    in_shell("store", "ls", root()))  # fmt: skip
     else:
         with guarded():
             _store(chosen)
@@ -41,14 +43,7 @@ def show() -> None:
 
 def _store(name: str) -> None:
     folder = inside(name)
-    info = store_info(folder)
-    for column, fact in zip(st.columns(3), ("tokens", "documents", "shards"), strict=True):
-        column.metric(fact, f"{info[fact]:,}", border=True)
-    st.text(
-        f"model {info['model']} ({info['fingerprint']})  ·  text {info['text']}  ·  "
-        f"layout {info['layout']}  ·  {info['dtype']}  ·  {info['bytes'] / 2**20:,.1f} MiB  ·  "
-        + ("complete" if info["complete"] else "still growing, or its capture was stopped")
-    )
+    store_facts(folder)
     going(folder)
     store_links(name)
     parts = {"Sites": _sites, "Shards": store_shards, "Rows": store_rows, "Manifest": _manifest}

@@ -89,7 +89,7 @@ def _store_row(root: Path, name: str) -> dict[str, Any]:
 def _store_facts(folder: Path) -> dict[str, Any]:
     info = store_info(folder)
     return {
-        "state": "complete" if info["complete"] else "growing",
+        "state": "complete" if info["complete"] else "not complete",
         "model": info["model"],
         "text": info["text"],
         "sites": len(info["sites"]),
