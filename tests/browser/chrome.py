@@ -109,7 +109,8 @@ class Chrome:
             self.asked.append(params["url"])
             self._owed = False  # a page opened anew
         elif event == "Network.webSocketFrameSent":
-            self._owed |= _read(BackMsg, params).HasField("rerun_script")
+            asked = _read(BackMsg, params)
+            self._owed |= asked.HasField("rerun_script") and not asked.rerun_script.is_auto_rerun
         elif event == "Network.webSocketFrameReceived" and self._owed:
             told = _read(ForwardMsg, params)
             if told.HasField("script_finished") and told.script_finished != EARLY:
@@ -122,10 +123,11 @@ class Chrome:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
-    def open(self, url: str, *, timeout: float = 60) -> None:
-        """Go to ``url`` and wait until its page is drawn."""
+    def open(self, url: str, *, timeout: float = 60, live: bool = False) -> None:
+        """Go to ``url`` and wait until its page is settled, unless it goes on by itself."""
         self.send("Page.navigate", url=url)
-        self.idle(timeout)
+        if not live:
+            self.idle(timeout)
 
     def idle(self, timeout: float = 60) -> None:
         """Wait until the page is settled: see ``settled``."""
@@ -176,7 +178,7 @@ class Chrome:
     def type(self, key: str, text: str) -> None:
         """Put ``text`` into the field of the widget ``key``, as a keyboard would."""
         where = json.dumps(f".st-key-{key} input, .st-key-{key} textarea")
-        self.wait(f"!!document.querySelector({where})", 30)
+        self.settled(f"!!document.querySelector({where})")
         self.js(
             f"(() => {{ const f = document.querySelector({where}); f.focus(); f.select(); }})()"
         )

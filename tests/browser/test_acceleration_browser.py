@@ -27,7 +27,7 @@ def test_predictions_are_drawn_and_a_live_run_stands_beside_them(tmp_path: Path)
         tab.open(f"{url}/acceleration?store=own&exit=2&threshold=0.1")
         tab.says("wrote itself")
         tab.says("FLOPs, share of plain decoding")
-        tab.wait("document.querySelectorAll('.js-plotly-plot .main-svg').length >= 4")
+        tab.settled("document.querySelectorAll('.js-plotly-plot .main-svg').length >= 4")
         assert tab.js("location.search.includes('exit=2')")
         tab.says("Keep this agreement")
         wide = "document.documentElement.scrollWidth <= window.innerWidth"
@@ -38,9 +38,9 @@ def test_predictions_are_drawn_and_a_live_run_stands_beside_them(tmp_path: Path)
         for kind in ("keyDown", "keyUp"):
             tab.send("Input.dispatchKeyEvent", type=kind, key="ArrowLeft", code="ArrowLeft",
                      windowsVirtualKeyCode=37)  # fmt: skip
-        tab.wait("!location.search.includes('exit=2')")  # 1, the default, is left out
+        tab.settled("!location.search.includes('exit=2')")  # 1, the default, is left out
         # The browser writes the address some 0.1 s before the server begins: idle until then.
-        tab.wait(f"{number} !== {before!r}")
+        tab.settled(f"{number} !== {before!r}")
         tab.idle()
         after = tab.js(number)
         table = acceleration.lens_table(lensbench.open_store(made.folder / "own"), model)
@@ -50,7 +50,7 @@ def test_predictions_are_drawn_and_a_live_run_stands_beside_them(tmp_path: Path)
         tab.click("Run the model and measure")
         tab.says("did what was predicted", timeout=120)
         tab.idle(120)
-        tab.wait("document.querySelectorAll('.js-plotly-plot .heatmaplayer').length >= 3")
+        tab.settled("document.querySelectorAll('.js-plotly-plot .heatmaplayer').length >= 3")
         tab.open(f"{url}/acceleration?store=acts")
         tab.says("a guess, not a prediction")
         assert not tab.js("!!document.querySelector('[data-testid=stException]')"), tab.text()

@@ -4,6 +4,8 @@ A Chromium is driven over its debugging port (``chrome.py``), so no driver has t
 """
 
 import json
+import os
+import re
 import shutil
 import signal
 import socket
@@ -39,8 +41,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(root: Path, port: int, python: str = sys.executable, **popen: Any) -> Iterator[str]:
-    """The dashboard as its command starts it; ended by the signal of its own process."""
+def serving(
+    root: Path, port: int, python: str = sys.executable, *, kill: bool = False, **popen: Any
+) -> Iterator[str]:
+    """The dashboard as its command starts it; ended by the signal of its own process.
+
+    With ``kill`` it and what it started are killed instead, as when a machine ends a session.
+    """
     command = [python, "-W", "ignore", "-m", "lensbench", "app", "--root", str(root),
                "--port", str(port)]  # fmt: skip
     with subprocess.Popen(
@@ -59,7 +66,10 @@ def serving(root: Path, port: int, python: str = sys.executable, **popen: Any) -
                 time.sleep(0.05)
             yield url
         finally:
-            server.send_signal(signal.SIGINT)
+            if kill:
+                os.killpg(server.pid, signal.SIGKILL)
+            else:
+                server.send_signal(signal.SIGINT)
             server.wait(timeout=20)
 
 
@@ -83,27 +93,39 @@ def outside(asked: list[str]) -> list[str]:
             and u.hostname not in LOCAL]  # fmt: skip
 
 
-def test_a_run_started_in_the_form_outlives_page_and_server(
-    root: Path, served: str, tmp_path: Path
-) -> None:
+STATE = "document.querySelector('[data-testid=stProgress]')?.innerText ?? ''"
+
+
+def step(tab: Chrome) -> int:
+    """Step of the run that the page says goes on."""
+    return int(re.sub(r"running: step ([\d,]+) .*", r"\1", tab.js(STATE)).replace(",", ""))
+
+
+def test_a_run_started_in_the_form_outlives_page_and_server(root: Path, tmp_path: Path) -> None:
+    port, status = free_port(), root / "runs" / "mine" / "status.json"
     with Chrome(tmp_path / "profile") as tab:
-        with serving(root, free_port()) as url:
+        with serving(root, port, kill=True) as url:
             tab.open(f"{url}/train?store=acts")
-            tab.type("new-train-tokens", "400000")
+            tab.type("new-train-tokens", "40000000")
             tab.type("new-name", "mine")
             tab.click("Start training")
             tab.wait("location.pathname.endsWith('/runs')"
                      " && location.search.includes('run=runs%2Fmine')")  # fmt: skip
-            tab.idle()
-            tab.open(tab.js("location.href"))  # a reload
-            tab.says("of 195")
-        # That server has ended; another one shows the same run.
-        status = root / "runs" / "mine" / "status.json"
-        assert status.is_file()
-        tab.open(f"{served}/runs?run=runs/mine")
-        tab.says("finished: step 195 of 195", timeout=90)
-        tab.wait("document.querySelectorAll('.js-plotly-plot .scatterlayer').length >= 2")
-    assert json.loads(status.read_text())["state"] == "finished"
+            tab.open(tab.js("location.href"), live=True)  # a reload
+            tab.wait(f"({STATE}).startsWith('running: step ')", 90)
+            before = step(tab)
+        # That server was killed in the middle. The tab stays as it is, and finds the next one.
+        running = json.loads(status.read_text())["step"]
+        with serving(root, port):
+            tab.wait(f"({STATE}).startsWith('running: step ')"
+                     f" && !({STATE}).startsWith('running: step {before:,} ')", 90)  # fmt: skip
+            assert step(tab) >= running, "the run went on meanwhile"
+            assert "run=runs%2Fmine" in tab.js("location.search")
+            tab.click("Stop after a checkpoint")
+            tab.says("Stopped after a checkpoint", timeout=90)
+            tab.settled("document.querySelectorAll('.js-plotly-plot .scatterlayer').length >= 2")
+    told = json.loads(status.read_text())
+    assert told["state"] == "stopped"
     assert outside(tab.asked) == []
 
 

@@ -24,7 +24,7 @@ def test_an_expert_is_suppressed_in_three_clicks(tmp_path: Path) -> None:
         tab.open(f"{url}/experts?prompts=desk:24")
         tab.click("Use the bundled atlas-moe")  # 1
         tab.says("Every slider is at 0", timeout=120)
-        tab.wait("document.querySelectorAll('[data-testid=stSlider]').length === 3")
+        tab.settled("document.querySelectorAll('[data-testid=stSlider]').length === 3")
         tab.idle()
         tab.click("Suppress all of these")  # 2
         tab.says("3 of 3 sliders are moved", timeout=60)
@@ -37,6 +37,6 @@ def test_an_expert_is_suppressed_in_three_clicks(tmp_path: Path) -> None:
         tab.says("Every slider is at 0", timeout=60)
         tab.open(f"{url}/experts?model=atlas-moe&prompts=desk:24&part=Routing+of+a+text")
         tab.says("n = ", timeout=60)
-        tab.wait("!!document.querySelector('.heatmaplayer image')")
+        tab.settled("!!document.querySelector('.heatmaplayer image')")
         assert not tab.js("!!document.querySelector('[data-testid=stException]')"), tab.text()
         assert outside(tab.asked) == []

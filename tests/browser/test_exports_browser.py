@@ -114,7 +114,8 @@ def test_a_saved_page_draws_offline_and_offers_no_upload(saved: Any, tmp_path: P
                  downloadThroughput=-1, uploadThroughput=-1)  # fmt: skip
         tab.send("Page.navigate", url=(files / f"{NAME}.html").as_uri())
         tab.wait("!!document.querySelector('.heatmaplayer image')")
-        tab.says("Colours have one range for every text of this model.")
+        tab.wait("document.body.innerText.includes('Colours have one range for every text of "
+                 "this model.')")  # fmt: skip
         buttons = tab.js("[...document.querySelectorAll('.modebar-btn')].map(b => "
                          "(b.dataset.title || b.dataset.name || '').toLowerCase())")  # fmt: skip
         assert buttons

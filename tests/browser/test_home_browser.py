@@ -25,12 +25,12 @@ def test_one_click_from_an_empty_folder_to_a_first_picture(tmp_path: Path) -> No
         tab.open(url)
         tab.says("What people do here first")
         tab.click("See a first picture")
-        tab.wait("location.pathname.endsWith('/lens')")
-        tab.wait("document.querySelectorAll('.heatmaplayer image').length >= 1", timeout=120)
+        tab.settled("location.pathname.endsWith('/lens')")
+        tab.settled("document.querySelectorAll('.heatmaplayer image').length >= 1", timeout=120)
         tab.idle()
         assert tab.js(ERRORS) == 0
         tab.open(tab.js("location.href"))  # the address alone shows the same picture
-        tab.wait("document.querySelectorAll('.heatmaplayer image').length >= 1", timeout=120)
+        tab.settled("document.querySelectorAll('.heatmaplayer image').length >= 1", timeout=120)
         assert outside(tab.asked) == []
     assert list(folder.iterdir()) == [], "looking writes nothing"
 
@@ -44,10 +44,10 @@ def test_two_runs_are_chosen_and_compared(small_root: Path, tmp_path: Path) -> N
     with serving(root, free_port()) as url, Chrome(tmp_path / "profile") as tab:
         tab.open(url)
         tab.click("Compare two runs")
-        tab.wait("location.search.includes('one=') && location.search.includes('other=')")
+        tab.settled("location.search.includes('one=') && location.search.includes('other=')")
         tab.says("Settings that differ")
         tab.says("a difference of two numbers is one of the dictionaries")
-        tab.wait("document.querySelectorAll('.js-plotly-plot .scatterlayer').length >= 2")
+        tab.settled("document.querySelectorAll('.js-plotly-plot .scatterlayer').length >= 2")
         tab.idle()
         order = "[...document.querySelectorAll('h3')].map(e => e.innerText.trim())"
         assert tab.js(order)[:3] == ["Settings that differ", "What they reach", "Training"]

@@ -144,7 +144,9 @@ def test_a_capture_that_is_killed_is_lost_and_goes_on_to_the_same_bytes(
     assert files(root / "killed") == files(tmp_path / "whole")
 
 
-def test_two_tabs_that_start_one_capture_the_second_is_refused(served: str, tmp_path: Path) -> None:
+def test_two_tabs_that_start_one_capture_the_second_is_refused_and_sees_it_grow(
+    root: Path, served: str, tmp_path: Path
+) -> None:
     with Chrome(tmp_path / "one") as first, Chrome(tmp_path / "two") as second:
         for tab in (first, second):
             tab.open(f"{served}/capture?documents=20000&out=twice")
@@ -155,8 +157,16 @@ def test_two_tabs_that_start_one_capture_the_second_is_refused(served: str, tmp_
         second.says("is going on already")
         laid_out(second, "[data-testid=stAlert]")
         picture(second, "capture-refused", tmp_path)
+        wait(lambda: any((root / "twice" / "parts").glob("b*.json")), "the first shard")
+        second.open(f"{served}/stores?store=twice", live=True)
+        second.wait(f"({STATE}).startsWith('growing: ')", 180)
+        before = second.js(STATE)
+        second.wait(f"({STATE}) !== {json.dumps(before)}", 90)  # by itself
+        picture(second, "store-grows", tmp_path)
         first.click("Stop")
         first.wait(f"({STATE}).startsWith('stopped')", 60)
+        second.says("its capture ended after", 90)
+        assert second.js(STATE) == ""
 
 
 def test_the_page_does_not_jump_while_a_run_goes_on(
@@ -172,7 +182,7 @@ def test_the_page_does_not_jump_while_a_run_goes_on(
     run = launching.new_run(root, "long", wanted)
     try:
         with Chrome(tmp_path / "profile") as tab:
-            tab.open(f"{served}/runs?run=runs/long")
+            tab.open(f"{served}/runs?run=runs/long", live=True)
             tab.wait("document.querySelectorAll('.js-plotly-plot .scatterlayer').length >= 2", 90)
             inner = "document.querySelector('[data-testid=stMain]')"
             tab.js(f"{inner}.scrollTop = 260, 1")

@@ -57,7 +57,7 @@ def walk_to(tab: Chrome, condition: str, steps: int = 120) -> list[str]:
 
 def test_a_token_is_chosen_in_the_strip_by_keyboard(served: str, tab: Chrome) -> None:
     tab.open(f"{served}/token?store=acts&row=17")
-    tab.wait(f"{STRIP}.length === 21")
+    tab.settled(f"{STRIP}.length === 21")
     passed = walk_to(tab, f"!!({FOCUS}).closest('.strip')")
     for key in ("st-key-store", "st-key-row", "st-key-document"):
         assert any(key in name for name in passed), key
@@ -70,19 +70,19 @@ def test_a_token_is_chosen_in_the_strip_by_keyboard(served: str, tab: Chrome) ->
     assert tab.js(f"({FOCUS}).title") != before
     wanted = tab.js(f"({FOCUS}).textContent")
     press(tab, "Enter")
-    tab.wait("!location.search.includes('row=17')")
+    tab.settled("!location.search.includes('row=17')")
     tab.idle()
     assert metric(tab, "Token") == wanted
 
 
 def test_a_cell_of_the_lens_is_chosen_beside_the_map_by_keyboard(served: str, tab: Chrome) -> None:
     tab.open(f"{served}/lens?store=acts&row=17")
-    tab.wait("!!document.querySelector('.st-key-layer input')")
+    tab.settled("!!document.querySelector('.st-key-layer input')")
     passed = walk_to(tab, "!!document.activeElement.closest('.st-key-layer')")
     assert any("st-key-pos" in name for name in passed)
     before = tab.js("location.search")
     press(tab, "ArrowDown")
     press(tab, "ArrowDown")
     press(tab, "Enter")
-    tab.wait("location.search.includes('layer=')")
+    tab.settled("location.search.includes('layer=')")
     assert tab.js("location.search") != before

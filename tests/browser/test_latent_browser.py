@@ -40,7 +40,7 @@ def test_a_latent_is_found_read_and_steered_with(served: tuple[str, str], tmp_pa
         x, y = tab.js(f"(() => {{ const r = {table}; return [r.left + 15, r.top + 52]; }})()")
         for kind in ("mousePressed", "mouseReleased"):
             tab.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
-        tab.wait("location.search.includes('latent=')")
+        tab.settled("location.search.includes('latent=')")
         tab.says("Where it fires")
         tab.says("largest activation")
         reading = (
@@ -48,7 +48,7 @@ def test_a_latent_is_found_read_and_steered_with(served: tuple[str, str], tmp_pa
             " + (document.querySelector('[data-testid=stMain]').scrollTop || 0)"
         )
         assert tab.js(reading) < 1000, "reading begins on the first screen"
-        tab.wait("document.querySelectorAll('.lb-line a').length > 0")
+        tab.settled("document.querySelectorAll('.lb-line a').length > 0")
         title = tab.js("document.querySelector('.lb-line .t').title")
         assert "of document" in title
         tab.js(

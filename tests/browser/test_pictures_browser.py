@@ -47,7 +47,7 @@ def test_a_latent_is_labelled_starred_found_on_the_map_and_opened(
         )
         tab.js(unfold)
         tab.type(f"note-{notes.fingerprint}-5-label", "days of the week")
-        tab.wait("document.body.innerText.includes('Saved in')")
+        tab.settled("document.body.innerText.includes('Saved in')")
         assert notes[5].label == "days of the week"
         tab.js(
             f"document.querySelector('.st-key-note-{notes.fingerprint}-5-starred input').click()"
@@ -59,7 +59,7 @@ def test_a_latent_is_labelled_starred_found_on_the_map_and_opened(
         assert notes[5].starred
         tab.idle()
         tab.open(tab.js("location.href"))  # a reload shows what is on disk
-        tab.wait(
+        tab.settled(
             "[...document.querySelectorAll('input')].some(i => i.value === 'days of the week')"
         )
 
@@ -67,9 +67,9 @@ def test_a_latent_is_labelled_starred_found_on_the_map_and_opened(
         tab.says("Decoder map")
         x, y = saes.decoder_map(run.sae).places[5]
         click_at(tab, 0, float(x), float(y))
-        tab.wait("location.search.includes('open=5')")
+        tab.settled("location.search.includes('open=5')")
         tab.says("Latent 5 fires on")
-        tab.wait(
+        tab.settled(
             "[...document.querySelectorAll('input')].some(i => i.value === 'days of the week')"
         )
         # The same selection does not open it again when another is asked for.

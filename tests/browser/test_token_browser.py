@@ -52,8 +52,10 @@ def metric(tab: Chrome, label: str) -> str:
 
 def click_at(tab: Chrome, chart: int, x: float, y: float) -> None:
     """A mouse click on the point (x, y) of a plotly figure, in its own units."""
-    tab.wait(f"document.querySelectorAll('.js-plotly-plot').length > {chart}")
-    tab.wait(f"!!document.querySelectorAll('.js-plotly-plot')[{chart}].querySelector('.nsewdrag')")
+    tab.settled(f"document.querySelectorAll('.js-plotly-plot').length > {chart}")
+    tab.settled(
+        f"!!document.querySelectorAll('.js-plotly-plot')[{chart}].querySelector('.nsewdrag')"
+    )
     where = tab.js(
         f"(() => {{ const g = document.querySelectorAll('.js-plotly-plot')[{chart}];"
         " g.scrollIntoView({block: 'center'}); const l = g._fullLayout;"
@@ -71,7 +73,7 @@ def click_at(tab: Chrome, chart: int, x: float, y: float) -> None:
 def test_a_token_is_opened_by_its_address_clicked_and_verified(served: str, tab: Chrome) -> None:
     tab.open(f"{served}/token?store=acts&row=17")
     tab.says("Lens trajectory")
-    tab.wait(f"{STRIP}.length === 21")
+    tab.settled(f"{STRIP}.length === 21")
     assert strip(tab, "b.textContent")[:9] == [
         "<s>", "a", "␣<", "b", ">", "bold", "</", "b", ">"
     ]  # fmt: skip
@@ -80,12 +82,12 @@ def test_a_token_is_opened_by_its_address_clicked_and_verified(served: str, tab:
     assert not tab.js("!!document.querySelector('[data-testid=stMain] b')"), "text stays text"
     began = time.monotonic()
     tab.js(f"{STRIP}[9].click()")
-    tab.wait("location.search.includes('row=22')")
+    tab.settled("location.search.includes('row=22')")
     tab.says("Prediction made at ␣dog (token 9)")
     assert time.monotonic() - began < 5, "on a busy machine, with a page that is drawn again"
     assert metric(tab, "Token") == "␣dog"
     assert metric(tab, "Followed by") == "␣&"
-    tab.wait("document.querySelectorAll('.js-plotly-plot .scatterlayer').length >= 1")
+    tab.settled("document.querySelectorAll('.js-plotly-plot .scatterlayer').length >= 1")
     tab.says("2 dictionaries read this token")
     tab.js("document.querySelector('.st-key-verify-latent button').click()")
     tab.says("random latents of equal norm")
@@ -100,7 +102,7 @@ def test_two_tabs_look_at_two_tokens_of_one_model(served: str, tab: Chrome, tmp_
         tab.open(f"{served}/token?store=acts&row=17")
         other.open(f"{served}/token?store=acts&row=22")
         for one in (tab, other):
-            one.wait("!!document.querySelector('.st-key-verify-lens button')")
+            one.settled("!!document.querySelector('.st-key-verify-lens button')")
             one.js("document.querySelector('.st-key-verify-lens button').click()")
         for one in (tab, other):
             one.says("The stored lens is what the model computes on this text.")
