@@ -102,7 +102,8 @@ class PrunedCircuit(Result):
         return heatmap(
             frame, x="reader", y="writer", value="cost", unit=self.unit, hover_columns=("n",),
             title=f"{self.task}: {int(self.kept.sum())} of {len(self.edges)} edges kept",
-            subtitle=f"threshold {self.threshold:g} {self.metric}; control: {self.controls}",
+            subtitle=f"n = {self.n} prompts · threshold {self.threshold:g} {self.metric} · "
+            f"control: {self.controls}",
         )  # fmt: skip
 
 

@@ -191,7 +191,8 @@ class FeatureAttribution(Result):
         shown.attrs["units"] = frame.attrs["units"]
         figure = bars(
             shown, x="part", y="share", color="kind", hover_columns=("of_total",),
-            title=self._title(), subtitle=f"level {level}; all bars sum to {self.value:.3g}",
+            title=self._title(),
+            subtitle=f"n = 1 prompt · level {level}; all bars sum to {self.value:.3g}",
         )  # fmt: skip
         figure.update_layout(barmode="relative")  # one bar a part, its kind as colour
         figure.update_xaxes(categoryorder="array", categoryarray=shown["part"].tolist())
@@ -215,7 +216,7 @@ class FeatureAttribution(Result):
         figure = heatmap(
             frame, x="source", y="row", value="share", diverging=True, x_labels=labels,
             hover_columns=("part",), title=self._title(), labels={"row": "head"},
-            subtitle=f"heads give {self.share[mine].sum():.3g} of {self.value:.3g}",
+            subtitle=f"n = 1 prompt · heads give {self.share[mine].sum():.3g} of {self.value:.3g}",
         )  # fmt: skip
         names = {int(r): f"L{i}H{self.head[n]}" for r, i, n in zip(row, layer, mine, strict=True)}
         if len(names) <= MOST_NAMES:

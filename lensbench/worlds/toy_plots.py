@@ -27,7 +27,8 @@ def dimensionality(frame: pd.DataFrame, ticks: Mapping[str, float]) -> go.Figure
         hover_columns=("sparsity", "feature", "norm"),
         labels={"inverse": "1 / (1 - sparsity)"},
         title="Feature dimensionality",
-        subtitle="D_i = |W_i|^2 / sum_j (W_i_hat . W_j)^2, best copy by loss",
+        subtitle="D_i = |W_i|^2 / sum_j (W_i_hat . W_j)^2 · "
+        f"n = {len(shown):,} features, of the best copies by loss and the controls",
         log_x=True,
     )
     figure.update_yaxes(

@@ -69,8 +69,12 @@ class CompositionScores(Result):
             return self._map(mode)
         return side_by_side(
             {f"{each}-composition": self._map(each) for each in MODES},
-            title="Composition of heads", subtitle=_SUBTITLE,
+            title="Composition of heads", subtitle=self._told,
         )  # fmt: skip
+
+    @property
+    def _told(self) -> str:
+        return f"{_SUBTITLE} · n = {self.n_random:,} random pairs"
 
     def _map(self, mode: str) -> "go.Figure":
         from lensbench.plots import heatmap
@@ -87,7 +91,7 @@ class CompositionScores(Result):
         )  # one range for all modes, so that they compare
         figure = heatmap(
             part, x="reads", y="writes", value="excess", diverging=True, span=(-top, top),
-            unit=f"{-top:.2g} to {top:.2g}", title=f"{mode}-composition", subtitle=_SUBTITLE,
+            unit=f"{-top:.2g} to {top:.2g}", title=f"{mode}-composition", subtitle=self._told,
             hover_columns=("score", "layer", "head", "to_layer", "to_head"),
             labels={"reads": "head that reads", "writes": "head that writes"},
             height=min(720, 220 + 16 * part["writes"].nunique()),

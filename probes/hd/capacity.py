@@ -82,7 +82,8 @@ class CapacityCurve(Result):
         return lines(
             both, x="pairs", y="recovered", color="source", low="low", high="high",
             title=f"Capacity of {self.space}", subtitle=f"{self.dim} dimensions, "
-            f"{self.n_items} names, {self.trials} bundles a point", labels={"pairs": "bound pairs"},
+            f"{self.n_items} names · n = {self.trials} bundles a point",
+            labels={"pairs": "bound pairs"},
         )  # fmt: skip
 
     def summary(self) -> dict[str, float]:

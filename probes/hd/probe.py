@@ -123,7 +123,8 @@ class HDReading(Result):
                               "n": len(self.kinds)})  # fmt: skip
         frame.attrs["units"] = {"share": "share of prompts", "n": "prompts"}
         return bars(frame, x="kind", y="share", title="What the probe read first",
-                    subtitle=f"threshold {self.threshold:.3f}")  # fmt: skip
+                    subtitle=f"n = {len(self.kinds):,} prompts · threshold {self.threshold:.3f}"
+                    )  # fmt: skip
 
     def summary(self) -> dict[str, float]:
         """Label-free probing@1 and @5, the gold figure, and the share answered."""

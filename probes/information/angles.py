@@ -89,7 +89,9 @@ class SubspaceAngles(Result):
                 "low": [row["mean"], row["random_low"]], "high": [row["mean"], row["random_high"]],
             })  # fmt: skip
             return bars(frame, x="subspaces", y="angle", low="low", high="high", unit="degrees",
-                        title=f"{self.names[0]} and {self.names[1]}")  # fmt: skip
+                        title=f"{self.names[0]} and {self.names[1]}",
+                        subtitle=f"mean of n = {int(row['n'])} principal angles · {self.draws} "
+                        "pairs of random subspaces")  # fmt: skip
         a, b = np.indices(self.mean.shape)
         frame = pd.DataFrame({
             "probe": a.ravel(), "other": b.ravel(), "below_random": (self.random - self.mean)[a, b]
@@ -99,7 +101,8 @@ class SubspaceAngles(Result):
             frame, x="other", y="probe", value="below_random", unit="degrees", diverging=True,
             x_labels=dict(enumerate(self.names)), hover_columns=("angle", "random"),
             title="Angles between probes", labels={"below_random": "random - angle"},
-            subtitle="mean principal angle below that of random subspaces of the same ranks",
+            subtitle="mean principal angle below that of random subspaces of the same ranks · "
+            f"n = {self.draws} random pairs",
         )  # fmt: skip
 
 

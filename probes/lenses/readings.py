@@ -91,7 +91,7 @@ class SiteLens(Result):
         units = METRICS.get(metric, "probability")
         figure = heatmap(
             frame, x="pos", y="order", value=metric, unit=units,
-            text="top" if len(self.tokens) <= CELLS else None,
+            text="top" if len(self.tokens) <= CELLS else None, span=self._span(metric),
             x_labels=dict(zip(self.positions.tolist(), map(visible, self.tokens), strict=True)),
             hover_columns=("token", "target", "top", "top_prob"),
             title="Logit lens of single components" if self.reads == "components" else "Logit lens",
@@ -100,6 +100,15 @@ class SiteLens(Result):
         )  # fmt: skip
         rows = list(range(len(self.places)))
         return figure.update_yaxes(tickmode="array", tickvals=rows, ticktext=list(self.places))
+
+    def _span(self, metric: str) -> tuple[float, float] | None:
+        """One range of colours for every text of a model; nats end at those of an even guess."""
+        if metric in ("top_prob", "target_prob", "agreement"):
+            return 0.0, 1.0
+        size = float(self.provenance.model.get("d_vocab") or 0)
+        if not size:  # made by hand: the range is that of the cells, and the figure says so
+            return None
+        return (1.0, size) if metric == "target_rank" else (0.0, float(np.log(size)))
 
     def summary(self) -> dict[str, float]:
         """Places and tokens; of the stream the mean depth, of components the gap of their sum."""

@@ -165,6 +165,10 @@ def test_results_come_back_and_draw_themselves(model: Any, tmp_path: Any) -> Non
     }.items():
         assert results.load(lens.save(tmp_path / name)) == lens
         assert len(lens.to_frame()) == len(lens.places) * 6
+        for metric, span in (("top_prob", (0, 1)), ("target_rank", (1, model.card.d_vocab)),
+                             ("entropy", (0, np.log(model.card.d_vocab)))):  # fmt: skip
+            heat = lens.plot(metric).data[0]
+            assert (heat.zmin, heat.zmax) == pytest.approx(span), "one range for every text"
         axis = lens.plot("entropy").layout.yaxis
         assert set(axis.ticktext) <= set(lens.places)
         with pytest.raises(LookupError, match="entropy"):

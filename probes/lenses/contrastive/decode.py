@@ -114,12 +114,14 @@ class ContrastiveText(Result):
         part = frame.loc[frame["row"] == row]
         if part.empty:
             raise ConfigError(f"no row {row}; this text has rows 0..{int(self.row.max())}")
-        title = f"{self.rule}: what was chosen"
+        title, told = f"{self.rule}: what was chosen", f"n = {len(part)} new tokens of row {row}"
         if not self.depths:
             part.attrs["units"] = frame.attrs["units"]
-            return lines(part, x="step", y="prob", title=title, hover_columns=("token", "plain"))
+            return lines(part, x="step", y="prob", title=title, subtitle=told,
+                         hover_columns=("token", "plain"))  # fmt: skip
         if view == "layers":
-            return bars(self.layers(), x="depth", y="tokens", title=f"{self.rule}: layers chosen")
+            return bars(self.layers(), x="depth", y="tokens", title=f"{self.rule}: layers chosen",
+                        subtitle=f"n = {len(frame):,} new tokens")  # fmt: skip
         cells = part.melt(
             ["step", "token", "plain", "depth"], [f"at {d}" for d in self.depths],
             "candidate", "measured",
@@ -130,7 +132,7 @@ class ContrastiveText(Result):
         words = dict(zip(part["step"], map(visible, part["token"]), strict=True))
         return heatmap(
             cells, x="step", y="candidate", value="measured", text="mark", x_labels=words,
-            hover_columns=("token", "plain"), title=title, subtitle="●: the layer that was used",
+            hover_columns=("token", "plain"), title=title, subtitle=f"{told} · ●: the layer used",
             labels={"step": "new token", "candidate": "blocks passed"}, height=460,
         )  # fmt: skip
 
