@@ -5,7 +5,7 @@ from streamlit.navigation.page import StreamlitPage
 
 from lensbench.app.page_list import PAGES
 from lensbench.app.widgets.links import arrive
-from lensbench.app.widgets.shell import dress, footer
+from lensbench.app.widgets.shell import dress, footer, origins
 from lensbench.app.widgets.states import guarded
 
 
@@ -24,6 +24,7 @@ def main() -> None:
     arrive()
     with guarded():
         chosen.run()
+        origins()
 
 
 if __name__ == "__main__":

@@ -73,3 +73,10 @@ def lens_names() -> list[str]:
 
 def _name(folder: str) -> str:
     return Path(folder).relative_to(root()).as_posix()
+
+
+def comes_from() -> list[str]:
+    """The model, store and run of the page as it stands, a line each, with their fingerprints."""
+    from lensbench.app.workflows.origin import origin
+
+    return origin(root(), {str(key): value for key, value in st.session_state.items()})

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 import lensbench
-from lensbench.app.state import mode
+from lensbench.app.state import comes_from, mode
 from lensbench.app.widgets.picture import picture_buttons
 from lensbench.app.widgets.states import plain
 from lensbench.app.workflows.exports import as_html, as_json, as_notebook, drawn_frame
@@ -68,12 +68,15 @@ def take_away(
     if frame is None and figure is not None and figure.data:
         frame = drawn_frame(figure)
     name = file_name(file or key)
-    made = " · ".join(part for part in (provenance, page_address(), _version()) if part)
+    told = (provenance, *comes_from(), page_address(), _version())
+    made = " · ".join(part for part in told if part)
     with st.popover("Data and code", key=f"{key}-take"):
         with st.container(horizontal=True, key=f"{key}-files"):
             if frame is not None:
                 _file("CSV", partial(frame.to_csv, index=False), f"{name}.csv", "text/csv", key)
-                _file("JSON", partial(as_json, frame), f"{name}.json", "application/json", key)
+                _file(
+                    "JSON", partial(as_json, frame, made), f"{name}.json", "application/json", key
+                )
             if code:
                 notebook = partial(as_notebook, code, title=plain(alt or name), caption=caption,
                                    provenance=made)  # fmt: skip

@@ -4,7 +4,7 @@ import streamlit as st
 
 from lensbench import __version__
 from lensbench.app.page_list import Page
-from lensbench.app.state import root
+from lensbench.app.state import comes_from, root
 from lensbench.app.widgets.states import plain
 from lensbench.app.workflows.page_help import help_of
 
@@ -67,3 +67,10 @@ def footer(page: Page) -> None:
             elif page.methods:
                 st.caption(f"What is computed: docs/methods.md, “{page.methods}”")
     st.caption(plain(f"lensbench {__version__} · folder shown: {root()}"))
+
+
+def origins() -> None:
+    """Under the page: the model, store and run that it shows, with their fingerprints."""
+    told = "  \n".join(plain(line[0].upper() + line[1:]) for line in comes_from())
+    if told:
+        st.caption(told)

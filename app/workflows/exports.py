@@ -26,10 +26,11 @@ background:{paper}}}p{{color:{muted};max-width:80ch;font-size:14px;white-space:p
 """
 
 
-def as_json(frame: pd.DataFrame) -> str:
+def as_json(frame: pd.DataFrame, provenance: str = "") -> str:
     """Rows and units of a frame as one JSON document; absent numbers are null."""
     rows = json.loads(frame.to_json(orient="records", double_precision=15) or "[]")
-    return json.dumps({"units": frame.attrs.get("units", {}), "rows": rows}, indent=1)
+    about = {"provenance": provenance, "units": frame.attrs.get("units", {})}
+    return json.dumps({**about, "rows": rows}, indent=1)
 
 
 def drawn_frame(figure: "go.Figure") -> pd.DataFrame:

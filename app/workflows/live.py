@@ -76,6 +76,11 @@ class Shelf(Generic[T]):
                     self._values.popitem(last=False)
             return made
 
+    def peek(self, key: Any) -> T | None:
+        """The value of ``key`` if it is there."""
+        with self._guard:
+            return self._values.get(key)
+
     def _full(self) -> bool:
         """More than may be kept, by number or by weight?"""
         if len(self._values) > self._limit:
@@ -116,6 +121,12 @@ def hold_model(name: str, revision: str | None = None) -> HeldModel:
     except LensbenchError as error:
         _failed[key] = (time.monotonic(), error)
         raise
+
+
+def opened(name: str, revision: str | None = None) -> "Model | None":
+    """The model of that name if it is open already; it is not opened."""
+    held = _models.peek((name, revision))
+    return None if held is None else held.model
 
 
 @contextmanager
