@@ -7,7 +7,6 @@ import streamlit as st
 from lensbench.app.state import root
 from lensbench.app.widgets.states import guarded
 from lensbench.app.workflows.growing import Growth, growth_of
-from lensbench.app.workflows.stores import store_info
 
 EVERY = 2.0
 """Seconds between two looks at a store that grows."""
@@ -24,11 +23,11 @@ def _look(folder: Path, was_live: bool) -> None:
         growth = growth_of(root(), folder)
         if was_live and not growth.live:
             st.rerun()  # the whole page: rows and shards below are those of the whole store
-        _draw(folder, growth)
+        _draw(growth)
 
 
-def _draw(folder: Path, growth: Growth) -> None:
-    info = store_info(folder)
+def _draw(growth: Growth) -> None:
+    info = growth.info
     for column, fact in zip(st.columns(3), ("tokens", "documents", "shards"), strict=True):
         column.metric(fact, f"{info[fact]:,}", border=True)
     if growth.live:
@@ -37,5 +36,5 @@ def _draw(folder: Path, growth: Growth) -> None:
     st.text(
         f"model {info['model']} ({info['fingerprint']})  ·  text {info['text']}  ·  "
         f"layout {info['layout']}  ·  {info['dtype']}  ·  {info['bytes'] / 2**20:,.1f} MiB  ·  "
-        f"{growth.told}"
+        + ("growing" if growth.live else growth.told)
     )

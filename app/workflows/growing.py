@@ -4,6 +4,7 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lensbench.app.workflows import jobs
 from lensbench.app.workflows.stores import store_info
@@ -17,32 +18,32 @@ RECENT = 60.0
 class Growth:
     """Where the writing of a store stands."""
 
-    complete: bool
+    info: dict[str, Any]
+    """What ``store_info`` said at that moment."""
     live: bool
     """Whether somebody writes it: a job of a page that goes on, or a shard of the last minute."""
-    shards: int
-    tokens: int
     total: int
     """Tokens that there will be, as the job of a page says; 0 where nobody has said."""
 
     @property
     def share(self) -> float:
         """How much of it is there, 0 to 1; 0 where the whole is not known."""
-        return min(1.0, self.tokens / self.total) if self.total else 0.0
+        return min(1.0, self.info["tokens"] / self.total) if self.total else 0.0
 
     @property
     def told(self) -> str:
         """The same in words; the number of shards to come is estimated from those there are."""
-        count = f"{self.shards:,} shard{'' if self.shards == 1 else 's'}"
-        if self.complete:
+        shards, tokens = self.info["shards"], self.info["tokens"]
+        count = f"{shards:,} shard{'' if shards == 1 else 's'}"
+        if self.info["complete"]:
             return "complete"
         if not self.live:
             return f"not complete: its capture ended after {count}; the same capture goes on there"
-        if not self.total or not self.tokens:
+        if not self.total or not tokens:
             return f"growing: {count} so far"
-        whole = max(self.shards, math.ceil(self.shards * self.total / self.tokens))
-        return (f"growing: {self.shards:,} of about {whole:,} shards, {self.tokens:,} of "
-                f"{self.total:,} tokens")  # fmt: skip
+        whole = max(shards, math.ceil(shards * self.total / tokens))
+        return (f"growing: {shards:,} of about {whole:,} shards, {tokens:,} of {self.total:,} "
+                "tokens")  # fmt: skip
 
 
 def growth_of(root: Path, folder: Path) -> Growth:
@@ -53,10 +54,10 @@ def growth_of(root: Path, folder: Path) -> Growth:
     """
     info = store_info(folder)
     if info["complete"]:
-        return Growth(True, False, info["shards"], info["tokens"], info["tokens"])
+        return Growth(info, live=False, total=info["tokens"])
     ours = [j for j in jobs.all_jobs(root, "capture") if j.settings["out"] == str(folder)]
     written = [path.stat().st_mtime for path in (folder / PARTS).glob("*.json")]
     recent = bool(written) and time.time() - max(written) < RECENT
     ended = any(job.state != "finished" for job in ours) and not any(job.live for job in ours)
     live = any(job.live for job in ours) or (recent and not ended)
-    return Growth(False, live, info["shards"], info["tokens"], ours[0].total if ours else 0)
+    return Growth(info, live, ours[0].total if ours else 0)

@@ -51,7 +51,8 @@ def test_a_store_that_grows_says_how_many_shards_of_how_many(
 ) -> None:
     page = open_page(monkeypatch, unfinished, "stores", store="acts")
     assert not page.exception
-    assert "growing: 2 of about 3 shards, 16 of 24 tokens" in words(page)
+    told = page.get("progress")[0].proto.text
+    assert told == "growing: 2 of about 3 shards, 16 of 24 tokens"
     assert growth_of(unfinished, unfinished / "acts").share == pytest.approx(16 / 24)
 
 
