@@ -15,6 +15,8 @@ from lensbench.errors import ConfigError, MissingDataError, StoppedError
 ADDRESS = "127.0.0.1"
 SETTINGS = (
     f"--server.address={ADDRESS}",
+    f"--server.allowedHosts={ADDRESS}",
+    "--server.allowedHosts=localhost",  # at the other end of an ssh tunnel
     "--server.headless=true",
     "--server.maxUploadSize=1",
     "--server.fileWatcherType=none",
