@@ -1,21 +1,16 @@
 """The page Attention: every head's pattern on one text, and what it looks like it does."""
 
-from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 
 import streamlit as st
 
-from lensbench.app.widgets.figures import show_figure
-from lensbench.app.widgets.head_ablation import show_ablation
-from lensbench.app.widgets.heat import click_map, show_clickable
+from lensbench.app.widgets.head_maps import head_maps
 from lensbench.app.widgets.missing import missing
-from lensbench.app.widgets.states import guarded
+from lensbench.app.widgets.shell_lines import heads_line
+from lensbench.app.widgets.states import command_line
 from lensbench.app.widgets.text_source import REPEATED, STORED, TYPED, choose_source
-from lensbench.app.widgets.toggle import one_of, pick_of
 from lensbench.app.workflows import attention
 from lensbench.app.workflows.attention import AttentionAsk
-from lensbench.app.workflows.patterns import NAMES, Patterns
 from lensbench.app.workflows.sequences import name_of_model
 
 
@@ -23,7 +18,7 @@ def show() -> None:
     """Draw the page."""
     st.title("Attention")
     st.caption("Where each head looks. Click a head to see it large.")
-    source = choose_source(STORED, TYPED, REPEATED)
+    source = choose_source(STORED, TYPED, REPEATED, command=heads_line)
     if source is None:
         return
     ask = AttentionAsk(**asdict(source))
@@ -37,44 +32,5 @@ def show() -> None:
             with note.container():
                 missing(why, model=name_of_model(ask.store))
             return
-    _heads(ask, weighted, run)
-
-
-@st.fragment
-def _heads(ask: AttentionAsk, weighted: bool, run: bool) -> None:
-    kind = one_of("Score", NAMES, key="score")
-    with guarded():
-        found = attention.patterns_for(ask, run=run)
-        chosen = pick_of("Head (layer.head)", found.heads(), found.best_head(kind), key="head")
-        layer, head = (int(n) for n in chosen.split("."))
-        _draw(found, (layer, head), kind, weighted, partial(attention.python_of, ask, run=run))
-        show_ablation(ask, chosen)
-
-
-def _draw(found: Patterns, which: tuple[int, int], kind: str, weighted: bool,
-          code: Callable[[str], str]) -> None:  # fmt: skip
-    layer, head = which
-    more = f", {weighted=}" if weighted else ""
-
-    def pick(head: float, layer: float) -> None:
-        st.session_state["head"] = f"{round(layer)}.{round(head)}"
-
-    left, right = st.columns([2, 3])
-    with left:
-        figure = found.mosaic(chosen=which, kind=kind, weighted=weighted)
-        show_clickable(figure, pick, key="heads", frame=found.shown(weighted=weighted),
-                       alt=f"Patterns of all {len(found.heads())} heads",
-                       code=code(f"mosaic(chosen={which}, kind={kind!r}{more})"))  # fmt: skip
-    with right:
-        show_figure(found.plot(layer, head, weighted=weighted), key="head-large",
-                    alt=f"Attention pattern of head {layer}.{head}",
-                    frame=found.head(layer, head, weighted=weighted),
-                    code=code(f"plot({layer}, {head}{more})"))  # fmt: skip
-    scores = found.scores(kind)
-    if not found.n_queries(kind):
-        st.info(f"This text has no query that the {kind} score asks about (no repeated token).")
-        return
-    click_map(found.plot_scores(kind), pick, key="score-map", chosen=(head, layer),
-              alt=f"{NAMES[kind]} score of every head", frame=scores, file=f"scores-{kind}",
-              code=code(f"plot_scores({kind!r})"), caption="A head that attends evenly scores "
-              f"{scores['even'].iloc[0]:.3f} on the same queries: the control.")  # fmt: skip
+    head_maps(ask, weighted, run)
+    command_line(heads_line(source))

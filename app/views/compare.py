@@ -26,9 +26,11 @@ def show() -> None:
     with right:
         other, second = _side("Another run", names, "other")
     if one is None or other is None:
-        st.info("Choose two runs to see in which settings they differ, and what they reach.")
+        nothing_yet("Choose two runs to see in which settings they differ, and what they reach.",
+                    in_shell("runs", "ls", root()))  # fmt: skip
     elif (one, first) == (other, second):
-        st.info("That is the same twice: choose another run, or a dictionary on each side.")
+        nothing_yet("That is the same twice: choose another run, or a dictionary on each side.",
+                    in_shell("runs", "show", inside(one)))  # fmt: skip
     else:
         with guarded():
             _both(inside(one), inside(other), first, second)

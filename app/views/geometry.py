@@ -5,7 +5,7 @@ import streamlit as st
 from lensbench.app.state import inside, store_names
 from lensbench.app.widgets.figures import show_figure
 from lensbench.app.widgets.shape_table import shape_table
-from lensbench.app.widgets.states import command_line, guarded, nothing_yet, plain
+from lensbench.app.widgets.states import command_line, guarded, in_shell, nothing_yet, plain
 from lensbench.app.widgets.toggle import one_of
 from lensbench.app.workflows import shapes
 from lensbench.app.workflows.shapes import ShapeAsk
@@ -62,7 +62,8 @@ def _ask() -> ShapeAsk | None:
                             placeholder="Stores of the text shuffled, or of a twin")  # fmt: skip
     measure = one_of("Measure", MEASURES, key="measure")
     if not chosen:
-        st.info("Choose a store; its sites are measured at once.")
+        nothing_yet("Choose a store; its sites are measured at once.",
+                    in_shell("probe", "geometry", "--store", inside(names[0])))  # fmt: skip
         return None
     return ShapeAsk(tuple(str(inside(n)) for n in chosen), measure,
                     controls=tuple(str(inside(n)) for n in beside))  # fmt: skip

@@ -15,7 +15,8 @@ from lensbench.app.widgets.lens_map import show_map
 from lensbench.app.widgets.lens_note import lens_note
 from lensbench.app.widgets.lens_pair import show_pair
 from lensbench.app.widgets.lens_places import show_places
-from lensbench.app.widgets.states import guarded, plain
+from lensbench.app.widgets.shell_lines import lens_line
+from lensbench.app.widgets.states import command_line, guarded, plain
 from lensbench.app.widgets.text_source import STORED, TYPED, Source, choose_source
 from lensbench.app.widgets.toggle import one_of
 from lensbench.app.workflows.lens_decoder import is_encoder_decoder
@@ -30,7 +31,7 @@ def show() -> None:
     if one_of("Look at", view, key="view") == "pair":
         show_pair()
         return
-    source = choose_source(STORED, TYPED)
+    source = choose_source(STORED, TYPED, command=lens_line)
     if source is None:
         return
     with guarded():
@@ -46,12 +47,15 @@ def show() -> None:
             show_places(ask, kind)
         elif lens_note(ask):
             show_map(ask)
+        if line := lens_line(source, kind, lens):
+            command_line(line)
 
 
 def _decoder(source: Source, kind: str, *, two: bool) -> None:
     """The decoder lens, or why this lens and this model do not fit each other."""
     if two and kind == DECODER:
         show_decoder(source.model, source.text)
+        command_line(lens_line(source, kind))
         return
     if two:
         told = (f"{source.model} has an encoder and a decoder; “{kind}” reads models with one "

@@ -8,7 +8,7 @@ from lensbench.app.widgets.links import go_to
 from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.run_detail import run_detail
 from lensbench.app.widgets.run_work import run_work
-from lensbench.app.widgets.states import in_shell, nothing_yet
+from lensbench.app.widgets.states import command_line, in_shell, nothing_yet
 from lensbench.app.workflows.overview import run_frame
 
 NEXT = {"sweep": "Compare its dictionaries", "latent": "Look at latents"}
@@ -40,6 +40,7 @@ def _all() -> None:
     if picked is not None:
         go_to("runs", run=str(frame["run"].iloc[picked]))
     st.caption("Newest first. Choose one above, or tick its row, to see its curves.")
+    command_line(in_shell("runs", "ls", root()))
     with st.container(horizontal=True):
         if st.button("Start another", key="start-another"):
             go_to("train")

@@ -3,7 +3,8 @@
 import streamlit as st
 
 from lensbench.app.state import root
-from lensbench.app.widgets.states import plain
+from lensbench.app.widgets.shell_lines import token_line
+from lensbench.app.widgets.states import command_line, plain
 from lensbench.app.widgets.strip import token_strip
 from lensbench.app.widgets.text_source import choose_row
 from lensbench.app.widgets.token_cells import exit_depth, experts, latents, lens
@@ -17,7 +18,7 @@ def show() -> None:
     st.title("Token")
     st.caption("Click a token. Everything below is read from the store, without running the model; "
                "each cell can be checked by one run.")  # fmt: skip
-    source = choose_row()
+    source = choose_row(token_line)
     if source is None:
         return
     facts = token_facts(source.store, source.row)
@@ -32,6 +33,7 @@ def show() -> None:
     probes(root(), source.store, source.row)
     hyper(root(), source.store, source.row)
     experts(source.store, source.row)
+    command_line(token_line(source))
 
 
 def _sequence(facts: TokenFacts) -> None:

@@ -8,7 +8,7 @@ from lensbench.app.widgets.choose import choose
 from lensbench.app.widgets.lens_form import lens_form
 from lensbench.app.widgets.start_form import start_form
 from lensbench.app.widgets.start_run import start_run
-from lensbench.app.widgets.states import guarded, nothing_yet
+from lensbench.app.widgets.states import guarded, in_shell, nothing_yet
 from lensbench.app.widgets.toggle import one_of
 from lensbench.app.workflows import forms, launching
 
@@ -33,7 +33,8 @@ def show() -> None:
     if way == YAML:
         _yaml(store or stores[0])
     elif store is None:
-        st.info("Choose a store to train on.")
+        example = in_shell("train", "sae", "--store", inside(stores[0]), "--k", "16,32")
+        nothing_yet("Choose a store to train on.", example)
     elif way == LENS:
         lens_form(store)
     else:

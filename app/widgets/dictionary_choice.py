@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from lensbench.app.state import inside, root, run_names
@@ -18,10 +17,10 @@ def choose_dictionary(left: DeltaGenerator, right: DeltaGenerator) -> tuple[Path
         chosen = choose("Run", names, key="run")
     if not names:
         nothing_yet("No runs in this folder yet.", in_shell("demo", "--out", root() / "demo-run"),
-                    next_step="Start one on the page Runs, or make the demo.")  # fmt: skip
+                    next_step="Start one on the page Train, or make the demo.")  # fmt: skip
         return None
     if chosen is None:
-        st.info("Choose a run, then one of its dictionaries.")
+        nothing_yet("Choose a run, then one of its dictionaries.", in_shell("runs", "ls", root()))
         return None
     run = inside(chosen)
     known = dictionaries_of(run)
@@ -32,6 +31,7 @@ def choose_dictionary(left: DeltaGenerator, right: DeltaGenerator) -> tuple[Path
     with right:
         name = choose("Dictionary", known, key="dictionary")
     if name is None:
-        st.info(f"Choose one of {len(known)} dictionaries.")
+        nothing_yet(f"Choose one of {len(known)} dictionaries.",
+                    in_shell("latents", "ls", run / known[0]))  # fmt: skip
         return None
     return run, name

@@ -7,7 +7,7 @@ import streamlit as st
 
 from lensbench.app.state import below, root
 from lensbench.app.widgets.choose import choose, not_here
-from lensbench.app.widgets.states import guarded, plain
+from lensbench.app.widgets.states import guarded, in_shell, nothing_yet, plain
 from lensbench.app.widgets.toggle import one_of, pick_of
 from lensbench.app.workflows import patching
 from lensbench.app.workflows.own_pairs import (
@@ -107,15 +107,20 @@ def _typed(model: str) -> Rows:
 
 
 def _filed() -> Rows:
-    files = csv_files(root())
+    files, line = csv_files(root()), in_shell("patch", "--pairs", "pairs.json")
     if not files:
         if "file" in st.query_params:
             not_here("File", st.query_params["file"])
-        st.info(f"There is no CSV file of pairs below {plain(str(root()))}. Save one there whose "
-                f"first line is {','.join(COLUMNS)}.")  # fmt: skip
+        nothing_yet(
+            f"There is no CSV file of pairs below {plain(str(root()))}. Save one there whose "
+            f"first line is {','.join(COLUMNS)}.", line,
+        )  # fmt: skip
         return ()
     name = choose("File", files, key="file")
-    return rows_of_csv(below(name).read_text(encoding="utf-8")) if name else ()
+    if name is None:
+        nothing_yet("Choose a file of pairs.", line)
+        return ()
+    return rows_of_csv(below(name).read_text(encoding="utf-8"))
 
 
 def _tokens(model: str, rows: Rows, *, of: int) -> None:

@@ -21,6 +21,8 @@ def choose_probe() -> ProbeAsk | None:
         return None
     name = choose("Store", list(stores), key="store")
     if name is None:
+        nothing_yet("Choose a store; the labels of its text are probed.",
+                    in_shell("probe", "linear", "--store", inside(next(iter(stores)))))  # fmt: skip
         return None
     with guarded():
         known = probe_page.labels_in(stores[name])

@@ -1,5 +1,6 @@
 """Which text a page looks at: a sequence of a store, a typed text, or random tokens repeated."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import streamlit as st
@@ -13,6 +14,8 @@ from lensbench.app.workflows.lenses import MAX_TEXT
 from lensbench.app.workflows.sequences import first_row_of, n_rows
 
 STORED, TYPED, REPEATED = "Stored sequence", "My own text", "Repeated random tokens"
+MODEL, TEXT = "atlas-dense", "The capital of Peru is"
+"""Of commands that are shown before anything is chosen."""
 _CAPTURE = "lensbench capture --model atlas-dense --text atlas:1000 --profile resid --out acts"
 
 
@@ -27,22 +30,33 @@ class Source:
     repeats: int = 0
 
 
-def choose_source(*kinds: str) -> Source | None:
-    """Widgets for the text; None until enough is chosen. All of it is part of the address."""
+def choose_source(*kinds: str, command: Callable[[Source], str]) -> Source | None:
+    """Widgets for the text; None until enough is chosen. All of it is part of the address.
+
+    Until then the reader is told what to choose, and the ``command`` for an example.
+    """
     stores = store_names()
     kind = one_of("Text", {k: k for k in kinds}, key="from")
     if kind == STORED:
-        return choose_row(stores)
+        return choose_row(command, stores)
     # The store in the address stays named there, so that coming back finds it again.
     name = choose_model()
     if kind == REPEATED:
         size = st.slider("Tokens before the repeat", 4, 32, 16, key="repeats", bind="query-params")
-        return Source(model=name, repeats=size) if name else None
+        if name is None:
+            nothing_yet("Choose a model; it is run once on random tokens said twice.",
+                        command(Source(model=MODEL, repeats=size)))  # fmt: skip
+            return None
+        return Source(model=name, repeats=size)
     if name:
         offer(name, "text")
     text = st.text_area("Text", key="text", max_chars=MAX_TEXT, bind="query-params",
                         placeholder="Type a few words; the model is run once on them")  # fmt: skip
-    return Source(model=name, text=text) if name and text and text.strip() else None
+    if name and text and text.strip():
+        return Source(model=name, text=text)
+    lacking = "Type a text, or take the example above." if name else "Choose a model for this text."
+    nothing_yet(lacking, command(Source(model=name or MODEL, text=(text or "").strip() or TEXT)))
+    return None
 
 
 def offer(model: str, *keys: str) -> None:
@@ -57,8 +71,8 @@ def offer(model: str, *keys: str) -> None:
               on_click=fill)  # fmt: skip
 
 
-def choose_row(stores: list[str] | None = None) -> Source | None:
-    """A store and one of its rows."""
+def choose_row(command: Callable[[Source], str], stores: list[str] | None = None) -> Source | None:
+    """A store and one of its rows; None, with what to do and the ``command``, until both are."""
     stores = store_names() if stores is None else stores
     if not stores:
         nothing_yet("There is no activation store in this folder yet.", _CAPTURE)
@@ -67,6 +81,8 @@ def choose_row(stores: list[str] | None = None) -> Source | None:
     with columns[0]:
         name = choose("Store", stores, key="store")
     if name is None:
+        nothing_yet("Choose a store; its first row is shown at once.",
+                    command(Source(store=str(inside(stores[0])))))  # fmt: skip
         return None
     url = str(inside(name))
     last = n_rows(url) - 1

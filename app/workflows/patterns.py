@@ -148,9 +148,8 @@ class Patterns:
         for name in sorted(KINDS, key=lambda k: k != kind):
             table = self.scores(name)
             for row in table.to_dict("records"):
-                hovers[row["layer"], row["head"]] += (
-                    f"<br>{name}: {row['score']:.2f} (even head {row['even']:.2f}, n = {row['n']})"
-                )
+                told = f"{row['score']:.2f} (even head {row['even']:.2f}, n = {row['n']})"
+                hovers[row["layer"], row["head"]] += f"<br>{NAMES[name]}: {told}"
         return hovers
 
     def n_queries(self, kind: str) -> int:

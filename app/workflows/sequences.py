@@ -56,6 +56,19 @@ def first_row_of(url: str, document: int) -> int:
     return start
 
 
+def document_of(url: str, row: int) -> int:
+    """The document of a stored row; 0 in a store that holds none yet.
+
+    Raises:
+        ConfigError: no such row.
+    """
+    store = hold_store(url)
+    if not store.n_tokens:
+        return 0
+    found = store.sequence_of(row)
+    return int(found.doc_ids[0][np.flatnonzero(found.rows[0] == row)[0]])
+
+
 def n_rows(url: str) -> int:
     """Rows of the store (0 where its capture has only begun)."""
     return hold_store(url).n_tokens

@@ -37,10 +37,39 @@ def test_every_page_opens_over_an_empty_folder_without_an_error(
 
 @pytest.mark.parametrize("path", [page.path for page in PAGES])
 def test_every_empty_page_offers_a_command_that_is_known(monkeypatch, tmp_path: Path, path) -> None:
-    shown = open_page(monkeypatch, tmp_path, "" if path == "home" else path)
+    assert_known(open_page(monkeypatch, tmp_path, "" if path == "home" else path), path)
+
+
+FILLED = [(page.path, {}) for page in PAGES if page.path != "home"] + [
+    (path, {"from": "My own text", **more}) for path in ("lens", "attention")
+    for more in ({}, {"model": "atlas-dense"})
+] + [
+    ("lens", {"view": "Two texts"}), ("lens", {"view": "Two texts", "model": "atlas-dense"}),
+    ("attention", {"from": "Repeated random tokens"}), ("latent", {"run": "runs/small"}),
+    ("sweep", {"run": "runs/small"}), ("compare", {"one": "runs/small"}),
+    ("compare", {"one": "runs/small", "other": "runs/small"}),
+    ("patching", {"model": "atlas-dense", "of": "A CSV file"}),
+    ("steering", {"direction": "A latent of a dictionary"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "query"), FILLED, ids=str)
+def test_a_page_with_little_chosen_says_what_next_and_offers_a_command(
+    monkeypatch, small_root: Path, path: str, query: dict[str, str]
+) -> None:
+    shown = open_page(monkeypatch, small_root, path, **query)
+    assert not shown.exception
+    if path not in ("capture", "runs", "sweep"):  # a form, a list that says so, results
+        begins = ("Choose", "Type", "There is", "That is")
+        assert any(info.value.startswith(begins) for info in shown.info)
+    assert_known(shown, path)
+
+
+def assert_known(shown: Any, path: str) -> None:
+    """A command is offered, and every one that is exists with its options."""
     lines = [line for code in shown.code for line in str(code.value).splitlines()]
     offered = [shlex.split(line)[1:] for line in lines if line.startswith("lensbench ")]
-    assert offered, "a reader of an empty page is told how to begin"
+    assert offered, "a reader of this page is told how to do it without it"
     for words in offered:
         group: Any = get_command(build())
         for word in words:
