@@ -7,17 +7,22 @@ import typer
 
 from lensbench.app.cli.console import Answer, table
 from lensbench.app.cli.groups import ModelOption, RevisionOption
-from lensbench.errors import ConfigError
+from lensbench.errors import ConfigError, UnknownNameError
 
 MEASURE = "softmax_diff"
 """Confidence of the exit that --agreement chooses a threshold for."""
 _COLUMNS = {
-    "label": "method", "prediction_class": "class", "agreement": "agreement", "kl": "kl",
-    "layers_per_token": "layers/token", "flops_saved": "flops saved", "acceptance": "acceptance",
-    "pred_speedup_serial": "serial", "pred_speedup_calibrated": "calibrated",
+    "label": "method", "agreement": "agreement", "layers_per_token": "layers/token",
+    "flops_saved": "flops saved", "pred_speedup_serial": "serial",
+    "pred_speedup_calibrated": "calibrated",
 }  # fmt: skip
-_LIVE = {"meas_speedup": "measured", "meas_acceptance": "acceptance live", "tested": "lossless",
-         "held": "held"}  # fmt: skip
+_LIVE = {"meas_speedup": "measured", "tested": "lossless", "held": "held"}
+_MORE = {"prediction_class": "class", "kl": "kl", "acceptance": "acceptance",
+         "meas_acceptance": "acceptance live", "perplexity": "perplexity",
+         "first_divergence": "first divergence", "mean_exit": "mean exit",
+         "tokens_per_round": "tokens/round", "kv_bytes": "kv bytes", "n": "texts"}  # fmt: skip
+_SPEED = ("meas_speedup", "pred_speedup_calibrated", "pred_speedup_serial")
+"""What rows are sorted by: the first of these that a row has."""
 
 
 def accelerate(
@@ -80,6 +85,13 @@ def accelerate(
             "such as 0.95, with its bound; of --store, or of the store that --keep keeps.",
         ),
     ] = None,
+    columns: Annotated[
+        str,
+        typer.Option(
+            "--columns",
+            help="Columns to print beside the method, such as agreement,kl,serial; or all.",
+        ),
+    ] = "",
     out: Annotated[Path | None, typer.Option("--out", help="Folder to save the result in.")] = None,
 ) -> Answer:
     """Predict every way to skip layers from one store; with --live, measure what was predicted."""
@@ -95,12 +107,13 @@ def accelerate(
         raise ConfigError(
             "--agreement reads a store: give --store DIR, or --keep DIR with --prompts"
         )
+    shown = _chosen(columns, live)
     opened, result = run(ask)
     found = facts(opened, result, ask)
     if agreement is not None:
         found["threshold"] = _threshold(store or keep, agreement)
     found |= saved_in(result, out)
-    return Answer(found, _told(found, keep))
+    return Answer(found, _told(found, keep, shown, agreement))
 
 
 def _threshold(store: str, level: float) -> dict[str, Any]:
@@ -115,19 +128,52 @@ def _threshold(store: str, level: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _told(found: dict[str, Any], keep: str) -> str:
-    columns = _COLUMNS | (_LIVE if found["live"] else {})
-    rows = [{name: row.get(key) for key, name in columns.items()} for row in found["rows"]]
+def _chosen(columns: str, live: bool) -> dict[str, str]:
+    """Columns by what was asked for; the usual ones for nothing.
+
+    Raises:
+        UnknownNameError: no such column, with the nearest that there is.
+    """
+    usual = _COLUMNS | (_LIVE if live else {})
+    every = _COLUMNS | _LIVE | _MORE
+    wanted = [part.strip() for part in columns.split(",") if part.strip()]
+    if wanted in ([], ["all"]):
+        return every if wanted else usual
+    by_name = {name: key for key, name in every.items()}
+    for name in wanted:
+        if name not in by_name:
+            raise UnknownNameError("column", name, known=(*by_name, "all"))
+    return {"label": "method"} | {by_name[name]: name for name in wanted}
+
+
+def _order(row: dict[str, Any], level: float | None) -> tuple[bool, float]:
+    """Rows that agree enough first; among them the fastest, and those without a speed last."""
+    agrees = row["agreement"]
+    less = level is not None and not (agrees is not None and agrees >= level)
+    speeds = [row.get(key) for key in _SPEED]
+    speed = next((s for s in speeds if s is not None and s == s), float("-inf"))
+    return less, -speed
+
+
+def _told(found: dict[str, Any], keep: str, columns: dict[str, str], level: float | None) -> str:
+    fastest = sorted(found["rows"], key=lambda row: _order(row, level))
+    rows = [{name: row.get(key) for key, name in columns.items()} for row in fastest]
+    timed = [r["calibrated"] for r in rows if "calibrated" in r]
+    if timed and not any(t is not None and t == t for t in timed):
+        rows = [{k: v for k, v in row.items() if k != "calibrated"} for row in rows]
+    enough = sum(not _order(row, level)[0] for row in found["rows"])
+    first = "" if level is None else f"; the first {enough} agree on at least {level:g}"
     problems = [f"  {r['label']}: {r['held_note']}" for r in found["rows"] if r["held_note"]]
     guess = "" if found["exact"] else "; other text than the model's own, so every row is a guess"
     return "\n".join([
         f"{len(rows)} rows on {found['texts']} texts, {found['new_tokens']} new tokens of "
         f"{found['model']}{guess}",
         "",
-        table(rows, [*columns.values()]),
+        table(rows),
         "",
-        "serial, calibrated: predicted speed-up over plain decoding, in layers that wait for one "
-        "another, and in timed layers; agreement and kl: against the full model on its own text.",
+        f"fastest first{first}. serial, calibrated: predicted speed-up over plain decoding, in "
+        "layers that wait for one another, and in timed layers (--calibrate); agreement: with the "
+        "full model on its own text. More columns: --columns all.",
         *(["not kept:", *problems] if problems else []),
         *[f"left out: {reason}" for reason in found["left_out"]],
         f"Control: {found['control']}",

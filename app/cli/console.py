@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lensbench.app.cli.fitting import blocks_of, wrapped_value
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -66,21 +68,28 @@ def dump(document: Mapping[str, Any]) -> str:
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> str:
-    """Rows as an aligned text table; numbers right, floats with four significant digits."""
+    """Rows as an aligned text table; numbers right, floats with four significant digits.
+
+    On a terminal it keeps to its width: see ``fitting``.
+    """
     if not rows:
         return "(none)"
     names = list(columns) or list(rows[0])
-    cells = [[_cell(row.get(name)) for name in names] for row in rows]
     right = [all(isinstance(row.get(n), (int, float)) for row in rows) for n in names]
-    widths = [max(len(n), *(len(c[i]) for c in cells)) for i, n in enumerate(names)]
-    body = [_aligned(c, widths, right) for c in cells]
-    return "\n".join([_aligned(names, widths, right), *body])
+    sides = dict(zip(names, right, strict=True))
+    cells = [names, *([_cell(row.get(name)) for name in names] for row in rows)]
+    found: list[str] = []
+    for block in blocks_of(cells, right):
+        widths = [max(len(row[i]) for row in block) for i in range(len(block[0]))]
+        aligned = [sides.get(name, False) for name in block[0]]
+        found.append("\n".join(_aligned(row, widths, aligned) for row in block))
+    return "\n\n".join(found)
 
 
 def fields(pairs: Mapping[str, Any]) -> str:
-    """``name  value`` lines, aligned."""
+    """``name  value`` lines, aligned; a value too long for a terminal goes on below."""
     width = max((len(k) for k in pairs), default=0)
-    return "\n".join(f"{k:<{width}}  {_cell(v)}" for k, v in pairs.items())
+    return "\n".join(wrapped_value(f"{k:<{width}}  ", _cell(v)) for k, v in pairs.items())
 
 
 def size(n_bytes: float) -> str:

@@ -17,6 +17,7 @@ from io import StringIO
 from typing import Any
 
 from lensbench.app.cli.console import Answer, dump
+from lensbench.app.cli.fitting import VERBATIM, fitted, terminal_width, wrapped
 from lensbench.app.cli.flags import Flags, read_flags, usage_message
 from lensbench.errors import LensbenchError, StoppedError
 
@@ -31,10 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     _any_terminal()
     try:
         out = sys.stdout
-        with _stop_on_term():
+        with _stop_on_term(), fitted(terminal_width()):
             code, answer = _guarded(args, flags)
-        if answer is not None:
-            out.write((dump(answer.document) if flags.json else answer.text.rstrip()) + "\n")
+            if answer is not None:
+                text = dump(answer.document) if flags.json else _told(args, answer.text.rstrip())
+                out.write(text + "\n")
         out.flush()
     except BrokenPipeError:  # the reader (head, less) has seen enough: that is no failure
         _nobody_listens()
@@ -48,6 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         _ending(code)
     return code
+
+
+def _told(args: list[str], text: str) -> str:
+    """The answer in words, as wide as the terminal; scripts, YAML and help are left as they are."""
+    return text if not args or args[0] in VERBATIM or "--help" in args else wrapped(text)
 
 
 def _guarded(args: list[str], flags: Flags) -> tuple[int, Answer | None]:
