@@ -32,6 +32,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "--metric": ("logit_diff", "kl", "probability", "rank", "loss"),
     "--device": ("cpu", "cuda", "auto"),
     "--sort": ("started", "run", "state", "tokens", "dictionaries"),
+    "--space": ("MAP", "BSC", "HRR", "FHRR"),
+    "--measure": ("anisotropy", "dimension", "neighbours"),
     "--state": ("running", "finished", "stopped", "failed", "lost", "damaged"),
 }  # fmt: skip
 """Values of options that take one of a few; a test holds them to what is really taken."""
@@ -120,6 +122,8 @@ def _of_argument(command: Any, done: list[str], last: str) -> Iterator[tuple[str
         found = iter([(t, "") for t in TASKS])
     elif kind.startswith(("RUN", "A")):
         found = _runs(last)
+    elif kind.startswith("FOLDER"):
+        found = ((str(folder), "result") for folder in _found(last, "result.json"))
     elif kind.startswith("DIR"):
         found = _stores(last)
     else:

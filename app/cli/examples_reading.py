@@ -22,6 +22,10 @@ SHAPES: dict[str, tuple[str, ...]] = {
     "probe angles": (
         f"probe angles --store {_STORE} --site {_SITE} --labels in_recall --labels is_name",
     ),
+    "probe checkpoints": (
+        f"probe checkpoints --model atlas-dense --text atlas:40 --site {_SITE} --revision step512 "
+        "--revision step1024 --out checkpoints",
+    ),
     "probe lengths": ("probe lengths --model atlas-dense --text atlas:60 --n 10",),
     "probe aligned": ("probe aligned --model atlas-dense --pairs readings.jsonl",),
     "probe capacity": ("probe capacity --dim 256 --sizes 2,8 --html capacity.html",),

@@ -74,6 +74,21 @@ Tasks of prompts: recall, ioi, agreement, greater_than, first_letter, refusal; o
 with --pairs FILE.json. denoise puts the clean run into the corrupted one, noise the reverse; an
 effect of 0 is the corrupted run, 1 the clean one.
 """,
+    "results": """\
+Results: what a command measured, to keep, to draw, and to hand on.
+
+  --out FOLDER     the result itself: result.json and arrays.safetensors, never a pickle; in Python
+                   lensbench.results.load(FOLDER). A new folder appears whole or not at all.
+  --html FILE      a page that opens offline: the picture, its numbers, controls, where from
+  --svg, --png     the picture alone (drawn by Chromium or Chrome on this machine)
+  --csv FILE       all rows, not only those that are printed
+  --json           what is printed, as one document
+
+Every command that has --out FOLDER for a result has them all; of two results in one run the second
+is x-2.svg, and both stand on one page. Again later, or another view of it:
+
+  lensbench show FOLDER --view metric=entropy --html x.html
+""",
     "exit": """\
 Exit codes: 0 ok; 1 a bug in lensbench; 2 usage or configuration; 3 a model, file or device that is
 missing, damaged or of another kind; 4 over a stated budget; 130 stopped (Ctrl-C or SIGTERM) after

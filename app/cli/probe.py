@@ -29,6 +29,7 @@ def group() -> typer.Typer:
     app.command("flips")(probe_shape.flips)
     app.command("codes")(probe_shape.codes)
     app.command("angles")(probe_shape.angles)
+    app.command("checkpoints")(probe_shape.checkpoints)
     app.command("lengths")(probe_shape.lengths)
     app.command("aligned")(probe_shape.aligned)
     app.command("capacity")(probe_hd.capacity)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lensbench.app.cli.console import Answer
+from lensbench.app.cli.console import Answer, table
 from lensbench.app.cli.groups import ModelOption, OutOption, RevisionOption, SeedOption, TextOption
 from lensbench.app.cli.results import result_answer
 
@@ -71,6 +71,29 @@ def angles(
 
     ask = LabelAsk(tuple(stores), tuple(labels or ()), label_file, max_rows, seed)
     return result_answer(measured(ask, site, method=method, draws=draws, out=out))
+
+
+def checkpoints(
+    model: ModelOption,
+    text: TextOption,
+    sites: Annotated[list[str], typer.Option("--site", help="Site to keep (may be repeated).")],
+    out: Annotated[Path, typer.Option("--out", help="Folder; a store in it per checkpoint.")],
+    revisions: Annotated[
+        list[str] | None,
+        typer.Option("--revision", help="Such as step512 (may be repeated); default: all."),
+    ] = None,
+    context: Annotated[
+        int | None,
+        typer.Option("--context", min=1, help="Tokens of a row; default: as many as fit."),
+    ] = None,
+) -> Answer:
+    """Capture one text through every checkpoint: stores for `probe geometry` and `probe angles`."""
+    from lensbench.app.workflows.shapes_more import checkpoints as captured
+
+    facts = captured(model, text, sites, out, revisions=tuple(revisions or ()), context=context)
+    stores = " ".join(f"--store {row['store']}" for row in facts["rows"])
+    after = f"\n\nnext: lensbench probe geometry --site {sites[0]} {stores}"
+    return Answer(facts, table(facts["rows"]) + after)
 
 
 def lengths(

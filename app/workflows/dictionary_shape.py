@@ -16,6 +16,7 @@ from lensbench.app.workflows.directions import (
     Rows,
     direction_of,
 )
+from lensbench.app.workflows.latents_named import parted
 from lensbench.app.workflows.runs import evaluation_of
 from lensbench.errors import ConfigError, MissingDataError
 from lensbench.saes.latents.decoder_map import Method
@@ -115,14 +116,3 @@ def shared(name: str, a: str | None, b: str | None, *, seed: int = 0, top: int =
     """
     found = saes.compare_sites(open_dictionary(name), a, b, seed=seed)
     return result_facts("", found, out, top=top, dictionary=name, sites=list(found.sites))
-
-
-def parted(name: str) -> tuple[Path, str]:
-    """The run and the dictionary that ``RUN/NAME`` names; a run with one needs no name.
-
-    Raises:
-        LensbenchError: no run there, or no such dictionary.
-    """
-    from lensbench.app.workflows.latents_named import _parted  # pyright: ignore[reportPrivateUsage]
-
-    return _parted(name)

@@ -39,7 +39,7 @@ def list_latents(
         UnknownNameError: an order that is none, or that this run has no numbers for.
         LensbenchError: no such run or dictionary.
     """
-    run, dictionary = _parted(name)
+    run, dictionary = parted(name)
     frame = latent_table(run, dictionary)
     known = [order for order in ORDERS if order in frame]
     by = sort or ("f1" if "f1" in frame else "latent")
@@ -64,7 +64,7 @@ def show_latent(name: str, latent: int, store: Path | None, *, top: int = 12) ->
     Raises:
         LensbenchError: no such dictionary, latent or store.
     """
-    run, dictionary = _parted(name)
+    run, dictionary = parted(name)
     where = store or store_of(run, dictionary, _root(run))
     board = make_board(run, dictionary, latent, where)
     words, i = words_for(board, where), board.index(latent)
@@ -88,7 +88,7 @@ def latents_on_text(
     Raises:
         LensbenchError: no such dictionary, latent or store; a text that is too long.
     """
-    run, dictionary = _parted(name)
+    run, dictionary = parted(name)
     where = store or store_of(run, dictionary, _root(run))
     found = latents_of_text(run, dictionary, where, text)
     told = {"dictionary": name, "tokens": list(found.words)}
@@ -118,7 +118,7 @@ def steer_latent(
     """
     if not prompts or not all(prompt.strip() for prompt in prompts):
         raise ConfigError("give --prompt a few words; it may be repeated")
-    run, dictionary = _parted(name)
+    run, dictionary = parted(name)
     held = hold_store(str(store or store_of(run, dictionary, _root(run))))
     coder = dictionary_of(run, dictionary).coder
     with running(*model_name(held)) as model:
@@ -173,7 +173,7 @@ def _unlabelled(name: str, run: Path) -> str:
     return f"{run} was evaluated on a text without labels, so there are none to search; {text}"
 
 
-def _parted(name: str) -> tuple[Path, str]:
+def parted(name: str) -> tuple[Path, str]:
     """``RUN/NAME``, or a run of one dictionary.
 
     Raises:

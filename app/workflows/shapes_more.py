@@ -1,6 +1,5 @@
 """Geometry with a question of its own: codes, angles of probes, text length, two readings."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 
 from lensbench import probes
 from lensbench.app.workflows.accelerating import read_prompts
-from lensbench.app.workflows.answers import result_facts
+from lensbench.app.workflows.answers import result_facts, rows_of_frame
 from lensbench.app.workflows.live import running
 from lensbench.app.workflows.patching import numbers
 from lensbench.app.workflows.quality import read_labels
@@ -95,6 +94,27 @@ def angles(
     return result_facts("", found, out, site=site, probes=list(fitted))
 
 
+def checkpoints(
+    model: str, text: str, sites: Sequence[str], out: Path, *, revisions: Sequence[str] = (),
+    context: int | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Capture one text through every checkpoint of a model, for measures over training.
+
+    Raises:
+        ConfigError: the folder is there already.
+        LensbenchError: see :func:`lensbench.probes.checkpoint_stores`.
+    """
+    if out.exists():
+        raise ConfigError(f"--out {out} is there already; name a new folder")
+    made = probes.checkpoint_stores(
+        model, find_text(text), list(sites), out, revisions=list(revisions) or None,
+        layout="pad", **({} if context is None else {"context": context}),
+    )  # fmt: skip
+    rows = [{"checkpoint": name, "store": str(one.url), "tokens": one.n_tokens}
+            for name, one in made.items()]  # fmt: skip
+    return {"model": model, "sites": list(sites), "rows": rows}
+
+
 def lengths(
     model: str, text: str, *, at: str = "", n: int = 64, revision: str | None = None,
     seed: int = 0, out: Path | None = None,
@@ -139,7 +159,7 @@ def aligned(
     pairs = [probes.SentencePair(**row) for row in rows]
     with running(model, revision) as opened:
         found = probes.aligned_distances(opened, pairs, site=site, twin=twin, seed=seed)
-    means = json.loads(found.means(seed=seed).to_json(orient="records"))
+    means = rows_of_frame(found.means(seed=seed))
     return result_facts(model, found, out, pairs=len(pairs), means=means)
 
 

@@ -43,7 +43,9 @@ def test_commands_options_and_choices() -> None:
 
 
 def test_names_of_what_is_there(place: Path) -> None:
-    del place
+    (place / "found").mkdir()
+    (place / "found" / "result.json").write_text("{}")
+    assert offered("lensbench show ") == ["found"]
     assert "out/run" in offered("lensbench runs show ")
     assert offered("lensbench encode out/run/t") == ["out/run/topk-a"]
     assert offered("lensbench lens layers --store ") == ["out/acts"]
@@ -69,7 +71,9 @@ def test_choices_are_those_that_are_taken() -> None:
     from lensbench.app.workflows.patching import METRICS_SHOWN
     from lensbench.app.workflows.patching import TASKS as REAL
     from lensbench.app.workflows.runs import ORDERS, STATES
+    from lensbench.app.workflows.shapes import MEASURES
     from lensbench.harvest.sites import PROFILES
+    from lensbench.probes import SPACES
     from lensbench.saes.architectures import ARCHITECTURES as TRAINED
     from lensbench.saes.formats import WrittenFormat
 
@@ -80,6 +84,8 @@ def test_choices_are_those_that_are_taken() -> None:
     assert set(CHOICES["--profile"]) == set(PROFILES)
     assert set(CHOICES["--sort"]) == set(ORDERS)
     assert set(CHOICES["--state"]) <= set(STATES)
+    assert set(CHOICES["--space"]) == {space.name for space in SPACES}
+    assert set(CHOICES["--measure"]) == set(MEASURES)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

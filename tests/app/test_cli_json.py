@@ -35,7 +35,7 @@ SLOW = (
 SLOW += (
     "heads scores", "heads composition", "heads logits", "probe flips", "probe codes",
     "probe angles", "probe lengths", "probe concepts", "probe decode", "lens basis",
-    "lens compare", "lens soft", "world toys", "world atoms", "eval isolation",
+    "lens compare", "lens soft", "probe checkpoints", "world toys", "world atoms", "eval isolation",
 )  # fmt: skip
 SLOW += ("circuit scrub", "circuit components", "circuit subspace", "circuit readings")
 SLOW += ("clamp neuron", "clamp training", "clamp toy", "edit directions")

@@ -86,6 +86,24 @@ def test_two_results_stand_on_one_page_and_in_two_tables(
 
 
 @pytest.mark.browser
+def test_a_page_is_drawn_in_a_browser_that_has_no_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tests.browser.test_report_browser import look
+
+    page = tmp_path / "a.html"
+    answer(capsys, *LINE, "--html", page)
+    from lensbench.app.workflows.drawing import browser
+
+    found = browser()
+    assert found is not None
+    dom, asked = look(found, page, tmp_path)
+    assert dom.count('data-drawn="light"') == 1
+    assert "main-svg" in dom
+    assert asked == []
+
+
+@pytest.mark.browser
 def test_svg_and_png_are_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     svg, png = tmp_path / "a.svg", tmp_path / "a.png"
     answer(capsys, *LINE, "--svg", svg, "--png", png)

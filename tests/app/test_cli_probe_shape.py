@@ -55,6 +55,25 @@ def test_angles_between_labels_and_between_stores(
     assert "Did you mean" in refused(capsys, *line, "--labels", "is_comma", "--method", "logistik")
 
 
+def test_checkpoints_are_captured_and_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lensbench import open_store
+
+    out = tmp_path / "all"
+    line = ("probe", "checkpoints", "--model", "atlas-dense", "--text", "atlas:20", "--site", SITE,
+            "--out", out, "--revision")  # fmt: skip
+    facts = answer(capsys, *line, "step512", "--revision", "step1024")
+    assert [row["checkpoint"] for row in facts["rows"]] == ["step512", "step1024"]
+    stores = [open_store(row["store"]) for row in facts["rows"]]
+    assert (stores[0].rows(SITE, slice(0, 5)) != stores[1].rows(SITE, slice(0, 5))).any()
+    both = [part for row in facts["rows"] for part in ("--store", row["store"])]
+    shape = answer(capsys, "probe", "geometry", "--site", SITE, *both)
+    assert {row["source"] for row in shape["rows"]} == {"step512", "step1024"}
+    assert "is there already" in refused(capsys, *line, "step512")
+    assert "step" in refused(capsys, *line[:-2], tmp_path / "b", "--revision", "step51")
+
+
 def test_lengths_of_texts_beside_shuffled_text_and_a_twin(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
