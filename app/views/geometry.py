@@ -43,7 +43,7 @@ def show() -> None:
                 code=shapes.python_of(ask, shapes.DRAWS[ask.measure][i]),
                 alt=name, caption=SAID[ask.measure] if i == 0 else "",
             )  # fmt: skip
-        shape_table(found, ask.measure)
+        shape_table(found, ask.measure, shapes.python_of(ask, "to_frame()"))
         if not ask.controls:
             st.caption("No control is drawn yet: --make-controls on the command line captures the "
                        "text shuffled, and through a re-initialised model.")  # fmt: skip

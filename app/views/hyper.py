@@ -42,23 +42,24 @@ def show() -> None:
         )  # fmt: skip
         decode_table(found, ask)
         st.markdown("**Right and wrong**")
-        show_listing(found.contingency.reset_index(names=""), alt="Model by probe, right or wrong")
-        _flags(hyper.failures(found))
+        code = hyper.table_code(ask, ".contingency.reset_index(names='')")
+        show_listing(found.contingency.reset_index(names=""), alt="Model by probe, right or wrong",
+                     take="right-wrong", code=code)  # fmt: skip
+        _flags(ask, *hyper.failures(found))
         command_line(hyper.command_of(ask))
 
 
-def _flags(told: tuple[list[dict[str, object]], str]) -> None:
-    rows, why = told
+def _flags(ask: HDAsk, rows: list[dict[str, object]], why: str) -> None:
     st.markdown("**Telling the model's errors**")
     if not rows:
         st.info(why)
         return
-    show_listing(pd.DataFrame(rows).round(3), alt="AUROC of telling wrong answers, by score")
-    better = [str(row["score"]) for row in rows if float(str(row["gain_low"])) > 0]
-    beside = f"Better than it, the whole interval above 0: {', '.join(better) or 'none'}."
-    st.caption(
-        f"Gain: AUROC less that of the model's own largest probability, paired bootstrap. {beside}"
-    )
+    better = [str(row["score"]) for row in rows if float(str(row["gain_low"])) > 0] or ["none"]
+    show_listing(
+        pd.DataFrame(rows), alt="AUROC of telling wrong answers, by score", digits=3, take="flags",
+        code=hyper.table_code(ask, ".failures().to_frame()"),
+        caption="Gain: AUROC less that of the model's own largest probability, paired bootstrap. "
+        f"Better than it, the whole interval above 0: {', '.join(better)}.")  # fmt: skip
 
 
 def _ask() -> HDAsk | None:

@@ -55,7 +55,8 @@ def show() -> None:
                     "most frequent label; majority: the most frequent label.",
         )  # fmt: skip
         show_listing(probing.table_of(found, label), alt=f"Probes of {label}",
-                     headings=probe_page.HEADINGS, digits=3)  # fmt: skip
+                     headings=probe_page.HEADINGS, digits=3, take="probe-table",
+                     code=probing.table_code(ask, label))  # fmt: skip
         for name, how in probing.missing(found).items():
             st.caption(f"Not shown: {name.replace('_', ' ')}. {how}.")
         command_line(probing.command_of(ask))

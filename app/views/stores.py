@@ -12,9 +12,9 @@ from lensbench.app.widgets.states import command_line, guarded, in_shell, nothin
 from lensbench.app.widgets.store_growth import store_facts
 from lensbench.app.widgets.store_rows import store_rows
 from lensbench.app.widgets.store_work import going, store_links, store_removal, store_shards
+from lensbench.app.workflows.copying import python_of
 from lensbench.app.workflows.overview import store_frame
-from lensbench.app.workflows.shards import manifest_of
-from lensbench.app.workflows.stores import store_info
+from lensbench.app.workflows.shards import manifest_of, sites_frame
 
 
 def show() -> None:
@@ -56,8 +56,13 @@ def _store(name: str) -> None:
 
 
 def _sites(folder: Path, _: str) -> None:
-    st.dataframe(store_info(folder)["sites"], hide_index=True, alt="sites of the store",
-                 column_config={"alias_of": "the same as"})  # fmt: skip
+    show_listing(
+        sites_frame(folder),
+        alt="sites of the store",
+        take="sites",
+        headings={"alias_of": "the same as"},
+        code=python_of(sites_frame, folder),
+    )
 
 
 def _manifest(folder: Path, _: str) -> None:

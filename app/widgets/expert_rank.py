@@ -7,6 +7,7 @@ from lensbench.app.widgets.figures import show_figure
 from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import command_line, plain
 from lensbench.app.workflows import expert_page
+from lensbench.app.workflows.copying import Call, python_of
 from lensbench.app.workflows.expert_page import STUDY_HEADINGS, ExpertAsk
 
 
@@ -22,7 +23,8 @@ def expert_rank(ask: ExpertAsk) -> None:
                 f"{expert_page.control_told(ranking)}. A high rank is no proof.",
     )  # fmt: skip
     show_listing(expert_page.top(ranking), alt="Experts with the largest differential",
-                 headings=expert_page.HEADINGS)  # fmt: skip
+                 headings=expert_page.HEADINGS, take="expert-top",
+                 code=python_of(expert_page.top, Call(expert_page.ranked, ask)))  # fmt: skip
     command_line(expert_page.command_of(ask, "rank"))
     st.caption("Experts found on half of the prompts are suppressed and forced on the other half, "
                "beside random experts of the same layers and load.")  # fmt: skip
@@ -41,5 +43,7 @@ def expert_rank(ask: ExpertAsk) -> None:
                 f"the highest. Control: {report.controls.note}.",
     )  # fmt: skip
     shown = pd.DataFrame(frame, columns=[c for c in STUDY_HEADINGS if c in frame]).round(4)
-    show_listing(shown, alt="Every condition of the study", headings=STUDY_HEADINGS)
+    show_listing(shown, alt="Every condition of the study", headings=STUDY_HEADINGS,
+                 take="study-table", data=frame,
+                 code=python_of(expert_page.studied, ask, then=".to_frame()"))  # fmt: skip
     command_line(expert_page.command_of(ask, "suppress"))

@@ -3,10 +3,12 @@
 import streamlit as st
 
 from lensbench.app.widgets.choose import several
+from lensbench.app.widgets.expert_prompt import expert_prompt
 from lensbench.app.widgets.figures import show_figure
 from lensbench.app.widgets.states import command_line, guarded, plain
 from lensbench.app.widgets.token_diff import token_diff
 from lensbench.app.workflows import expert_page, expert_steering
+from lensbench.app.workflows.copying import python_of
 from lensbench.app.workflows.expert_page import ExpertAsk
 from lensbench.app.workflows.expert_steering import NEUTRAL, STEP, Weights
 
@@ -28,13 +30,14 @@ def expert_sliders(ask: ExpertAsk) -> None:
     weights: Weights = tuple(
         _slider(name, columns[i % len(columns)]) for i, name in enumerate(chosen)
     )
-    prompt = st.text_input("Prompt", expert_page.first_prompt(ask), key="prompt",
-                           bind="query-params", max_chars=expert_steering.LONGEST)  # fmt: skip
+    prompt = expert_prompt(ask)
     with guarded():
         with st.spinner("The model answers, clean and steered"):
             said = expert_steering.answered(ask.model, prompt, weights)
         token_diff({"clean": said.words["clean"], "steered": said.words["steered"]},
-                   {"clean": said.clean, "steered": said.steered})  # fmt: skip
+                   {"clean": said.clean, "steered": said.steered}, take="expert-said",
+                   code=python_of(expert_steering.answered, ask.model, prompt, weights,
+                                  then=".frame"))  # fmt: skip
         moved = sum(bool(w) for *_, w in weights)
         if not moved:
             told = "Every slider is at 0: the model runs as it is; its logits are bit-identical."

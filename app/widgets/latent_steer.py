@@ -15,7 +15,9 @@ from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import guarded, plain
 from lensbench.app.widgets.toggle import pick_of
 from lensbench.app.workflows import latent_steering as steering
+from lensbench.app.workflows.copying import Call, python_of
 from lensbench.app.workflows.latent_effect import latent_effect
+from lensbench.app.workflows.latent_page import make_board
 from lensbench.app.workflows.latent_steering import STRENGTHS, WHERE, Beside, LatentSteer
 from lensbench.plots.tokens import CSS
 
@@ -86,6 +88,8 @@ def _texts(found: Beside, ask: LatentSteer) -> None:
         "random direction is as long and continues from the same seed."
     )
     st.caption(plain(told))
+    take_away(found.frame, key="steer-said", alt="continuations, token by token",
+              code=python_of(steering.beside, ask, then=".frame"))  # fmt: skip
     about = {"run": Path(ask.run).relative_to(root()).as_posix(), "dictionary": ask.name,
              "latent": ask.latent, "prompt": ask.prompt, "doses": "true"}  # fmt: skip
     st.markdown(f"[Dose curve of this latent on the page Steering](steering?{urlencode(about)})")
@@ -122,5 +126,7 @@ def verify_part(run: Path, name: str, latent: int, store: Path, found: Any) -> N
     shown = effect.frame.round(4)
     for column in ("token", "next token"):
         shown[column] = [plots.visible(str(t)) for t in shown[column]]
-    show_listing(shown, alt="contexts with the loss of their next token")
-    take_away(effect.frame, key="verify-own")
+    board = Call(make_board, run, name, latent, store)
+    show_listing(shown, alt="contexts with the loss of their next token", take="verify-own",
+                 data=effect.frame, code=python_of(latent_effect, run, name, latent, store, board,
+                                                   then=".frame"))  # fmt: skip

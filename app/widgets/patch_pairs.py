@@ -7,9 +7,11 @@ import streamlit as st
 
 from lensbench.app.state import below, root
 from lensbench.app.widgets.choose import choose, not_here
+from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import guarded, in_shell, nothing_yet, plain
 from lensbench.app.widgets.toggle import one_of, pick_of
 from lensbench.app.workflows import patching
+from lensbench.app.workflows.copying import python_of
 from lensbench.app.workflows.own_pairs import (
     COLUMNS,
     Rows,
@@ -132,6 +134,7 @@ def _tokens(model: str, rows: Rows, *, of: int) -> None:
         shown = len(set(table["pair"]))
         more = f"; the first {shown} of {of}" if of > shown else ""
         st.caption(f"Alignment, token by token: a word in brackets differs{more}.")
-        st.dataframe(table.drop(columns="note"), hide_index=True, alt="Tokens of the pairs")
+        show_listing(table.drop(columns="note"), alt="Tokens of the pairs", take="pair-tokens",
+                     data=table, code=python_of(alignment_of, model, rows[:SHOWN]))  # fmt: skip
         for number, note in notes.items():
             st.warning(f"Pair {number}: {plain(note)}.")

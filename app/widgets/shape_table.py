@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import streamlit as st
-
 from lensbench.app.widgets.listing import show_listing
 from lensbench.words import spelled
 
@@ -35,8 +33,8 @@ SAID = {
 ESTIMATORS = {"two_nn_regression": "TwoNN", "gride": "GRIDE"}
 
 
-def shape_table(found: Any, measure: str) -> None:
-    """Draw the table, without columns that tell the rows nothing apart."""
+def shape_table(found: Any, measure: str, code: str) -> None:
+    """Draw the table, without columns that tell the rows nothing apart; ``code`` makes it again."""
     frame: Any = found.to_frame()
     told = HEADINGS[measure]
     shown = frame[[c for c in told if c in frame]].replace(ESTIMATORS)
@@ -45,5 +43,5 @@ def shape_table(found: Any, measure: str) -> None:
     shown = shown.assign(control=shown["control"].astype(bool))
     same = [c for c in ("source", "source_a", "source_b", "control") if c in shown
             and shown[c].nunique() == 1]  # fmt: skip
-    show_listing(shown.drop(columns=same), alt=f"{measure}, every number", headings=told, digits=3)
-    st.caption(SAID[measure])
+    show_listing(shown.drop(columns=same), alt=f"{measure}, every number", headings=told, digits=3,
+                 caption=SAID[measure], take="shape-table", data=frame, code=code)  # fmt: skip

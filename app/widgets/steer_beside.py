@@ -11,6 +11,7 @@ from lensbench.app.widgets.states import plain
 from lensbench.app.widgets.toggle import pick_of
 from lensbench.app.widgets.token_diff import token_diff
 from lensbench.app.workflows import steering_beside as steering
+from lensbench.app.workflows.copying import python_of
 from lensbench.app.workflows.latent_steering import MOST_NEW, RANDOM
 from lensbench.app.workflows.steering_beside import STRENGTHS, WHERE, BesideAsk, Steered
 
@@ -26,7 +27,8 @@ def steer_beside(ask: BesideAsk) -> None:
     with st.spinner("The model continues the prompt three times"):
         found = steering.steered(ask)
     _strip(found)
-    token_diff({n: found.words[n] for n in TITLES}, {n: found.ids[n] for n in TITLES}, TITLES)
+    token_diff({n: found.words[n] for n in TITLES}, {n: found.ids[n] for n in TITLES}, TITLES,
+               take="steer-said", code=python_of(steering.steered, ask, then=".frame"))  # fmt: skip
     told = (
         "Strength 0: the model runs as it is; its logits are bit-identical."
         if ask.strength == 0 else

@@ -8,6 +8,7 @@ from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import command_line
 from lensbench.app.widgets.toggle import one_of
 from lensbench.app.workflows import steering, steering_doses
+from lensbench.app.workflows.copying import Call, python_of
 from lensbench.app.workflows.latent_steering import RANDOM
 from lensbench.app.workflows.steering import SteerAsk
 from lensbench.app.workflows.steering_beside import STRENGTHS, BesideAsk
@@ -46,11 +47,14 @@ def steer_doses(ask: SteerAsk) -> None:
     )  # fmt: skip
     st.markdown("**At equal KL**")
     show_listing(in_words(result.matched()), alt="Effect beside controls at the same KL",
-                 headings=HEADINGS)  # fmt: skip
-    st.caption("“Not reached”: no control moves the model as far, at any strength tried.")
+                 caption="“Not reached”: no control moves the model as far, at any strength tried.",
+                 headings=HEADINGS, take="equal-kl", data=result.matched(),
+                 code=python_of(steering.kept, ask, then=".result.matched()"))  # fmt: skip
     if found.texts:
         st.markdown("**The texts**")
-        show_listing(pd.DataFrame(found.texts), alt="Clean and steered continuations")
+        show_listing(steering.texts_of(found), alt="Clean and steered continuations",
+                     take="steer-texts",
+                     code=python_of(steering.texts_of, Call(steering.kept, ask)))  # fmt: skip
     command_line(steering.command_of(ask))
 
 

@@ -6,7 +6,8 @@ from html import escape
 import streamlit as st
 
 from lensbench import plots
-from lensbench.app.workflows.latent_steering import changed
+from lensbench.app.widgets.figures import take_away
+from lensbench.app.workflows.latent_steering import changed, tokens_of
 from lensbench.plots.tokens import CSS
 
 STYLE = """
@@ -21,8 +22,14 @@ def token_diff(
     words: Mapping[str, Sequence[str]],
     ids: Mapping[str, Sequence[int]],
     titles: Mapping[str, str] | None = None,
+    *,
+    take: str,
+    code: str,
 ) -> None:
-    """Draw every continuation; tokens that the first one has not are marked, compared by id."""
+    """Draw every continuation; tokens that the first one has not are marked, compared by id.
+
+    Offered under the key ``take`` as a table of tokens, with the ``code`` that makes it.
+    """
     first = ids[next(iter(ids))]
     lines = list[str]()
     for name, texts in words.items():
@@ -36,3 +43,4 @@ def token_diff(
         lines.append(f'<div class="lb-row lb-new"><span class="lb-said">{escape(told)}</span>'
                      f"{strip}</div>")  # fmt: skip
     st.html(f"<style>{CSS}{STYLE}</style>{''.join(lines)}")
+    take_away(tokens_of(ids, words), key=take, code=code, alt="continuations, token by token")

@@ -19,6 +19,7 @@ import pandas as pd
 
 from lensbench.app.workflows.expert_page import YES, ExpertAsk, controls_named, says_of
 from lensbench.app.workflows.expert_prompts import NamedPrompts, find_prompts
+from lensbench.app.workflows.latent_steering import tokens_of
 from lensbench.app.workflows.live import running
 from lensbench.errors import ConfigError
 from lensbench.interventions import experts
@@ -59,6 +60,11 @@ class Answered:
     """Whether the logits of the prompt are the clean ones, bit for bit."""
     kl: float
     """``KL(clean || steered)`` of the first token of the answer, nats."""
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """Both answers, a row per token."""
+        return tokens_of({CLEAN: self.clean, STEERED: self.steered}, self.words)
 
 
 def plan_of(weights: Weights) -> Plan:

@@ -183,4 +183,9 @@ def python_of(ask: HDAsk) -> str:
 
 def decode_code(ask: HDAsk, concepts: bool) -> str:
     """The decode table in a notebook."""
-    return python_of(ask).removesuffix(".plot()") + (".by_concept()" if concepts else ".decoded()")
+    return table_code(ask, ".by_concept()" if concepts else ".decoded()")
+
+
+def table_code(ask: HDAsk, then: str) -> str:
+    """A table of the study in a notebook; ``then`` follows the study."""
+    return python_of(ask).removesuffix(".plot()") + then

@@ -7,7 +7,7 @@
    in the divergence per step.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -76,6 +76,22 @@ class Beside:
     def changed(self, name: str) -> tuple[bool, ...]:
         """Which tokens of a continuation are not in the clean one, in its order."""
         return tuple(changed(self.ids["clean"], self.ids[name]))
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """See :func:`tokens_of`."""
+        return tokens_of(self.ids, self.words)
+
+
+def tokens_of(ids: Mapping[str, Sequence[int]], words: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """One row per token of every text: its step, id and word, and whether the first has it not."""
+    first = ids[next(iter(ids))]
+    return pd.DataFrame([
+        {"text": name, "step": step, "token_id": token, "token": word, "differs": new}
+        for name, own in ids.items()
+        for step, (token, word, new) in enumerate(
+            zip(own, words[name], changed(first, own), strict=True), 1)
+    ])  # fmt: skip
 
 
 def changed(first: Sequence[int], other: Sequence[int]) -> list[bool]:

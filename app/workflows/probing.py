@@ -150,6 +150,12 @@ def python_of(ask: ProbeAsk, then: str = "") -> str:
     ])  # fmt: skip
 
 
+def table_code(ask: ProbeAsk, label: str) -> str:
+    """The table of one label in a notebook."""
+    first = "from lensbench.app.workflows.probing import table_of\n"
+    return first + python_of(ask).removesuffix("sweep") + f"table_of(sweep, {label!r})"
+
+
 _READ = ("import json", "from pathlib import Path", "import numpy as np")
 _LABELS = """labels = {{name: np.array(values, bool)
           for name, values in json.loads(Path({!r}).read_text()).items()}}"""

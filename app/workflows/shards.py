@@ -8,7 +8,7 @@ import pandas as pd
 
 from lensbench.app.workflows.live import hold_store
 from lensbench.app.workflows.sequences import words_of
-from lensbench.app.workflows.stores import sample_store
+from lensbench.app.workflows.stores import sample_store, store_info
 from lensbench.plots import visible
 
 BEFORE = 8
@@ -40,6 +40,11 @@ def shard_frame(folder: Path) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def sites_frame(folder: Path) -> pd.DataFrame:
+    """One row per stored site."""
+    return pd.DataFrame(store_info(folder)["sites"])
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:
