@@ -41,3 +41,20 @@ def test_every_control_is_part_of_the_address(monkeypatch, filled_root: Path, pa
         if not widget.proto.query_param_key and not (widget.key or "").startswith(PERSONAL)
     }
     assert free - set(LEFT_OUT) == set()
+
+
+def test_a_token_comes_back_with_the_dictionary_latent_and_layer_that_were_chosen(
+    monkeypatch, filled_root: Path
+) -> None:
+    page = open_page(monkeypatch, filled_root, "token", store="acts", row="40")
+    boxes = {key: page.selectbox(key=key) for key in ("dictionary", "token-latent")}
+    assert all(box.proto.query_param_key == key for key, box in boxes.items())
+    boxes["dictionary"].set_value(boxes["dictionary"].options[-1]).run()
+    chosen = page.selectbox(key="token-latent")
+    chosen.set_value(int(chosen.options[-1])).run()
+    told = {key: str(page.selectbox(key=key).value) for key in boxes}
+    again = open_page(monkeypatch, filled_root, "token", store="acts", row="40", **told)
+    assert not again.exception
+    assert {key: str(again.selectbox(key=key).value) for key in boxes} == told
+    first = open_page(monkeypatch, filled_root, "token", store="acts", row="40")
+    assert {key: str(first.selectbox(key=key).value) for key in boxes} != told
