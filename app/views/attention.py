@@ -33,4 +33,5 @@ def show() -> None:
                 missing(why, model=name_of_model(ask.store))
             return
     head_maps(ask, weighted, run)
-    command_line(heads_line(source))
+    told = "The same scores on random tokens said twice, on the command line:"
+    command_line(heads_line(source), told=told)

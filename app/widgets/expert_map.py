@@ -3,6 +3,7 @@
 import streamlit as st
 
 from lensbench.app.widgets.figures import show_figure
+from lensbench.app.widgets.states import command_line, in_shell
 from lensbench.app.widgets.text_source import choose_row
 from lensbench.app.widgets.toggle import one_of
 from lensbench.app.workflows import expert_page, expert_routing
@@ -15,9 +16,10 @@ def expert_map(ask: ExpertAsk) -> None:
     """A typed prompt (run once), or a stored sequence (nothing is run)."""
     kinds = {PROMPT: "A prompt", STORED: "A stored sequence"}
     source = one_of("Tokens of", kinds, key="tokens")
+    line = in_shell("experts", "map", "--model", ask.model, "--prompts", ask.prompts)
     url, row, prompt = "", 0, ""
     if source == STORED:
-        found = choose_row()
+        found = choose_row(lambda _: line)
         if found is None:
             return
         url, row = found.store, found.row
@@ -39,3 +41,4 @@ def expert_map(ask: ExpertAsk) -> None:
                 "for all gates of the token." + (" Read from the store; nothing was run."
                                                  if url else ""),
     )  # fmt: skip
+    command_line(line, told="Where the tokens of all the prompts go, on the command line:")

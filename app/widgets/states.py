@@ -48,9 +48,9 @@ def in_shell(*words: object) -> str:
     return shlex.join(["lensbench", *map(str, words)])
 
 
-def command_line(command: str) -> None:
-    """The command that does what this page does."""
-    st.caption("The same on the command line:")
+def command_line(command: str, *, told: str = "The same on the command line:") -> None:
+    """The command that does what this page does; where it is only near, ``told`` says what."""
+    st.caption(told)
     st.code(command, language="bash", wrap_lines=True)
 
 
