@@ -68,6 +68,13 @@ CASES = (
     Case("steering", ("equal-kl", "steer-texts"),
          {"model": "atlas-dense", "direction": "A prompt task", "doses": "true"}),
     Case("hyper", ("right-wrong",), {"model": "atlas-dense"}),
+    Case("steering", ("steer-said",),
+         {"model": "atlas-dense", "direction": "Two sets of prompts", "plus": "The doors",
+          "minus": "The door", "new": "3"}),
+    Case("probe", ("probe-table",), {"store": STORE, "method": "mean_difference"}, "small"),
+    Case("geometry", ("shape-table",), {"stores": STORE, "measure": "Anisotropy"}),
+    Case("experts", ("expert-said",),
+         {"model": "atlas-moe", "prompts": "desk:24", "part": "Move experts"}),
     Case("experts", ("expert-top",),
          {"model": "atlas-moe", "prompts": "desk:24", "part": "Rank and study"}),
 )  # fmt: skip
