@@ -157,7 +157,11 @@ class SAERun(Result):
         from lensbench.plots import lines
 
         frame = self.to_frame().query("metric == 'fvu'")
-        return lines(frame, x="tokens", y="value", unit=UNITS["fvu"], title=f"FVU of {self.name}")
+        steps = f"means over {self.window} steps each; " if self.window else ""
+        n = int(frame["tokens"].max()) if len(frame) else 0
+        return lines(frame, x="tokens", y="value", unit=UNITS["fvu"], title=f"FVU of {self.name}",
+                     subtitle=f"{steps}n = {n:,} training tokens",
+                     labels={"value": "FVU", "tokens": "training tokens"})  # fmt: skip
 
 
 def last_window(steps: "Iterable[float] | np.ndarray") -> int:
@@ -247,6 +251,19 @@ def read_history(folder: Path, *, up_to: int | None = None) -> list[dict[str, fl
         if up_to is None or line["step"] <= up_to:
             lines.append(line)
     return lines
+
+
+def newest_lines(folder: Path, most: int = 16384) -> list[dict[str, float]]:
+    """The last lines of a dictionary's ``metrics.jsonl``, of at most so many bytes."""
+    path = folder / METRICS_FILE
+    if not path.is_file():
+        return []
+    with path.open("rb") as file:
+        begin = max(0, file.seek(0, 2) - most)
+        file.seek(begin)
+        rows = file.read().split(b"\n")
+    whole = rows[1 if begin else 0 : -1]  # the first may be cut by us, the last is being written
+    return [json.loads(row) for row in whole if row]
 
 
 def arrays(lines: list[dict[str, float]]) -> dict[str, np.ndarray]:

@@ -147,7 +147,8 @@ class AttributionCheck(Result):
         figure = scatter(
             frame, x="measured", y="estimated", color="chosen", hover_columns=("place", "n"),
             title=f"{self.task}: {self.method} beside the patches themselves",
-            subtitle=f"rank correlation {self.correlation():.2f} "
+            subtitle=f"n = {len(self.place)} places on {len(self.gap)} prompts; "
+            f"rank correlation {self.correlation():.2f} "
             f"(slope {self.slope():.2f}; control: {self.controls}), "
             f"missed at most {self.missed_bound:.0%} of those called small",
         )  # fmt: skip

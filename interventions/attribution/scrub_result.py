@@ -86,5 +86,6 @@ class ScrubResult(Result):
 
         return bars(
             self.to_frame(), x="run", y="loss", title=f"{self.task}: scrubbed loss",
-            subtitle=f"recovered {self.recovered:.3f}; control: {self.controls}",
+            subtitle=f"n = {len(self.model)} prompts; recovered {self.recovered:.3f}; "
+            f"control: {self.controls}",
         )  # fmt: skip

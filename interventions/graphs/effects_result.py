@@ -133,7 +133,7 @@ class LatentEffects(Result):
         return bars(
             self.to_frame().head(top), x="node", y="effect", hover_columns=("n",),
             title=f"{self.task}: latents and errors, {self.method} from {self.base}",
-            subtitle=f"{self.metric}; gap of the integral at most "
+            subtitle=f"{self.metric}, n = {len(self.clean)} prompts; gap of the integral at most "
             f"{np.abs(self.completeness_gap).max():.1%}; control: {self.controls}",
         )  # fmt: skip
 

@@ -161,7 +161,8 @@ class LatentSeparation(Result):
             frame, x="frequency", y="score", color="beyond chance", key="latent",
             hover_columns=("p",), background=("within chance",),
             title=f"{self.classes[0]} (above 0) against {self.classes[1]} (below) at {self.site}",
-            subtitle=f"entities: {n}; {len(self.groups)} groups; dashed: null of the maximum",
+            subtitle=f"n = {int(self.n_entities.sum())} entities ({n}); {len(self.groups)} groups; "
+            "dashed: null of the maximum",
         )  # fmt: skip
         for y in (self.line, -self.line):
             figure.add_hline(y=y, line={"dash": "dash", "width": 1.5, "color": "#8C8C8C"})

@@ -221,7 +221,8 @@ class SiblingStudy(Result):
         figure = bars(
             frame, x="latent", y="auroc", color="model", low="low", high="high",
             title=f"Latents of the base at {self.site}, on its sibling",
-            subtitle=f"{self.verdict}; control: {self.controls}",
+            subtitle=f"n = {int(self.separation.n_entities.sum())} entities; {self.verdict}; "
+            f"control: {self.controls}",
         )  # fmt: skip
         figure.add_hline(y=0.5, line={"dash": "dash", "width": 1.5, "color": "#8C8C8C"})
         return figure

@@ -45,7 +45,8 @@ class AlignedDistances(Table):
         figure = lines(
             part, x="place", y=measure, color="source", hover_columns=("token", "token_variant"),
             title=f"{_words(measure)} of aligned tokens",
-            subtitle="word of the ambiguous sentence / of the variant, where they differ",
+            subtitle="word of the ambiguous sentence / of the variant, where they differ; "
+            f"n = 1 of {frame['pair'].nunique()} pairs of sentences",
             labels={"place": "aligned token"},
         )  # fmt: skip
         pairs = zip(own["token"], own["token_variant"], strict=True)

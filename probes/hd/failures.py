@@ -63,7 +63,8 @@ class FailureFlagging(Result):
 
         return bars(
             self.to_frame(), x="score", y="auroc", low="low", high="high",
-            title="Who tells a wrong answer", subtitle=f"{self.n_wrong} of {self.n} are wrong",
+            title="Who tells a wrong answer",
+            subtitle=f"n = {self.n} answers, {self.n_wrong} of them wrong",
         )  # fmt: skip
 
     def summary(self) -> dict[str, float]:

@@ -142,6 +142,7 @@ class Codelengths(Result):
         return lines(
             pd.concat(parts), x="place", y="compression", color="source", hover_columns=("site",),
             title=f"Codelength of {chosen}", unit="uniform bits / bits",
-            subtitle="1 is the uniform code; a control above 1 is what the tokens alone give",
+            subtitle="1 is the uniform code; a control above 1 is what the tokens alone give; "
+            f"n = {int(frame['n'].max()):,} training documents",
             labels={"place": "site, in execution order"},
         )  # fmt: skip

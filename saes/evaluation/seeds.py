@@ -113,7 +113,9 @@ class DictionaryMatch(Result):
 
         return bars(
             self.to_frame(), x="measure", y="value", low="low", high="high",
-            title="Agreement of two dictionaries", subtitle=f"control: {self.controls}",
+            title="Agreement of two dictionaries",
+            subtitle=f"n = {len(self.best_a_to_b):,} and {len(self.best_b_to_a):,} latents; "
+            f"control: {self.controls}",
         )  # fmt: skip
 
 

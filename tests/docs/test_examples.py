@@ -15,7 +15,10 @@ from typing import Any
 
 import pytest
 
+from lensbench.results import _KINDS as KINDS
+from lensbench.results import Result
 from tests.docs.example_world import MODULES, ExampleWorld
+from tests.docs.shown import faults
 
 PACKAGES = [name for name in MODULES if name not in ("np", "pd", "torch")]
 PARSER, CHECKER = doctest.DocTestParser(), doctest.OutputChecker()
@@ -49,8 +52,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> ExampleWorld:
     return ExampleWorld(tmp_path_factory.mktemp("examples"))
 
 
-def run_examples(docstring: str, world: Any) -> None:
-    """Run the examples of a docstring one after the other, in one namespace."""
+def run_examples(docstring: str, world: Any) -> dict[str, Any]:
+    """Run the examples of a docstring one after the other, in one namespace; what they made."""
     space: dict[str, Any] = {}
     for example in PARSER.get_examples(docstring):
         tree = ast.parse(example.source)
@@ -65,6 +68,7 @@ def run_examples(docstring: str, world: Any) -> None:
             assert CHECKER.check_output(example.want, said, RULES), (
                 f"{example.source.strip()} says:\n{said}"
             )
+    return {name: value for name, value in space.items() if name not in world}
 
 
 def _is_read(name: ast.Name) -> bool:
@@ -83,8 +87,29 @@ def test_the_example_of_a_function_runs(
     docstring = inspect.getdoc(NAMED[name]) or ""
     assert ">>>" in docstring, f"the docstring of {name} shows no example"
     monkeypatch.chdir(tmp_path)
-    if name not in HUB:
-        run_examples(docstring, world)
+    made = {} if name in HUB else run_examples(docstring, world)
+    wrong = {k: found for k, v in made.items() if isinstance(v, Result) and (found := faults(v))}
+    assert not wrong, "a result of the example does not show itself well"
+
+
+def test_a_result_that_shows_itself_badly_is_red() -> None:
+    from dataclasses import dataclass
+
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    @dataclass(frozen=True, kw_only=True, eq=False)
+    class Bad(Result):
+        def to_frame(self) -> pd.DataFrame:
+            return pd.DataFrame({"a": [1]})
+
+        def plot(self) -> go.Figure:
+            return go.Figure(layout={"title": {"text": "mean_exit"}, "xaxis": {"type": "log"}})
+
+    KINDS.pop("Bad")
+    assert faults(Bad()) == [
+        "its figure does not say n: 'mean_exit'", "its x axis has no title", "it says 'mean_exit'"
+    ]  # fmt: skip
 
 
 def test_an_example_that_is_wrong_is_red(world: ExampleWorld) -> None:

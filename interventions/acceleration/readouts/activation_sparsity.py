@@ -114,7 +114,8 @@ class SparsityReport(Result):
         return lines(
             self.sweep_frame(), x="silenced", y="agreement", low="low", high="high",
             title="What silencing weak neurons costs",
-            subtitle=f"{self.act}, {'gated' if self.gated else 'plain'} MLP; 95 % over documents",
+            subtitle=f"{self.act}, {'gated' if self.gated else 'plain'} MLP; 95 % over "
+            f"n = {len(self.tokens)} documents",
         )  # fmt: skip
 
     def summary(self) -> dict[str, float]:

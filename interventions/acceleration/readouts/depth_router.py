@@ -94,7 +94,8 @@ class DepthReport(Result):
         return lines(
             self.to_frame(), x="layers", y="agreement", color="router", low="low", high="high",
             title="Tokens that pass blocks by",
-            subtitle=f"{len(self.routed)} of {self.n_layers} blocks routed; 95 % over documents",
+            subtitle=f"{len(self.routed)} of {self.n_layers} blocks routed; 95 % over "
+            f"n = {len(self.tokens)} documents",
         )  # fmt: skip
 
     def summary(self) -> dict[str, float]:

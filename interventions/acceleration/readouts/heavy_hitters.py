@@ -104,7 +104,8 @@ class HeavyHitterReport(Result):
         return heatmap(
             self.layer_overlap(), x="other_layer", y="layer", value="overlap", span=(0, 1),
             title="Do layers attend to the same heavy tokens?",
-            subtitle=f"share of the heaviest keys in common; random sets share {self.chance:.2f}",
+            subtitle=f"share of the heaviest keys in common; random sets share {self.chance:.2f}; "
+            f"n = {len(self.tokens)} documents",
         )  # fmt: skip
 
     def summary(self) -> dict[str, float]:

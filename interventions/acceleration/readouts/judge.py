@@ -86,7 +86,8 @@ class JudgeReport(Result):
         return bars(
             self.to_frame(), x="rule", y="accepted", low="low", high="high",
             title="Drafted tokens kept per round",
-            subtitle="judge and what follows are lossy: the text is no longer the model's own",
+            subtitle="judge and what follows are lossy: the text is no longer the model's own; "
+            f"n = {len(self.drafted)} documents",
         )  # fmt: skip
 
     def summary(self) -> dict[str, float]:

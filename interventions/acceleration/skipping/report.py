@@ -85,7 +85,8 @@ class RouteReport(Result):
             high="agreement_high",
             front="max",
             title="Agreement with the full model by layers run",
-            subtitle="share of tokens with the same largest logit; 95 % over documents",
+            subtitle="share of tokens with the same largest logit; 95 % over "
+            f"n = {len(self.tokens)} documents",
         )
 
     def summary(self) -> dict[str, float]:

@@ -64,6 +64,7 @@ class KangarooReport(Result):
         return bars(
             shown, x="measure", y="value", color="draft", low="low", high="high",
             title="What the full model would keep of one draft",
+            subtitle=f"n = {len(np.unique(self.sequences))} sequences",
         )  # fmt: skip
 
     def summary(self) -> dict[str, float]:

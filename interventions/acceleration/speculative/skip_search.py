@@ -88,7 +88,8 @@ class SkipSearch(Result):
         unit = self.to_frame().attrs["units"]["score"]
         return scatter(
             self.to_frame(), x="trial", y="score", color="step", unit=unit,
-            title="Sublayers left out of the draft", hover_columns=["skipped", "acceptance"],
+            title="Sublayers left out of the draft",
+            subtitle=f"n = {len(self.scores)} trials", hover_columns=["skipped", "acceptance"],
         )  # fmt: skip
 
     def summary(self) -> dict[str, float]:

@@ -76,6 +76,7 @@ class ThresholdSweep(Result):
             self.to_frame(), x="layers", y="agreement", color="measure",
             low="agreement_low", high="agreement_high", hover_columns=("threshold", "kl"),
             title="What leaving early costs", labels={"layers": "layers per new token"},
+            subtitle=f"n = {self.n_docs} documents",
         )  # fmt: skip
 
 
@@ -129,7 +130,8 @@ class ExitCalibration(Result):
 
         return lines(
             self.to_frame(), x="confidence", y="right", color="exit_layer", hover_columns=("n",),
-            title="When an exit layer is sure, is it right?", subtitle=self.measure,
+            title="When an exit layer is sure, is it right?",
+            subtitle=f"{self.measure}; n = {int(self.tokens[0].sum()):,} new tokens",
             labels={"exit_layer": "layers executed"},
         )  # fmt: skip
 
