@@ -40,6 +40,7 @@ def probes(root: Path, url: str, row: int) -> None:
         if shown.empty:
             st.info(f"None of {len(table)} probes says yes here, and no label of the text is true.")
         else:
+            shown = shown.assign(label=[said[name] for name in shown["label"]])
             show_listing(shown, alt="what each probe says of this token", digits=3)
         known = table.loc[table["right"] != ""]
         right = int((known["right"] == "✓").sum())
