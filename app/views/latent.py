@@ -9,6 +9,7 @@ from lensbench.app.cache import latent_table, notes_on
 from lensbench.app.widgets.dictionary_choice import choose_dictionary
 from lensbench.app.widgets.figures import show_figure
 from lensbench.app.widgets.latent_board import latent_board
+from lensbench.app.widgets.latent_lines import table_line
 from lensbench.app.widgets.latent_table import find_latent
 from lensbench.app.widgets.note_editor import note_editor
 from lensbench.app.widgets.states import guarded
@@ -44,6 +45,8 @@ def show() -> None:
         _densities(run, name, rows, len(table))
     elif len(rows):
         st.info("Densities and labels come with `lensbench eval sae`; until then: weights alone.")
+    if st.session_state.get("find") != "text":
+        table_line(run, name)
 
 
 def _densities(run: Path, name: str, rows: pd.DataFrame, n: int) -> None:

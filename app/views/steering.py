@@ -3,6 +3,7 @@
 import streamlit as st
 
 from lensbench.app.widgets.direction_source import choose_direction
+from lensbench.app.widgets.latent_lines import beside_line
 from lensbench.app.widgets.states import guarded
 from lensbench.app.widgets.steer_beside import ask_prompt, steer_beside
 from lensbench.app.widgets.steer_doses import prompt_doses, steer_doses
@@ -24,3 +25,5 @@ def show() -> None:
             steer_doses(ask.task)
         else:
             prompt_doses(ask)
+        if ask.prompt.strip():
+            beside_line(ask)

@@ -11,6 +11,7 @@ from lensbench import plots
 from lensbench.app.cache import all_effects, nearest_to, together, tokens_written
 from lensbench.app.state import root
 from lensbench.app.widgets.figures import show_figure, take_away
+from lensbench.app.widgets.latent_lines import nearest_line
 from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import guarded
 from lensbench.app.workflows import directions, latent_related
@@ -56,6 +57,7 @@ def logits_part(
 def related_part(run: Path, name: str, latent: int, store: Path) -> None:
     """Latents that fire with it, and decoder rows that point its way."""
     left, right = st.columns(2)
+    ask = DirectionAsk(LATENT, latent=latent)
     with left, guarded():
         st.markdown("**Fire where it fires**")
         frame, chance = together(run, name, latent, store)
@@ -72,7 +74,7 @@ def related_part(run: Path, name: str, latent: int, store: Path) -> None:
         )
     with right, guarded():
         st.markdown("**Point its way**")
-        frame, control = nearest_to(run, name, ask := DirectionAsk(LATENT, latent=latent))
+        frame, control = nearest_to(run, name, ask)
         _clickable(run, name, frame.head(12).drop(columns="rank"), key="pointing",
                    alt=f"decoder rows nearest to {latent}")  # fmt: skip
         st.caption("Cosine of decoder rows. Control, the largest cosine of a random direction: "
@@ -82,6 +84,7 @@ def related_part(run: Path, name: str, latent: int, store: Path) -> None:
         about = {"run": run.relative_to(root()).as_posix(), "dictionary": name,
                  "show": "Nearest latents", "latent": latent}  # fmt: skip
         st.markdown(f"[More, with other directions](directions?{urlencode(about)})")
+    nearest_line(run, name, ask)
 
 
 def words_written(run: Path, name: str) -> list[str]:

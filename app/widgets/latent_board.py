@@ -11,6 +11,7 @@ from lensbench.app.cache import board, latent_table, tested
 from lensbench.app.state import root
 from lensbench.app.widgets.figures import show_figure, take_away
 from lensbench.app.widgets.latent_around import logits_part, related_part
+from lensbench.app.widgets.latent_lines import show_line, text_line
 from lensbench.app.widgets.latent_steer import steer_part, verify_part
 from lensbench.app.widgets.latent_strips import show_strips
 from lensbench.app.widgets.states import guarded, plain
@@ -68,6 +69,8 @@ def latent_board(run: Path, name: str, latent: int) -> None:
             steer_part(run, name, latent, largest)
         else:
             verify_part(run, name, latent, store, found)
+        if part in (FIRES, WRITES):
+            show_line(run, name, latent, store)
 
 
 def _fires(
@@ -111,6 +114,7 @@ def _contexts(
 def _own_text(run: Path, name: str, latent: int, store: Path, largest: float) -> None:
     text = st.text_area("Text", SAMPLE, key="text", bind="query-params", height=70, max_chars=2000)
     if not text:
+        st.info("Type a text; the model is run once on it.")
         return
     frame = tested(run, name, latent, store, str(text))
     show_strips([Passage(tuple(frame["token"]), tuple(frame["activation"]), None, largest)])
@@ -121,3 +125,4 @@ def _own_text(run: Path, name: str, latent: int, store: Path, largest: float) ->
                "activation in the store.")  # fmt: skip
     code = call(latents_of_text, run, name, store, str(text), then=f".of({latent})")
     take_away(frame, key="own-text", code=code, alt=f"latent {latent} on a text")
+    text_line(run, name, latent, str(text), store)

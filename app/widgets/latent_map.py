@@ -9,7 +9,7 @@ import streamlit as st
 from lensbench.app.cache import decoder_geometry, decoder_map, facts_of, tokens_written
 from lensbench.app.widgets.figures import show_figure, take_away
 from lensbench.app.widgets.listing import show_listing
-from lensbench.app.widgets.states import plain
+from lensbench.app.widgets.states import command_line, in_shell, plain
 from lensbench.app.widgets.toggle import one_of, pick_of
 from lensbench.app.workflows import geometry as pictures
 from lensbench.app.workflows.copying import python_of
@@ -69,6 +69,7 @@ def latent_map(run: Path, name: str) -> None:
                           caption=plain(" ".join(t for t in told if t)))  # fmt: skip
     if color in ("my label", "starred") and len(set(facts[color])) == 1:
         st.info("Nothing is said of these latents yet; label and star them on the page Latent.")
+    command_line(in_shell("latents", "map", run / name, "--method", method, "--html", "map.html"))
     if clicked:
         open_latent(int(clicked[-1]), key="map", picked=(str(run), name, clicked[-1]))
 
@@ -124,6 +125,7 @@ def _alike(run: Path, name: str, frame: pd.DataFrame) -> None:
     clickable_rows(run, name, frame, key="alike", alt="pairs of latents that are most alike")
     code = python_of(pictures.most_alike, run, name)
     take_away(frame, key="alike", alt="pairs of latents that are most alike", code=code)
+    command_line(in_shell("latents", "geometry", run / name))
 
 
 def clickable_rows(run: Path, name: str, frame: pd.DataFrame, *, key: str, alt: str) -> None:

@@ -10,6 +10,7 @@ import streamlit as st
 from lensbench import plots
 from lensbench.app.state import root
 from lensbench.app.widgets.figures import show_figure, take_away
+from lensbench.app.widgets.latent_lines import steer_line
 from lensbench.app.widgets.latent_strips import LINE
 from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import guarded, plain
@@ -42,6 +43,7 @@ def steer_part(run: Path, name: str, latent: int, largest: float) -> None:
                 alt=f"divergence per step of steering with latent {latent}",
                 caption=f"n = {len(found.kl)} steps along the clean text. Control: "
                 f"{steering.RANDOM} random directions of equal length.")  # fmt: skip
+    steer_line(run, name, latent, ask.prompt, ask.new_tokens, ask.seed)
 
 
 def _asked(run: Path, name: str, latent: int, largest: float) -> LatentSteer | None:

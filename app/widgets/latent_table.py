@@ -11,6 +11,7 @@ from lensbench.app.cache import latent_table, measured, notes_on, strongest
 from lensbench.app.state import root
 from lensbench.app.widgets.figures import take_away
 from lensbench.app.widgets.latent_around import open_row, words_written
+from lensbench.app.widgets.latent_lines import text_line
 from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.note_editor import notes_files
 from lensbench.app.widgets.states import guarded, plain
@@ -202,4 +203,5 @@ def _on_text(run: Path, name: str) -> None:
                "special tokens such as BOS left out. Click a row to open it.")  # fmt: skip
     take_away(found, key="on-text", alt="latents that fire on the text", code=python_of(
         latents_of_text, run, name, store, text, then=".strongest()"))  # fmt: skip
+    text_line(run, name, None, text, store)
     open_row(found, () if picked is None else (picked,), key="on-text")

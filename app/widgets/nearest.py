@@ -6,6 +6,7 @@ import streamlit as st
 
 from lensbench.app.cache import facts_of, nearest_to
 from lensbench.app.widgets.figures import show_figure
+from lensbench.app.widgets.latent_lines import nearest_line
 from lensbench.app.widgets.latent_map import clickable_rows
 from lensbench.app.widgets.toggle import one_of, pick_of
 from lensbench.app.workflows import directions
@@ -29,6 +30,7 @@ def nearest_board(run: Path, name: str) -> None:
                 f"largest cosine of a random direction, mean of 256: {control:.3f}.")  # fmt: skip
     st.caption("Click a row to open its latent.")
     clickable_rows(run, name, frame, key="nearest", alt=f"latents nearest to {to}")
+    nearest_line(run, name, ask)
 
 
 def _asked(run: Path, name: str, kind: str) -> DirectionAsk | None:

@@ -5,7 +5,6 @@ import streamlit as st
 
 from lensbench.app.widgets.figures import show_figure
 from lensbench.app.widgets.listing import show_listing
-from lensbench.app.widgets.states import command_line
 from lensbench.app.widgets.toggle import one_of
 from lensbench.app.workflows import steering, steering_doses
 from lensbench.app.workflows.copying import Call, python_of
@@ -55,7 +54,6 @@ def steer_doses(ask: SteerAsk) -> None:
         show_listing(steering.texts_of(found), alt="Clean and steered continuations",
                      take="steer-texts",
                      code=python_of(steering.texts_of, Call(steering.kept, ask)))  # fmt: skip
-    command_line(steering.command_of(ask))
 
 
 def prompt_doses(ask: BesideAsk) -> None:

@@ -65,6 +65,44 @@ def test_a_page_with_little_chosen_says_what_next_and_offers_a_command(
     assert_known(shown, path)
 
 
+A_LATENT = {"run": "runs/small", "dictionary": "DICTIONARY", "latent": "3"}
+OWN = {"from": "My own text", "model": "atlas-dense", "text": "the capital of"}
+LINES = [
+    ("latent", {**A_LATENT, "part": part}, line) for part, line in {
+        "Where it fires": "latents show", "What it writes": "latents show",
+        "Related latents": "latents nearest", "On my text": "latents text",
+        "Steer with it": "latents steer",
+    }.items()
+] + [
+    ("latent", {**A_LATENT, "latent": "", "said": "a b"}, "latents ls"),
+    ("latent", {**A_LATENT, "latent": "", "find": "What fires on my text", "typed": "the cat"},
+     "latents text"),
+    ("directions", {**A_LATENT, "show": "Map"}, "latents map"),
+    ("directions", {**A_LATENT, "show": "Nearest latents"}, "latents nearest"),
+    ("directions", {**A_LATENT, "show": "Geometry"}, "latents geometry"),
+    ("steering", A_LATENT, "latents steer"),
+    ("steering", {"model": "atlas-dense"}, "steer"),
+    ("steering", {"model": "atlas-dense", "direction": "A prompt task"}, "steer agreement"),
+    ("lens", OWN, "lens text"), ("lens", {**OWN, "lens": "Site lens"}, "lens sites"),
+    ("lens", {**OWN, "lens": "Component lens"}, "lens parts"),
+    ("lens", {**OWN, "view": "Two texts", "text2": "the town of"}, "lens text"),
+    ("attention", OWN, "heads scores"), ("token", {"store": "acts"}, "lens document"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "query", "line"), LINES, ids=str)
+def test_beside_what_is_shown_stands_its_command(
+    monkeypatch, small_root: Path, path: str, query: dict[str, str], line: str
+) -> None:
+    name = next((small_root / "runs" / "small").glob("topk-64-k8*")).name
+    asked = {k: name if v == "DICTIONARY" else v for k, v in query.items() if v}
+    shown = open_page(monkeypatch, small_root, path, **asked)
+    assert not shown.exception
+    assert not shown.error
+    assert any(str(code.value).startswith(f"lensbench {line} ") for code in shown.code)
+    assert_known(shown, path)
+
+
 def assert_known(shown: Any, path: str) -> None:
     """A command is offered, and every one that is exists with its options."""
     lines = [line for code in shown.code for line in str(code.value).splitlines()]
