@@ -18,6 +18,7 @@ from typing import Any
 from lensbench import io
 from lensbench.app.workflows.settings import ENVIRONMENT
 from lensbench.errors import MismatchError
+from lensbench.process import birth
 
 JOB_FILE, LOG_FILE, TURN_FILE = "job.json", "log.txt", ".turn"
 JOBS = "jobs"
@@ -54,7 +55,7 @@ def start(arguments: Sequence[str], folder: Path, *, module: str = "lensbench") 
                                    start_new_session=True, env=around)  # fmt: skip
     _children.append(process)
     io.write_json(path, {"pid": process.pid, "command": command, "started": started,
-                         "birth": _birth(process.pid)})  # fmt: skip
+                         "birth": birth(process.pid)})  # fmt: skip
     return {"folder": str(folder), "pid": process.pid, "log": str(folder / LOG_FILE)}
 
 
@@ -137,13 +138,4 @@ def is_running(job: dict[str, Any]) -> bool:
         return True
     flag, module, *_ = (*told.read_bytes().split(b"\0")[1:3], b"", b"")
     ours = flag == b"-m" and module.partition(b".")[0] == b"lensbench"
-    return ours and job.get("birth") in (None, _birth(pid))
-
-
-def _birth(pid: int) -> int | None:
-    """When a process began, in clock ticks since boot; None where the system does not tell."""
-    path = Path(f"/proc/{pid}/stat")
-    try:  # the second field is a name in brackets, which may hold spaces
-        return int(path.read_text().rpartition(")")[2].split()[19])
-    except (OSError, IndexError, ValueError):
-        return None
+    return ours and job.get("birth") in (None, birth(pid))

@@ -10,6 +10,7 @@ from lensbench.app.workflows.detached import JOB_FILE, is_running
 from lensbench.app.workflows.finding import TWIN as TWIN
 from lensbench.app.workflows.finding import find, read_json
 from lensbench.errors import DamagedDataError, MissingDataError, UnknownNameError
+from lensbench.process import has_ended
 from lensbench.saes.runs import STATUS_FILE, SWEEP_FILE, WAIT, SAERun, open_runs, read_status
 
 if TYPE_CHECKING:
@@ -133,8 +134,9 @@ def show_run(run: Path) -> dict[str, Any]:
 def state_of(run: Path, status: dict[str, Any]) -> str:
     """The state, or ``lost`` where a run says it goes on but has fallen silent.
 
-    Silent is a heartbeat older than ten minutes; or than one, where its process is not to be found;
-    or than five seconds, where we started that process ourselves and know that it has ended.
+    At once, where its process was of this machine and has ended. Else silent is a heartbeat older
+    than ten minutes; or than one, where its process is not to be found; or than five seconds, where
+    we started that process ourselves and know that it has ended.
     """
     if status["state"] not in LIVE:
         return str(status["state"])
@@ -146,6 +148,9 @@ def state_of(run: Path, status: dict[str, Any]) -> str:
             return "stopped" if job.get("stopping") else "lost"
         if is_running(job) and status["state"] == "queued":
             return "queued"  # a first import may take long
+    if has_ended(status):
+        last = read_status(run)  # it may have written its last word meanwhile
+        return "lost" if last["state"] in LIVE and has_ended(last) else str(last["state"])
     here = Path(f"/proc/{int(status['pid'])}").exists()
     return "lost" if age > LOST or (age > LOST / 10 and not here) else str(status["state"])
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,8 @@ from lensbench.app.workflows.texts import find_text
 from lensbench.errors import ConfigError, MissingDataError, StoppedError, UnknownSiteError
 from lensbench.saes.configs import SweepConfig
 from lensbench.saes.ends import Ends
-from lensbench.saes.runs import SWEEP_FILE, SAERun, note_on_means
+from lensbench.saes.runs import SWEEP_FILE, SAERun, note_on_means, read_status
+from lensbench.saes.training import checkpoint
 from lensbench.sites import canonical_name
 from lensbench.store import open_store, pair_stores
 
@@ -115,7 +116,7 @@ def _resume(run: Path, request: TrainRequest) -> dict[str, Any]:
     sweep = SweepConfig.from_yaml(run / SWEEP_FILE)
     source, card, _ = _source(sweep)
     if request.dry_run:
-        return _forecast(source(sweep), sweep)
+        return _forecast(source(sweep), sweep, _steps_done(run, sweep))
     return _train(source(sweep), sweep, run, card, resume=True)
 
 
@@ -242,9 +243,19 @@ def _only(offered: tuple[str, ...]) -> str:
     )
 
 
-def _forecast(source: Any, sweep: SweepConfig) -> dict[str, Any]:
-    forecast = saes.dry_run(source, sweep)
-    return forecast_facts(forecast)
+def _forecast(source: Any, sweep: SweepConfig, done: int = 0) -> dict[str, Any]:
+    return forecast_facts(replace(saes.dry_run(source, sweep), done=done))
+
+
+def _steps_done(run: Path, sweep: SweepConfig) -> int:
+    """Steps that a resumed run need not make again: those of its newest checkpoint.
+
+    Of dictionaries that were trained apart, the one that is least far.
+    """
+    if read_status(run)["state"] == "finished":
+        return sweep.train.steps
+    found = [checkpoint.steps(run / str(one.name)) for one in sweep.expand()]
+    return min((steps[-1] if steps else 0 for steps in found), default=0)
 
 
 def forecast_facts(forecast: "Forecast") -> dict[str, Any]:
@@ -256,6 +267,7 @@ def forecast_facts(forecast: "Forecast") -> dict[str, Any]:
         "memory_bytes": memory.memory_bytes,
         "disk_bytes": memory.disk_bytes,
         "steps": forecast.steps,
+        "steps_left": forecast.steps - forecast.done,
         "seconds": forecast.seconds,
         "seconds_per_step": forecast.seconds_per_step,
         "engines": forecast.engines,

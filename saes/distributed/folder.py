@@ -8,6 +8,7 @@ from lensbench import io
 from lensbench.errors import MissingDataError
 from lensbench.saes.configs import DictionaryConfig, SweepConfig
 from lensbench.saes.distributed.job import Job
+from lensbench.saes.runs import newest_lines
 from lensbench.saes.training.folder import RunFolder
 
 RANKS = "ranks"
@@ -80,6 +81,13 @@ class RankFolder(RunFolder):
         """Append a line to a dictionary's ``metrics.jsonl``."""
         if self.writes:
             super().metrics(name, line)
+
+    def elsewhere(self) -> dict[str, list[dict[str, float]]]:
+        """What the other ranks logged of theirs; they may be at another step."""
+        if not (self._first and self._apart):
+            return {}
+        return {n: lines for n in self.names if n not in self.own
+                if (lines := newest_lines(self.of(n)))}  # fmt: skip
 
     def rewind(self, name: str, step: int) -> list[dict[str, float]]:
         """Drop logged lines after ``step``."""

@@ -1,14 +1,13 @@
 """Writing the folder of a run: what exists before work starts, what grows, what is replaced."""
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from lensbench import io, provenance
+from lensbench import io, process, provenance
 from lensbench.errors import ConfigError, MismatchError
 from lensbench.saes.configs import DictionaryConfig, SweepConfig
 from lensbench.saes.runs import (
@@ -44,6 +43,10 @@ class RunFolder:
         """Folder of a dictionary (only where there is a path)."""
         assert self.path is not None
         return self.path / name
+
+    def elsewhere(self) -> dict[str, list[dict[str, float]]]:
+        """The newest lines of dictionaries that other processes train, by name."""
+        return {}
 
     def all(self) -> list[Path]:
         """Folders of all dictionaries, in order."""
@@ -112,7 +115,7 @@ class RunFolder:
             "tokens": tokens,
             "started": began,
             "heartbeat": now,
-            "pid": os.getpid(),
+            **process.of_this(),
             "message": note,
             WAIT: wait,
             "dictionaries": {n: states.get(n, state) for n in self.names},

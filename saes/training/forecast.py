@@ -58,11 +58,13 @@ class Forecast:
     seconds_per_step: float
     """Reading a batch and stepping every dictionary, measured on a few steps."""
     engines: dict[str, str]
+    done: int = 0
+    """Steps that a run which is to go on has behind it."""
 
     @property
     def seconds(self) -> float:
-        """Expected time of the whole run."""
-        return self.steps * self.seconds_per_step
+        """Expected time of the steps that are left."""
+        return (self.steps - self.done) * self.seconds_per_step
 
     def lines(self) -> list[str]:
         """The forecast for people."""
@@ -73,7 +75,8 @@ class Forecast:
             f"memory           {size(memory.memory_bytes)}",
             f"disk             {size(memory.disk_bytes)}",
             f"work             {memory.flops_per_token:.3g} FLOP per token",
-            f"steps            {self.steps:,}",
+            f"steps            {self.steps - self.done:,}"
+            + (f" of {self.steps:,} are left" if self.done else ""),
             f"time             {_duration(self.seconds)} "
             f"({self.seconds_per_step * 1e3:.1f} ms per step, probed)",
             *(f"engine           {key}: {how}" for key, how in self.engines.items()),

@@ -221,13 +221,17 @@ class Reporter:
         )
 
     def speak(self, step: int, seconds: float) -> None:
-        """One line about the dictionary of smallest FVU, after all were logged at ``step``."""
-        last_lines = {name: lines[-1] for name, lines in self._history.items() if lines}
-        names = [name for name, line in last_lines.items() if line["step"] == step]
-        if not names:
+        """One line about the dictionary of smallest FVU, after all were logged at ``step``.
+
+        Those that other processes train count as well, as they last logged them.
+        """
+        known = {n: lines for n, lines in self._history.items() if lines
+                 and lines[-1]["step"] == step}  # fmt: skip
+        if not known:
             return
-        best = min(names, key=lambda name: last_lines[name]["fvu"])
-        last, window = last_lines[best], last_window(ln["step"] for ln in self._history[best])
+        known |= self._folder.elsewhere()
+        best = min(known, key=lambda name: known[name][-1]["fvu"])
+        last, window = known[best][-1], last_window(ln["step"] for ln in known[best])
         steps = "step" if window == 1 else f"{window} steps"
         speed = step * self._train.batch_size / seconds if seconds > 0 else 0.0
         self.say(
