@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lensbench.app.cli.console import Answer, Progress, fields
+from lensbench.app.cli.console import Answer, Progress, fields, for_people
 from lensbench.app.cli.groups import ModelOption, RevisionOption, TextOption
 
 
@@ -56,7 +56,7 @@ def capture(
         progress=progress,
     )  # fmt: skip
     progress.end()
-    return Answer(facts, fields(in_words(facts)))
+    return Answer(facts, fields(for_people(in_words(facts))))
 
 
 def _split(sites: list[str] | None) -> list[str] | None:

@@ -92,6 +92,13 @@ def fields(pairs: Mapping[str, Any]) -> str:
     return "\n".join(wrapped_value(f"{k:<{width}}  ", _cell(v)) for k, v in pairs.items())
 
 
+def for_people(pairs: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with numbers of bytes as sizes; JSON keeps the bytes."""
+    told = {k: v for k, v in pairs.items() if v is not None}
+    sizes = {k: size(v) for k, v in told.items() if k == "bytes" or k.endswith("_bytes")}
+    return {**pairs, **sizes}
+
+
 def size(n_bytes: float) -> str:
     """Bytes for people: ``1.5 MiB``."""
     for unit in ("B", "KiB", "MiB", "GiB"):

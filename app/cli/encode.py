@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lensbench.app.cli.console import Answer, Progress, fields
+from lensbench.app.cli.console import Answer, Progress, fields, for_people
 
 
 def encode(
@@ -29,4 +29,4 @@ def encode(
     progress = Progress("encode")
     facts = encode_dictionary(dictionary, store, out=out, dtype=dtype, progress=progress)
     progress.end()
-    return Answer(facts, fields(facts))
+    return Answer(facts, fields(for_people(facts)))

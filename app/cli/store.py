@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from lensbench.app.cli.asking import confirmed
-from lensbench.app.cli.console import Answer, fields, size, table
+from lensbench.app.cli.console import Answer, fields, for_people, size, table
 from lensbench.app.cli.groups import new_group
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the store.")]
@@ -46,7 +46,7 @@ def info(folder: Folder) -> Answer:
 
     facts = store_info(folder)
     shown = {k: v for k, v in facts.items() if not isinstance(v, (dict, list))}
-    return Answer(facts, fields(shown) + "\n\n" + table(facts["sites"]))
+    return Answer(facts, fields(for_people(shown)) + "\n\n" + table(facts["sites"]))
 
 
 def verify(folder: Folder) -> Answer:
@@ -57,7 +57,7 @@ def verify(folder: Folder) -> Answer:
     from lensbench.app.workflows.stores import verify_store
 
     facts = verify_store(folder)
-    return Answer(facts, fields(facts))
+    return Answer(facts, fields(for_people(facts)))
 
 
 def sample(
