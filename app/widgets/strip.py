@@ -1,4 +1,4 @@
-"""A text as a row of tokens, one of which is chosen by a click or by the arrow keys."""
+"""A text as a row of tokens, one of which is chosen by a click, or by arrow keys and Enter."""
 
 from collections.abc import Callable, Sequence
 
@@ -25,6 +25,9 @@ _JS = """
 export default function (component) {
   const { data, parentElement, setTriggerValue } = component;
   const strip = parentElement.querySelector('.strip');
+  const active = () => strip.getRootNode().activeElement || document.activeElement;
+  const held = strip.contains(active());
+  const first = data.usable[data.focus] ? data.focus : data.usable.indexOf(true);
   strip.replaceChildren();
   strip.setAttribute('aria-label', data.label);
   data.tokens.forEach((token, i) => {
@@ -35,18 +38,20 @@ export default function (component) {
     button.setAttribute('aria-selected', i === data.focus ? 'true' : 'false');
     button.title = data.titles[i];
     button.disabled = !data.usable[i];
+    button.tabIndex = i === first ? 0 : -1;  // one stop of Tab, however long the text
     button.onclick = () => setTriggerValue('picked', i);
     strip.appendChild(button);
   });
+  if (held && strip.children[first]) strip.children[first].focus();
   strip.onkeydown = (event) => {
-    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    if (!step) return;
+    const all = [...strip.children].filter(one => !one.disabled), last = all.length - 1;
+    const i = all.indexOf(active());
+    const next = { ArrowRight: i + 1, ArrowLeft: i - 1, Home: 0, End: last }[event.key];
+    if (next === undefined) return;
     event.preventDefault();
-    const all = [...strip.children];
-    let i = all.indexOf(component.parentElement.getRootNode().activeElement ||
-                        document.activeElement);
-    do { i += step; } while (all[i] && all[i].disabled);
-    if (all[i]) all[i].focus();
+    const one = all[Math.max(0, Math.min(last, next))];
+    all.forEach(other => { other.tabIndex = other === one ? 0 : -1; });
+    one.focus();
   };
 }
 """
