@@ -60,7 +60,8 @@ def choose_task(model: str) -> SteerAsk:
         towards = st.text_input("Towards answers", key="towards", bind="query-params",
                                 placeholder="such as are,were,seem").strip()  # fmt: skip
         method = pick_of("Made by", list(METHODS), METHODS[0], key="method",
-                         shown={m: spelled(m).capitalize() for m in METHODS})  # fmt: skip
+                         shown={m: spelled(m)[0].upper() + spelled(m)[1:] for m in METHODS},
+                         )  # fmt: skip
     with right:
         layer = int(st.number_input("After block", 0, 200, 1, key="layer", bind="query-params"))
         usual = "subject" if task == "agreement" else "end"

@@ -2,11 +2,12 @@
 
 import streamlit as st
 
+from lensbench.app.widgets.expert_prompt import expert_prompt
 from lensbench.app.widgets.figures import show_figure
 from lensbench.app.widgets.states import command_line, in_shell
 from lensbench.app.widgets.text_source import choose_row
 from lensbench.app.widgets.toggle import one_of
-from lensbench.app.workflows import expert_page, expert_routing
+from lensbench.app.workflows import expert_routing
 from lensbench.app.workflows.expert_page import ExpertAsk
 
 PROMPT, STORED = "prompt", "stored"
@@ -25,8 +26,7 @@ def expert_map(ask: ExpertAsk) -> None:
         url, row = found.store, found.row
         frame = expert_routing.stored(url, row)
     else:
-        prompt = st.text_input("Prompt", expert_page.first_prompt(ask), key="prompt",
-                               bind="query-params")  # fmt: skip
+        prompt = expert_prompt(ask)
         with st.spinner("Running the model on the prompt"):
             frame = expert_routing.typed(ask.model, prompt)
     colour = one_of("Colour", expert_routing.COLOURS, key="colour")
