@@ -8,6 +8,7 @@ from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.pop("COLUMNS", None)  # pytest-xdist gives its workers one, and answers would keep to it
 
 # Machines are shared: how long one example takes says nothing about the code.
 settings.register_profile("lensbench", deadline=None)
