@@ -143,3 +143,14 @@ def test_suppressing_the_experts_of_english_refusals_stands_out_and_of_all_does_
         assert len(frame) == 22
         told = expert_steering.verdict(frame, weights)
         assert ("Stands out of 20 random sets of 3 experts (p = 0.048)" in told) is out
+
+
+def test_the_prompt_follows_the_behaviour_until_one_is_typed(monkeypatch, tmp_path: Path) -> None:
+    page = open_page(monkeypatch, tmp_path, "experts", model=MODEL, prompts="desk:24")
+    page.selectbox(key="desk").set_value("cannot say").run()
+    english = expert_page.first_prompt(ExpertAsk(MODEL, "desk:24", "cannot say"))
+    assert english != expert_page.first_prompt(ASK)
+    assert page.text_input(key="prompt").value == english
+    page.text_input(key="prompt").set_value(PROMPT).run()
+    page.selectbox(key="desk").set_value("").run()
+    assert page.text_input(key="prompt").value == PROMPT
