@@ -41,7 +41,7 @@ def capture_form() -> CaptureAsk | None:
     """Draw the form, all of it part of the address; gives None until there is a text."""
     model = choose_model(default=MODEL) or MODEL
     text = _text(model)
-    st.subheader("What is kept")
+    st.header("What is kept")
     profile = one_of("Sites", PROFILES, key="profile")
     extra = "Sites by name" if profile == "sae" else "More sites"
     sites = several(extra, capture_plan.site_names(model), (), key="sites",
