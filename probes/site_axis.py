@@ -1,6 +1,6 @@
 """The axis of sites of a figure: one place for a site whatever its source, and its name there."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lensbench.errors import LensbenchError
@@ -15,25 +15,26 @@ _TILTED = 4
 """More full names than this stand aslant."""
 
 
-def name_sites(figure: "go.Figure", sites: Mapping[int, str]) -> "go.Figure":
-    """Name the places on the x axis, in place; of one site in every block, by the block alone."""
-    if not sites:
-        return figure
-    shown = sorted(sites)[:: -(-len(sites) // _MOST)]
-    parsed = [_site(name) for name in sites.values()]
+def short_sites(sites: Sequence[str]) -> tuple[tuple[str, ...], str]:
+    """Names for an axis and what they are: blocks where it is one site of each, else full names."""
+    parsed = [_site(name) for name in sites]
     known = [site for site in parsed if site is not None and site.layer is not None]
     kinds = {(site.name, site.stack) for site in known}
-    if len(known) < len(parsed) or len(kinds) > 1:
-        tilt = -35 if len(shown) > _TILTED else 0
-        return figure.update_xaxes(
-            tickvals=shown, ticktext=[sites[i] for i in shown], tickangle=tilt
-        )
+    if len(known) < len(parsed) or len(kinds) != 1:
+        return tuple(sites), ""
     [(name, stack)] = kinds
     where = f"{name} of the {stack}" if stack else name
-    return figure.update_xaxes(
-        tickvals=shown, ticktext=[str(Site.parse(sites[i]).layer) for i in shown],
-        title={"text": f"block ({where})"},
-    )  # fmt: skip
+    return tuple(str(site.layer) for site in known), f"block ({where})"
+
+
+def name_sites(figure: "go.Figure", sites: Mapping[int, str]) -> "go.Figure":
+    """Name the places on the x axis, in place; of one site in every block, by the block alone."""
+    places = sorted(sites)
+    names, title = short_sites([sites[i] for i in places])
+    step = max(1, -(-len(places) // _MOST))
+    tilt = -35 if not title and len(places) > _TILTED else 0
+    figure.update_xaxes(tickvals=places[::step], ticktext=names[::step], tickangle=tilt)
+    return figure.update_xaxes(title={"text": title}) if title else figure
 
 
 def site_places(names: Iterable[str]) -> dict[str, int]:

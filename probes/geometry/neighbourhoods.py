@@ -24,7 +24,7 @@ from lensbench.errors import MismatchError, NotEnoughDataError, UnknownNameError
 from lensbench.probes.geometry.clouds import Cloud, PositionName, as_points, clouds_of, distinct
 from lensbench.probes.geometry.nearest import blocks, neighbours
 from lensbench.probes.geometry.tables import clustered_error
-from lensbench.probes.site_axis import name_sites, site_places
+from lensbench.probes.site_axis import name_sites, short_sites, site_places
 from lensbench.results import Controls, Result
 
 if TYPE_CHECKING:
@@ -98,15 +98,19 @@ class Neighbourhoods(Result):
         _check(measure)
         words = {"imbalance": "Information imbalance from row to column",
                  "overlap": "Neighbourhood overlap"}  # fmt: skip
+        short, what = short_sites(self.sites)
+        several = len(set(self.sources)) > 1
+        names = [f"{source} {site}" if several else site
+                 for source, site in zip(self.sources, short, strict=True)]  # fmt: skip
         figure = heatmap(
             self.to_frame(), x="b", y="a", value=measure, span=(0.0, 1.0), title=words[measure],
             hover_columns=("source_a", "site_a", "source_b", "site_b", f"{measure}_shuffled"),
             subtitle=f"n = {self.n:,} rows, k = {1 if measure == 'imbalance' else self.k} · "
             f"unrelated spaces: {1.0 if measure == 'imbalance' else self.chance_overlap:.3f}",
-            labels={"a": "from", "b": "to"}, height=max(360, 160 + 28 * len(self.names))
-            + 7 * max(map(len, self.names)),  # names of columns stand upright
+            labels={"a": f"from {what}".strip(), "b": f"to {what}".strip()},
+            height=max(360, 160 + 28 * len(names)) + 7 * max(map(len, names)),
         )  # fmt: skip
-        ticks = dict(enumerate(self.names))
+        ticks = dict(enumerate(names))
         return label_cells(figure, ticks, ticks)
 
     def plot_overlap(self) -> "go.Figure":

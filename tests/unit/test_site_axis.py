@@ -4,7 +4,7 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from lensbench.probes import anisotropy, intrinsic_dimension
+from lensbench.probes import anisotropy, intrinsic_dimension, neighbourhoods
 from lensbench.probes.site_axis import name_sites, site_places
 from tests import store_builder
 
@@ -23,7 +23,7 @@ def test_sites_stand_in_execution_order_and_other_names_as_they_come() -> None:
          ("blocks.0.resid_mid", "blocks.0.resid_post"), None),
         (["embed", "blocks.0.resid_post"], ("embed", "blocks.0.resid_post"), None),
         (["mine", "yours"], ("mine", "yours"), None),
-        ([], None, None),
+        ([], (), None),
     ],
 )  # fmt: skip
 def test_an_axis_has_the_names_of_its_sites(names, told, title) -> None:
@@ -44,3 +44,16 @@ def test_a_control_that_lacks_sites_is_drawn_at_its_own(tmp_path, measure) -> No
     assert drawn["whole"] == [0, 1, 2, 3]
     assert drawn["one"] == [2]
     assert figure.layout.xaxis.ticktext == ("0", "1", "2", "3")
+
+
+def test_a_map_of_one_site_in_every_block_names_blocks_and_sources(tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    draw = lambda: rng.normal(size=(300, 6)).astype(np.float32)  # noqa: E731 - used thrice
+    sites = [f"blocks.{n}.resid_post" for n in range(2)]
+    one = store_builder.build(tmp_path / "one", {s: draw() for s in sites}, [300])
+    other = store_builder.build(tmp_path / "other", {sites[1]: draw()}, [300])
+    figure = neighbourhoods({"one": one}, max_rows=200).plot()
+    assert figure.layout.xaxis.ticktext == ("0", "1")
+    assert "block (resid_post)" in figure.layout.xaxis.title.text
+    both = neighbourhoods({"one": one}, controls={"other": other}, max_rows=200).plot()
+    assert both.layout.xaxis.ticktext == ("one 0", "one 1", "other 1")
