@@ -158,7 +158,7 @@ class SAERun(Result):
 
         frame = self.to_frame().query("metric == 'fvu'")
         steps = f"means over {self.window} steps each; " if self.window else ""
-        n = int(frame["tokens"].max()) if len(frame) else 0
+        n = max((int(t) for t in self.history.get("tokens", ())), default=0)
         return lines(frame, x="tokens", y="value", unit=UNITS["fvu"], title=f"FVU of {self.name}",
                      subtitle=f"{steps}n = {n:,} training tokens",
                      labels={"value": "FVU", "tokens": "training tokens"})  # fmt: skip

@@ -116,6 +116,7 @@ class PlaceCheck(Result):
             hover_columns=("n",), title=f"{self.place} on held-out pairs",
             subtitle=f"n = {self.found.n} pairs; {self.standing.told(STEPS_NAMED)}"
             if len(self.found.tried) else f"n = {self.found.n} pairs",
+            labels={"what": "kind"},
         )  # fmt: skip
 
     def _html_body(self) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,8 +15,11 @@ from lensbench.store.places import places_in_documents
 from lensbench.tokens import Tokens
 
 if TYPE_CHECKING:
-    from lensbench.store import ActivationStore
+    from lensbench.store import ActivationStore, SequenceBatch
     from lensbench.worlds.corpora import LabelledCorpus
+
+Documents = tuple[int, int] | None
+"""The first document, and the one after the last; None: all."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,15 @@ class EvaluationRows:
         return len(self.rows)
 
 
-def choose_rows(store: "ActivationStore", max_tokens: int, seed: int) -> EvaluationRows:
+def choose_rows(
+    store: "ActivationStore", max_tokens: int, seed: int, documents: Documents = None
+) -> EvaluationRows:
     """Whole documents in random order until ``max_tokens`` rows are reached (at least one).
 
+    Only ``documents`` (first, one after the last), where they are given.
+
     Raises:
-        ConfigError: the store holds no rows.
+        ConfigError: the store holds no rows, or none of these documents.
     """
     index = store.index()
     doc_ids = np.asarray(index.doc_ids)
@@ -54,6 +60,13 @@ def choose_rows(store: "ActivationStore", max_tokens: int, seed: int) -> Evaluat
         raise ConfigError("the store holds no rows to evaluate on")
     unique, number, counts = np.unique(doc_ids, return_inverse=True, return_counts=True)
     order = np.random.default_rng(seed).permutation(len(unique))
+    if documents is not None:
+        order = order[(unique[order] >= documents[0]) & (unique[order] < documents[1])]
+        if not len(order):
+            raise ConfigError(
+                f"the store holds none of the documents {documents[0]} to {documents[1] - 1}; it "
+                f"holds {len(unique):,}, numbered {unique[0]} to {unique[-1]}"
+            )
     fits = np.cumsum(counts[order]) <= max_tokens
     fits[0] = True
     wanted = np.zeros(len(unique), bool)
@@ -181,11 +194,21 @@ def held_documents(
     return corpus.held(doc_ids)
 
 
-def scored_sequences(store: "ActivationStore", n: int, batch_size: int) -> Iterator[Sequences]:
-    """Exactly the first ``n`` sequences of the store (or all), in batches; stored ones are kept."""
+def scored_sequences(
+    store: "ActivationStore", n: int, batch_size: int, documents: Documents = None
+) -> Iterator[Sequences]:
+    """Exactly the first ``n`` sequences of the store (or all), in batches; stored ones are kept.
+
+    With ``documents`` the first ``n`` that hold nothing else.
+
+    Raises:
+        ConfigError: no sequence holds these documents alone.
+    """
     left = n
-    for batch in islice(store.sequences(batch_size), n):
-        take = slice(0, left)
+    for batch in store.sequences(batch_size):
+        take = _within(batch, documents)[:left]
+        if not len(take):
+            continue
         ids, mask = batch.tokens.ids[take], batch.tokens.mask
         tokens = Tokens(ids, None if mask is None else mask[take])
         kept = torch.as_tensor(batch.rows[take]) >= 0
@@ -193,8 +216,24 @@ def scored_sequences(store: "ActivationStore", n: int, batch_size: int) -> Itera
         left -= len(ids)
         if left <= 0:
             return
+    if left == n and documents is not None:
+        raise ConfigError(
+            f"no sequence of the store holds documents {documents[0]} to {documents[1] - 1} alone, "
+            "so there is no CE of them; ce_sequences=0 leaves it out"
+        )
 
 
-def n_sequences(store: "ActivationStore") -> int:
-    """Sequences of the store, whole rows of its capture."""
-    return sum(int(shard["sequences"]) for shard in store.manifest["shards"])
+def n_sequences(store: "ActivationStore", documents: Documents = None) -> int:
+    """Sequences of the store (of these documents alone), whole rows of its capture."""
+    if documents is None:
+        return sum(int(shard["sequences"]) for shard in store.manifest["shards"])
+    return sum(len(_within(b, documents)) for b in store.sequences(256))
+
+
+def _within(batch: "SequenceBatch", documents: Documents) -> Int[np.ndarray, " some"]:
+    """Rows of a batch whose tokens all are of these documents."""
+    doc_ids = np.asarray(batch.doc_ids)
+    if documents is None:
+        return np.arange(len(doc_ids))
+    outside = (doc_ids < documents[0]) | (doc_ids >= documents[1])
+    return np.flatnonzero(~(outside & batch.tokens.real.numpy()).any(1))

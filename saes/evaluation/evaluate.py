@@ -121,7 +121,7 @@ def evaluate(
     scored_by = model if config.asks("core") and config.ce_sequences else None
     if scored_by is not None:
         scored_by.require_next_token("CE recovered (ce_sequences=0 leaves it out)")
-    rows = data.choose_rows(store, config.max_tokens, config.seed)  # 1
+    rows = data.choose_rows(store, config.max_tokens, config.seed, config.documents)  # 1
     known = labelled(store, heldout, corpus, labels, rows, config)
     if twin is not None and heldout is not None:
         raise MismatchError("a twin is compared on one store; leave out heldout= or twin=")
@@ -146,7 +146,9 @@ def evaluate(
         n_tokens=len(rows),
         n_documents=rows.n_docs,
         n_scored=int(losses[0].columns()["tokens"].sum()) if losses else 0,
-        n_sequences=min(config.ce_sequences, data.n_sequences(store)) if losses else 0,
+        n_sequences=min(config.ce_sequences, data.n_sequences(store, config.documents))
+        if losses
+        else 0,
         density={n: work.density[n] for n in names},
         labels=label_columns,
         split=known.split,

@@ -56,7 +56,7 @@ def check_labels(store: "ActivationStore", own: Any, config: EvaluationConfig) -
         ConfigError, MismatchError, UnknownNameError: see :func:`labelled`.
     """
     if own is not None or config.scr_labels is not None:
-        rows = data.choose_rows(store, config.max_tokens, config.seed)
+        rows = data.choose_rows(store, config.max_tokens, config.seed, config.documents)
         labelled(store, None, None, own, rows, config)
 
 

@@ -39,6 +39,9 @@ class EvaluationConfig(Config):
     seeds, implants; or all of them as ``all``. Without core the model is not run."""
     max_tokens: int = Field(default=200_000, gt=0)
     """Stored tokens for reconstruction and labels, drawn as whole documents."""
+    documents: tuple[int, int] | None = None
+    """Documents that are looked at, by number in the store: the first, and the one after the last
+    (such as those a run was not trained on). CE and KL then read sequences of these alone."""
     suite_tokens: int = Field(default=10_000, gt=0)
     """Of these, how many the probes of the other measures read (whole documents)."""
     ce_sequences: int = Field(default=256, ge=0)
@@ -73,6 +76,13 @@ class EvaluationConfig(Config):
     @classmethod
     def _known(cls, value: Any) -> Any:
         return chosen(value)
+
+    @field_validator("documents")
+    @classmethod
+    def _a_range(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
+        if value is not None and not 0 <= value[0] < value[1]:
+            raise ValueError(f"documents is (first, one after the last), got {value}")
+        return value
 
     def asks(self, *measures: str) -> bool:
         """Whether any of these is measured."""

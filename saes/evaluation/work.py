@@ -147,7 +147,9 @@ class Work:
             self.model,
             ends[1],
             [d.codec for d in [*here, *(c.dictionary for c in beside)]],
-            data.scored_sequences(self.store, config.ce_sequences, config.sequence_batch),
+            data.scored_sequences(
+                self.store, config.ce_sequences, config.sequence_batch, config.documents
+            ),
             passed.mean.float(),
             names=[*(core.state_of(ITSELF, d.name) for d in here), *(c.state for c in beside)],
             score_first=config.score_first,

@@ -142,6 +142,13 @@ class LatentNotes:
         columns = ["dictionary", "fingerprint", "latent", "label", "note", "starred", "changed"]
         return pd.DataFrame(rows, columns=columns)
 
+    def _repr_html_(self) -> str:
+        """The notes as a table; inert, whatever was written."""
+        from lensbench.plots.tables import html_table
+
+        frame = self.to_frame().drop(columns=["dictionary", "fingerprint"])
+        return html_table(frame, caption=repr(self))
+
     def export(self, path: Path | str) -> Path:
         """Write every note to ``path``, as ``.json`` or ``.csv`` by its ending.
 

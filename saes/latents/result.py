@@ -211,7 +211,7 @@ class LatentDashboard(Result):
         frame["latent"] = frame["latent"].astype(str)
         return histogram(frame, value="activation", weight="tokens", color="latent", log_y=True,
                          title=f"Activations of {self.name}",
-                         subtitle=f"{self.n_tokens} tokens; zeros left out")  # fmt: skip
+                         subtitle=f"n = {self.n_tokens:,} tokens; zeros left out")  # fmt: skip
 
     def _text(self, ids: Int[np.ndarray, " window"], tokenizer: Any) -> tuple[str, str, str]:
         """Before, at, after. Always decoded from the start: alone, a word may lose its space."""

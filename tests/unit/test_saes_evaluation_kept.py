@@ -59,3 +59,30 @@ def test_a_slip_is_told_before_any_work(world: Any, tmp_path: Path) -> None:
         saes.evaluate([run], None, save=3)
     with pytest.raises(ConfigError, match="opened by the folder of a run"):
         saes.open_evaluation(3)
+
+
+def test_only_the_documents_that_were_asked_for_are_looked_at(world: Any) -> None:
+    import numpy as np
+
+    from lensbench.errors import ConfigError
+    from lensbench.saes.evaluation import data
+
+    saes, store = world["saes"], world["store"]
+    told = {"max_tokens": 10**6, "suite": "core", "controls": False, "ce_sequences": 10**6}
+    some = saes.evaluate(world["run"], store, world["model"], config={**told, "documents": (5, 20)})
+    assert some.n_documents == 15
+    assert some.n_sequences == data.n_sequences(store, (5, 20)) == 15, "one document a row"
+    index = store.index()
+    inside = (index.doc_ids >= 5) & (index.doc_ids < 20)
+    assert some.n_tokens == int(inside.sum()) < len(inside)
+    rest = saes.evaluate(world["run"], store, world["model"], config=told)
+    assert rest.n_documents > some.n_documents
+    assert 0 < some.n_scored < rest.n_scored
+    assert rest.value("fvu") != some.value("fvu")
+    read = [b.docs for b in data.scored_sequences(store, 4, 3, (5, 20))]
+    assert sum(map(len, read)) == 4
+    assert {int(d) for docs in read for d in np.unique(docs)} <= {-1, *range(5, 20)}
+    with pytest.raises(ConfigError, match="holds none of the documents 5000 to 5001"):
+        saes.evaluate(world["run"], store, config={**told, "documents": (5000, 5002)})
+    with pytest.raises(ConfigError, match="first, one after the last"):
+        saes.evaluate(world["run"], store, config={"documents": (3, 3)})
