@@ -41,7 +41,7 @@ def sample(folder: Path, *, n: int, site: str, seed: int) -> pd.DataFrame:
     return _sample(str(folder), store_version(str(folder)), n, site, seed)
 
 
-@st.cache_data(max_entries=16, show_spinner=False)
+@st.cache_data(max_entries=16, show_spinner="Reading the evaluation")
 def _evaluated(run: str, version: int) -> Any:
     del version
     return fronts.evaluated(Path(run))
@@ -52,7 +52,7 @@ def evaluated(run: Path) -> Any:
     return _evaluated(str(run), version_of(run))
 
 
-@st.cache_data(max_entries=32, show_spinner=False)
+@st.cache_data(max_entries=32, show_spinner="Reading the latents of the dictionary")
 def _latent_table(run: str, version: int, name: str) -> pd.DataFrame:
     del version
     return latent_page.latent_table(Path(run), name)

@@ -35,7 +35,8 @@ def show() -> None:
         return
     with guarded():
         url = str(inside(name))
-        lacks = acceleration.lacking(url)
+        with st.spinner("Opening the model that wrote the text"):
+            lacks = acceleration.lacking(url)
         if lacks:
             missing(lacks, model=name_of_model(url))
             offer_own_text_of(name, url)

@@ -15,6 +15,7 @@ from lensbench.app.widgets.lens_map import show_map
 from lensbench.app.widgets.lens_note import lens_note
 from lensbench.app.widgets.lens_pair import show_pair
 from lensbench.app.widgets.lens_places import show_places
+from lensbench.app.widgets.model_choice import opened
 from lensbench.app.widgets.shell_lines import lens_line
 from lensbench.app.widgets.states import command_line, guarded, plain
 from lensbench.app.widgets.text_source import STORED, TYPED, Source, choose_source
@@ -35,6 +36,8 @@ def show() -> None:
     if source is None:
         return
     with guarded():
+        if source.model:
+            opened(source.model)
         two = bool(source.model) and is_encoder_decoder(source.model)
         kind = choose_kind(DECODER if two else LOGIT)
         if kind == DECODER or two:

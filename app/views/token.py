@@ -21,7 +21,8 @@ def show() -> None:
     source = choose_row(token_line)
     if source is None:
         return
-    facts = token_facts(source.store, source.row)
+    with st.spinner("Reading the store, and opening its model for the words of the tokens"):
+        facts = token_facts(source.store, source.row)
     _sequence(facts)
     _head(facts)
     left, right = st.columns([3, 2])

@@ -4,7 +4,7 @@ import streamlit as st
 
 from lensbench.app.state import below, root
 from lensbench.app.widgets.choose import choose, not_here, several
-from lensbench.app.widgets.model_choice import choose_model
+from lensbench.app.widgets.model_choice import choose_model, opened
 from lensbench.app.widgets.states import guarded, plain
 from lensbench.app.widgets.toggle import one_of, pick_of
 from lensbench.app.workflows import capture_plan
@@ -40,6 +40,7 @@ AUTOMATIC = "automatic"
 def capture_form() -> CaptureAsk | None:
     """Draw the form, all of it part of the address; gives None until there is a text."""
     model = choose_model(default=MODEL) or MODEL
+    opened(model)
     text = _text(model)
     st.header("What is kept")
     profile = one_of("Sites", PROFILES, key="profile")

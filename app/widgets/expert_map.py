@@ -4,6 +4,7 @@ import streamlit as st
 
 from lensbench.app.widgets.expert_prompt import expert_prompt
 from lensbench.app.widgets.figures import show_figure
+from lensbench.app.widgets.model_choice import opened
 from lensbench.app.widgets.states import command_line, in_shell
 from lensbench.app.widgets.text_source import choose_row
 from lensbench.app.widgets.toggle import one_of
@@ -24,8 +25,10 @@ def expert_map(ask: ExpertAsk) -> None:
         if found is None:
             return
         url, row = found.store, found.row
-        frame = expert_routing.stored(url, row)
+        with st.spinner("Reading the stored routing"):
+            frame = expert_routing.stored(url, row)
     else:
+        opened(ask.model)
         prompt = expert_prompt(ask)
         with st.spinner("Running the model on the prompt"):
             frame = expert_routing.typed(ask.model, prompt)

@@ -29,7 +29,8 @@ def show_map(ask: LensAsk) -> None:
         del st.session_state["metric"]  # chosen for a store with every layer
     metric = one_of("Metric", kept, key="metric")
     with guarded():
-        lens, special = lenses.lens_for(ask), lenses.special_of(ask)
+        with st.spinner("Reading the store" if ask.store else "Running the model on this text"):
+            lens, special = lenses.lens_for(ask), lenses.special_of(ask)
         hidden = special if special_toggle(special) else []
         places, left, right = lens.positions.tolist(), *st.columns(2)
         with left:

@@ -4,6 +4,7 @@ import streamlit as st
 
 from lensbench.app.state import inside, root, store_names
 from lensbench.app.widgets.choose import choose
+from lensbench.app.workflows.live import hold_model
 from lensbench.app.workflows.model_names import models_shown, name_in
 
 
@@ -16,3 +17,13 @@ def choose_model(*, key: str = "model", default: str | None = None) -> str | Non
         st.session_state[key] = short  # an older link, or another page, named its folder in full
     chosen = choose("Model", list(known), key=key, default=default)
     return None if chosen is None else known[chosen]
+
+
+def opened(name: str) -> None:
+    """Open a model that what follows needs, with a word of what is waited for.
+
+    Raises:
+        MissingDataError, DamagedDataError: it cannot be opened.
+    """
+    with st.spinner("Opening the model"):
+        hold_model(name)

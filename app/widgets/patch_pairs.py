@@ -8,6 +8,7 @@ import streamlit as st
 from lensbench.app.state import below, root
 from lensbench.app.widgets.choose import choose, not_here
 from lensbench.app.widgets.listing import show_listing
+from lensbench.app.widgets.model_choice import opened
 from lensbench.app.widgets.states import guarded, in_shell, nothing_yet, plain
 from lensbench.app.widgets.toggle import one_of, pick_of
 from lensbench.app.workflows import patching
@@ -56,6 +57,7 @@ class Pairs:
 
 def choose_pairs(model: str) -> Pairs | None:
     """Widgets for the pairs; None until there are some."""
+    opened(model)
     kind = one_of("Prompt pairs", KINDS, key="of")
     if kind == "task":
         left, right = st.columns(2)
