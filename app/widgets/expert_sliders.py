@@ -34,10 +34,6 @@ def expert_sliders(ask: ExpertAsk) -> None:
     with guarded():
         with st.spinner("The model answers, clean and steered"):
             said = expert_steering.answered(ask.model, prompt, weights)
-        token_diff({"clean": said.words["clean"], "steered": said.words["steered"]},
-                   {"clean": said.clean, "steered": said.steered}, take="expert-said",
-                   code=python_of(expert_steering.answered, ask.model, prompt, weights,
-                                  then=".frame"))  # fmt: skip
         moved = sum(bool(w) for *_, w in weights)
         if not moved:
             told = "Every slider is at 0: the model runs as it is; its logits are bit-identical."
@@ -47,7 +43,11 @@ def expert_sliders(ask: ExpertAsk) -> None:
             told = (f"{moved} of {len(weights)} sliders are moved, and the first token of the "
                     f"answer by {said.kl:.3g} nats (KL from clean). The other experts of a token "
                     "keep its sum of gate weights.")  # fmt: skip
-        st.caption(" ".join(filter(None, (told, expert_steering.shown(ask, said)))))
+        token_diff({"clean": said.words["clean"], "steered": said.words["steered"]},
+                   {"clean": said.clean, "steered": said.steered}, take="expert-said",
+                   caption=" ".join(filter(None, (told, expert_steering.shown(ask, said)))),
+                   code=python_of(expert_steering.answered, ask.model, prompt, weights,
+                                  then=".frame"))  # fmt: skip
         _rates(ask, weights)
     with st.expander("The same as Python and on the command line"):
         st.code(expert_steering.python_of(ask.model, prompt, weights), language="python")

@@ -10,7 +10,8 @@ from pandas.api.types import is_bool_dtype, is_float_dtype, is_integer_dtype
 from lensbench.app.widgets.figures import take_away
 
 NAMING = {"latent", "nearest", "other latent", "row", "document", "position", "pos", "token_id",
-          "id", "token id", "layer", "expert", "slot", "step", "pair", "seed"}  # fmt: skip
+          "id", "token id", "layer", "expert", "slot", "step", "pair", "seed",
+          "strongest"}  # fmt: skip
 """Columns of whole numbers that name something; a separator in them would be wrong."""
 
 

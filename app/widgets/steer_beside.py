@@ -27,15 +27,15 @@ def steer_beside(ask: BesideAsk) -> None:
     with st.spinner("The model continues the prompt three times"):
         found = steering.steered(ask)
     _strip(found)
-    token_diff({n: found.words[n] for n in TITLES}, {n: found.ids[n] for n in TITLES}, TITLES,
-               take="steer-said", code=python_of(steering.steered, ask, then=".frame"))  # fmt: skip
     told = (
         "Strength 0: the model runs as it is; its logits are bit-identical."
         if ask.strength == 0 else
         f"Added: a vector of length {found.length:.4g} at {found.site}; the random direction is as "
         "long and continues from the same seed. Bold and underlined: not in the clean text."
     )  # fmt: skip
-    st.caption(plain(told))
+    token_diff({n: found.words[n] for n in TITLES}, {n: found.ids[n] for n in TITLES}, TITLES,
+               take="steer-said", caption=plain(told),
+               code=python_of(steering.steered, ask, then=".frame"))  # fmt: skip
     frame = steering.kl_frame(found)
     show_figure(
         steering.kl_figure(frame), key="steer-kl", frame=frame, code=steering.python_of(ask),

@@ -25,6 +25,7 @@ def token_diff(
     *,
     take: str,
     code: str,
+    caption: str = "",
 ) -> None:
     """Draw every continuation; tokens that the first one has not are marked, compared by id.
 
@@ -43,4 +44,7 @@ def token_diff(
         lines.append(f'<div class="lb-row lb-new"><span class="lb-said">{escape(told)}</span>'
                      f"{strip}</div>")  # fmt: skip
     st.html(f"<style>{CSS}{STYLE}</style>{''.join(lines)}")
-    take_away(tokens_of(ids, words), key=take, code=code, alt="continuations, token by token")
+    if caption:
+        st.caption(caption)
+    take_away(tokens_of(ids, words), key=take, code=code, alt="continuations, token by token",
+              caption=caption)  # fmt: skip

@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,6 +91,15 @@ def test_a_table_is_offered_and_made_again(
     monkeypatch.chdir(folder)
     wrong = [f"{name}: {told}" for name in case.tables for told in complaints(seen.get(name))]
     assert not wrong, "\n".join(wrong)
+
+
+def test_a_run_that_was_not_evaluated_offers_its_training(
+    monkeypatch: pytest.MonkeyPatch, small_root: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(small_root / RUN, tmp_path / RUN)
+    shutil.rmtree(tmp_path / RUN / "evaluation")
+    seen = visit(Case("sweep", ("training",), {"run": RUN}), tmp_path, monkeypatch)
+    assert [complaints(seen[name]) for name in ("varied", "training")] == [[], []]
 
 
 def visit(case: Case, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:

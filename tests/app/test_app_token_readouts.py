@@ -116,6 +116,18 @@ def test_a_probe_is_taken_out_and_turned_as_plain_hooks_do(monkeypatch: Any, fit
     page.button(key="verify-probe").click().run()
     assert "turned round" in told(page)
     assert {m.label for m in page.metric} >= {"Measured (nats)", "Control (nats)"}
+    offered(monkeypatch, fitted, row, "probe")
+
+
+def offered(monkeypatch: Any, root: Path, row: int, kind: str) -> None:
+    """The table of a cell and that of its check are files, and are made again by their code."""
+    from tests.app.test_app_tables import Case, complaints, visit
+
+    query = {"store": "acts", "row": str(row), "hyper-task": "question"}
+    names = (f"token-{kind if kind == 'hyper' else 'probes'}", f"check-{kind}")
+    with monkeypatch.context() as m:
+        seen = visit(Case("token", names, query, press=(f"verify-{kind}",)), root, m)
+        assert [complaints(seen.get(name)) for name in names] == [[], []]
 
 
 @pytest.fixture
@@ -193,6 +205,7 @@ def test_a_concept_is_read_from_the_store_beside_chance(
     assert "shuffled labels 0.0" in told(page)
     page.button(key="verify-hyper").click().run()
     assert "the direction of" in told(page)
+    offered(monkeypatch, fitted, row, "hyper")
     request.getfixturevalue("no_run")
     found = token_hyper.hyper_cell(fitted, url, row, "question")
     assert len(found.study.right) == 20
