@@ -131,7 +131,7 @@ def toy(
     seeds: SeedsOption = "0,1,2,3,4",
     out: OutOption = None,
 ) -> Answer:
-    """Learn a rank-1 tensor with factors clamped to the truth: how much sooner is it there?"""
+    """Learn a rank-1 tensor with factors clamped to the truth, and count how much sooner it is."""
     from lensbench.app.workflows import clamping
 
     facts = clamping.toy(factors, dim=dim, lr=lr, steps=steps, seeds=seeds, out=out)
