@@ -23,6 +23,7 @@ SETTINGS = (
     "--browser.gatherUsageStats=false",
     "--client.toolbarMode=viewer",
     "--client.showErrorLinks=false",
+    '--theme.headingFontSizes=["2.75rem", "1.75rem", "1.5rem"]',
     "--theme.light.primaryColor=#0072B2",
     "--theme.dark.primaryColor=#56B4E9",
 )

@@ -38,7 +38,7 @@ def _going(name: str) -> None:
     if not finished:
         return
     store = Path(str(jobs.look(root(), name).settings["out"])).relative_to(root()).as_posix()
-    st.subheader("What next")
+    st.header("What next")
     with st.container(horizontal=True):
         for page, label in NEXT.items():
             if st.button(label, key=f"next-{page}"):
@@ -46,7 +46,7 @@ def _going(name: str) -> None:
 
 
 def _forecast(ask: CaptureAsk) -> None:
-    st.subheader("What it will take")
+    st.header("What it will take")
     with guarded():
         capture_plan.require_room(Path(ask.out))
         cost = capture_plan.forecast(ask, root())

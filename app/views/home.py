@@ -32,7 +32,7 @@ def show() -> None:
         st.info("This folder holds no run and no activation store yet. Begin with a first picture; "
                 "it needs neither.")  # fmt: skip
     going_on(root())
-    st.subheader("What to do next")
+    st.header("What to do next")
     show_steps(next_steps(root(), [{str(k): v for k, v in row.items()}
                                    for row in runs.to_dict("records")], stores))  # fmt: skip
     if not stores and runs.empty:
@@ -62,7 +62,7 @@ def _table(title: str, frame: pd.DataFrame, of: int, page: str, key: str, alt: s
     """A few rows; a ticked one is opened on its page."""
     if frame.empty:
         return
-    st.subheader(title)
+    st.header(title)
     picked = show_listing(frame, alt=alt, pick=f"home-{page}")
     if picked is not None:
         go_to(page, **{key: str(frame[key].iloc[picked])})

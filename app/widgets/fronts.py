@@ -34,7 +34,7 @@ from lensbench.app.workflows.sweep_page import (
 
 def what_was_varied(runs: Mapping[str, Path]) -> None:
     """The settings in which the dictionaries differ, before any number."""
-    st.subheader("What was varied")
+    st.header("What was varied")
     frame = varied(runs)
     own = [c for c in frame if c not in ("run", "dictionary")]
     if not own:
@@ -62,7 +62,7 @@ def two_fronts(results: Mapping[str, Any], runs: Mapping[str, Path]) -> None:
 
 def score_tables(results: Mapping[str, Any], runs: Mapping[str, Path]) -> None:
     """Every metric as narrow tables; a ticked row of the first opens its dictionary."""
-    st.subheader("Every metric")
+    st.header("Every metric")
     table = scores(results)
     several = "run" in table
     groups = score_groups(table.drop(columns="run") if several else table)

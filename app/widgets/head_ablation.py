@@ -13,7 +13,7 @@ from lensbench.app.workflows.copying import python_of
 def show_ablation(ask: AttentionAsk, chosen: str) -> None:
     """A switch, and what the head does for the predictions on this text."""
     layer, head = (int(n) for n in chosen.split("."))
-    st.subheader("Take this head out")
+    st.header("Take this head out")
     st.caption("Where a head looks does not say what it does. Its output is set to zero on this "
                "text; 8 other heads drawn at random are taken out too, each alone.")  # fmt: skip
     if not st.toggle(f"Run the model without head {chosen}", key="ablate", bind="query-params"):

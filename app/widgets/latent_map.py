@@ -120,7 +120,7 @@ def geometry_board(run: Path, name: str) -> None:
 
 
 def _alike(run: Path, name: str, frame: pd.DataFrame) -> None:
-    st.subheader("Most alike")
+    st.header("Most alike")
     st.caption("Pairs with the largest cosine of decoder rows. Click a row to open its latent.")
     clickable_rows(run, name, frame, key="alike", alt="pairs of latents that are most alike")
     code = python_of(pictures.most_alike, run, name)

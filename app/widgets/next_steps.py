@@ -45,7 +45,7 @@ def _going_on(root: Path, was: bool) -> None:
         st.rerun()  # the whole page: what has ended is listed elsewhere
     if not live:
         return
-    st.subheader("Going on")
+    st.header("Going on")
     for key, title, share, page, query in live:
         left, right = st.columns([5, 1], vertical_alignment="center")
         left.progress(share, plain(title))

@@ -18,7 +18,7 @@ METHODS = {
 
 def show_attribution(ask: PatchAsk) -> None:
     """A method to estimate with; its estimates are patched, too."""
-    st.subheader("Estimate instead of patching")
+    st.header("Estimate instead of patching")
     st.caption("A few gradient passes estimate every patch. The largest 10 and 20 drawn at random "
                "are then patched, so that you see whether to trust them.")  # fmt: skip
     wanted = st.toggle("Estimate and verify", key="estimate", bind="query-params")

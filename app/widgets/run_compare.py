@@ -31,7 +31,7 @@ def settings_and_verdict(left: Side, right: Side) -> None:
     """In which settings the two differ, and whether their numbers may be compared."""
     held = comparison(left, right)
     names = {"one": left.name, "other": right.name}
-    st.subheader("Settings that differ")
+    st.header("Settings that differ")
     if held.settings.empty:
         st.success("The two have the same settings.")
     else:
@@ -53,7 +53,7 @@ def settings_and_verdict(left: Side, right: Side) -> None:
 
 def numbers(left: Side, right: Side) -> None:
     """What both reach, with intervals and controls."""
-    st.subheader("What they reach")
+    st.header("What they reach")
     held = comparison(left, right)
     show_listing(
         numbers_table(left, right, held.numbers), alt=f"scores of {left.name} and {right.name}",
@@ -67,7 +67,7 @@ def numbers(left: Side, right: Side) -> None:
 def curves(left: Side, right: Side) -> None:
     """The course of both trainings in one picture."""
     frame = both_curves(left, right)
-    st.subheader("Training")
+    st.header("Training")
     if frame.empty:
         st.info("Nothing was logged in training by either of the two.")
         return
@@ -83,7 +83,7 @@ def curves(left: Side, right: Side) -> None:
 
 def densities(left: Side, right: Side) -> None:
     """How often latents fire on either side."""
-    st.subheader("How often latents fire")
+    st.header("How often latents fire")
     frame = both_densities(left, right)
     if frame.empty:
         st.info("Densities come with an evaluation; neither of the two was evaluated.")
@@ -102,7 +102,7 @@ def densities(left: Side, right: Side) -> None:
 
 def matches(left: Side, right: Side) -> None:
     """Which latents of two dictionaries point the same way."""
-    st.subheader("Matched latents")
+    st.header("Matched latents")
     if not (left.dictionary and right.dictionary):
         st.info("Choose a dictionary on both sides to see which of their latents are alike.")
         return
@@ -131,7 +131,7 @@ def matches(left: Side, right: Side) -> None:
 
 def origins(left: Side, right: Side) -> None:
     """Where both come from; what differs stands first."""
-    st.subheader("Provenance")
+    st.header("Provenance")
     frame = comparison(left, right).provenance
     n = sum(same == "no" for same in frame["same"])
     st.caption(f"{n} of {len(frame)} facts differ; they stand first.")

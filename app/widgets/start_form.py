@@ -28,11 +28,11 @@ def start_form(store: str) -> dict[str, Any] | None:
     sites = _sites(role, offered)
     known = forms.architectures(role)
     architecture = pick_of("Architecture", known, known[0], key="architecture")
-    st.subheader("Dictionaries")
+    st.header("Dictionaries")
     st.caption("Several values, parted by commas, make one dictionary for each combination.")
     key = f"new-{architecture}"
     dictionary = fill(forms.dictionary_fields(architecture), key=key, first=FIRST, grid=True)
-    st.subheader("Training")
+    st.header("Training")
     train = fill(forms.train_fields(), key="new-train", first=FIRST)
     if not sites:
         return None

@@ -29,7 +29,7 @@ def start_run(settings: Mapping[str, Any], *, name: str) -> None:
 
 
 def _begin(sweep: SweepConfig, name: str) -> None:
-    st.subheader("What it will take")
+    st.header("What it will take")
     with guarded():
         _costs(launching.sizes(sweep))
     stamp = st.session_state.setdefault("new-stamp", time.strftime("%m%d-%H%M%S"))

@@ -36,7 +36,7 @@ def store_rows(folder: Path, name: str) -> None:
 
 
 def _sequence(folder: Path, name: str, first: int) -> None:
-    st.subheader("The sequence around a row")
+    st.header("The sequence around a row")
     last = store_info(folder)["tokens"] - 1
     row = st.number_input("Row to look at", 0, last, min(first, last), key="row",
                           bind="query-params", help="One row per stored token")  # fmt: skip

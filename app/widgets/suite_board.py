@@ -23,7 +23,7 @@ def suite_board(result: Any, run: Path) -> None:
     known, missing = measures_of(result), missing_of(result)
     if not known and not missing:
         return
-    st.subheader("Quality suite")
+    st.header("Quality suite")
     if known:
         measure = pick_of("Measure", list(known), next(iter(known)), key="measure", shown=known)
         table = table_of(result, measure)

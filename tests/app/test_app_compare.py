@@ -57,7 +57,7 @@ def test_nothing_is_chosen_for_the_reader(monkeypatch, two: Path) -> None:
 def test_settings_that_differ_come_first(monkeypatch, two: Path) -> None:
     page = open_page(monkeypatch, two, "compare", one="one", other="other")
     assert not page.exception
-    assert page.subheader[0].value == "Settings that differ"
+    assert page.header[0].value == "Settings that differ"
     table = page.dataframe[0].value
     assert table.to_numpy().tolist() == [["train.tokens", "4096", "8192"]]
     assert list(table) == ["setting", "one", "other"]

@@ -137,7 +137,7 @@ def test_what_goes_on_stands_first_with_how_far_it_is(
     ))  # fmt: skip
     page = open_page(monkeypatch, tmp_path)
     assert not page.exception
-    assert page.subheader[0].value == "Going on"
+    assert page.header[0].value == "Going on"
     bars = [(bar.proto.text, bar.value) for bar in page.get("progress")]
     assert ("going, running\\: step 4 of 16", 25) in bars
     assert [value for _, value in bars] == [25, 25]

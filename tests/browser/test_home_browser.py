@@ -49,7 +49,7 @@ def test_two_runs_are_chosen_and_compared(small_root: Path, tmp_path: Path) -> N
         tab.says("a difference of two numbers is one of the dictionaries")
         tab.settled("document.querySelectorAll('.js-plotly-plot .scatterlayer').length >= 2")
         tab.idle()
-        order = "[...document.querySelectorAll('h3')].map(e => e.innerText.trim())"
+        order = "[...document.querySelectorAll('h2')].map(e => e.innerText.trim())"
         assert tab.js(order)[:3] == ["Settings that differ", "What they reach", "Training"]
         wide = "document.documentElement.scrollWidth <= window.innerWidth"
         assert tab.js(wide), "nothing sticks out of the page"
