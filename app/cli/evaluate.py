@@ -8,6 +8,7 @@ import typer
 from lensbench.app.cli import isolation
 from lensbench.app.cli.console import Answer, Progress, table
 from lensbench.app.cli.groups import ModelOption, RevisionOption, new_group
+from lensbench.app.cli.numbers import span
 
 
 def group() -> typer.Typer:
@@ -60,6 +61,15 @@ def sae(
             "other (not needed where --labels gives two).",
         ),
     ] = None,
+    documents: Annotated[
+        str | None,
+        typer.Option(
+            "--documents",
+            metavar="FROM:TO",
+            help="Only these documents of the store, by number: the first, and the one after the "
+            "last, such as 0:500.",
+        ),
+    ] = None,
     ce_sequences: Annotated[
         int,
         typer.Option(
@@ -102,6 +112,7 @@ def sae(
         return Answer(facts, _compared(facts))
     facts = evaluate_run(
         run, store, model, revision=revision, suite=suite, labels=labels, scr_labels=scr_labels,
+        documents=span(documents, "--documents"),
         ce_sequences=ce_sequences, twin=twin, seed=seed, overwrite=overwrite, out=out,
         progress=progress,
     )  # fmt: skip

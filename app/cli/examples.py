@@ -40,6 +40,7 @@ _DICTIONARIES: dict[str, tuple[str, ...]] = {
     "eval sae": (
         f"eval sae {_RUN} --store {_STORE} --model atlas-dense --overwrite",
         f"eval sae run2 --store {_STORE} --model atlas-dense --suite core,sparse_probing",
+        f"eval sae run2 --store {_STORE} --model atlas-dense --documents 0:500 --out first",
         f"eval sae shared --store {_STORE} --model atlas-dense --out scores",
     ),
     "latents ls": (f"latents ls {_ONE} --search country", f"latents ls {_ONE} --sort density"),
@@ -67,14 +68,16 @@ _DICTIONARIES: dict[str, tuple[str, ...]] = {
 }
 _READING: dict[str, tuple[str, ...]] = {
     "lens layers": (f"lens layers --store {_STORE} --max-tokens 2000",),
-    "lens text": ('lens text --model atlas-dense --prompt "The capital of Peru is"',),
+    "lens text": (
+        'lens text --model atlas-dense --prompt "The capital of Peru is"',
+        'lens text --model atlas-dense --prompt "The capital of Peru is" --html lens.html',
+    ),
     "lens tune": (
         f"lens tune --store {_STORE} --out lens --set steps=20 --set tokens_per_step=4096",
     ),
     "lens decoder": ("lens decoder --model atlas-translate --text sentences.txt",),
     "lens language": (
-        "lens language --model atlas-equal --words atlas --source solvan --target english "
-        "--pivot mirenic",
+        "lens language --model atlas-equal --words atlas --source fr --target de --pivot en",
     ),
     "lens patchscope": (
         'lens patchscope --model atlas-dense --prompt "The capital of Peru is" '
@@ -88,7 +91,9 @@ _READING: dict[str, tuple[str, ...]] = {
     "probe tokens": ('probe tokens --model atlas-dense --prompt "The capital of Peru is"',),
     "probe hd": ("probe hd --task analogy --n-train 1000",),
     "probe geometry": (f"probe geometry --store {_STORE} --site {_SITE}",),
-    "probe erase": (f"probe erase --store {_STORE} --site {_SITE} --label in_recall",),
+    "probe erase": (
+        f"probe erase --store {_STORE} --site {_SITE} --label in_recall --keep is_name",
+    ),
     "probe codelength": (f"probe codelength --store {_STORE} --site {_SITE} --labels in_recall",),
     "probe boards": ("probe boards --games 60",),
     "probe numbers": ("probe numbers --n 400 --flips 50",),
@@ -96,7 +101,11 @@ _READING: dict[str, tuple[str, ...]] = {
     "probe spans": ("probe spans --model atlas-dense --text spans.jsonl --head linear",),
 }
 _CHANGING: dict[str, tuple[str, ...]] = {
-    "patch": ("patch recall --n 8", "patch ioi --model ./my-model --sites attn.z --layers 2-4"),
+    "patch": (
+        "patch recall --n 8",
+        "patch recall --n 8 --html patch.html",
+        "patch ioi --model ./my-model --sites attn.z --layers 2-4",
+    ),
     "attribute": ("attribute recall --n 8 --verify", "attribute recall --method eap_ig --n 8"),
     "circuit paths": ("circuit paths recall --n 4 --layers 0-2",),
     "circuit prune": ("circuit prune recall --n 4 --threshold 0.1",),

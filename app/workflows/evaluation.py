@@ -60,6 +60,7 @@ def evaluate_run(
     suite: str = "core,labels",
     labels: Path | None = None,
     scr_labels: str | None = None,
+    documents: tuple[int, int] | None = None,
     ce_sequences: int = 256,
     twin: bool = False,
     seed: int = 0,
@@ -70,8 +71,9 @@ def evaluate_run(
     """Evaluate every dictionary of ``run`` (or a foreign one) by names, save the results, sum up.
 
     ``twin`` trains the first one again on a re-initialised model (in ``run/twin``), one more
-    control of every measure. ``scr_labels`` names two, a comma between them. An evaluation that is
-    there stays, unless ``overwrite``.
+    control of every measure. ``scr_labels`` names two, a comma between them. ``documents`` are the
+    first and one after the last that are looked at. An evaluation that is there stays, unless
+    ``overwrite``.
 
     Raises:
         ConfigError: the run was evaluated already; or ``scr_labels`` are not two that scr can use,
@@ -81,7 +83,8 @@ def evaluate_run(
             not there.
     """
     names = chosen([name.strip() for name in suite.split(",") if name.strip()])
-    settings: dict[str, Any] = {"suite": names, "ce_sequences": ce_sequences, "seed": seed}
+    settings: dict[str, Any] = {"suite": names, "ce_sequences": ce_sequences, "seed": seed,
+                                "documents": documents}  # fmt: skip
     if scr_labels is not None:
         settings["scr_labels"] = two_labels(scr_labels, names)
     config = EvaluationConfig.parse(settings)

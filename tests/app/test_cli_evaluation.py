@@ -61,6 +61,22 @@ def test_the_sequences_of_the_cross_entropy_are_counted_and_named(
     assert "--max-docs" not in told
 
 
+def test_only_the_named_documents_are_evaluated(
+    here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lensbench.results import load
+
+    line = ("eval", "sae", here / "runs/small", "--store", here / "acts", *MODEL,
+            "--ce-sequences", 0, "--suite", "core", "--out", tmp_path / "some")  # fmt: skip
+    assert "--documents must be the first and one after the last" in refused(
+        capsys, *line, "--documents", "9"
+    )
+    assert run(*line, "--documents", "2:9") == 0
+    found: Any = load(tmp_path / "some" / "evaluation")
+    assert found.n_documents == 7
+    assert tuple(found.config["documents"]) == (2, 9)
+
+
 def test_a_dictionary_in_place_of_its_run_is_answered_with_the_run(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
