@@ -76,7 +76,7 @@ def test_probes_are_read_from_the_store_without_a_run(
     assert "chance" in said
     assert "Not in this version" not in said
     table = next(t.value for t in page.dataframe if "the text says" in t.value)
-    assert table["label"].tolist() == ["is_name"], "what is said or true here"
+    assert table["label"].tolist() == ["is name"], "what is said or true here"
     page.selectbox(key="probes-shown").set_value(False).run()
     table = next(t.value for t in page.dataframe if "the text says" in t.value)
     assert len(table) == 2
