@@ -2,6 +2,8 @@
 
 import json
 import re
+import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.app.cli_workspace import workspace as workspace
 from tests.app.commands import answer, refused, run
 from tests.app.test_cli_help import leaves
+from tests.app.test_cli_json import NOT_HERE, examples
 
 PROMPT = "The capital of Peru is"
 LINE = ("lens", "text", "--model", "atlas-dense", "--prompt", PROMPT)
@@ -169,6 +173,41 @@ def test_an_interrupted_save_leaves_no_half_folder(
     with pytest.raises(KeyboardInterrupt):
         saved_in(lens(), tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+DRAWN_QUICKLY = ("lens layers", "lens decode", "lens document", "probe geometry", "readability",
+                 "latents map", "show")  # fmt: skip
+"""Ways in which a result comes to be drawn; the slow test takes every command."""
+
+
+def drawn(paths: Iterable[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Run the first examples of commands that stand here, each with a page."""
+    for path in paths:
+        for line in examples((path,))[:1]:
+            words = [w for w in shlex.split(line)[1:] if w != "--html" and not w.endswith(".html")]
+            page = folder / f"{path}.html"
+            answer(capsys, *words, "--html", page)
+            assert figures_of(page), line
+
+
+def test_examples_of_several_kinds_are_drawn(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(workspace)
+    drawn(DRAWN_QUICKLY, tmp_path, capsys)
+
+
+@pytest.mark.slow
+def test_examples_of_every_command_are_drawn(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(workspace)
+    elsewhere = {"explain latents", "lens compare", "probe decode", *NOT_HERE}
+    mine = [path for path, command in leaves().items() if path not in elsewhere
+            and any("--html" in p.opts for p in command.params)]  # fmt: skip
+    drawn(mine, tmp_path, capsys)
 
 
 def test_every_command_that_saves_a_result_draws_it() -> None:
