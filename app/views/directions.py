@@ -47,7 +47,7 @@ def show() -> None:
 
 
 def _open(run: Path, name: str, latent: int) -> None:
-    """What the page Latent shows of one, below the picture it was found in."""
+    """What the page Latents shows of one, below the picture it was found in."""
     st.header(f"Latent {latent}")
     about = {"run": run.relative_to(root()).as_posix(), "dictionary": name, "latent": latent}
     st.markdown(f"[On a page of its own](latent?{urlencode(about)})")

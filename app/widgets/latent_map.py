@@ -68,7 +68,7 @@ def latent_map(run: Path, name: str) -> None:
                           alt=f"map of {len(facts)} latents coloured by {color}",
                           caption=plain(" ".join(t for t in told if t)))  # fmt: skip
     if color in ("my label", "starred") and len(set(facts[color])) == 1:
-        st.info("Nothing is said of these latents yet; label and star them on the page Latent.")
+        st.info("Nothing is said of these latents yet; label and star them on the page Latents.")
     command_line(in_shell("latents", "map", run / name, "--method", method, "--html", "map.html"))
     if clicked:
         open_latent(int(clicked[-1]), key="map", picked=(str(run), name, clicked[-1]))

@@ -11,6 +11,7 @@ from lensbench.app.widgets.toggle import one_of, pick_of
 from lensbench.app.workflows import lenses
 from lensbench.app.workflows.lens_special import grey, python_of_grey
 from lensbench.app.workflows.lenses import LensAsk
+from lensbench.plots import visible
 
 NAMES = {
     "target_prob": "Probability of the next token",
@@ -34,8 +35,9 @@ def show_map(ask: LensAsk) -> None:
         hidden = special if special_toggle(special) else []
         places, left, right = lens.positions.tolist(), *st.columns(2)
         with left:
-            position = pick_of("Token (its position)", places, places[max(0, len(places) - 2)],
-                               key="pos")  # fmt: skip
+            words = zip(places, lens.tokens, strict=True)
+            position = pick_of("Token", places, places[max(0, len(places) - 2)], key="pos",
+                               shown={p: f"{p} {visible(w)}" for p, w in words})  # fmt: skip
         with right:
             middle = lens.layers[len(lens.layers) // 2]
             layer = pick_of("After block", lens.layers, middle, key="layer")

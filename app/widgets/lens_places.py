@@ -37,7 +37,8 @@ def show_places(text: LensAsk, kind: str) -> None:
         if kind == PARTS:
             blocks = places.blocks_of(lens)
             block = pick_of("Block", blocks, blocks[0], key="block")
-        position, order = _cell(places.frame_of(lens, block), lens.positions.tolist())
+        tokens = dict(zip(lens.positions.tolist(), lens.tokens, strict=True))
+        position, order = _cell(places.frame_of(lens, block), tokens)
 
         def pick(x: float, y: float) -> None:
             st.session_state["at"], st.session_state["place"] = int(x), int(y)
@@ -59,13 +60,15 @@ def _site(text: LensAsk) -> PlacesAsk:
     return PlacesAsk(text, where, norm)
 
 
-def _cell(frame: pd.DataFrame, positions: list[int]) -> tuple[int, int]:
+def _cell(frame: pd.DataFrame, tokens: dict[int, str]) -> tuple[int, int]:
     rows = frame.drop_duplicates("order")
     shown = dict(zip(rows["order"].tolist(), rows["place"].tolist(), strict=True))
     left, right = st.columns(2)
     with left:
+        positions = list(tokens)
         at = positions[max(0, len(positions) - 2)]
-        position = pick_of("Token (its position)", positions, at, key="at")
+        position = pick_of("Token", positions, at, key="at",
+                           shown={p: f"{p} {visible(w)}" for p, w in tokens.items()})  # fmt: skip
     with right:
         orders = list(shown)
         order = pick_of("Place", orders, orders[-1], key="place", shown=shown)

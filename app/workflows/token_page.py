@@ -159,7 +159,7 @@ def latent_cells(root: Path, url: str, row: int) -> tuple[list[Latents], list[st
     for folder in fitting:
         if len(looked) == MOST_RUNS:
             refused.append(f"only the {MOST_RUNS} newest of {len(fitting)} runs of this model are "
-                           "looked at; the page Latent opens any of them")  # fmt: skip
+                           "looked at; the page Latents opens any of them")  # fmt: skip
             break
         try:
             runs = hold_runs(folder)

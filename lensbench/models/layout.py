@@ -115,7 +115,8 @@ class Layout:
             raise ConfigError(f"token id {wrong} is outside the vocabulary of {d_vocab}")
         if self.shape.n_ctx and ids.shape[1] > self.shape.n_ctx:
             raise ConfigError(
-                f"{ids.shape[1]} tokens are more than the context of {self.shape.n_ctx}"
+                f"{ids.shape[1]} tokens are more than the context of {self.shape.n_ctx}; shorten "
+                f"the text by {ids.shape[1] - self.shape.n_ctx}"
             )
 
     def _on_the_right(self, batch: Tokens, *, ours: bool) -> Tokens:
