@@ -42,6 +42,7 @@ TopOption = Annotated[int, typer.Option("--top", min=0, help="Rows to print.")]
 def group() -> typer.Typer:
     """The commands of this file."""
     app = new_group("Circuits: paths, edges, latents and subspaces that a task needs.")
+    app.command("task")(circuit_tests.task)
     app.command("paths")(paths)
     app.command("prune")(prune)
     app.command("faithful")(faithful)

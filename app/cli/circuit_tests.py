@@ -1,4 +1,4 @@
-"""``lensbench circuit scrub``, ``components``, ``subspace``, ``readings``: hypotheses, tested."""
+"""``lensbench circuit task``, ``scrub``, ``components``, ``subspace``, ``readings``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -26,6 +26,29 @@ DirectionOption = Annotated[
     str,
     typer.Option("--direction", help="denoise (clean into corrupted) or noise (the reverse)."),
 ]
+
+
+def task(
+    task: TaskArgument = "recall",
+    model: ModelOption = "atlas-dense",
+    revision: RevisionOption = None,
+    pairs: PairsOption = "",
+    several: SeveralOption = "",
+    n: CountOption = 64,
+    batch_size: BatchOption = 64,
+    out: OutOption = None,
+    seed: SeedOption = 0,
+) -> Answer:
+    """Say whether a model does a task at all, before a circuit of it is looked for.
+
+    accuracy: share of pairs with the answer above the foil. Controls: answers of other pairs, and
+    corrupted prompts.
+    """
+    from lensbench.app.workflows import hypotheses
+    from lensbench.app.workflows.circuits import CircuitAsk
+
+    ask = CircuitAsk(task, model, revision, "logit_diff", pairs, several, n, batch_size, seed)
+    return result_answer(hypotheses.done(ask, out=out))
 
 
 def scrub(

@@ -5,6 +5,7 @@ _SITE = "blocks.3.resid_post"
 _OWN = "--prompts atlas:8 --new-tokens 16"
 
 MORE: dict[str, tuple[str, ...]] = {
+    "circuit task": ("circuit task recall --n 16", "circuit task ioi --model ./my-model"),
     "circuit scrub": (
         "circuit scrub recall --n 12 --draws 2 --claim blocks.5.resid_post@end=answer",
         "circuit scrub recall --claims hypothesis.yaml --out scrubbed",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lensbench import interventions
+from lensbench import interventions, prompts
 from lensbench.app.workflows.answers import result_facts
 from lensbench.app.workflows.circuits import CircuitAsk, dictionaries_named
 from lensbench.app.workflows.claims import claims_of
@@ -12,6 +12,17 @@ from lensbench.app.workflows.live import running
 from lensbench.app.workflows.patching import numbers, pairs_of, positions_of, subspace_of
 from lensbench.errors import ConfigError
 from lensbench.sites import Site
+
+
+def done(ask: CircuitAsk, *, out: Path | None = None) -> dict[str, Any]:
+    """Does the model put the answer above the foil? Beside shuffled answers and corrupted prompts.
+
+    Raises:
+        LensbenchError: see :func:`lensbench.prompts.score`.
+    """
+    with running(ask.model, ask.revision) as model:
+        found = prompts.score(model, _pairs(model, ask), batch_size=ask.batch_size, seed=ask.seed)
+    return result_facts(ask.model, found, out, task=found.task)
 
 
 def scrubbed(

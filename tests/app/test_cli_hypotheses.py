@@ -19,6 +19,17 @@ def pairs_and_model(n: int = 8) -> tuple[Any, Any]:
     return model, prompts.recall(model, n=n, seed=0)
 
 
+def test_a_task_is_scored_as_in_python(capsys: pytest.CaptureFixture[str]) -> None:
+    from lensbench import prompts
+
+    facts = answer(capsys, "circuit", "task", *N)
+    model, pairs = pairs_and_model()
+    assert facts["summary"] == pytest.approx(prompts.score(model, pairs).summary())
+    assert {row["prompts"] for row in facts["rows"]} == {"clean", "corrupted", "shuffled"}
+    assert facts["controls"]
+    assert "Did you mean 'recall'?" in refused(capsys, "circuit", "task", "recal")
+
+
 def test_a_hypothesis_is_scrubbed_as_in_python(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -37,7 +37,13 @@ SLOW += (
     "probe angles", "probe lengths", "probe concepts", "probe decode", "lens basis",
     "lens compare", "lens soft", "probe checkpoints", "world toys", "world atoms", "eval isolation",
 )  # fmt: skip
-SLOW += ("circuit scrub", "circuit components", "circuit subspace", "circuit readings")
+SLOW += (
+    "circuit task",
+    "circuit scrub",
+    "circuit components",
+    "circuit subspace",
+    "circuit readings",
+)
 SLOW += ("clamp neuron", "clamp training", "clamp toy", "edit directions")
 SLOW += ("select latents", "select confounds", "select heads", "select study", "select sibling")
 SLOW += (
