@@ -25,7 +25,7 @@ from lensbench.app.workflows.notes import found_in
 from lensbench.errors import LensbenchError
 
 if TYPE_CHECKING:
-    from lensbench.saes.latents.notes import LatentNotes
+    from lensbench.app.workflows.notes import LatentNotes
 
 MOST = 2_000
 """Rows that are sent to the browser; of more, the first ones in the order that is chosen."""

@@ -149,8 +149,9 @@ def test_the_code_beside_every_figure_runs(monkeypatch, two: Path) -> None:
     page = open_page(monkeypatch, two, "compare", **query)
     codes = [str(c.value) for c in page.code if "left, right = sides" in str(c.value)]
     figures = [json.loads(chart.proto.spec) for chart in page.get("plotly_chart")]
-    assert len(codes) == len(figures) + 1, "every figure, and the table of scores"
-    for code, figure in zip(codes[1:], figures, strict=True):
+    tables = ("compared(", "reached(", "nearest_frame(")  # of which test_app_tables knows
+    codes = [c for c in codes if not c.strip().splitlines()[-1].startswith(tables)]
+    for code, figure in zip(codes, figures, strict=True):
         *body, last = code.strip().splitlines()
         scope: dict[str, Any] = {}
         exec("\n".join([*body, f"made = {last}"]), scope)
