@@ -58,8 +58,8 @@ def exit_board(ask: ExitAsk) -> None:
 
 
 def _numbers(ask: ExitAsk) -> None:
-    n = f"predicted for {acceleration.n_new(ask.store):,} new tokens"
-    for (title, told), cost in zip(acceleration.headlines(ask).items(), COSTS, strict=True):
+    n = f"predicted for {figs.n_new(ask.store):,} new tokens"
+    for (title, told), cost in zip(figs.headlines(ask).items(), COSTS, strict=True):
         with st.container(border=True, key=f"told-{title.partition(' ')[0].lower()}"):
             st.markdown(f"**{title}**, {n}")
             for column, (name, value) in zip(st.columns(len(told)), told.items(), strict=True):

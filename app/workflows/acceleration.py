@@ -63,6 +63,8 @@ class Held(NamedTuple):
     costs: LayerCosts
     source: str
     """Name of the model."""
+    plain: dict[tuple[tuple[int, int], ...], tuple[float, int]]
+    """FLOPs and serial layers of plain decoding, by prompt and new tokens of the texts."""
 
     @property
     def exact(self) -> bool:
@@ -90,7 +92,7 @@ def held(url: str) -> Held:
         kept = model_of(store)
         with kept.lock:
             table = lens_table(store, kept.model, max_tokens=MAX_ROWS)
-            return Held(table, LayerCosts.of(kept.model), model_name(store)[0])
+            return Held(table, LayerCosts.of(kept.model), model_name(store)[0], {})
 
     return _held.get((url, store_version(url)), read)
 
@@ -156,30 +158,6 @@ def _left(ask: ExitAsk) -> dict[str, float]:
     layers = np.concatenate([t.exits for t in traces])
     quality = _quality(found.table, layers)
     return {"layers": float(layers.mean()), **quality, **_exit_costs(found, traces, ask.measure)}
-
-
-def headlines(ask: ExitAsk) -> dict[str, dict[str, str]]:
-    """The numbers of the sliders with their units, for drafting and for leaving early."""
-    drafts, exits, n_layers = drafted(ask), left(ask), held(ask.store).table.n_layers
-    return {
-        "Drafting": {
-            "Drafts kept, of drafted": f"{100 * drafts['acceptance']:.0f} %",
-            "Tokens per round": f"{drafts['tokens_per_round']:.2f}",
-            "Serial speed-up": f"{drafts['serial_speedup']:.2f}x",
-            "FLOPs, of plain decoding": f"{drafts['flops_share']:.2f}x",
-        },
-        "Leaving early": {
-            "Agreement, of tokens": f"{100 * exits['agreement']:.0f} %",
-            "KL, nats per token": f"{exits['kl']:.2f}",
-            f"Layers per token, of {n_layers}": f"{exits['layers']:.2f}",
-            "FLOPs, of plain decoding": f"{exits['flops_share']:.2f}x",
-        },
-    }
-
-
-def n_new(url: str) -> int:
-    """New tokens that predictions are about."""
-    return int(held(url).table.new.sum())
 
 
 def draft_grid(url: str) -> pd.DataFrame:
@@ -273,11 +251,22 @@ def _spent(
     found: Held, traces: Sequence[Trace | ExitTrace], works: Sequence[Work]
 ) -> dict[str, float]:
     """FLOPs and serial layers as a share of plain decoding of the same texts."""
-    n_layers = found.table.n_layers
-    plain = [work_plain(n_layers, t.n_prompt, t.new) for t in traces]
-    flops = [sum(map(found.costs.of_work, each)) for each in (works, plain)]
-    calls = [sum(serial_calls(w, n_layers) for w in each) for each in (works, plain)]
-    return {"flops_share": flops[0] / flops[1], "serial_speedup": calls[1] / calls[0]}
+    lengths = tuple((t.n_prompt, t.new) for t in traces)
+    if lengths not in found.plain:
+        whole = [work_plain(found.table.n_layers, *one) for one in lengths]
+        found.plain[lengths] = _counted(found, whole)
+    flops, calls = _counted(found, works)
+    plain = found.plain[lengths]
+    return {"flops_share": flops / plain[0], "serial_speedup": plain[1] / calls}
+
+
+def _counted(found: Held, works: Sequence[Work]) -> tuple[float, int]:
+    """FLOPs and serial layers of some texts: all are sums, so they are counted as one run."""
+    one = Work(
+        np.concatenate([w.spans for w in works]), tuple(h for w in works for h in w.heads),
+        sum(w.filled for w in works),
+    )  # fmt: skip
+    return found.costs.of_work(one), serial_calls(one, found.table.n_layers)
 
 
 def _with_units(frame: pd.DataFrame) -> pd.DataFrame:

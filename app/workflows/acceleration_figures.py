@@ -9,6 +9,7 @@ import pandas as pd
 from lensbench.app.workflows.acceleration import (
     ExitAsk,
     draft_grid,
+    drafted,
     exit_counts,
     front,
     held,
@@ -49,7 +50,7 @@ def counts_figure(ask: ExitAsk) -> "go.Figure":
         exit_counts(ask), x="exit_layer", y="share", hover_columns=("tokens",),
         title="Where tokens leave",
         subtitle=f"{ask.measure} at least {ask.threshold:g} · "
-        f"n = {_tokens(ask.store):,} new tokens",
+        f"n = {n_new(ask.store):,} new tokens",
         labels={"exit_layer": "layers executed"}, height=360,
     )  # fmt: skip
 
@@ -80,7 +81,7 @@ def front_figure(ask: ExitAsk, compute: str) -> "go.Figure":
     return scatter(
         front_drawn(ask), x=compute, y="agreement", color="method", text="setting", front="max",
         hover_columns=("layers", "flops_share", "kl"), title="Quality against compute",
-        subtitle=f"n = {_tokens(ask.store):,} new tokens that leave early, not checked; dotted: "
+        subtitle=f"n = {n_new(ask.store):,} new tokens that leave early, not checked; dotted: "
         "what no other setting beats",
         labels={compute: COMPUTES[compute]},
     )  # fmt: skip
@@ -98,6 +99,25 @@ def front_drawn(ask: ExitAsk) -> pd.DataFrame:
     frame = pd.concat([known, pd.DataFrame([here])], ignore_index=True)
     frame.attrs.update(known.attrs)
     return frame
+
+
+def headlines(ask: ExitAsk) -> dict[str, dict[str, str]]:
+    """The numbers of the sliders with their units, for drafting and for leaving early."""
+    drafts, exits, n_layers = drafted(ask), left(ask), held(ask.store).table.n_layers
+    return {
+        "Drafting": {
+            "Drafts kept, of drafted": f"{100 * drafts['acceptance']:.0f} %",
+            "Tokens per round": f"{drafts['tokens_per_round']:.2f}",
+            "Serial speed-up": f"{drafts['serial_speedup']:.2f}x",
+            "FLOPs, of plain decoding": f"{drafts['flops_share']:.2f}x",
+        },
+        "Leaving early": {
+            "Agreement, of tokens": f"{100 * exits['agreement']:.0f} %",
+            "KL, nats per token": f"{exits['kl']:.2f}",
+            f"Layers per token, of {n_layers}": f"{exits['layers']:.2f}",
+            "FLOPs, of plain decoding": f"{exits['flops_share']:.2f}x",
+        },
+    }
 
 
 def python_of(ask: ExitAsk, draw: str) -> str:
@@ -129,7 +149,8 @@ def _given(ask: ExitAsk) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in vars(ask).items())
 
 
-def _tokens(url: str) -> int:
+def n_new(url: str) -> int:
+    """New tokens that predictions are about."""
     return int(held(url).table.new.sum())
 
 

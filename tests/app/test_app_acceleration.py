@@ -1,6 +1,7 @@
 """The page Acceleration: predictions from a store while no block runs, a live run on a button."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -203,3 +204,34 @@ def test_an_empty_folder_offers_text_of_a_bundled_model(monkeypatch, tmp_path: P
     page.button(key="examples").click().run(timeout=120)
     assert not page.exception
     assert (tmp_path / own_text.FOLDER / "manifest.json").is_file()
+
+
+def test_costs_are_those_of_every_text_summed(root: Path) -> None:
+    """Texts are counted as one run; here one by one."""
+    from lensbench.app.workflows import acceleration as page
+    from lensbench.interventions import acceleration
+    from lensbench.interventions.acceleration.study.cost import serial_calls
+    from lensbench.interventions.acceleration.study.work import work_plain, work_rounds
+
+    url = str(root / "own")
+    found = page.held(url)
+    traces = acceleration.sim_fixed(found.table, 1, 3)
+    layers = found.table.n_layers
+    mine, plain = ([w(t) for t in traces] for w in (
+        lambda t: work_rounds(layers, t), lambda t: work_plain(layers, t.n_prompt, t.new)
+    ))  # fmt: skip
+    told = page.drafted(page.ExitAsk(url, 1, 3))
+    flops = [sum(map(found.costs.of_work, each)) for each in (mine, plain)]
+    calls = [sum(serial_calls(w, layers) for w in each) for each in (plain, mine)]
+    assert told["flops_share"] == pytest.approx(flops[0] / flops[1])
+    assert told["serial_speedup"] == pytest.approx(calls[0] / calls[1])
+
+
+def test_a_slider_answers_at_once(monkeypatch, root: Path) -> None:
+    page = open_page(monkeypatch, root, "acceleration", store="own")
+    for key, places in {"exit": (2, 3), "draft": (5, 7), "threshold": (0.15, 0.45)}.items():
+        for value in places:
+            page.slider(key=key).set_value(value)
+            began = time.process_time()
+            page.run()
+            assert time.process_time() - began < 0.5, f"{key} at {value}"
