@@ -176,6 +176,7 @@ class Report:
         links = "".join(
             f'<a href="#s{i}">{safe(s.title)}</a>' for i, s in enumerate(self.sections, start=1)
         )
+        nav = f"<nav><div>{links}</div></nav>" if len(self.sections) > 1 else ""
         cards = Cards(self.cards).html(figures) if self.cards else ""
         return (
             '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -184,7 +185,7 @@ class Report:
             f'<link rel="icon" href="data:,"><title>{safe(self.title)}</title>'
             f"<style>{STYLE}</style></head><body>"
             f'<header><h1>{safe(self.title)}</h1><p class="muted">{safe(self.lead)}</p>{cards}'
-            f"</header><nav><div>{links}</div></nav><main>{body}</main>{_scripts(figures)}"
+            f"</header>{nav}<main>{body}</main>{_scripts(figures)}"
             "</body></html>"
         )
 

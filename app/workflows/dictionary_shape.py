@@ -88,22 +88,21 @@ def geometry(name: str, *, max_latents: int = 8192, seed: int = 0, top: int = 20
     Raises:
         LensbenchError: no such dictionary; see :func:`lensbench.saes.decoder_geometry`.
     """
-    opened = open_dictionary(name)
-    path = Path(name)
-    result = evaluation_of(path.parent) if (path.parent / "evaluation").is_dir() else None
-    density = None if result is None else result.density.get(path.name)
-    found = saes.decoder_geometry(opened, density=density, max_latents=max_latents, seed=seed)
+    found = saes.decoder_geometry(open_dictionary(name), density=_density(name),
+                                  max_latents=max_latents, seed=seed)  # fmt: skip
     return result_facts("", found, out, top=top, by="nearest_cosine", dictionary=name)
 
 
 def places(name: str, *, method: str = "pca", seed: int = 0, top: int = 20,
            out: Path | None = None) -> dict[str, Any]:  # fmt: skip
-    """Every decoder row as a place in two dimensions.
+    """Every decoder row as a place in two dimensions, coloured by density where that is known.
 
     Raises:
         LensbenchError: no such dictionary; see :func:`lensbench.saes.decoder_map`.
     """
-    found = saes.decoder_map(open_dictionary(name), method=cast("Method", method), seed=seed)
+    density = _density(name)
+    found = saes.decoder_map(open_dictionary(name), method=cast("Method", method), seed=seed,
+                             facts=None if density is None else {"density": density})  # fmt: skip
     return result_facts("", found, out, top=top, dictionary=name)
 
 
@@ -116,3 +115,11 @@ def shared(name: str, a: str | None, b: str | None, *, seed: int = 0, top: int =
     """
     found = saes.compare_sites(open_dictionary(name), a, b, seed=seed)
     return result_facts("", found, out, top=top, dictionary=name, sites=list(found.sites))
+
+
+def _density(name: str) -> Any:
+    """How often each latent fires, where the run was evaluated; else None."""
+    path = Path(name)
+    known = (path.parent / "evaluation" / "result.json").is_file()
+    result = evaluation_of(path.parent) if known else None
+    return None if result is None else result.density.get(path.name)

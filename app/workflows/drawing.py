@@ -104,11 +104,12 @@ def page(results: Sequence[Result], figures: "Sequence[go.Figure]", said: str) -
     for result, figure in zip(results, figures, strict=True):
         frame = result.to_frame()
         name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", result.kind)
-        told = f"Control: {result.controls.note or result.controls}"
+        scores = str(result.controls) if result.controls else ""
+        told = " · ".join(part for part in (result.controls.note, scores) if part)
         cut = f"The first {ROWS} of {len(frame):,} rows; all: --csv. " if len(frame) > ROWS else ""
         units = "; ".join(f"{k}: {v}" for k, v in dict(frame.attrs.get("units", {})).items())
         parts.append(Section(name, (
-            Figure(figure, _title(figure) or name), Text(told),
+            Figure(figure, _title(figure) or name), Text(f"Control: {told or result.controls}"),
             Table(frame.head(ROWS), f"{cut}{units}"), Text(_origin(result)),
         )))  # fmt: skip
     numbers = results[0].summary()
