@@ -9,10 +9,11 @@ from lensbench.app.widgets.job_panel import show_jobs, start_job
 from lensbench.app.widgets.links import go_to
 from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import guarded, plain
+from lensbench.app.widgets.toggle import pick_of
 from lensbench.app.workflows import jobs
 from lensbench.app.workflows.capture_plan import size
 from lensbench.app.workflows.copying import python_of
-from lensbench.app.workflows.shards import shard_frame
+from lensbench.app.workflows.shards import files_frame, shard_frame
 from lensbench.app.workflows.store_jobs import remove_from_page
 from lensbench.app.workflows.stores import store_info, store_size, verify_store
 
@@ -45,6 +46,12 @@ def store_shards(folder: Path, name: str) -> None:
     named = {column: column.replace("_", " ") for column in frame.columns}
     show_listing(frame, alt="shards of the store", headings=named, take="shards",
                  code=python_of(shard_frame, folder))  # fmt: skip
+    if frame.empty:
+        return
+    shards = [int(n) for n in frame["shard"]]
+    shard = pick_of("Files of shard", shards, shards[0], key="shard")
+    show_listing(files_frame(folder, shard), alt="files of the shard with their checksums",
+                 take="files", code=python_of(files_frame, folder, shard))  # fmt: skip
 
 
 def going(folder: Path) -> None:

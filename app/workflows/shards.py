@@ -43,8 +43,23 @@ def shard_frame(folder: Path) -> pd.DataFrame:
 
 
 def sites_frame(folder: Path) -> pd.DataFrame:
-    """One row per stored site."""
-    return pd.DataFrame(store_info(folder)["sites"])
+    """One row per stored site: what one token takes there, and as which numbers."""
+    store = hold_store(str(folder))
+    known = store.manifest["sites"]
+    rows: list[dict[str, Any]] = []
+    for row in store_info(folder)["sites"]:
+        own = known[row["site"]]
+        shape = " x ".join(map(str, own.get("shape", [row["width"]])))
+        rows.append({"site": row["site"], "shape": shape, "axes": own.get("axes", ""),
+                     "numbers": store.dtype, "alias_of": row["alias_of"]})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def files_frame(folder: Path, shard: int) -> pd.DataFrame:
+    """One row per file of a shard, with the checksum that was taken when it was written."""
+    found = next(s for s in hold_store(str(folder)).manifest["shards"] if s["batch"] == shard)
+    return pd.DataFrame([{"of": name, "file": str(f[0]), "bytes": int(f[1]), "sha256": str(f[2])}
+                         for name, f in found["files"].items()])  # fmt: skip
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:

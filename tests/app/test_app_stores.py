@@ -1,5 +1,6 @@
 """Stores: facts, shards, checksums and rows, each beside what is really on disk."""
 
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -39,7 +40,10 @@ def test_the_address_opens_a_store_and_shows_its_numbers(monkeypatch, small_root
     shown = {m.label: m.value for m in page.metric}
     assert shown["tokens"] == f"{store.n_tokens:,}"
     assert shown["documents"] == f"{store.n_docs:,}"
-    assert page.dataframe[0].value["site"].tolist() == list(store.sites)
+    table = page.dataframe[0].value
+    assert table["site"].tolist() == list(store.sites)
+    assert table["shape"].tolist() == [str(store.width(site)) for site in store.sites]
+    assert set(table["numbers"]) == {store.dtype}
 
 
 def test_a_store_that_is_not_there_is_said(monkeypatch, small_root: Path) -> None:
@@ -51,6 +55,9 @@ def test_a_store_that_is_not_there_is_said(monkeypatch, small_root: Path) -> Non
 def test_shards_are_listed_and_checksums_verified(monkeypatch, copy: Path) -> None:
     page = open_page(monkeypatch, copy, "stores", store="acts", part="Shards")
     assert set(page.dataframe[0].value["state"]) == {"complete"}
+    first = page.dataframe[1].value.iloc[0]
+    body = (copy / "acts" / first["file"]).read_bytes()
+    assert first["sha256"] == hashlib.sha256(body).hexdigest()
     page.button(key="verify").click().run()
     assert "sha256" in page.success[0].value
 

@@ -39,7 +39,7 @@ class Case:
 
 CASES = (
     Case("stores", ("sites",), {"store": STORE}),
-    Case("stores", ("shards",), {"store": STORE, "part": "Shards"}),
+    Case("stores", ("shards", "files"), {"store": STORE, "part": "Shards"}),
     Case("stores", ("rows",), {"store": STORE, "part": "Rows", "n": "5"}),
     Case("token", ("token-exit", "check-exit", "check-lens"), {"store": STORE, "row": "17"},
          press=("verify-exit", "verify-lens")),
