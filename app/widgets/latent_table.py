@@ -2,7 +2,6 @@
 
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import streamlit as st
@@ -23,9 +22,6 @@ from lensbench.app.workflows.latent_rows import MOST_NAMED, in_order, joined, ro
 from lensbench.app.workflows.latent_text import latents_of_text
 from lensbench.app.workflows.notes import found_in
 from lensbench.errors import LensbenchError
-
-if TYPE_CHECKING:
-    from lensbench.app.workflows.notes import LatentNotes
 
 MOST = 2_000
 """Rows that are sent to the browser; of more, the first ones in the order that is chosen."""
@@ -63,9 +59,10 @@ def find_latent(run: Path, name: str, opened: int | None) -> pd.DataFrame:
 
 def _table(run: Path, name: str, opened: int | None) -> pd.DataFrame:
     """All that is known of every latent without asking for more than is at hand."""
-    kept: LatentNotes | None = None
+    kept, count = None, 0
     with guarded():  # a damaged file of notes is said, and the table goes on
-        kept = notes_on(run, name)
+        noted = notes_on(run, name)
+        count, kept = len(noted), noted  # the file is read here
     found, cosine, store = None, None, None
     asked = str(st.session_state.get("by") or st.query_params.get("by", ""))
     if opened is not None or "largest" in (asked, *asked.casefold().split()):
@@ -78,7 +75,7 @@ def _table(run: Path, name: str, opened: int | None) -> pd.DataFrame:
         with suppress(LensbenchError):  # a crosscoder's rows lie in several spaces
             cosine = cosines(run, name, opened)
     table = joined(latent_table(run, name), kept, found, cosine, words_written(run, name))
-    table.attrs |= {"run": str(run), "name": name, "notes": 0 if kept is None else len(kept),
+    table.attrs |= {"run": str(run), "name": name, "notes": count,
                     "store": str(store) if found is not None else ""}  # fmt: skip
     return table
 
