@@ -40,8 +40,7 @@ _DICTIONARIES: dict[str, tuple[str, ...]] = {
     "eval sae": (
         f"eval sae {_RUN} --store {_STORE} --model atlas-dense --overwrite",
         f"eval sae run2 --store {_STORE} --model atlas-dense --suite core,sparse_probing",
-        f"eval sae run2 --store {_STORE} --model atlas-dense --documents 0:500 --out first",
-        f"eval sae shared --store {_STORE} --model atlas-dense --out scores",
+        f"eval sae shared --store {_STORE} --model atlas-dense --documents 0:500 --out scores",
     ),
     "latents ls": (f"latents ls {_ONE} --search country", f"latents ls {_ONE} --sort density"),
     "latents show": (f"latents show {_ONE} 27",),
