@@ -92,8 +92,9 @@ def steer(
 ) -> Answer:
     """Make a direction of one half of a task's wordings and dose it on the other half."""
     from lensbench.app.workflows.answers import saved_in
-    from lensbench.app.workflows.steering import SteerAsk, facts
+    from lensbench.app.workflows.steering import SteerAsk
     from lensbench.app.workflows.steering import steer as run
+    from lensbench.app.workflows.steering_facts import facts
 
     made_of = source or ("subject" if task == "agreement" and not pairs else "end")
     found = run(
