@@ -1,5 +1,6 @@
 """A folder as ``lensbench demo`` leaves it, only smaller: the names are those of the examples."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,15 @@ def analogies(n: int) -> list[str]:
     return [" = ".join(f"{a} : {b}" for a, b in pairs) for pairs in rows]
 
 
+_MADE: list[Path] = []
+"""The folder that every file of tests gets a copy of, once it is made: it takes seconds."""
+
+
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder, made once for a file of tests."""
-    return make_workspace(tmp_path_factory.mktemp("work space"))
+    """The folder, a fresh copy for a file of tests; runs in it name the store of the first one."""
+    if not _MADE:
+        _MADE.append(make_workspace(tmp_path_factory.mktemp("made once")))
+    folder = tmp_path_factory.mktemp("work space")
+    shutil.copytree(_MADE[0], folder, dirs_exist_ok=True)
+    return folder
