@@ -19,7 +19,16 @@ from tests.browser.filled import addresses, filled_root, small_root, tiny_root
 __all__ = ["filled_root", "small_root", "tiny_root"]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 PATHS = ["token", "lens", "attention", "latent", "directions", "steering", "patching", "experts",
-         "acceleration", "capture"]  # fmt: skip
+         "acceleration", "capture", "hyper", "probe", "geometry"]  # fmt: skip
+PAIR = {"view": "Two texts", "model": "atlas-dense", "text": "the capital of", "text2": "a cat of"}
+DEEPER = {
+    "two texts": ("lens", PAIR, ""),
+    "a latent's steering": ("latent", {"part": "Steer with it"}, ""),
+    "a text through a dictionary": ("latent", {"part": "On my text", "text": "a cat"}, ""),
+    "routing of a text": ("experts", {"part": "Routing of a text"}, ""),
+    "a check of the lens": ("token", {}, "verify-lens"),
+}
+"""What runs a model only once something is chosen or pressed."""
 
 
 @pytest.fixture
@@ -54,6 +63,29 @@ def test_every_page_holds_the_lock_of_the_model_it_runs(
     query = dict(parse_qsl(urlsplit(addresses(filled_root)[path]).query))
     page = open_page(monkeypatch, filled_root, path, **query)
     assert not page.exception
+    assert unlocked == []
+
+
+@pytest.mark.parametrize("what", DEEPER)
+def test_what_is_chosen_or_pressed_holds_it_too(
+    monkeypatch, filled_root: Path, unlocked: list[str], what: str
+) -> None:
+    from lensbench.models.huggingface import NativeModel
+
+    path, more, button = DEEPER[what]
+    query = dict(parse_qsl(urlsplit(addresses(filled_root)[path]).query))
+    runs: list[str] = []
+    for name in ("run", "run_many", "run_layers", "generate"):
+        real = getattr(NativeModel, name)
+        monkeypatch.setattr(NativeModel, name, lambda *a, real=real, name=name, **k: (
+            runs.append(name), real(*a, **k))[1])  # fmt: skip
+    page = open_page(
+        monkeypatch, filled_root, path, **(query if "view" not in more else {}), **more
+    )
+    if button:
+        page.button(button).click().run()
+    assert not page.exception
+    assert runs, "it runs a model"
     assert unlocked == []
 
 
