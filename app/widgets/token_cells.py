@@ -18,10 +18,10 @@ from lensbench.app.widgets.toggle import pick_of
 from lensbench.app.workflows import token_checks as checks
 from lensbench.app.workflows.copying import Call, python_of
 from lensbench.app.workflows.token_checks import Check
+from lensbench.app.workflows.token_experts import expert_cell
 from lensbench.app.workflows.token_page import (
     Latents,
     exit_cell,
-    expert_cell,
     latent_cells,
     latents_at,
     lens_cell,

@@ -13,7 +13,8 @@ import pandas as pd
 
 from lensbench.app.workflows.live import hold_store, running
 from lensbench.app.workflows.sequences import model_name
-from lensbench.app.workflows.token_page import check_belongs, exit_cell, expert_cell, run_of
+from lensbench.app.workflows.token_experts import expert_cell
+from lensbench.app.workflows.token_page import check_belongs, exit_cell, run_of
 from lensbench.errors import ConfigError
 from lensbench.plan import Add, Edit, Plan, Zero
 from lensbench.sites import Site, canonical_name

@@ -20,7 +20,7 @@ from lensbench.app.workflows.run_compare import dictionaries
 from lensbench.app.workflows.runs import list_runs
 from lensbench.app.workflows.sequences import StoredSequence, sequence_at
 from lensbench.errors import ConfigError, LensbenchError, MismatchError, MissingDataError
-from lensbench.sites import Site, canonical_name
+from lensbench.sites import canonical_name
 
 if TYPE_CHECKING:
     from lensbench.saes.runs import SAERun
@@ -256,52 +256,6 @@ def check_belongs(run: "SAERun", store: "ActivationStore") -> None:
     if run.sae.d_model != store.width(dictionary.site):
         raise MismatchError(f"{run.name} reads vectors of {run.sae.d_model} numbers, "
                             f"{dictionary.site} has {store.width(dictionary.site)}")  # fmt: skip
-
-
-def expert_cell(url: str, row: int) -> pd.DataFrame:
-    """Experts that this token was sent to: one row per layer and slot, with the weight if stored.
-
-    Raises:
-        MissingDataError: no ``router.indices`` in the store; says how to add them.
-        ConfigError: the model has no experts.
-    """
-    store = hold_store(url)
-    sites = [s for s in map(Site.parse, store.sites) if s.name == "router.indices"]
-    if not sites:
-        _explain_experts(store)
-    parts: list[pd.DataFrame] = []
-    for site in sites:
-        weights = str(Site("router.weights", site.layer, site.stack))
-        chosen = store.rows(site, [row])[0]
-        part = pd.DataFrame({"layer": site.layer, "slot": range(len(chosen)),
-                             "expert": chosen.round().astype(int)})  # fmt: skip
-        part["weight"] = store.rows(weights, [row])[0] if weights in store.sites else np.nan
-        parts.append(part)
-    frame = pd.concat(parts, ignore_index=True)
-    frame.attrs["units"] = {"weight": "share of the output"}
-    return frame
-
-
-def _explain_experts(store: "ActivationStore") -> None:
-    """Either the model has no experts, or they were not captured: say which."""
-    from lensbench.app.workflows.sequences import model_of
-    from lensbench.store.advice import how_to_add
-
-    try:
-        card = model_of(store).model.card
-    except LensbenchError:
-        card = None
-    if card is not None and card.n_experts == 0:
-        raise ConfigError(f"{card.name} has no experts: every token takes the same path")
-    wanted = ["blocks.*.router.indices", "blocks.*.router.weights"]
-    add = how_to_add(wanted, store.model, store.text, store.settings, store.url)
-    raise MissingDataError(f"not captured: {store.url} has no router.indices. Add with: {add}")
-
-
-def stored_expert_layers(url: str) -> list[int]:
-    """Layers with routing in the store."""
-    sites = map(Site.parse, hold_store(url).sites)
-    return [s.layer for s in sites if s.name == "router.indices" and s.layer is not None]
 
 
 def run_of(folder: str, name: str) -> "SAERun":

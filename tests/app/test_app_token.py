@@ -229,7 +229,7 @@ def test_routed_experts_are_the_models_and_silencing_one_is_checked(
 ) -> None:
     from lensbench import load_model
     from lensbench.app.workflows.token_checks import check_expert
-    from lensbench.app.workflows.token_page import expert_cell
+    from lensbench.app.workflows.token_experts import expert_cell
     from lensbench.plan import Zero, edit
 
     sites = ["blocks.*.router.indices", "blocks.*.router.weights"]
@@ -257,7 +257,7 @@ def test_routed_experts_are_the_models_and_silencing_one_is_checked(
 
 
 def test_experts_that_were_not_captured_say_the_command(tmp_path: Path) -> None:
-    from lensbench.app.workflows.token_page import expert_cell
+    from lensbench.app.workflows.token_experts import expert_cell
     from lensbench.errors import MissingDataError
 
     root = make_root(tmp_path, kind="mixtral", profile="resid", run=False)
