@@ -30,7 +30,7 @@ def joined(
 
     ``attrs["looked_at"]``: tokens behind densities that are not of an evaluation.
     """
-    attrs: dict[str, Any] = dict(table.attrs)
+    attrs: dict[Any, Any] = dict(table.attrs)
     table = table.copy() if kept is None else with_notes(table, kept)
     if found is not None:
         table["largest"] = found["largest"].to_numpy()

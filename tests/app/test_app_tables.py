@@ -112,7 +112,7 @@ def visit(case: Case, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str
         small_study(monkeypatch)
     seen: dict[str, dict[str, Any]] = {}
 
-    def button(_label: str, data: Any, *_: Any, key: str = "", **__: Any) -> None:
+    def button(_label: str, data: Any, *_more: Any, key: str = "", **_look: Any) -> None:
         owner, _, kind = key.rpartition("-")
         seen.setdefault(owner, {})[kind] = data
 
@@ -156,7 +156,8 @@ def _read(text: str) -> pd.DataFrame:
 def _json(made: Any) -> Any:
     import json
 
-    return json.loads(made() if callable(made) else made)
+    held: Any = made() if callable(made) else made
+    return json.loads(held)
 
 
 def test_the_check_of_tables_can_fail() -> None:
