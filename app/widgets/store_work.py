@@ -40,7 +40,8 @@ def store_shards(folder: Path, name: str) -> None:
             if big:
                 start_job("verify", name, {"store": str(folder)})
             else:
-                sound = f"{verify_store(folder)['files']:,}"
+                with st.spinner("Reading every byte"):
+                    sound = f"{verify_store(folder)['files']:,}"
                 st.success(f"{sound} files are what was written (sha256).")
     show_jobs("verify", "store", str(folder))
     named = {column: column.replace("_", " ") for column in frame.columns}
