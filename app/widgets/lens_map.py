@@ -14,19 +14,20 @@ from lensbench.app.workflows.lenses import LensAsk
 from lensbench.plots import visible
 
 NAMES = {
+    "top_prob": "Probability of the best token",
     "target_prob": "Probability of the next token",
     "target_rank": "Rank of the next token",
-    "top_prob": "Probability of the best token",
     "entropy": "Entropy",
     "kl_to_final": "KL to the final layer",
 }
+"""The first one is known at the last token too, which no token follows."""
 
 
 @st.fragment
 def show_map(ask: LensAsk) -> None:
     """Draw the map; a click chooses a cell and runs nothing."""
     kept = {k: v for k, v in NAMES.items() if k != "kl_to_final" or not lenses.lacking(ask)}
-    if st.session_state.get("metric", "target_prob") not in kept:
+    if st.session_state.get("metric", next(iter(kept))) not in kept:
         del st.session_state["metric"]  # chosen for a store with every layer
     metric = one_of("Metric", kept, key="metric")
     with guarded():

@@ -116,7 +116,7 @@ class TokenLens(Result):
             raise UnknownNameError("lens metric", metric, known=tuple(FORMULAS))
         return "log10_target_rank" if metric == "target_rank" else metric
 
-    def plot(self, metric: str = "target_prob", *, room: float = 1.0) -> "go.Figure":
+    def plot(self, metric: str = "top_prob", *, room: float = 1.0) -> "go.Figure":
         """Heat map of one metric; colours have one range for every text of a model.
 
         Up to 600 cells say their most probable token, cut to what fits into ``room`` of a page.

@@ -166,7 +166,7 @@ def test_files_are_named_after_page_and_figure(monkeypatch: Any, tiny: Root) -> 
     seen = visit(CASES[0], tiny.folder, monkeypatch)
     names = {k: v for k, v in seen["lens-course"].files.items() if k.endswith(" name")}
     assert set(names.values()) == {f"lens-course.{end}" for end in ("csv", "json", "html", "ipynb")}
-    assert seen["lens-map"].files["csv name"] == "lens-target_prob.csv"
+    assert seen["lens-map"].files["csv name"] == "lens-top_prob.csv"
 
 
 def test_a_notebook_is_valid_tells_where_it_is_from_and_holds_no_output(
@@ -179,7 +179,7 @@ def test_a_notebook_is_valid_tells_where_it_is_from_and_holds_no_output(
     nbformat.validate(book)
     assert (book.nbformat, book.nbformat_minor) == (4, 5)
     said, code = book.cells
-    assert "Probability of the next token" in said.source
+    assert "Probability of the best token" in said.source
     assert "/lens?store=acts&row=30" in said.source
     assert "lensbench 0" in said.source
     assert code.outputs == []
@@ -201,10 +201,10 @@ def test_what_a_notebook_gives_is_checked_against_what_is_drawn(
     """The checks above can fail: other code, another frame, a caption without n."""
     drawn = visit(CASES[0], tiny.folder, monkeypatch)["lens-map"]
     assert not different(drawn.figure, run_code(drawn.code))
-    assert different(drawn.figure, run_code(drawn.code.replace("target_prob", "entropy")))
+    assert different(drawn.figure, run_code(drawn.code.replace("top_prob", "entropy")))
     frame = drawn.frame
     assert not not_in_frame(drawn.figure, frame)
-    assert not_in_frame(drawn.figure, frame.assign(target_prob=0.0))
+    assert not_in_frame(drawn.figure, frame.assign(top_prob=0.0))
     drawn.figure.update_layout(title={"text": "logit_diff", "subtitle": {"text": ""}})
     drawn.files = {}
     assert {said.partition(" ")[0] for said in ill_told(drawn)} == {"n", "title"}

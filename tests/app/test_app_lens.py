@@ -149,7 +149,7 @@ def test_n_formula_and_the_warning_about_early_layers_are_on_the_page(
 ) -> None:
     page = lens_page(monkeypatch, tiny_root, store="acts", row=ROW)
     title = str(spec_of(page)["layout"]["title"])
-    assert "p_l(next token of the text)" in title
+    assert "largest p_l" in title
     assert "n = 1 text" in title
     assert "early layers need not write in the basis" in words(page)
 

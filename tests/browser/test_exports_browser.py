@@ -21,7 +21,7 @@ pytestmark = [
     ),
 ]
 KEY = "lens-map"
-NAME = "lens-target_prob"
+NAME = "lens-top_prob"
 PICTURES = """
 (() => {
   const all = [];
