@@ -49,6 +49,15 @@ class Decoded:
     exits: tuple[int, ...] = ()
     """Layers run for each new token, of methods that exit and do not check."""
 
+    def __repr__(self) -> str:
+        """Counts in one line; ``new`` has the ids, ``exits`` or ``rounds`` what ran for each."""
+        told = f"prompt {len(self.prompt)} tokens, new {len(self.new)}, rounds {len(self.rounds)}"
+        if self.drafted:
+            told += f", drafted {self.drafted}, accepted {self.accepted}"
+        if self.exits:
+            told += f", layers per token {sum(self.exits) / len(self.exits):.3g}"
+        return f"Decoded({told}, {self.seconds:.3g} s of CPU, kv_bytes {self.kv_bytes})"
+
     @property
     def drafted(self) -> int:
         """Tokens drafted in all rounds."""

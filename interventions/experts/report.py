@@ -157,8 +157,15 @@ class ExpertReport(Result):
         frame.attrs["units"] = {
             "rate": f"share labelled {self.target}", "n": "test prompts", "kl": "nats per token",
             "relative_change": "of the clean rate", "n_neutral": "neutral prompts",
+            "newly": "test prompts", "no_longer": "test prompts", "neutral_changed": "share",
         }  # fmt: skip
         return frame
+
+    def _html_body(self) -> str:
+        """The conditions, then the experts that they are about."""
+        from lensbench.plots.tables import html_table
+
+        return html_table(self.to_frame()) + html_table(self.experts_frame(), caption="Experts")
 
     def shown(self) -> "pd.DataFrame":
         """What :meth:`plot` draws: rates of random sets as one row, from the lowest to the highest.

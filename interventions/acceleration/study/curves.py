@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(21))
 _SWEPT = ("layers", "agreement", "kl", "cross_entropy")
+_KEPT = (0.9, 0.95, 0.99)
+"""Levels of agreement for which a notebook shows thresholds."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,6 +56,27 @@ class ThresholdSweep(Result):
             "cross_entropy": "nats", "n": "documents",
         }  # fmt: skip
         return frame
+
+    def _html_body(self) -> str:
+        """Of every measure the threshold with the fewest layers that keeps so much agreement."""
+        import pandas as pd
+
+        from lensbench.plots.tables import html_table
+
+        frame = self.to_frame()
+        best = [
+            {"keep": share, **frame.loc[some["layers"].idxmin()].to_dict()}
+            for share in _KEPT
+            for _, some in frame.loc[frame["agreement"] >= share].groupby("measure", sort=False)
+        ]
+        columns = ["measure", "threshold", "layers", "layers_low", "layers_high", "agreement",
+                   "agreement_low", "agreement_high", "kl", "n"]  # fmt: skip
+        shown = pd.DataFrame(best, columns=["keep", *columns])
+        shown.attrs["units"] = {**frame.attrs["units"], "keep": "agreement asked for"}
+        told = (
+            "Of each measure the threshold with the fewest layers; to_frame() has all thresholds."
+        )
+        return html_table(shown, caption=told)
 
     def layers_at(self, agreement: float) -> dict[str, float]:
         """Fewest layers per token at which each measure agrees at least so often; NaN for none."""
@@ -154,6 +177,8 @@ def threshold_sweep(
         >>> found = acceleration.threshold_sweep(
         ...     acceleration.lens_table(own, early), ["softmax_max"]
         ... )
+        >>> kept = found.to_frame().query("agreement >= 0.95").sort_values("layers")
+        >>> kept[["measure", "threshold", "layers", "agreement"]].head(3)
     """
     values = np.array([float(t) for t in thresholds])
     if not len(values) or not np.isfinite(values).all() or values.min() < 0:

@@ -38,6 +38,12 @@ if TYPE_CHECKING:
 
     from lensbench.store import ActivationStore
 
+_SHOWN = ("label", "prediction_class", "lossless", "agreement", "agreement_low", "agreement_high",
+          "kl", "layers_per_token", "flops_saved", "tokens_per_round", "acceptance",
+          "pred_speedup_serial", "pred_speedup_calibrated", "meas_speedup", "held",
+          "n")  # fmt: skip
+"""Columns in a notebook."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AccelerationStudy(Result):
@@ -94,6 +100,17 @@ class AccelerationStudy(Result):
         frame = pd.DataFrame([{**r, "config": json.dumps(r["config"])} for r in self.rows])
         frame.attrs["units"] = dict(UNITS)
         return frame
+
+    def _html_body(self) -> str:
+        """What is compared first, without columns of what was not measured."""
+        from lensbench.plots.tables import html_table
+
+        frame = self.to_frame()
+        some = frame[[c for c in _SHOWN if c in frame]].dropna(axis="columns", how="all")
+        some.attrs.update(frame.attrs)
+        unmeasured = len(frame) and frame["held"].isna().all()
+        more = "; verify(model) decodes live and adds what is measured" * bool(unmeasured)
+        return html_table(some) + f"<div>to_frame() has every column{more}</div>"
 
     def summary(self) -> dict[str, float]:
         """Best predicted and measured gains, how many predictions held, and blocks run."""
