@@ -30,7 +30,10 @@ def evaluation_html(found: "SAEEvaluation") -> str:
         head = f"{in_words(measure)}: each dictionary beside its controls"
         parts += [f"<div style='font-weight:600;margin-top:8px'>{safe(head)}</div>"]
         parts += [html_table(frame)]
-    parts += [_note(f"left out: {name}: {why}") for name, why in found.left_out.items()]
+    parts += [
+        _note(f"left out: {name}: {why.removeprefix(f'no {name}: ')}")
+        for name, why in found.left_out.items()
+    ]
     return "".join(parts)
 
 
