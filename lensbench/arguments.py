@@ -65,6 +65,20 @@ def refuse_no_model(value: Any) -> None:
         raise ConfigError(f"model must be what lensbench.load_model(...) gives, got {what}{bare}")
 
 
+def refuse_no_store(value: Any, instead: str = "") -> None:
+    """Refuse what holds no activations, such as a model given first; ``instead`` says what to do.
+
+    Raises:
+        ConfigError: no store.
+    """
+    if not (hasattr(value, "sites") and hasattr(value, "check_model")):
+        what = "None" if value is None else f"a {type(value).__name__}"
+        raise ConfigError(
+            f"store must be what lensbench.capture(...) or open_store(...) gives, got {what}"
+            + f". {instead}" * bool(instead)
+        )
+
+
 def refuse_no_numbers(owner: str, name: str, value: Any) -> None:
     """Refuse what cannot become a tensor of real numbers.
 

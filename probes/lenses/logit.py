@@ -25,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lensbench import provenance
-from lensbench.arguments import whole_number
+from lensbench.arguments import refuse_no_store, whole_number
 from lensbench.errors import ConfigError, MismatchError, MissingDataError, UnknownNameError
 from lensbench.probes.lenses.measures import METRICS, Final, measure, prediction_depth, tiles
 from lensbench.protocols import Readout
@@ -200,10 +200,11 @@ def stored_layers(store: "ActivationStore", model: "Model") -> list[int]:
     """Layers whose ``resid_post`` the store has, ending with the model's last.
 
     Raises:
-        ConfigError: the model does not predict the next token.
+        ConfigError: no store, or a model that does not predict the next token.
         MissingDataError: the last one is missing, so there is no final prediction to compare with.
         MismatchError: the store holds another model's activations.
     """
+    refuse_no_store(store, "A text alone: probes.site_lens(model, model.tokens(text))")
     store.check_model(model.card)
     model.require_next_token("the logit lens")
     sites = [Site.parse(name) for name in store.sites]
@@ -211,8 +212,7 @@ def stored_layers(store: "ActivationStore", model: "Model") -> list[int]:
     last = model.n_layers - 1
     if not layers or layers[-1] != last:
         raise MissingDataError(
-            f"the lens needs blocks.{last}.resid_post, which the store lacks; capture it with "
-            "--profile resid"
+            f"the lens needs blocks.{last}.resid_post, which the store lacks; use --profile resid"
         )
     return layers
 
