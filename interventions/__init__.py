@@ -1,9 +1,10 @@
 """Changing a forward pass to find out what it depends on: patching, ablation and what follows.
 
 ``patch_sweep(model, pairs)`` patches every layer and position from one run into the other;
-``ablation_sweep`` takes places out; ``interventions.experts`` tunes mixtures of experts, and
-``interventions.acceleration`` predicts and measures early exits, drafts and skipped layers.
-Names are resolved on first use, so importing this package loads no torch.
+``ablation_sweep`` takes places out; ``steer`` adds a direction, such as a ``latent_direction``, and
+``generate_beside`` says what becomes of a text; ``interventions.experts`` tunes mixtures of
+experts, and ``interventions.acceleration`` predicts and measures early exits, drafts and skipped
+layers. Names are resolved on first use, so importing this package loads no torch.
 """
 
 from typing import TYPE_CHECKING

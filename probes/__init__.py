@@ -1,7 +1,8 @@
 """Reading a network: lenses on the residual stream, circuits of attention heads.
 
-``logit_lens(store, model)`` measures every stored layer; ``lens_grid`` shows one document. Names
-are resolved on first use, so importing this package loads no torch.
+``site_lens(model, model.tokens(text))`` reads one text; of a store, ``logit_lens(store, model)``
+measures every layer and ``lens_grid`` shows one document. ``probe_sweep`` asks what is linearly
+there. Names are resolved on first use, so importing this package loads no torch.
 """
 
 from typing import TYPE_CHECKING

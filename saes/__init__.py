@@ -1,7 +1,9 @@
 """Dictionaries: train many on one stream of activations, save, load, evaluate, look inside.
 
-``train(source, sweep)`` gives one :class:`SAERun` per dictionary; ``load`` reads the formats of
-SAELens and its peers. Names are resolved on first use, so importing this package loads no torch.
+``train(source, sweep)`` gives one :class:`SAERun` per dictionary, ``evaluate`` compares them,
+``active_latents(run, model, text)`` says which latents a text wakes (its help goes on to steering),
+``dashboards`` looks at some; ``save`` and ``load`` know the formats of SAELens and its peers.
+Names are resolved on first use, so importing this package loads no torch.
 """
 
 from typing import TYPE_CHECKING

@@ -27,7 +27,8 @@ def generate_beside(
 
     All runs draw with the same seed, so that at a temperature too texts differ by the plan alone:
     an empty plan gives the clean text. A row per prompt; columns ``prompt``, ``clean`` and one per
-    plan, named by the keys of a mapping (else ``plan 0``, ...). Without a tokenizer: ids.
+    plan, named by the keys of a mapping (else ``plan 0``, ...). Without a tokenizer: ids. Where a
+    notebook cuts texts off: ``print(frame.T.to_string())``.
 
     Raises:
         ConfigError: no plan, or a plan called ``prompt`` or ``clean``.

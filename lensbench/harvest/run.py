@@ -74,7 +74,7 @@ def capture(
             what ``lensbench.harvest.read_text`` gives.
         sites: names; ``*`` matches layers, as in ``blocks.*.resid_post``.
         profile: ``resid`` (residual stream before, in and after every block) or ``full`` (also
-            attention patterns and MLP neurons), in addition to ``sites``.
+            attention patterns and MLP neurons), in addition to ``sites``; ``sae`` has these alone.
         out: a folder or any fsspec URL.
         layout: ``pack`` or ``pad``; see ``lensbench.harvest.layout`` for who sees whom. Default:
             ``pad`` for a corpus of a world, whose documents share no context, else ``pack``.

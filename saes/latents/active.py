@@ -53,14 +53,17 @@ def active_latents(
 
     Example:
         Find a latent by a text (or by a token: ``saes.nearest_latents(saes.token_direction(model,
-        " Lima"), run)``), look at it, steer with it twice as strongly as it ever fires:
+        " Lima"), run)``), look at it, steer with it as strongly as it ever fires, and at half and
+        twice that (too much repeats one token over and over):
 
         >>> found = saes.active_latents(run, model, "Alice lives in Lima .")
         >>> latent = found.strongest().latent[0]
         >>> board = saes.dashboards(run, store, [latent], model)
         >>> towards = interventions.latent_direction(model, run, latent)
-        >>> plan = interventions.steer(towards, 2 * board.largest(latent))
-        >>> said = interventions.generate_beside(model, "Every day the", {"steered": plan}, 6)
+        >>> most = board.largest(latent)
+        >>> plans = {f"{c} x": interventions.steer(towards, c * most) for c in (0.5, 1, 2)}
+        >>> said = interventions.generate_beside(model, "Every day the", plans, 6)
+        >>> print(said.T.to_string())
     """
     began, dictionary = time.perf_counter(), as_dictionary(run, encoded=True)
     refuse_no_model(model)
