@@ -54,7 +54,9 @@ def latent_board(run: Path, name: str, latent: int) -> None:
         else f"**Latent {latent}** never fires on the {found.n_tokens:,} stored tokens looked at."
     )
     st.markdown(said)
-    st.caption(plain(f"Site {found.site}. {label_line(latent_table(run, name), latent)}"))
+    of = store.relative_to(root()).as_posix()
+    label = label_line(latent_table(run, name), latent)
+    st.caption(plain(f"Site {found.site}; tokens of the store {of}. {label}"))
     part = one_of("About this latent", PARTS, key="part")
     with guarded():
         if part == FIRES:

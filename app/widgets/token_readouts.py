@@ -29,8 +29,9 @@ def probes(root: Path, url: str, row: int) -> None:
         try:
             found = token_probes.probe_cell(root, url, row)
         except LensbenchError as error:
-            missing(str(error))
-            if token_probes.labelled(url):
+            offered = token_probes.labelled(url)  # the job below shows its command
+            missing(str(error).partition(" Add with: ")[0] if offered else str(error))
+            if offered:
                 fit_job("probes", token_probes.settings_for(root, url), FIT, key="fit-probes")
             return
         table, said = token_probes.table_of(found), in_words(one.probe.label for one in found)
@@ -75,9 +76,10 @@ def hyper(root: Path, url: str, row: int) -> None:
                 _study(root, url, task)
             return
         show_listing(found.found, alt="concepts nearest to what is read", digits=3)
-        tried = ", ".join(found.words) or "no word of the text before it is a concept"
+        tried = f"tried subsets of: {', '.join(found.words)}"
+        tried = tried if found.words else "no word of the text before it is a concept"
         query = f"unbound: {found.query}" if found.query else "the hypervector itself"
-        query = query if found.answered else f"none answers (tried subsets of: {tried})"
+        query = query if found.answered else f"none answers ({tried})"
         passed = "" if found.answered else " No concept passes it: the probe reads nothing here."
         st.caption(plain(
             f"Query: {query}. Threshold {found.threshold:.3f}.{passed} "

@@ -83,16 +83,18 @@ def told(found: Chosen) -> str:
     if found.bound.threshold == NEVER:
         first = f"Only never leaving early keeps {share} with a bound ({n} texts)."
     elif np.isfinite(found.bound.threshold):
-        first = (f"Threshold {found.bound.threshold:g}: with probability {1 - EPSILON:.0%}, new "
+        sure, seen = 100 * (1 - EPSILON), 100 * (1 - found.bound.risk)
+        first = (f"Threshold {found.bound.threshold:g}: with probability {sure:.0f} %, new "
                  f"texts agree on average at {share} of tokens or more (Learn-then-Test, "
-                 f"n = {n} texts, measured {1 - found.bound.risk:.1%}).")  # fmt: skip
+                 f"n = {n} texts, measured {seen:.1f} %).")  # fmt: skip
     else:
         first = (f"No threshold has a bound of {share} from {n} texts: at least {found.n_needed} "
                  "are needed even if no token differs.")  # fmt: skip
-    span = found.agreement
+    mean, low, high = (100 * x for x in (found.agreement.mean, found.agreement.low,
+                                         found.agreement.high))  # fmt: skip
     name = "never leaving early" if found.plain == NEVER else f"threshold {found.plain:g}"
-    return (f"{first} Without a bound: {name}, mean agreement {span.mean:.1%} "
-            f"(95 % interval over texts {span.low:.1%} to {span.high:.1%}).")  # fmt: skip
+    return (f"{first} Without a bound: {name}, mean agreement {mean:.1f} % "
+            f"(95 % interval over texts {low:.1f} to {high:.1f} %).")  # fmt: skip
 
 
 def python_of(ask: ExitAsk, level: float) -> str:

@@ -117,9 +117,9 @@ def shown(ask: ExpertAsk, said: Answered) -> str:
     if clean and said.identical:
         return "The behaviour shows on this prompt."
     if clean:
-        return f"The behaviour shows clean, and {'still' if steered else 'no longer'} steered."
+        return f"The behaviour shows clean, and {'still' if steered else 'no longer'} when steered."
     if steered:
-        return "The behaviour does not show clean; it does steered."
+        return "The behaviour does not show clean; it does when steered."
     return ("The behaviour does not show on this prompt, so there is nothing to suppress: take "
             "another prompt.")  # fmt: skip
 

@@ -128,7 +128,7 @@ def test_the_page_begins_with_a_prompt_that_is_refused(monkeypatch, tmp_path: Pa
     assert page.text_input(key="prompt").value == first
     assert "The behaviour shows on this prompt" in words(page)
     page.button(key="suppress").click().run()
-    assert "The behaviour shows clean, and still steered" in words(page)
+    assert "The behaviour shows clean, and still when steered" in words(page)
     page.text_input(key="prompt").set_value(PROMPT).run()
     assert "there is nothing to suppress" in words(page)
 
