@@ -102,5 +102,6 @@ def _place(ask: PatchAsk, result: Any, index: int, name: str) -> None:
         st.markdown("**Pair by pair, and what the model says before and after**")
         first = ["pair", "answer", "effect", "said before", "says now"]
         rest = [c for c in table.columns if c not in first]
-        show_listing(table[[*first, *rest]].round(3), alt="Values of every pair", take="by-pair",
+        shown = table.reindex(columns=[*first, *rest]).round(3)
+        show_listing(shown, alt="Values of every pair", take="by-pair",
                      data=table, code=python_of(patch_cell.pair_by_pair, ask, index))  # fmt: skip

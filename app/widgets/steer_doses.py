@@ -75,7 +75,7 @@ def prompt_doses(ask: BesideAsk) -> None:
                 f"is a step as long as the state ({found.unit:.1f}). Texts take the most probable "
                 "token at each step; their loss is what the unsteered model makes of them. "
                 f"Control: {RANDOM} random directions as long."
-                + (" A gap: nothing was written there." if frame[measure].isna().any() else ""),
+                + " A gap: nothing was written there." * bool(frame[measure].isna().sum()),
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from lensbench.app.workflows import hyper
 from lensbench.app.workflows.probing import _positions  # pyright: ignore[reportPrivateUsage]
 from lensbench.app.workflows.probing import facts as probe_facts
 from lensbench.app.workflows.reading import lines_of, paired_lines, read_tokens
-from lensbench.app.workflows.shapes import ShapeAsk, measure
+from lensbench.app.workflows.shapes import ShapeAsk, measure, short_names
 from lensbench.errors import ConfigError, LensbenchError, NonFiniteError
 from lensbench.probes.lenses import measures
 from lensbench.probes.saliency.asked import Question, sampler_of, targets_of
@@ -119,9 +119,11 @@ def test_places_of_rows_are_numbers_or_a_name(typed: str, meant: object):
     assert _positions((typed,)) == meant
 
 
-def test_two_controls_of_one_name_are_refused():
-    with pytest.raises(ConfigError, match="one name"):
-        measure(ShapeAsk((), controls=("/somewhere/acts", "/elsewhere/acts")))
+def test_two_controls_of_one_name_are_told_apart_and_one_given_twice_is_refused():
+    named = short_names(("/somewhere/acts", "/elsewhere/acts"))
+    assert list(named.values()) == ["somewhere/acts", "elsewhere/acts"]
+    with pytest.raises(ConfigError, match="named twice"):
+        measure(ShapeAsk((), controls=("/somewhere/acts", "/somewhere/acts")))
 
 
 @pytest.fixture(scope="module")
