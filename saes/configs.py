@@ -13,6 +13,7 @@ entry then stands for the product of its lists; lists of ``site`` and of ``targe
 
 from collections import Counter
 from collections.abc import Mapping
+from difflib import get_close_matches
 from itertools import product
 from typing import Any, Literal
 
@@ -197,8 +198,11 @@ def _choices(key: str, value: Any) -> Any:
 def _dictionary(index: int, entry: dict[str, Any], site: str | None) -> DictionaryConfig:
     kind = entry.get("architecture")
     if kind is None:
+        near = get_close_matches("architecture", [key for key in entry if key != "name"], n=1)
+        near = near or [key for key in entry if len(key) > 2 and "architecture".startswith(key)]
         raise ConfigError(
             f"sweep[{index}] names no architecture; known: {', '.join(ARCHITECTURES)}."
+            + "".join(f" The key is 'architecture', not {key!r}." for key in near)
         )
     if kind not in ARCHITECTURES:
         raise UnknownNameError("architecture", str(kind), known=tuple(ARCHITECTURES))

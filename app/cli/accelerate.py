@@ -162,7 +162,9 @@ def _told(found: dict[str, Any], keep: str, columns: dict[str, str], level: floa
     if timed and not any(t is not None and t == t for t in timed):
         rows = [{k: v for k, v in row.items() if k != "calibrated"} for row in rows]
     enough = sum(not _order(row, level)[0] for row in found["rows"])
-    first = "" if level is None else f"; the first {enough} agree on at least {level:g}"
+    first = "" if level is None else (
+        f"first those that agree on at least {level:g} ({enough}), then the others; of each, "
+    )  # fmt: skip
     problems = [f"  {r['label']}: {r['held_note']}" for r in found["rows"] if r["held_note"]]
     guess = "" if found["exact"] else "; other text than the model's own, so every row is a guess"
     return "\n".join([
@@ -171,7 +173,7 @@ def _told(found: dict[str, Any], keep: str, columns: dict[str, str], level: floa
         "",
         table(rows),
         "",
-        f"fastest first{first}. serial, calibrated: predicted speed-up over plain decoding, in "
+        f"{first}fastest first. serial, calibrated: predicted speed-up over plain decoding, in "
         "layers that wait for one another, and in timed layers (--calibrate); agreement: with the "
         "full model on its own text. More columns: --columns all.",
         *(["not kept:", *problems] if problems else []),

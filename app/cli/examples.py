@@ -42,7 +42,7 @@ _DICTIONARIES: dict[str, tuple[str, ...]] = {
         f"eval sae run2 --store {_STORE} --model atlas-dense --suite core,sparse_probing",
         f"eval sae shared --store {_STORE} --model atlas-dense --documents 0:500 --out scores",
     ),
-    "latents ls": (f"latents ls {_ONE} --search country", f"latents ls {_ONE} --sort density"),
+    "latents ls": (f"latents ls {_ONE} --search capital", f"latents ls {_ONE} --sort density"),
     "latents show": (f"latents show {_ONE} 27",),
     "latents text": (f'latents text {_ONE} --text "The capital of Peru is Lima"',),
     "latents steer": (f'latents steer {_ONE} 27 --prompt "The capital of Peru is"',),

@@ -149,7 +149,10 @@ def suppress(
     )  # fmt: skip
     shown = ("condition", "rate", "low", "high", "n", "newly", "no_longer", "kl", "perplexity",
              "neutral_changed")  # fmt: skip
-    text = table(facts["conditions"], shown)
+    said = " or ".join(repr(phrase) for phrase in facts["says"])
+    text = f"{table(facts['conditions'], shown)}\n\nrate: share of answers that hold {said}; " + (
+        "newly, no_longer: answers that do and the clean ones did not, and the reverse"
+    )
     more = f"{len(facts['changed'])} answers changed under suppression; neutral: {facts['neutral']}"
     columns = ("rank", "layer", "expert", "load", "differential", "p", "partner", "shared")
     known = [c for c in columns if c in facts["experts"][0]]

@@ -60,6 +60,10 @@ def ls(
         if labelled
         else f'\n\nno labels; find by a text: lensbench latents text {name} --text ".."'
     )
+    if "labels" in facts:
+        hint = (
+            f"\n\nno latent's best label holds {search!r}; there are: {', '.join(facts['labels'])}"
+        )
     return Answer(facts, f"{head}\n\n{table(facts['latents'])}{hint}")
 
 

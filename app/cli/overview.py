@@ -109,8 +109,14 @@ Values come from, later ones winning: defaults; -c FILE (repeat it: sections mer
   lensbench config show -c sweep.yaml --set ..   what a sweep comes to, every default filled in
   lensbench config schema sweep > sweep.json     JSON schema, for an editor
 
-A list of values of an entry of `sweep` is a grid: k: [16, 32]. The resolved configuration of a run
-lies in RUN/sweep.yaml.
+A file for `lensbench train sae -c`; lists of values of an entry of `sweep` are a grid, here of 4:
+
+  source: {store: acts, site: blocks.3.resid_post}
+  train: {tokens: 100000}
+  sweep:
+    - {architecture: [topk, batchtopk], d_sae: 512, k: [16, 32]}
+
+The resolved configuration of a run lies in RUN/sweep.yaml.
 """,
 }
 """Words for what several commands share; each at most a screen."""

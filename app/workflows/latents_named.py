@@ -33,7 +33,8 @@ def list_latents(
 ) -> dict[str, Any]:
     """The latents of ``RUN/NAME``: density, best label with its control, weights.
 
-    ``search`` keeps labels with this text, ``least`` densities from there on.
+    ``search`` keeps labels with this text, ``least`` densities from there on. Where no label has
+    the text, ``labels`` are those there are.
 
     Raises:
         UnknownNameError: an order that is none, or that this run has no numbers for.
@@ -46,16 +47,19 @@ def list_latents(
     if by not in known:
         raise UnknownNameError("order", by, known=known, hint="(Labels and densities come with "
                                "`lensbench eval sae`.)")  # fmt: skip
+    there: list[str] = []
     if search:
         labels = frame["label"].fillna("") if "label" in frame else None
         if labels is None:
             raise ConfigError(_unlabelled(name, run))
         frame = frame.loc[labels.str.contains(search, case=False, regex=False)]
+        there = sorted(set(labels) - {""}) if frame.empty else []
     if least and "density" in frame:
         frame = frame.loc[frame["density"] >= least]
     frame = frame.sort_values(by, ascending=by in ("label", "latent"), na_position="last")
-    return {"dictionary": name, "sorted_by": by, "of": len(frame),
-            "latents": rows_of_frame(frame, top)}  # fmt: skip
+    found = {"dictionary": name, "sorted_by": by, "of": len(frame)}
+    found |= {"labels": there} if there else {}
+    return {**found, "latents": rows_of_frame(frame, top)}
 
 
 def show_latent(name: str, latent: int, store: Path | None, *, top: int = 12) -> dict[str, Any]:
