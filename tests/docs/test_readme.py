@@ -24,11 +24,16 @@ def test_the_annotated_tree_names_every_folder() -> None:
 def test_the_examples_run(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     names: dict[str, object] = {}
     for block in blocks:
         exec(block, names)
     assert (tmp_path / "run" / "status.json").is_file()
+    assert (tmp_path / "shared" / "sae_weights.safetensors").is_file()
+    assert names["found"].n_tokens > 4
+    assert set(names["said"].columns) >= {"clean", "0.5 x", "2 x"}
+    assert names["check"].standing.n == 20
+    assert names["report"].rate("suppressed") >= 0
     said = capsys.readouterr().out
     table = next(part for part in said.split("\n\n") if "fvu" in part).splitlines()
     assert max(len(line) for line in table) <= 80
