@@ -37,7 +37,11 @@ class UnknownSiteError(UnknownNameError):
     """A site that no model has, or that this model has not."""
 
     def __init__(self, name: str, *, known: Collection[str], hint: str = "") -> None:
-        super().__init__("site", name, known=known, hint=hint)
+        short = [site.removeprefix("blocks.<L>.") for site in known]
+        full = get_close_matches(name, known, n=1, cutoff=0.5)
+        near = [] if full else get_close_matches(name, short, n=1, cutoff=0.5)
+        meant = f"Did you mean {near[0]!r}?" if near else ""
+        super().__init__("site", name, known=known, hint=f"{meant} {hint}".strip())
 
 
 class DataError(LensbenchError):

@@ -180,7 +180,8 @@ def evaluate_all(
 ) -> dict[str, Any]:
     """The same on opened things; ``twin`` is one more control of every measure."""
     say = progress or _silent
-    say(f"{len(runs)} dictionaries on {store.n_tokens:,} stored tokens")
+    noun = "dictionary" if len(runs) == 1 else "dictionaries"
+    say(f"{len(runs)} {noun} on {store.n_tokens:,} stored tokens")
     result = evaluate(
         runs, store, model, labels=labels, twin=twin, config=config, progress=progress
     )

@@ -104,7 +104,9 @@ def _train(
 
 def _resume(run: Path, request: TrainRequest) -> dict[str, Any]:
     given = {f.name for f in fields(request) if getattr(request, f.name)}
-    if others := sorted(given - {"resume", "dry_run"}):
+    if given := given - {"resume", "dry_run"}:
+        flags = {name: f"--{name.replace('_', '-')}" for name in given} | {"assign": "--set"}
+        others = sorted(flags[name] for name in given)
         raise ConfigError(
             f"--resume goes on with its own sweep ({run / SWEEP_FILE}); leave out what else was "
             f"given ({', '.join(others)}), or start another run"

@@ -162,3 +162,10 @@ def test_an_encoder_comes_before_its_decoder_and_the_logits_after_both() -> None
     with pytest.raises(ConfigError, match="belongs to no stack"):
         Site("logits", None, "decoder")
     assert Site("router.weights", 0).transformer_lens is None
+
+
+def test_a_misspelt_site_offers_the_name_within_a_block() -> None:
+    known = ["embed", "blocks.<L>.attn.z", "blocks.<L>.resid_post"]
+    assert str(UnknownSiteError("atn.z", known=known)).endswith("Did you mean 'attn.z'?")
+    said = str(UnknownSiteError("blocks.3.resid_pst", known=known))
+    assert said.count("Did you mean") == 1

@@ -74,6 +74,8 @@ def test_a_sweep_survives_yaml() -> None:
         ({"architecture": "tokp", "d_sae": 64}, "Did you mean 'topk'"),
         ({"architecture": "topk", "d_sae": 64, "k": 65}, "k must be in 1..d_sae=64, got 65"),
         ({"d_sae": 64}, "names no architecture"),
+        ({"arch": "topk", "d_sae": 64}, "The key is 'architecture', not 'arch'"),
+        ({"architectur": "topk", "d_sae": 64}, "not 'architectur'"),
         ({"architecture": "relu", "d_sae": 64, "k": 3}, "unknown key 'k'"),
         ({"architecture": "topk", "d_sae": 64, "k": 4, "seed": [0, 0]}, "listed twice"),
         ({"architecture": "topk", "d_sae": 64, "k": []}, "sweep[0].k is an empty list"),
