@@ -8,13 +8,11 @@ from lensbench.app.widgets.exit_board import exit_board, live_board
 from lensbench.app.widgets.exit_threshold import threshold_panel
 from lensbench.app.widgets.missing import missing
 from lensbench.app.widgets.own_text import offer_own_text, offer_own_text_of
-from lensbench.app.widgets.states import command_line, guarded, nothing_yet, plain
+from lensbench.app.widgets.states import command_line, guarded, plain
 from lensbench.app.widgets.toggle import pick_of
 from lensbench.app.workflows import acceleration, acceleration_figures
 from lensbench.app.workflows.acceleration import MEASURES, ExitAsk
 from lensbench.app.workflows.sequences import name_of_model
-
-MAKE = "lensbench accelerate --model atlas-dense --prompts prompts.txt --keep own"
 
 
 def show() -> None:
@@ -24,7 +22,8 @@ def show() -> None:
                "run until you ask for it.")  # fmt: skip
     names = store_names()
     if not names:
-        nothing_yet("There is no store of activations here yet.", MAKE)
+        st.info("No activation store in this folder yet: let a model write a text of its own, or "
+                "make a store on the page Capture.")  # fmt: skip
         offer_own_text()
         return
     name = choose("Store", names, key="store")

@@ -2,15 +2,21 @@
 
 import streamlit as st
 
-from lensbench.app.state import inside, store_names
+from lensbench.app.state import inside, root, store_names
 from lensbench.app.widgets.figures import show_figure
 from lensbench.app.widgets.shape_table import shape_table
-from lensbench.app.widgets.states import command_line, guarded, in_shell, nothing_yet, plain
+from lensbench.app.widgets.states import (
+    command_line,
+    guarded,
+    in_shell,
+    no_store_yet,
+    nothing_yet,
+    plain,
+)
 from lensbench.app.widgets.toggle import one_of
 from lensbench.app.workflows import shapes
 from lensbench.app.workflows.shapes import ShapeAsk
 
-CAPTURE = "lensbench capture --model atlas-dense --text atlas:500 --sites all --out acts"
 MEASURES = {
     "anisotropy": "Anisotropy",
     "dimension": "Intrinsic dimension",
@@ -53,7 +59,7 @@ def show() -> None:
 def _ask() -> ShapeAsk | None:
     names = store_names()
     if not names:
-        nothing_yet("There is no store of activations here yet.", CAPTURE)
+        no_store_yet(root() / "acts", "atlas:500", "--sites", "all")
         return None
     chosen = st.multiselect("Stores of one text", names, key="stores", bind="query-params",
                             placeholder="A model, or checkpoints of it")  # fmt: skip

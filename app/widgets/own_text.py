@@ -4,7 +4,7 @@ import streamlit as st
 
 from lensbench.app.state import root
 from lensbench.app.widgets.links import go_to
-from lensbench.app.widgets.states import command_line, guarded, plain
+from lensbench.app.widgets.states import command_line, guarded, in_shell, plain
 
 EXAMPLES, NEW, FOLDER = 100, 16, "own-text"
 MODEL = "atlas-early"
@@ -20,8 +20,8 @@ def offer_own_text() -> None:
             with st.spinner(f"{MODEL} continues {EXAMPLES} prompts, and its states are captured"):
                 acceleration_live.capture_examples(MODEL, EXAMPLES, NEW, root() / FOLDER)
             go_to("acceleration", store=FOLDER)
-    command_line(f"lensbench accelerate --model {MODEL} --prompts atlas:{EXAMPLES} "
-                 f"--new-tokens {NEW} --keep {FOLDER}")  # fmt: skip
+    command_line(in_shell("accelerate", "--model", MODEL, "--prompts", f"atlas:{EXAMPLES}",
+                          "--new-tokens", NEW, "--keep", root() / FOLDER))  # fmt: skip
 
 
 def offer_own_text_of(name: str, url: str) -> None:

@@ -2,14 +2,13 @@
 
 import streamlit as st
 
-from lensbench.app.state import inside, store_names
+from lensbench.app.state import inside, root, store_names
 from lensbench.app.widgets.choose import choose, several
-from lensbench.app.widgets.states import command_line, guarded, in_shell, nothing_yet
+from lensbench.app.widgets.states import command_line, guarded, in_shell, no_store_yet, nothing_yet
 from lensbench.app.widgets.toggle import pick_of
 from lensbench.app.workflows import probe_page
 from lensbench.app.workflows.probing import METHODS, ProbeAsk
 
-CAPTURE = "lensbench capture --model atlas-dense --text atlas:2000 --sites all --out acts"
 POSITIONS = {"all": "All tokens", "last": "Last token", "first": "First token"}
 
 
@@ -17,7 +16,7 @@ def choose_probe() -> ProbeAsk | None:
     """Widgets of a request; None until enough is chosen."""
     stores = {name: str(inside(name)) for name in store_names()}
     if not stores:
-        nothing_yet("There is no store of activations here yet.", CAPTURE)
+        no_store_yet(root() / "acts", "atlas:2000", "--sites", "all")
         return None
     name = choose("Store", list(stores), key="store")
     if name is None:

@@ -5,6 +5,7 @@ import re
 import shlex
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 
 import streamlit as st
 from streamlit.errors import FragmentHandledException
@@ -41,6 +42,13 @@ def nothing_yet(what: str, command: str, *, next_step: str = "") -> None:
     st.info(what + (f" {next_step}" if next_step else ""))
     st.caption("On the command line:")
     st.code(command, language="bash", wrap_lines=True)
+
+
+def no_store_yet(out: Path, text: str, *kept: str) -> None:
+    """Say that there is no store, and how to make one of ``text`` at ``out``."""
+    command = in_shell("capture", "--model", "atlas-dense", "--text", text, *kept, "--out", out)
+    nothing_yet("No activation store in this folder yet.", command,
+                next_step="Make one on the page Capture.")  # fmt: skip
 
 
 def in_shell(*words: object) -> str:

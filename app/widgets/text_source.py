@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from lensbench.app.state import inside, store_names
+from lensbench.app.state import inside, root, store_names
 from lensbench.app.widgets.choose import choose
 from lensbench.app.widgets.model_choice import choose_model
-from lensbench.app.widgets.states import guarded, nothing_yet, plain
+from lensbench.app.widgets.states import guarded, no_store_yet, nothing_yet, plain
 from lensbench.app.widgets.toggle import one_of
 from lensbench.app.workflows.lenses import MAX_TEXT
 from lensbench.app.workflows.sequences import first_row_of, n_rows
@@ -16,7 +16,6 @@ from lensbench.app.workflows.sequences import first_row_of, n_rows
 STORED, TYPED, REPEATED = "Stored sequence", "My own text", "Repeated random tokens"
 MODEL, TEXT = "atlas-dense", "The capital of Peru is"
 """Of commands that are shown before anything is chosen."""
-_CAPTURE = "lensbench capture --model atlas-dense --text atlas:1000 --profile resid --out acts"
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def choose_row(command: Callable[[Source], str], stores: list[str] | None = None
     """A store and one of its rows; None, with what to do and the ``command``, until both are."""
     stores = store_names() if stores is None else stores
     if not stores:
-        nothing_yet("There is no activation store in this folder yet.", _CAPTURE)
+        no_store_yet(root() / "acts", "atlas:1000", "--profile", "resid")
         return None
     columns = st.columns([3, 1, 1])
     with columns[0]:

@@ -58,7 +58,7 @@ def shown(page: Any) -> dict[str, str]:
 def test_the_page_says_what_it_needs(monkeypatch, root: Path, tmp_path: Path) -> None:
     page = open_page(monkeypatch, tmp_path, "acceleration")
     assert not page.exception
-    assert "no store" in words(page)
+    assert "No activation store in this folder yet" in words(page)
     assert "lensbench accelerate" in words(page)
     page = open_page(monkeypatch, root, "acceleration")
     assert not page.exception
