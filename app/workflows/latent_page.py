@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from lensbench.app.workflows.live import hold_latents, hold_runs, hold_store, running
+from lensbench.app.workflows.live import (
+    Shelf,
+    hold_latents,
+    hold_runs,
+    hold_store,
+    running,
+    store_version,
+)
 from lensbench.app.workflows.runs import EVALUATION, evaluation_of
 from lensbench.app.workflows.sequences import model_name, words_of
 from lensbench.app.workflows.stores import find_stores
@@ -21,6 +28,7 @@ from lensbench.plots import visible
 from lensbench.results import load
 from lensbench.saes.evaluation.labels_table import best_of_latents
 from lensbench.saes.evaluation.passes import as_dictionary, check_trained_on
+from lensbench.saes.evaluation.seen import NO, ROWS, TEXT, UNKNOWN, seen_in_training
 from lensbench.saes.latents.dashboard import (
     DashboardConfig,
     dashboards,
@@ -30,11 +38,13 @@ from lensbench.saes.latents.result import LatentDashboard
 
 if TYPE_CHECKING:
     from lensbench.saes.runs import SAERun
+    from lensbench.store import ActivationStore
 
 BOARD = DashboardConfig(max_tokens=100_000, per_band=3)
 """How much a dashboard that is made on the page looks at."""
 MOST_ACTIVE = 20_000_000
 """Non-zero latents kept in memory for the next dashboard (8 bytes each); above it, none are."""
+_own: Shelf[Path] = Shelf(256)
 
 
 def dictionary_of(run: Path, name: str) -> "SAERun":
@@ -53,12 +63,14 @@ def dictionary_of(run: Path, name: str) -> "SAERun":
 
 
 def store_of(run: Path, name: str, root: Path) -> Path:
-    """The store a dictionary was trained on, or one below ``root`` of the same model and site.
+    """The store of the text a dictionary was trained on, or another below ``root`` that fits it.
 
     Raises:
-        MissingDataError: none is here.
+        MissingDataError: none is here of its model and site.
     """
-    dictionary = as_dictionary(dictionary_of(run, name), encoded=True)
+    chosen = dictionary_of(run, name)
+    dictionary = as_dictionary(chosen, encoded=True)
+    fit: dict[Path, ActivationStore] = {}
     for folder in find_stores(root):
         try:
             store = hold_store(str(folder))
@@ -66,7 +78,14 @@ def store_of(run: Path, name: str, root: Path) -> Path:
             check_trained_on(dictionary, store)
         except LensbenchError:
             continue
-        return folder
+        fit[folder] = store
+    if len(fit) == 1:
+        return next(iter(fit))
+    if fit:
+        key = (str(run), name, *((str(f), store_version(str(f))) for f in fit))
+        order = (ROWS, TEXT, UNKNOWN, NO)
+        return _own.get(key, lambda: min(
+            fit, key=lambda f: order.index(seen_in_training(chosen, fit[f]))))  # fmt: skip
     raise MissingDataError(
         f"no store below the folder shown holds {dictionary.site} of the model that {name} was "
         "trained on; capture one: lensbench capture --model M --text T "

@@ -237,3 +237,24 @@ def test_the_random_direction_is_drawn_beside_the_logit_effects() -> None:
     assert {x for x in line.x if x is not None} == {1.5, -1.5}
     assert "random direction" in line.name
     assert not [t for t in effects_figure(frame).data if t.type == "scatter"]
+
+
+def test_its_own_store_is_read_though_another_that_fits_comes_first(
+    small_root: Path, name: str, tmp_path: Path
+) -> None:
+    """A second capture with the same model, of another text, whose name sorts first."""
+    import shutil
+
+    from lensbench import capture
+    from lensbench.app.workflows.latent_page import store_of
+    from lensbench.app.workflows.models import open_model
+    from tests.app.conftest import SITE
+
+    root = tmp_path / "root"
+    shutil.copytree(small_root, root)
+    capture(open_model("atlas-dense", certify=False), ["the cat sleeps"], sites=[SITE],
+            out=root / "aa")  # fmt: skip
+    run = root / "runs" / "small"
+    assert store_of(run, name, root) == root / "acts"
+    shutil.rmtree(root / "acts")
+    assert store_of(run, name, root) == root / "aa"  # control: it does fit
