@@ -22,6 +22,7 @@ from lensbench.errors import (
 )
 from lensbench.models.hub import refusal
 from lensbench.saes import formats
+from lensbench.saes.formats.parts import without_place
 from lensbench.saes.hub_card import card
 from lensbench.saes.runs import SAERun, open_runs
 from lensbench.saes.sae import SAE
@@ -232,7 +233,10 @@ def _named(runs: Any) -> dict[str, SAERun | SAE]:
 
 def _write(one: SAERun | SAE, folder: Path, format: HubFormat) -> None:
     if isinstance(one, SAERun) and format == "lensbench":
-        replace(one, folder="").save(folder)  # where it lay here is nobody's business
+        made = replace(one.provenance, **without_place({"model": one.provenance.model}))
+        kept = without_place(one.metadata)
+        # Where it and its model lay here is nobody's business.
+        replace(one, folder="", metadata=kept, provenance=made).save(folder)
         return
     sae = one.sae if isinstance(one, SAERun) else one
     formats.save(sae, folder, format="sae_lens" if format == "lensbench" else format)

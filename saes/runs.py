@@ -124,7 +124,7 @@ class SAERun(Result):
 
     def save(self, folder: Path | str) -> Path:
         """Write the result, and beside it the dictionary: an SAE in SAELens' format."""
-        formats.save(self.coder, folder)
+        formats.keep(self.coder, folder)
         return super().save(folder)
 
     def summary(self) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """One door to every format: recognise what lies in a folder, read it, write it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -20,7 +20,7 @@ from lensbench.saes.formats import (
     sae_lens,
     sparsify,
 )
-from lensbench.saes.formats.parts import check_finite
+from lensbench.saes.formats.parts import check_finite, without_place
 from lensbench.saes.sae import SAE
 
 if TYPE_CHECKING:
@@ -216,6 +216,7 @@ def save(sae: SparseCoder, path: Path | str, *, format: WrittenFormat | None = N
     the same codes. Of the last two ``path`` may be the file, with its ending. ``lensbench`` has
     everything, and is the default of transcoders and crosscoders. Site, config and metadata are
     kept in all; Gemma Scope and OpenAI have no place for them, so they lie in a note beside it.
+    Of a model in a local folder the folder's name is kept, and not where it lies.
 
     Raises:
         ConfigError: no dictionary.
@@ -229,6 +230,11 @@ def save(sae: SparseCoder, path: Path | str, *, format: WrittenFormat | None = N
     if not isinstance(sae, SparseCoder):  # pyright: ignore[reportUnnecessaryIsInstance] - users
         kind = type(sae).__name__
         raise ConfigError(f"save takes a dictionary (of a run: run.coder), got a {kind}")
+    return keep(replace(sae, metadata=without_place(sae.metadata)), path, format=format)
+
+
+def keep(sae: SparseCoder, path: Path | str, *, format: WrittenFormat | None = None) -> Path:
+    """:func:`save` for this machine: where the model lies here stays in the metadata."""
     name = format or ("sae_lens" if isinstance(sae, SAE) else "lensbench")
     _check_name(name, get_args(WrittenFormat))
     folder, write = Path(path), FORMATS[name].write

@@ -6,7 +6,7 @@ No pickle is ever run: ``.pt`` files go through :func:`lensbench.io.read_torch`.
 import math
 import re
 from collections.abc import Collection, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -194,3 +194,12 @@ def to_numpy(tensor: Tensor) -> np.ndarray:
     """On the CPU; bfloat16, which numpy has not, becomes float32."""
     tensor = tensor.detach().cpu().contiguous()
     return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).numpy()
+
+
+def without_place(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What is told of a dictionary, a model's folder on this machine reduced to its name."""
+    card = metadata.get("model")
+    source = str(card.get("source") or "") if isinstance(card, Mapping) else ""
+    if not (PurePosixPath(source).is_absolute() or PureWindowsPath(source).is_absolute()):
+        return dict(metadata)
+    return {**metadata, "model": {**dict(card or {}), "source": PureWindowsPath(source).name}}
