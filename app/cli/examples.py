@@ -102,7 +102,7 @@ _READING: dict[str, tuple[str, ...]] = {
 _CHANGING: dict[str, tuple[str, ...]] = {
     "patch": (
         "patch recall --n 8",
-        "patch recall --n 8 --html patch.html",
+        "patch recall --sites attn.z --positions together --n 8 --verify --html patch.html",
         "patch ioi --model ./my-model --sites attn.z --layers 2-4",
     ),
     "attribute": ("attribute recall --n 8 --verify", "attribute recall --method eap_ig --n 8"),

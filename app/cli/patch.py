@@ -60,23 +60,36 @@ def patch(
         int, typer.Option("--random-patches", help="Random steps as long as a patch, the control.")
     ] = 20,
     batch_size: BatchOption = 64,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="The strongest place again on as many pairs that the sweep has not seen, beside "
+            "random steps and other places.",
+        ),
+    ] = False,
     top: Annotated[int, typer.Option("--top", help="Places to print.")] = 10,
     out: Annotated[Path | None, typer.Option("--out", help="Folder to save the result in.")] = None,
     seed: SeedOption = 0,
 ) -> Answer:
     """Patch every place from one run of prompt pairs into the other, and rank what it does."""
     from lensbench.app.workflows.answers import saved_in
+    from lensbench.app.workflows.patch_cell import NO_OTHERS, on_new_pairs
     from lensbench.app.workflows.patching import PatchAsk, facts, scoring_told
     from lensbench.app.workflows.patching import patch as run
+    from lensbench.errors import ConfigError
 
-    result = run(
-        PatchAsk(
-            task, model, revision, sites_of(sites, "resid_pre"), how, metric, layers, positions,
-            heads, dims, pairs, n, random_patches, batch_size, seed,
-            several, subspace,
-        )
+    ask = PatchAsk(
+        task, model, revision, sites_of(sites, "resid_pre"), how, metric, layers, positions,
+        heads, dims, pairs, n, random_patches, batch_size, seed, several, subspace,
     )  # fmt: skip
+    if verify and pairs:
+        raise ConfigError(NO_OTHERS)
+    result = run(ask)
     found = {**facts(result, top), **saved_in(result, out)}
+    if verify:
+        check = on_new_pairs(ask, result)
+        found["verified"] = {"verdict": check.verdict, **check.summary()}
     sizes = sorted({span["k"] for span in found.get("subspace", {}).values()})
     span = f" of a subspace of {', '.join(map(str, sizes))} dims" if sizes else ""
     head = (
@@ -93,6 +106,7 @@ def patch(
             "",
             f"effect: 0 = corrupted, 1 = clean. Control: {result.controls}",
             *filter(None, [scoring_told(found)]),
+            *([f"verified: {found['verified']['verdict']}"] if verify else []),
             *([f"saved in {found['saved']}"] if out is not None else []),
         ]),
     )  # fmt: skip

@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 
 OTHERS, STEPS = 20, 20
 """Places drawn as control, and random steps at the place itself."""
+NO_OTHERS = (
+    "pairs of a file have no held-out ones. Verify on a second file in Python: "
+    "result.verify(model, PromptPairs.from_json(text)); or take a built-in task"
+)
 _tables: Shelf[pd.DataFrame] = Shelf(32)
 _verified: "Shelf[PlaceCheck]" = Shelf(16)
 _checks: "Shelf[AttributionCheck]" = Shelf(16)
@@ -140,13 +144,27 @@ def verify(ask: PatchAsk, index: int, seed: int = 1) -> PlaceCheck:
 
 
 def _verify(ask: PatchAsk, index: int, seed: int) -> PlaceCheck:
+    return on_new_pairs(ask, kept(ask), index, seed)
+
+
+def on_new_pairs(
+    ask: PatchAsk, result: PatchingResult, index: int | None = None, seed: int = 1
+) -> PlaceCheck:
+    """A place of a sweep (left out, the strongest) on as many other pairs of its task.
+
+    Raises:
+        ConfigError: pairs of a file, of which there are no others.
+        NotEnoughDataError: the task has no unseen pairs, or the site no other place.
+    """
+    if ask.pairs:
+        raise ConfigError(NO_OTHERS)
     with running(ask.model, ask.revision) as model:
         seen = set(pairs_for(model, ask).clean_ids)
         more = pairs_for(model, replace(ask, seed=ask.seed + seed, n=2 * ask.n))
         fresh = [i for i, ids in enumerate(more.clean_ids) if ids not in seen][: ask.n]
         if len(fresh) < 2:
             raise NotEnoughDataError("this task has fewer than 2 pairs that the map has not seen")
-        return kept(ask).verify(model, more.select(fresh), index, others=OTHERS, steps=STEPS,
+        return result.verify(model, more.select(fresh), index, others=OTHERS, steps=STEPS,
                                 batch_size=ask.batch_size, seed=seed)  # fmt: skip
 
 
