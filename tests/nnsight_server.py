@@ -1,7 +1,8 @@
 """A server of the part of NDIF's protocol that a polling client uses; its jobs really run.
 
 Started as a process of its own, where lensbench cannot be imported: what a job needs of it has to
-come with the job. Prints its port. The key ``refused`` is refused; ``/seen`` tells what was asked.
+come with the job. Takes the folder of a model and a dtype; prints its port. The key ``refused`` is
+refused; ``/seen`` tells what was asked.
 """
 
 import io
@@ -86,7 +87,7 @@ if __name__ == "__main__":
         sys.argv[1],
         task="text-generation",
         dispatch=True,
-        dtype=torch.float64,
+        dtype=getattr(torch, sys.argv[2]) if len(sys.argv) > 2 else None,
         tokenizer=AutoTokenizer.from_pretrained(sys.argv[1]),
     )
     http = HTTPServer(("127.0.0.1", 0), Handler)

@@ -34,7 +34,7 @@ DEEPER = {
 @pytest.fixture
 def unlocked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Calls of a shared model by a thread that does not hold its lock."""
-    from lensbench.app.workflows import live
+    from lensbench.app.workflows import expert_routing, live
     from lensbench.models.huggingface import NativeModel
 
     seen: list[str] = []
@@ -53,6 +53,7 @@ def unlocked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for name in ("run", "run_many", "run_layers", "generate"):
         monkeypatch.setattr(NativeModel, name, watched(name))
     live.forget()
+    expert_routing.typed.cache_clear()
     return seen
 
 

@@ -58,6 +58,12 @@ def test_shards_are_listed_and_checksums_verified(monkeypatch, copy: Path) -> No
     first = page.dataframe[1].value.iloc[0]
     body = (copy / "acts" / first["file"]).read_bytes()
     assert first["sha256"] == hashlib.sha256(body).hexdigest()
+    numbers = [int(n) for n in page.dataframe[0].value["shard"]]
+    page.selectbox(key="shard").set_value(numbers[-1]).run()
+    last = page.dataframe[1].value.iloc[0]
+    assert (last["file"] == first["file"]) == (len(numbers) == 1)
+    body = (copy / "acts" / last["file"]).read_bytes()
+    assert last["sha256"] == hashlib.sha256(body).hexdigest()
     page.button(key="verify").click().run()
     assert "sha256" in page.success[0].value
 

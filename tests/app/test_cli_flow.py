@@ -397,6 +397,8 @@ def test_a_run_that_fell_silent_is_lost(
     last = datetime.now(UTC) - timedelta(seconds=age)
     status |= {"state": "running", "heartbeat": last.strftime("%Y-%m-%dT%H:%M:%SZ")}
     status["pid"] = os.getpid() if pid is None else pid
+    if pid is not None:
+        status["birth"] = None  # of a system that does not tell: only its silence can
     (copy / "status.json").write_text(json.dumps(status))
     (row,) = answer(capsys, "runs", "ls", tmp_path / "runs")["runs"]
     assert row["state"] == state

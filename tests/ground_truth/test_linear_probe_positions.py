@@ -174,7 +174,7 @@ def test_positions_are_in_the_frame_the_pictures_and_on_disk(swept: Any, tmp_pat
     grid = swept.plot("late")
     assert "by position: late" in grid.layout.title.text
     assert list(grid.layout.yaxis.ticktext) == ["first", "-1"]
-    assert "mean of 2 labels" in swept.plot().layout.title.text
+    assert "mean of 2 labels" in swept.plot().layout.title.text.replace("<br>", " ")
     assert "@-1" in swept.plot("late", position=-1).layout.title.text
     assert swept.plot(position="first").data
     with pytest.raises(UnknownNameError, match="position"):

@@ -67,7 +67,7 @@ def server(folder):
     """The address of a server that runs jobs on a model of its own, in a process of its own."""
     script = Path(__file__).parents[1] / "nnsight_server.py"
     process = subprocess.Popen(
-        [sys.executable, str(script), str(folder)],
+        [sys.executable, str(script), str(folder), "float64"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

@@ -192,6 +192,6 @@ def test_a_control_of_a_stores_name_is_refused(monkeypatch: pytest.MonkeyPatch) 
     from lensbench.app.workflows import shapes
 
     monkeypatch.setattr(shapes, "open_store", lambda path: path)
-    for stores, beside in ((("a/x",), ("b/x",)), (("a/x",), ("b/y", "c/y"))):
-        with pytest.raises(ConfigError, match="two stores have one name"):
+    for stores, beside in ((("a/x",), ("a/x",)), (("a/x",), ("b/y", "b/y"))):
+        with pytest.raises(ConfigError, match="is named twice"):
             shapes.measure(shapes.ShapeAsk(stores, controls=beside))
