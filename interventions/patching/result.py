@@ -139,7 +139,7 @@ class PatchingResult(Result):
         frame = self.to_frame()
         shown = pd.concat([self.top(10), frame.loc[frame["kind"] != "patch"]], ignore_index=True)
         for column in ("layer", "head", "dim", "low", "high"):  # runs have no place, no interval
-            if not (shown[column] == -1).all():
+            if bool((shown[column] != -1).sum()):
                 shown[column] = shown[column].astype(object).where(shown["kind"] == "patch", None)
         shown.attrs["units"] = frame.attrs["units"]
         left = len(self.site) - 10

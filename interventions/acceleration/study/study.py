@@ -106,7 +106,9 @@ class AccelerationStudy(Result):
         from lensbench.plots.tables import html_table
 
         frame = self.to_frame()
-        some = frame[[c for c in _SHOWN if c in frame]].dropna(axis="columns", how="all")
+        shown = [c for c in frame.columns if c in _SHOWN]
+        some = frame.reindex(columns=sorted(shown, key=_SHOWN.index))
+        some = some.dropna(axis="columns", how="all")
         some.attrs.update(frame.attrs)
         unmeasured = len(frame) and frame["held"].isna().all()
         more = "; verify(model) decodes live and adds what is measured" * bool(unmeasured)
