@@ -67,12 +67,12 @@ CLICKS = {
     "Latent, next latent": Click(
         "latent?run={run}&dictionary={name}&latent={i}",
         "document.querySelector('[data-testid=stNumberInputStepUp]')",
-        "document.body.textContent.includes('of latent {next}')",
+        "location.search.includes('latent={next}')",
     ),
     "Latent, star": Click(
         "latent?run={run}&dictionary={name}&latent={i}",
         "document.querySelector('[class*=\"st-key-note-\"][class*=starred] input')",
-        "document.body.textContent.includes('Saved in')",
+        "true",  # whatever it was before, the server has answered
     ),
     "Directions, geometry": _tab(
         "Geometry", "Most alike", "directions?run={run}&dictionary={name}"
@@ -80,12 +80,12 @@ CLICKS = {
     "Directions, open a latent": Click(
         "directions?run={run}&dictionary={name}&open={i}",
         "document.querySelector('[data-testid=stNumberInputStepUp]')",
-        "document.body.textContent.includes('of latent {next}')",
+        "location.search.includes('open={next}')",
     ),
     "Directions, next latent": Click(
         "directions?run={run}&dictionary={name}&show=Nearest+latents&latent={i}",
         "document.querySelector('.st-key-latent [data-testid=stNumberInputStepUp]')",
-        "document.body.textContent.includes('nearest to latent {next}')",
+        "location.search.includes('latent={next}')",
     ),
     "Lens, other measure": _tab("Entropy", "Entropy, ", "lens?store={store}&row={row}"),
     "Lens, a cell": _cell(
