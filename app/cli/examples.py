@@ -22,6 +22,8 @@ _COMMON: dict[str, tuple[str, ...]] = {
     "capture": (
         "capture --model atlas-dense --text atlas:500 --profile resid --out acts",
         f"capture --model ./my-model --text stories.txt --sites {_SITE} --out my-acts",
+        "capture --model atlas-moe --text desk:60 --out routed"
+        ' --sites "blocks.*.router.weights" "blocks.*.router.indices"',
     ),
     "store ls": ("store ls", "store ls --root demo-run"),
     "store info": (f"store info {_STORE}",),
@@ -115,7 +117,10 @@ _CHANGING: dict[str, tuple[str, ...]] = {
     "circuit latent": (f'circuit latent 27 --dictionary {_ONE} --prompt "The capital of Peru is"',),
     "edit fact": ("edit fact recall --layers 1,2 --n 4",),
     "steer": ("steer agreement --layer 1", 'steer agreement --plus " Love" --minus " Hate"'),
-    "experts map": ("experts map --model atlas-moe --prompts desk:60",),
+    "experts map": (
+        "experts map --model atlas-moe --prompts desk:60",
+        "experts map --model atlas-moe --store routed",
+    ),
     "experts rank": ("experts rank --model atlas-moe --prompts desk:100",),
     "experts suppress": ("experts suppress --model atlas-moe --prompts desk:200 --top 3",),
     "experts scan": ("experts scan --model atlas-moe --prompts desk:40 --layers 1",),

@@ -1,6 +1,6 @@
 """``lensbench experts``: mixtures of experts, mapped, ranked, suppressed and scanned."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,16 +57,25 @@ def group() -> typer.Typer:
 
 def map_(
     model: ModelOption,
-    prompts: PromptsOption,
+    prompts: PromptsOption = "",
+    store: Annotated[
+        str,
+        typer.Option(
+            "--store",
+            help="Read it off a store instead; the model is not run. Made by `lensbench capture "
+            "--sites blocks.*.router.weights blocks.*.router.indices`.",
+        ),
+    ] = "",
     top: TopOption = 10,
     batch_size: BatchOption = 32,
     out: OutOption = None,
     revision: RevisionOption = None,
 ) -> Answer:
-    """Show which experts the tokens of --prompts are routed to."""
+    """Show which experts the tokens of --prompts, or of a store, are routed to."""
     from lensbench.app.workflows.experts import map_experts
 
-    facts = map_experts(model, prompts, top=top, batch_size=batch_size, out=out, revision=revision)
+    facts = map_experts(model, prompts, store=store, top=top, batch_size=batch_size, out=out,
+                        revision=revision)  # fmt: skip
     return _answer(facts, ("layer", "expert", "load", "weight", "prompts"))
 
 
@@ -132,14 +141,24 @@ def suppress(
     normalise: NormaliseOption = "none",
     permute_freely: FreeOption = False,
     draws: Annotated[
-        int, typer.Option("--draws", help="Sets of matched random experts, the control.")
-    ] = 5,
+        int,
+        typer.Option(
+            "--draws",
+            min=0,
+            help="Sets of matched random experts, the control; 19 are the fewest that give a p of "
+            ".05.",
+        ),
+    ] = 20,
     batch_size: BatchOption = 32,
     seed: SeedOption = 0,
     out: OutOption = None,
     revision: RevisionOption = None,
 ) -> Answer:
-    """Suppress and force experts, and count how often the answer then holds --says."""
+    """Suppress and force experts, and count how often the answer then holds --says.
+
+    The verdict ranks each rate among those of --draws sets of random experts. They are matched on
+    layer, number and load.
+    """
     from lensbench.app.workflows.experts import suppress_experts
 
     facts = suppress_experts(
@@ -149,10 +168,18 @@ def suppress(
     )  # fmt: skip
     shown = ("condition", "rate", "low", "high", "n", "newly", "no_longer", "kl", "perplexity",
              "neutral_changed")  # fmt: skip
+    told = "".join(f"\n{how}: {one['verdict']}" for how, one in facts["verdicts"].items())
     said = " or ".join(repr(phrase) for phrase in facts["says"])
-    text = f"{table(facts['conditions'], shown)}\n\nrate: share of answers that hold {said}; " + (
-        "newly, no_longer: answers that do and the clean ones did not, and the reverse"
+    text = f"{table(_few(facts['conditions']), shown)}\n\nrate: share of answers that hold {said}; "
+    text += "newly, no_longer: answers that do and the clean ones did not, and the reverse"
+    text += f"; random: mean, lowest and highest rate of the sets (all: --json)\n{told}" * bool(
+        told
     )
+    sets = min((one["random_sets"] for one in facts["verdicts"].values()), default=draws)
+    if sets < draws:
+        text += (
+            f"\nThere are only {sets} sets of experts like these; suppress more at once for more."
+        )
     more = f"{len(facts['changed'])} answers changed under suppression; neutral: {facts['neutral']}"
     columns = ("rank", "layer", "expert", "load", "differential", "p", "partner", "shared")
     known = [c for c in columns if c in facts["experts"][0]]
@@ -181,6 +208,19 @@ def scan(
         batch_size=batch_size, out=out, revision=revision,
     )  # fmt: skip
     return _answer(facts, ("rank", "layer", "expert", "rate", "low", "high", "effect", "load"))
+
+
+def _few(conditions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The random sets as one row of means; low and high are then the lowest and highest rate."""
+    rows = [dict(row) for row in conditions if "random" not in row["condition"]]
+    for how in ("suppressed", "forced"):
+        drawn = [r for r in conditions if r["condition"].startswith(f"{how} random")]
+        if drawn:
+            mean = {k: sum(r[k] for r in drawn) / len(drawn) for k in drawn[0] if k != "condition"}
+            rates = [r["rate"] for r in drawn]
+            rows.append({**mean, "condition": f"random {how}", "low": min(rates),
+                         "high": max(rates), "n": drawn[0]["n"]})  # fmt: skip
+    return rows
 
 
 def _answer(facts: Mapping[str, Any], columns: Any, before: str = "", after: str = "") -> Answer:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from lensbench.app.workflows.answers import facts_of, rows_of_frame, saved_in
+from lensbench.app.workflows.expert_page import DRAWS, NO, YES, verdicts
 from lensbench.app.workflows.expert_prompts import NamedPrompts, find_prompts
+from lensbench.app.workflows.live import hold_store
 from lensbench.app.workflows.models import open_model
 from lensbench.errors import ConfigError
 from lensbench.interventions import experts
@@ -18,26 +20,32 @@ if TYPE_CHECKING:
     from lensbench.interventions.experts.maps import Activation, Normalise
     from lensbench.interventions.experts.scan import How
 
-YES, NO = "yes", "no"
-
 
 def map_experts(
     model: str,
-    prompts: str,
+    prompts: str = "",
     *,
+    store: str = "",
     top: int = 10,
     batch_size: int = 32,
     out: Path | None = None,
     revision: str | None = None,
 ) -> dict[str, Any]:
-    """Who the tokens of some prompts are routed to; the busiest experts first.
+    """Who the tokens of some prompts, or of a store, are routed to; the busiest experts first.
 
     Raises:
-        LensbenchError: see :func:`lensbench.interventions.experts.routing`.
+        ConfigError: neither prompts nor a store, or both.
+        LensbenchError: see ``experts.routing`` and ``experts.stored_routing``.
     """
-    named = find_prompts(prompts)
+    if bool(prompts) == bool(store):
+        raise ConfigError("give one of --prompts (the model is run) and --store (it is not), got "
+                          f"{'both' if store else 'neither'}")  # fmt: skip
+    named = find_prompts(prompts) if prompts else None
     opened = open_model(model, revision)
-    maps = experts.routing(opened, named.texts, batch_size=batch_size)
+    if named is None:
+        maps = experts.stored_routing(hold_store(store), opened)
+    else:
+        maps = experts.routing(opened, named.texts, batch_size=batch_size)
     frame = maps.to_frame().sort_values("load", ascending=False, kind="stable")
     facts = facts_of(opened, maps, experts=rows_of_frame(frame, top))
     return {**facts, **saved_in(maps, out)}
@@ -109,7 +117,7 @@ def suppress_experts(
     activation: str = "weight",
     normalise: str = "none",
     free: bool = False,
-    draws: int = 5,
+    draws: int = DRAWS,
     batch_size: int = 32,
     seed: int = 0,
     out: Path | None = None,
@@ -137,6 +145,7 @@ def suppress_experts(
     facts["conditions"] = rows_of_frame(report.to_frame())
     facts["changed"] = rows_of_frame(report.changed_prompts())
     facts["neutral"] = report.neutral_from
+    facts["verdicts"] = _verdicts(report) if draws else {}
     return {**facts, **saved_in(report, out)}
 
 
@@ -174,6 +183,16 @@ def scan_experts(
         experts=rows_of_frame(found.to_frame(), top),
     )
     return {**facts, **saved_in(found, out)}
+
+
+def _verdicts(report: experts.ExpertReport) -> dict[str, dict[str, Any]]:
+    """Suppressed and forced among the random experts, in words and numbers."""
+    found = {how: (told, report.standing(how)) for how, told in verdicts(report).items()}
+    return {
+        how: {"verdict": told, "stands_out": at.stands_out, "p": at.p, "as_far": at.as_far,
+              "random_sets": at.n}
+        for how, (told, at) in found.items()
+    }  # fmt: skip
 
 
 def read_experts(text: str) -> list[Expert]:

@@ -57,6 +57,21 @@ def test_map_shows_the_busiest_experts(moe, files, tmp_path, capsys) -> None:
     assert "uncontrolled" in said
 
 
+def test_map_reads_a_store_as_it_reads_prompts(moe, files, tmp_path, capsys) -> None:
+    store = tmp_path / "routed"
+    sites = ("blocks.*.router.weights", "blocks.*.router.indices")
+    assert run("capture", "--model", moe, "--text", files / "bare.jsonl", "--sites", *sites,
+               "--out", store, "--layout", "pad", "--context", 16) == 0  # fmt: skip
+    line = ("map", "--model", moe, "--top", 3)
+    stored = answer(capsys, *line, "--store", store)
+    live = answer(capsys, *line, "--prompts", files / "bare.jsonl")
+    for one, other in zip(stored["experts"], live["experts"], strict=True):
+        assert one == pytest.approx(other, rel=1e-3)  # weights are stored in half precision
+    for given in ((), ("--store", store, "--prompts", files / "bare.jsonl")):
+        assert run("experts", *line, *given) == 2
+        assert "--prompts" in capsys.readouterr().err
+
+
 def test_rank_takes_the_labels_of_the_file_or_what_the_model_says(moe, files, capsys) -> None:
     common = ("rank", "--model", moe, "--top", 3, "--permutations", 99)
     by_file = answer(capsys, *common, "--prompts", files / "labelled.jsonl", "--target", "trigger")
@@ -87,12 +102,31 @@ def test_suppress_finds_tests_and_controls(moe, files, tmp_path, capsys) -> None
     assert facts["neutral"] == "given"
     assert all(row["before"] == "yes" for row in facts["changed"])
     assert (tmp_path / "study" / "result.json").is_file()
+    assert facts["verdicts"]["suppressed"]["random_sets"] == 2
+    assert facts["verdicts"]["suppressed"]["stands_out"] is None  # 2 draws cannot tell
     line = ("experts", "suppress", "--model", moe, "--prompts", files / "bare.jsonl", "--says",
             "sorry", "--new-tokens", 1, "--experts", "1:6,1:3", "--draws", 1)  # fmt: skip
     assert run(*line) == 0
     said = capsys.readouterr().out
-    assert "suppressed random 1" in said
+    assert "random suppressed" in said  # the sets as one row
+    assert "suppressed random 1" not in said
+    assert "give no p below 0.5; that takes 19" in said  # one set gives no small p
     assert "answers changed under suppression" in said
+
+
+def test_suppress_ranks_its_rate_among_twenty_random_sets(moe, files, capsys) -> None:
+    line = ("suppress", "--model", moe, "--prompts", files / "bare.jsonl", "--says", "sorry",
+            "--new-tokens", 1)  # fmt: skip
+    two = f"{LAYER}:{EXPERT},2:3,0:1"
+    told = answer(capsys, *line, "--experts", two)["verdicts"]["suppressed"]
+    assert told["random_sets"] == 20
+    assert told["stands_out"] is True
+    assert told["p"] == pytest.approx(1 / 21)
+    assert "none of them moves it as far" in told["verdict"]
+    other = answer(capsys, *line, "--experts", f"{LAYER}:{EXPERT - 1},2:3,0:1")
+    other = other["verdicts"]["suppressed"]
+    assert other["stands_out"] is False  # control: an expert that does nothing of the kind
+    assert answer(capsys, *line, "--experts", "1:3", "--draws", 0)["verdicts"] == {}
 
 
 def test_scan_puts_the_planted_expert_first(moe, files, capsys) -> None:
