@@ -92,6 +92,8 @@ def read_json(path: Path) -> Any:
         raise MissingDataError(f"no file {path}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DamagedDataError(f"{path} is not valid JSON: {error}") from error
+    except OSError as error:  # not ours to read, a folder, a disk that fails
+        raise MissingDataError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def write_arrays(

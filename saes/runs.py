@@ -40,6 +40,12 @@ UNITS = {
     "seconds": "seconds since the start",
 }
 STATUS_FILE, SWEEP_FILE, METRICS_FILE = "status.json", "sweep.yaml", "metrics.jsonl"
+STATUS: dict[str, type] = {
+    **dict.fromkeys(("step", "steps", "tokens"), int),
+    **dict.fromkeys(("state", "started", "heartbeat"), str),
+    "dictionaries": dict,
+}
+"""What ``status.json`` holds at least."""
 CODERS: dict[str, Any] = {c.role: c for c in (SAE, Transcoder, Crosscoder)}
 CONFIG_FILE, RESULT_FOLDER = "config.json", "result"
 WAIT = "wait_fraction"
@@ -231,10 +237,21 @@ def read_status(run: Path) -> dict[str, Any]:
 
     Raises:
         MissingDataError: no run there.
+        DamagedDataError: no JSON, or not what a run writes there.
     """
-    if not (run / STATUS_FILE).is_file():
+    path = run / STATUS_FILE
+    if not path.is_file():
         raise MissingDataError(f"no run in {run} (no {STATUS_FILE})")
-    return io.read_json(run / STATUS_FILE)
+    told = io.read_json(path)
+    wrong = [key for key, kind in STATUS.items()
+             if not isinstance(told, dict) or not isinstance(told.get(key), kind)]  # fmt: skip
+    if wrong:
+        raise DamagedDataError(
+            f"{path} is not what a run of this version writes ({', '.join(wrong)} missing or of "
+            "another kind); it was altered, or written by another version of lensbench. Its "
+            "dictionaries may be whole: those with a folder result/ open with saes.load"
+        )
+    return told
 
 
 def read_history(folder: Path, *, up_to: int | None = None) -> list[dict[str, float]]:

@@ -1,7 +1,7 @@
 """``lensbench runs``: list, show, compare, share and remove run folders."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -33,7 +33,10 @@ def ls(
     root: Annotated[Path | None, typer.Option("--root", help="The same as DIR.")] = None,
     state: Annotated[
         list[str] | None,
-        typer.Option("--state", help="Only those running, finished, stopped, .. (repeatable)."),
+        typer.Option(
+            "--state",
+            help="Only those running, finished, incomplete, stopped, failed, lost (repeatable).",
+        ),
     ] = None,
     sort: Annotated[
         str, typer.Option("--sort", help="started, run, state, tokens or dictionaries.")
@@ -51,7 +54,15 @@ def ls(
     if not found:
         return Answer(facts, f"no runs below {facts['root']}; make one: lensbench train sae --help")
     more = "" if newest is None or newest >= found else f"\n{newest} of {found} runs"
-    return Answer(facts, table(facts["runs"]) + more)
+    return Answer(facts, table([_shown(row) for row in facts["runs"]]) + more)
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with its state in words: of an array, how many of its parts are finished."""
+    from lensbench.app.workflows.run_parts import told_state
+
+    kept = {k: v for k, v in row.items() if k not in ("parts", "parts_finished")}
+    return kept | {"state": told_state(row)}
 
 
 def show(run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]) -> Answer:
@@ -59,10 +70,16 @@ def show(run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
     from lensbench.app.workflows.runs import show_run
 
     facts = show_run(run)
-    shown = {k: v for k, v in facts.items() if not isinstance(v, (dict, list))}
-    evaluated = facts.get("evaluation")
-    after = "" if evaluated is None else f"\n\nevaluation\n{fields(evaluated)}"
-    return Answer(facts, f"{fields(shown)}\n\n{table(facts['dictionaries'])}{after}")
+    shown = {k: v for k, v in _shown(facts).items() if not isinstance(v, (dict, list)) and v != ""}
+    said = [fields(shown)]
+    if "each_part" in facts:
+        said.append(table(facts["each_part"]))
+    said.append(table(facts["dictionaries"]))
+    if left := facts.get("to_finish"):
+        said.append("\n".join(["what is left, a part each:", *(f"  {line}" for line in left)]))
+    if (evaluated := facts.get("evaluation")) is not None:
+        said.append(f"evaluation\n{fields(evaluated)}")
+    return Answer(facts, "\n\n".join(said))
 
 
 def diff(

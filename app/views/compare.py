@@ -7,6 +7,7 @@ import streamlit as st
 from lensbench.app.state import inside, root, run_names
 from lensbench.app.widgets import run_compare
 from lensbench.app.widgets.choose import choose
+from lensbench.app.widgets.run_state import say_unfinished
 from lensbench.app.widgets.states import command_line, guarded, in_shell, nothing_yet
 from lensbench.app.workflows.run_compare import dictionaries, sides
 
@@ -50,6 +51,8 @@ def _side(label: str, names: list[str], key: str) -> tuple[str | None, str]:
 
 def _both(one: Path, other: Path, first: str, second: str) -> None:
     left, right = sides(one, other, first, second)
+    say_unfinished({run.relative_to(root()).as_posix(): run for run in (one, other)},
+                   key="unfinished")  # fmt: skip
     for draw in (run_compare.settings_and_verdict, run_compare.numbers, run_compare.curves,
                  run_compare.densities, run_compare.matches, run_compare.origins):  # fmt: skip
         with guarded():

@@ -10,7 +10,7 @@ from lensbench.app.widgets.next_steps import going_on, show_steps, show_tasks
 from lensbench.app.widgets.states import in_shell
 from lensbench.app.workflows.guidance import next_steps, tasks
 from lensbench.app.workflows.overview import model_frame, run_frame, store_frame
-from lensbench.app.workflows.runs import LIVE
+from lensbench.app.workflows.run_parts import goes_on
 
 ROWS = 8
 """Rows of a table here; the page of the table has all."""
@@ -21,7 +21,7 @@ def show() -> None:
     st.title("Home")
     st.caption("Capture a transformer's activations once, then ask them anything.")
     stores, runs, models = store_names(), run_frame(root()), model_frame(root())
-    live = sum(state in LIVE for state in runs["state"]) if len(runs) else 0
+    live = sum(map(goes_on, runs["state"])) if len(runs) else 0
     counts = (("Activation stores", len(stores), ""),
               ("Runs", len(runs), f"{live} going on" if live else ""),
               ("Models", len(models), ""))  # fmt: skip
@@ -52,7 +52,7 @@ def show() -> None:
 def _runs(frame: pd.DataFrame) -> None:
     """Those that go on first, then the newest."""
     if len(frame):
-        first = frame["state"].isin(LIVE)
+        first = frame["state"].map(goes_on)
         frame = pd.concat([frame.loc[first], frame.loc[~first]])
     _table("Runs", frame.head(ROWS), len(frame), "runs", "run",
            "runs, those that go on first, then the newest")  # fmt: skip

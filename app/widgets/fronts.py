@@ -9,6 +9,7 @@ import streamlit as st
 from lensbench.app.widgets.figures import show_figure, take_away
 from lensbench.app.widgets.links import go_to
 from lensbench.app.widgets.listing import show_listing
+from lensbench.app.widgets.run_state import say_unfinished
 from lensbench.app.widgets.states import plain
 from lensbench.app.widgets.toggle import pick_of
 from lensbench.app.workflows.copying import Call, python_of
@@ -33,7 +34,8 @@ from lensbench.app.workflows.sweep_page import (
 
 
 def what_was_varied(runs: Mapping[str, Path]) -> None:
-    """The settings in which the dictionaries differ, before any number."""
+    """Runs that are not finished, and the settings in which dictionaries differ; then numbers."""
+    say_unfinished(runs, key="unfinished")
     st.header("What was varied")
     frame = varied(runs)
     own = [c for c in frame if c not in ("run", "dictionary")]

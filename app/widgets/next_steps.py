@@ -8,6 +8,7 @@ from lensbench.app.widgets.links import go_to
 from lensbench.app.widgets.states import plain
 from lensbench.app.workflows import jobs
 from lensbench.app.workflows.guidance import Step
+from lensbench.app.workflows.run_parts import told_state
 from lensbench.app.workflows.runs import LIVE, list_runs
 
 EVERY = 2.0
@@ -28,7 +29,7 @@ def _live(root: Path) -> list[tuple[str, str, float, str, dict[str, str]]]:
         if row["state"] in LIVE:
             name = Path(str(row["run"])).relative_to(root).as_posix()
             share = row["step"] / max(row["steps"], 1)
-            told = f"{name}, {row['state']}: step {row['step']:,} of {row['steps']:,}"
+            told = f"{name}, {told_state(row)}: step {row['step']:,} of {row['steps']:,}"
             found.append((name, told, share, "runs", {"run": name}))
     for job in jobs.all_jobs(root):
         if job.live:

@@ -6,10 +6,12 @@ import streamlit as st
 
 from lensbench.app.widgets.choose import several
 from lensbench.app.widgets.figures import show_figure
+from lensbench.app.widgets.run_state import array_parts
 from lensbench.app.widgets.states import command_line, guarded, in_shell, plain
 from lensbench.app.widgets.toggle import one_of, pick_of
 from lensbench.app.workflows import curves, detached, launching
-from lensbench.app.workflows.runs import LIVE, run_row
+from lensbench.app.workflows.run_parts import told_state
+from lensbench.app.workflows.runs import LIVE, parts_of, run_row
 
 EVERY = 1.5
 """Seconds between two looks at a run that goes on."""
@@ -40,15 +42,21 @@ def _look(run: Path, was_live: bool) -> None:
 
 def _head(run: Path, row: dict[str, object]) -> None:
     step, steps = int(str(row["step"])), int(str(row["steps"]))
-    st.progress(step / max(steps, 1), f"{row['state']}: step {step:,} of {steps:,}")
-    for column, fact in zip(st.columns(3), ("state", "dictionaries", "tokens"), strict=True):
-        value = row[fact]
+    state, alone = told_state(row), parts_of(run) == [run]
+    st.progress(min(1.0, step / max(steps, 1)), f"{state}: step {step:,} of {steps:,}")
+    facts = {"state": state, "dictionaries": row["dictionaries"], "tokens": row["tokens"]}
+    for column, (fact, value) in zip(st.columns(3), facts.items(), strict=True):
         column.metric(fact, f"{value:,}" if isinstance(value, int) else str(value), border=True)
     st.caption(f"Started {str(row['started']).replace('T', ' ').removesuffix('Z')} UTC.")
-    if row["state"] == "stopped":
+    if row["state"] == "stopped" and alone:
         st.info("Stopped after a checkpoint, from which it can go on.")
     elif row["message"]:
         st.warning(plain(f"The run says: {row['message']}"))
+    (_alone if alone else array_parts)(run, row)
+
+
+def _alone(run: Path, row: dict[str, object]) -> None:
+    """What can be done with a run that is one process."""
     live = row["state"] in LIVE
     if live and detached.job_of(run).get("stopping"):
         st.info("It was asked to stop; it writes a checkpoint and ends.")

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lensbench import plots
-from lensbench.app.workflows.launching import REQUEST_FILE
-from lensbench.app.workflows.runs import parts_of
+from lensbench.app.workflows.runs import sound_parts, sweep_file
 from lensbench.app.workflows.sections import LABELS, short_names
 from lensbench.config import load_yaml
-from lensbench.saes.runs import SWEEP_FILE, UNITS, read_history, read_status
+from lensbench.saes.runs import UNITS, read_history, read_status
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -44,7 +43,7 @@ def curves_of(run: Path) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     every = 1
-    for part in parts_of(run):
+    for part in sound_parts(run):
         for name in read_status(part)["dictionaries"]:
             lines = read_history(part / name)
             stride = -(-len(lines) // MOST) or 1
@@ -128,9 +127,8 @@ def caption(frame: pd.DataFrame) -> str:
 
 def settings_of(run: Path) -> dict[str, Any]:
     """What was asked for, as dotted keys: ``train.tokens``, ``sweep[0].k``."""
-    first = parts_of(run)[0]
-    path = first / SWEEP_FILE
-    return flat(load_yaml(path if path.is_file() else first / REQUEST_FILE))
+    asked = sweep_file(run)
+    return {} if asked is None else flat(load_yaml(asked))
 
 
 def spelled(value: Any) -> str:

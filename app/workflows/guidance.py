@@ -6,7 +6,8 @@ from shlex import quote
 
 from lensbench.app.workflows.finding import find
 from lensbench.app.workflows.overview import is_evaluated
-from lensbench.app.workflows.runs import LIVE
+from lensbench.app.workflows.run_parts import goes_on
+from lensbench.app.workflows.runs import how_to_go_on
 from lensbench.app.workflows.sequences import name_of_model
 from lensbench.app.workflows.stores import store_info
 from lensbench.errors import LensbenchError
@@ -50,8 +51,9 @@ def next_steps(root: Path, rows: list[dict[str, object]], stores: list[str]) -> 
             "text.", "capture", {"model": MODEL},
             f"lensbench capture --model {MODEL} --text atlas:2000 --out {quote(f'{root}/acts')}",
         ))  # fmt: skip
-    live = [run for run, state in runs.items() if state in LIVE]
-    broken = [run for run, state in runs.items() if state in ("stopped", "failed", "lost")]
+    live = [run for run, state in runs.items() if goes_on(state)]
+    broken = [run for run, state in runs.items()
+              if run not in live and state not in ("finished", "damaged")]  # fmt: skip
     done = [run for run, state in runs.items() if state == "finished"]
     bare = [run for run in done if not is_evaluated(root / run)]
     known = [run for run in done if is_evaluated(root / run)]
@@ -83,11 +85,11 @@ def next_steps(root: Path, rows: list[dict[str, object]], stores: list[str]) -> 
             f"lensbench runs diff {quote(str(root / one))} {quote(str(root / other))}",
         ))  # fmt: skip
     if broken:
-        steps.append(Step(
-            f"Go on with {broken[0]}", "It ended before it was done; it goes on from its last "
-            "checkpoint.", "runs", {"run": broken[0]},
-            f"lensbench train sae --resume {quote(str(root / broken[0]))}",
-        ))  # fmt: skip
+        whole = runs[broken[0]] in ("stopped", "failed", "lost")
+        why = ("It ended before it was done; it goes on from its last checkpoint." if whole
+               else f"It is not whole: {runs[broken[0]]}.")  # fmt: skip
+        steps.append(Step(f"Go on with {broken[0]}", why, "runs", {"run": broken[0]},
+                          how_to_go_on(root / broken[0])))  # fmt: skip
     if stores and runs:
         steps.append(_train(root, stores[0]))
     if stores:

@@ -15,7 +15,9 @@ import yaml
 from lensbench import io
 from lensbench.app.workflows import detached
 from lensbench.app.workflows.runs import LIVE
-from lensbench.app.workflows.training import forecast_facts, with_known_sites
+from lensbench.app.workflows.runs import REQUEST_FILE as REQUEST_FILE
+from lensbench.app.workflows.site_names import with_known_sites
+from lensbench.app.workflows.training import forecast_facts
 from lensbench.errors import ConfigError, MismatchError
 from lensbench.saes import dry_run
 from lensbench.saes.configs import SweepConfig
@@ -24,7 +26,6 @@ from lensbench.saes.training.forecast import plan_memory
 from lensbench.store import open_store
 from lensbench.yaml_text import parse_yaml
 
-REQUEST_FILE = "request.yaml"
 ENDING = 10.0
 """Seconds that a process may take to end after its run did."""
 FOLDER = "runs"

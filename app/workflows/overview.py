@@ -9,6 +9,7 @@ import pandas as pd
 from lensbench import io
 from lensbench.app.workflows.finding import CONFIG, find, once
 from lensbench.app.workflows.live import Shelf, store_version
+from lensbench.app.workflows.run_parts import told_state
 from lensbench.app.workflows.runs import EVALUATION, list_runs
 from lensbench.app.workflows.stores import store_info
 from lensbench.errors import LensbenchError
@@ -24,11 +25,11 @@ def is_evaluated(run: Path) -> bool:
 
 
 def run_frame(root: Path) -> pd.DataFrame:
-    """Runs below ``root``: state, progress, and whether they were evaluated."""
+    """Runs below ``root``: state in words, progress, and whether they were evaluated."""
     rows = [
         {
             "run": Path(str(row["run"])).relative_to(root).as_posix(),
-            "state": row["state"],
+            "state": told_state(row),
             "dictionaries": row["dictionaries"],
             "step": row["step"],
             "steps": row["steps"],

@@ -13,7 +13,7 @@ import pandas as pd
 
 from lensbench import io
 from lensbench.app.workflows.curves import flat, settings_of, spelled
-from lensbench.app.workflows.runs import evaluation_of, parts_of, run_row
+from lensbench.app.workflows.runs import evaluation_of, parts_of, run_row, sound_parts
 from lensbench.app.workflows.sections import short_names
 from lensbench.errors import UnknownNameError
 from lensbench.saes.evaluation.result import SAEEvaluation
@@ -53,7 +53,7 @@ class Side:
 
 def dictionaries(run: Path) -> list[str]:
     """Every dictionary of a run and of its parts, finished or not."""
-    return [str(n) for part in parts_of(run) for n in read_status(part)["dictionaries"]]
+    return [str(n) for part in sound_parts(run) for n in read_status(part)["dictionaries"]]
 
 
 def sides(one: Path, other: Path, first: str = "", second: str = "") -> tuple[Side, Side]:
@@ -198,7 +198,7 @@ def _reached(side: Side) -> Iterator[dict[str, Any]]:
                 "measured by": f"{EVALUATION} on {result.n_tokens:,} tokens",
             }  # fmt: skip
         return
-    for part in parts_of(side.run):
+    for part in sound_parts(side.run):
         for name in (n for n in read_status(part)["dictionaries"] if n in side.names):
             last = (read_history(part / name) or [{}])[-1]
             for metric in (m for m in METRICS if m in last):

@@ -1,27 +1,40 @@
 """Run folders: find, list, show; the parts of an array are one run."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from re import findall
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from lensbench import io
+from lensbench.app.workflows import run_parts
 from lensbench.app.workflows.detached import JOB_FILE, is_running
 from lensbench.app.workflows.finding import TWIN as TWIN
-from lensbench.app.workflows.finding import find, read_json
+from lensbench.app.workflows.finding import find, once
+from lensbench.app.workflows.run_parts import INCOMPLETE, NOT_STARTED
+from lensbench.app.workflows.run_parts import LIVE as LIVE
 from lensbench.errors import DamagedDataError, MissingDataError, UnknownNameError
 from lensbench.process import has_ended
-from lensbench.saes.runs import STATUS_FILE, SWEEP_FILE, WAIT, SAERun, open_runs, read_status
+from lensbench.saes.runs import (
+    RESULT_FOLDER,
+    STATUS_FILE,
+    SWEEP_FILE,
+    WAIT,
+    SAERun,
+    open_runs,
+    read_status,
+)
 
 if TYPE_CHECKING:
     from lensbench.saes.evaluation.result import SAEEvaluation
 
 EVALUATION = "evaluation"
-LIVE = ("queued", "starting", "running")
-"""States of a run that goes on."""
-STATES = (*LIVE, "finished", "stopped", "failed", "lost", "damaged")
+STATES = (*LIVE, "finished", INCOMPLETE, "stopped", "failed", "lost", "damaged")
 LAST = ("step", "tokens", "loss", "fvu", "l0", "dead_fraction", "seconds")
 """Of a dictionary's curves, the last values that a listing shows."""
+REQUEST_FILE = "request.yaml"
+"""What a page asked for, in the folder of a run that it started."""
 LOST = 600.0
 """Seconds without a heartbeat after which a run is called lost."""
 
@@ -34,7 +47,8 @@ def parts_of(run: Path) -> list[Path]:
     """
     if (run / STATUS_FILE).is_file():
         return [run]
-    parts = sorted(path.parent for path in run.glob(f"part-*/{STATUS_FILE}"))
+    parts = [path.parent for path in run.glob(f"part-*/{STATUS_FILE}")]
+    parts.sort(key=lambda part: ([int(n) for n in findall(r"\d+", part.name)], part.name))
     if not parts:
         if (run.parent / STATUS_FILE).is_file() and run.is_dir():
             raise MissingDataError(
@@ -48,9 +62,41 @@ def parts_of(run: Path) -> list[Path]:
     return parts
 
 
+def sound_parts(run: Path) -> list[Path]:
+    """Those of :func:`parts_of` whose state can be read; a run alone is not left out in silence."""
+    parts = parts_of(run)
+    return parts if parts == [run] else [p for p in parts if _part_row(p)["state"] != "damaged"]
+
+
 def all_runs(run: Path) -> list[SAERun]:
-    """Every finished dictionary of a run and of its parts."""
-    return [one for part in parts_of(run) for one in open_runs(part)]
+    """Every finished dictionary of a run and of its parts.
+
+    Raises:
+        MissingDataError: none is finished.
+    """
+    parts = sound_parts(run)
+    if parts == [run]:
+        return open_runs(run)
+    found = [
+        one for part in parts if any(part.glob(f"*/{RESULT_FOLDER}/result.json"))
+        for one in open_runs(part)
+    ]  # fmt: skip
+    if not found:
+        raise MissingDataError(
+            f"no dictionary in the {len(parts)} parts of {run} is finished; see `lensbench runs "
+            f"show {run}`"
+        )
+    return found
+
+
+def sweep_file(run: Path) -> Path | None:
+    """What a run was asked for: its sweep, of an array the whole one; None where nothing is left.
+
+    A run that a page has just started has no sweep file yet, only what was asked for.
+    """
+    places = [run / run_parts.ARRAY_FILE]
+    places += [part / name for part in parts_of(run) for name in (SWEEP_FILE, REQUEST_FILE)]
+    return next((place for place in places if place.is_file()), None)
 
 
 def evaluation_of(run: Path) -> "SAEEvaluation | None":
@@ -91,21 +137,30 @@ def list_runs(root: Path, *, states: Sequence[str] = (), sort: str = "started") 
 
 def _row_or_damage(run: Path) -> dict[str, Any]:
     """One run that cannot be read does not hide the others."""
+    return _of_parts(run, _part_row)
+
+
+def _part_row(part: Path) -> dict[str, Any]:
+    """A run or a part of an array as a row, whether or not it can be read."""
     try:
-        return _row(run) if (run / STATUS_FILE).is_file() else _of_parts(run)
+        return _row(part)
     except DamagedDataError:
         numbers = dict.fromkeys(("dictionaries", "step", "steps", "tokens"), 0)
-        return {"run": str(run), "state": "damaged", **numbers, "started": ""}
+        return {"run": str(part), "state": "damaged", **numbers, "started": ""}
 
 
 def show_run(run: Path) -> dict[str, Any]:
-    """State, configuration and last numbers of a run, and its evaluation where there is one."""
+    """State, configuration and last numbers of a run, and its evaluation where there is one.
+
+    Of an array also each part, what its state is, and how to train what is left.
+    """
     from lensbench.config import load_yaml
     from lensbench.saes.runs import last_window, note_on_means, read_history
 
     rows: list[dict[str, Any]] = []
     windows: list[int] = []
-    for part in parts_of(run):
+    sound = sound_parts(run)
+    for part in sound:
         status = read_status(part)
         for name, state in status["dictionaries"].items():
             lines = read_history(part / name)
@@ -113,22 +168,42 @@ def show_run(run: Path) -> dict[str, Any]:
             windows.append(last_window(line["step"] for line in lines))
             kept = {k: last[k] for k in LAST if k in last}
             rows.append({"name": name, "state": state, **kept})
-    first = parts_of(run)[0]
     evaluation = evaluation_of(run)
     facts: dict[str, Any] = {
-        "run": str(run),
-        "parts": len(parts_of(run)),
-        **_row(first),
-        WAIT: max(float(read_status(part).get(WAIT, 0.0)) for part in parts_of(run)),
+        **run_row(run),
+        WAIT: max((float(read_status(part).get(WAIT, 0.0)) for part in sound), default=0.0),
         "evaluated": evaluation is not None,
         "note": note_on_means(windows),
         "dictionaries": rows,
-        "sweep": load_yaml(first / SWEEP_FILE),
+        "sweep": {} if (asked := sweep_file(run)) is None else load_yaml(asked),
     }
+    if parts_of(run) != [run]:
+        facts |= array_of(run)
     if evaluation is not None:
         facts["evaluation"] = evaluation.summary()
         facts["controls"] = str(evaluation.controls)
     return facts
+
+
+def array_of(run: Path) -> dict[str, Any]:
+    """Each part of an array with its state, and the commands that train what is left of it."""
+    rows, absent = (
+        [_part_row(part) for part in parts_of(run)],
+        run_parts.missing(run, parts_of(run)),
+    )
+    keys = ("state", "dictionaries", "step", "steps", "tokens")
+    told = [{"part": Path(str(row["run"])).name, **{k: row[k] for k in keys}} for row in rows]
+    none = dict.fromkeys(keys[1:], 0)
+    told += [{"part": run_parts.part_name(part), "state": NOT_STARTED, **none} for part in absent]
+    return {"each_part": told, "to_finish": run_parts.how_to_finish(run, rows, absent)}
+
+
+def how_to_go_on(run: Path) -> str:
+    """The command that goes on with a run; of an array, with the first part that is left."""
+    if parts_of(run) == [run]:
+        return f"lensbench train sae --resume {quote(str(run))}"
+    left = array_of(run)["to_finish"]
+    return left[0] if left else f"lensbench runs show {quote(str(run))}"
 
 
 def state_of(run: Path, status: dict[str, Any]) -> str:
@@ -160,21 +235,26 @@ def run_row(run: Path) -> dict[str, Any]:
 
     Raises:
         MissingDataError: no run there.
+        DamagedDataError: a run alone whose state cannot be read.
     """
-    messages = [str(told) for p in parts_of(run) if (told := _status(p)["message"])]
-    return {**_of_parts(run), "message": "; ".join(messages)}
+    parts = parts_of(run)
+    alone = parts == [run]
+    row = _of_parts(run, _row if alone else _part_row)
+    messages = [str(told) for part in sound_parts(run) if (told := _status(part).get("message"))]
+    return {**row, "message": "; ".join(dict.fromkeys(messages))}
 
 
-def _of_parts(run: Path) -> dict[str, Any]:
-    parts = [_row(part) for part in parts_of(run)]
-    first = next((p for p in parts if p["state"] in LIVE), parts[0])
-    numbers = ("dictionaries", "step", "steps")
-    return {**first, "run": str(run), **{n: sum(int(p[n]) for p in parts) for n in numbers}}
+def _of_parts(run: Path, row_of: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    parts = parts_of(run)
+    rows = [row_of(part) for part in parts]
+    if parts == [run]:
+        return {**rows[0], "parts": 1, "parts_finished": int(rows[0]["state"] == "finished")}
+    return run_parts.whole(run, rows, len(run_parts.missing(run, parts)))
 
 
 def _status(run: Path) -> dict[str, Any]:
     """``status.json``, read again only when it has changed."""
-    return read_json(run / STATUS_FILE)
+    return once(run / STATUS_FILE, "status", lambda path: read_status(path.parent))
 
 
 def _row(run: Path) -> dict[str, Any]:

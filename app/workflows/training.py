@@ -1,29 +1,24 @@
 """Training a sweep by names: source, folder, parts, resuming, and what it would cost."""
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import fields, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lensbench import saes
+import yaml
+
+from lensbench import io, saes
 from lensbench.app.workflows.models import open_model
-from lensbench.app.workflows.sweeps import (
-    TrainRequest,
-    part_of,
-    read_part,
-    read_sweep,
-    with_entries,
-    with_sites,
-)
+from lensbench.app.workflows.run_parts import ARRAY_FILE, part_name
+from lensbench.app.workflows.site_names import with_known_sites
+from lensbench.app.workflows.sweeps import TrainRequest, part_of, read_part, read_sweep
 from lensbench.app.workflows.texts import find_text
-from lensbench.errors import ConfigError, MissingDataError, StoppedError, UnknownSiteError
+from lensbench.errors import ConfigError, MismatchError, MissingDataError, StoppedError
 from lensbench.saes.configs import SweepConfig
 from lensbench.saes.ends import Ends
 from lensbench.saes.runs import SWEEP_FILE, SAERun, note_on_means, read_status
 from lensbench.saes.training import checkpoint
-from lensbench.sites import canonical_name
+from lensbench.saes.training.folder import differences
 from lensbench.store import open_store, pair_stores
 
 if TYPE_CHECKING:
@@ -44,16 +39,33 @@ def train_sweep(request: TrainRequest, say: Callable[[str], None] | None = None)
     sweep = read_sweep(request)
     source, card, offered = _source(sweep)
     sweep = with_known_sites(sweep, offered)
-    if request.array is not None:
-        sweep = part_of(sweep, request.array)
+    out = request.out or Path("runs") / f"sae-{sweep.fingerprint()}"
+    whole = sweep
+    if request.array is not None:  # parts run at the same time: each has a folder of its own
+        sweep, out = part_of(sweep, request.array), out / part_name(request.array)
     if request.dry_run:
         return _forecast(source(sweep), sweep)
-    out = request.out or Path("runs") / f"sae-{sweep.fingerprint()}"
-    if request.array is not None:  # parts run at the same time: each has a folder of its own
-        out = out / f"part-{request.array.replace('/', '-of-')}"
     opened = source(sweep)
+    if request.array is not None:
+        keep_whole(out.parent, whole)
     (say or _silent)(announcement(sweep, out))
     return _train(opened, sweep, out, card, resume=False)
+
+
+def keep_whole(run: Path, sweep: SweepConfig) -> None:
+    """Write the whole sweep beside the parts, so that it is known what is left of it.
+
+    Raises:
+        MismatchError: parts of another sweep lie there.
+    """
+    path = run / ARRAY_FILE
+    if not path.is_file():
+        io.write_text(path, yaml.safe_dump(sweep.to_dict(), sort_keys=False))
+    elif changed := differences(SweepConfig.from_yaml(path), sweep):
+        raise MismatchError(
+            f"{run} holds parts of another sweep: {'; '.join(changed[:3])}. Train the parts of one "
+            f"sweep into one folder ({path} has its settings), or choose another --out"
+        )
 
 
 def announcement(sweep: SweepConfig, out: Path) -> str:
@@ -168,81 +180,6 @@ def _context(most: int, batch: int) -> int:
             f"{batch:,} cannot be cut into them; set train.batch to a multiple of {most}"
         )
     return found
-
-
-def with_known_sites(sweep: SweepConfig, offered: tuple[str, ...]) -> SweepConfig:
-    """Sites as the source spells them: ``*`` expanded, an only one filled in, others refused."""
-    if any(not (c.site or c.sites) for c in sweep.expand()):
-        sweep = with_sites(sweep, [_only(offered)])
-    return with_entries(sweep, [_spelled(entry, sweep, offered) for entry in sweep.sweep])
-
-
-def _spelled(
-    entry: Mapping[str, Any], sweep: SweepConfig, offered: tuple[str, ...]
-) -> dict[str, Any]:
-    """An entry with its sites as the source spells them."""
-    found = dict(entry)
-    named = [] if entry.get("sites") else _as_list(entry.get("site") or sweep.source.site)
-    if named and entry.get("target"):
-        pairs = _pairs(named, _as_list(entry["target"]), offered)
-        found |= {"site": [site for site, _ in pairs], "target": [to for _, to in pairs]}
-    elif named:
-        found["site"] = [s for name in named for s in _matching(name, offered)]
-    if entry.get("sites"):
-        nested = isinstance(entry["sites"][0], list | tuple)
-        several = entry["sites"] if nested else [entry["sites"]]
-        found["sites"] = [[s for n in one for s in _matching(n, offered)] for one in several]
-    return found
-
-
-def _pairs(sites: list[str], targets: list[str], offered: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Site and target of every transcoder; where both have a ``*``, it is the same in both."""
-    if len(sites) == len(targets):
-        given = list(zip(sites, targets, strict=True))
-    else:
-        given = [(site, target) for site in sites for target in targets]
-    pairs: list[tuple[str, str]] = []
-    for site, target in given:
-        if "*" not in site or "*" not in target:
-            found = [(s, t) for s in _matching(site, offered) for t in _matching(target, offered)]
-        elif site.count("*") != target.count("*"):
-            raise ConfigError(f"site {site} and target {target} need as many * as each other")
-        else:
-            found = [(s, _like(s, site, target, offered)) for s in _matching(site, offered)]
-        pairs += found
-    return pairs
-
-
-def _like(site: str, pattern: str, target: str, offered: tuple[str, ...]) -> str:
-    """``target`` with what each ``*`` of ``pattern`` stands for in ``site``."""
-    stars = re.fullmatch("(.*)".join(map(re.escape, pattern.split("*"))), site)
-    pieces = target.split("*")
-    filled = [a + b for a, b in zip(pieces, [*(stars.groups() if stars else ()), ""], strict=True)]
-    return _matching("".join(filled), offered)[0]
-
-
-def _as_list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _matching(name: str, offered: tuple[str, ...]) -> list[str]:
-    if "*" in name:
-        found = [site for site in offered if fnmatchcase(site, name)]
-    else:
-        found = [known for known in (name, canonical_name(name)) if known in offered][:1]
-    if not found:
-        raise UnknownSiteError(name, known=offered, hint="The source does not have it.")
-    return found
-
-
-def _only(offered: tuple[str, ...]) -> str:
-    """The only site; of several, the user names those that are meant (as ``saes.train`` asks)."""
-    if len(offered) == 1:
-        return offered[0]
-    raise ConfigError(
-        f"name the sites to train on with --sites; the source has {len(offered)}: "
-        f"{', '.join(offered)}"
-    )
 
 
 def _forecast(source: Any, sweep: SweepConfig, done: int = 0) -> dict[str, Any]:

@@ -171,13 +171,17 @@ class RunFolder:
     def check(self, sweep: SweepConfig) -> None:
         """Raise MismatchError if the folder was started with another config."""
         assert self.path is not None
-        old = SweepConfig.from_yaml(self.path / SWEEP_FILE).to_dict()
-        changed = _differences(_comparable(old), _comparable(sweep.to_dict()))
+        changed = differences(SweepConfig.from_yaml(self.path / SWEEP_FILE), sweep)
         if changed:
             raise MismatchError(
                 f"{self.path} was started with another config: {'; '.join(changed)}. Resume with "
                 f"its own ({SWEEP_FILE}), or choose another folder"
             )
+
+
+def differences(old: SweepConfig, new: SweepConfig) -> list[str]:
+    """Settings in which two sweeps differ, in words; what a resumed run may change is left out."""
+    return _differences(_comparable(old.to_dict()), _comparable(new.to_dict()))
 
 
 def _comparable(sweep: dict[str, Any]) -> dict[str, Any]:

@@ -168,3 +168,46 @@ def test_a_run_that_goes_on_cannot_be_removed(monkeypatch, small_root, tmp_path)
     page = open_page(monkeypatch, tmp_path, "runs", run="runs/small")
     assert not [b for b in page.button if b.key in ("remove-sure", "start-evaluate")]
     assert [b for b in page.button if b.key == "stop"]
+
+
+@pytest.fixture
+def array(small_root: Path, tmp_path: Path) -> Path:
+    """A root with one run: part 2 of an array of 4, finished."""
+    shutil.copytree(small_root / "runs" / "small", tmp_path / "runs" / "grid" / "part-2-of-4")
+    shutil.rmtree(tmp_path / "runs" / "grid" / "part-2-of-4" / "evaluation")
+    return tmp_path
+
+
+def test_an_array_of_which_a_part_is_missing_is_nowhere_called_finished(
+    monkeypatch, array: Path
+) -> None:
+    assert open_page(monkeypatch, array, "runs").dataframe[0].value["state"].tolist() == [
+        "1 of 4 parts"
+    ]
+    home = open_page(monkeypatch, array)
+    assert "1 of 4 parts" in [
+        d.value["state"].tolist()[0] for d in home.dataframe if "run" in d.value
+    ]
+    assert "--array 1/4" in words(home), "the next step is to train what is left"
+    page = open_page(monkeypatch, array, "runs", run="runs/grid")
+    assert not page.exception
+    assert page.metric[0].value == "1 of 4 parts"
+    assert page.dataframe[0].value["state"].tolist() == ["finished", *["not started"] * 3]
+    assert "3 of 4 parts are left" in words(page)
+    assert not [b for b in page.button if b.key in ("stop", "resume")]
+    sweep = open_page(monkeypatch, array, "sweep", run="runs/grid")
+    assert "is not finished (1 of 4 parts)" in words(sweep).replace("\\", "")
+    sweep.button(key="unfinished-runs/grid").click().run()
+    assert "3 of 4 parts are left" in words(sweep)
+
+
+def test_a_whole_array_is_finished(monkeypatch, array: Path) -> None:
+    first = array / "runs" / "grid" / "part-2-of-4"
+    for i in (1, 3, 4):
+        shutil.copytree(first, first.with_name(f"part-{i}-of-4"))
+    page = open_page(monkeypatch, array, "runs", run="runs/grid")
+    assert page.metric[0].value == "finished"
+    steps = json.loads((first / "status.json").read_text())["steps"]
+    assert f"step {4 * steps:,} of {4 * steps:,}" in page.get("progress")[0].proto.text
+    sweep = open_page(monkeypatch, array, "sweep", run="runs/grid")
+    assert "is not finished" not in words(sweep)

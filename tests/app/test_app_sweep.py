@@ -342,7 +342,11 @@ def test_what_was_varied_is_what_was_asked_for(tmp_path: Path) -> None:
              "c": {"architecture": "relu", "l1": 2.0, "aux": 0.0, "lr": None}}  # fmt: skip
     asked = [{"architecture": "topk", "k": [8, 16]}, {"architecture": "relu", "l1": 2.0}]
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"sweep": asked, "train": {"tokens": 9}}))
-    (tmp_path / "status.json").write_text(json.dumps({"dictionaries": dict.fromkeys(kinds, "x")}))
+    status = dict.fromkeys(("step", "steps", "tokens"), 0) | {
+        **dict.fromkeys(("state", "started", "heartbeat"), ""),
+        "dictionaries": dict.fromkeys(kinds, "x"),
+    }
+    (tmp_path / "status.json").write_text(json.dumps(status))
     for name, config in kinds.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(json.dumps({"name": name, **config}))

@@ -12,7 +12,7 @@ import pytest
 
 from tests.app.cli_workspace import NAMES
 from tests.app.cli_workspace import workspace as workspace
-from tests.app.commands import answer
+from tests.app.commands import answer, refused, run
 
 DEAD = {"state": "running", "step": 3, "steps": 9, "tokens": 768, "started": "2026-01-01T00:00:00Z",
         "message": "", "dictionaries": {"a": "running"}}  # fmt: skip
@@ -92,3 +92,85 @@ def test_the_best_is_looked_for_among_all_processes_dictionaries(tmp_path: Path)
     folder.own = ["mine", "theirs"]  # control: alone, it knows only its own
     reporter.speak(4, 1.0)
     assert "best mine: fvu 0.5000" in said[1]
+
+
+def part(folder: Path, name: str, state: str = "finished", step: int = 10) -> Path:
+    """A part of an array, as far as its state is read."""
+    place = folder / name
+    place.mkdir(parents=True)
+    told = {**DEAD, "state": state, "step": step, "steps": 10, "tokens": step * 100, "pid": 0,
+            "heartbeat": "2026-01-01T00:00:00Z", "dictionaries": {name: state}}  # fmt: skip
+    (place / "status.json").write_text(json.dumps(told))
+    (place / "sweep.yaml").write_text("train: {tokens: 100}\nsweep: []\n")
+    return place
+
+
+def test_an_array_is_finished_when_every_part_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    array = tmp_path / "array"
+    part(array, "part-2-of-4")
+
+    def row() -> dict[str, Any]:
+        [found] = answer(capsys, "runs", "ls", tmp_path)["runs"]
+        return {
+            k: found[k] for k in ("state", "parts", "parts_finished", "step", "steps", "tokens")
+        }
+
+    assert row() == {"state": "incomplete", "parts": 4, "parts_finished": 1, "step": 10,
+                     "steps": 40, "tokens": 1000}  # fmt: skip
+    assert run("runs", "ls", tmp_path) == 0
+    assert "1 of 4 parts" in capsys.readouterr().out
+    assert answer(capsys, "runs", "ls", tmp_path, "--state", "incomplete")["runs"]
+    assert not answer(capsys, "runs", "ls", tmp_path, "--state", "finished")["runs"]
+    part(array, "part-1-of-4", "stopped", 3)
+    assert (row()["state"], row()["step"], row()["tokens"]) == ("stopped", 13, 1300)
+    facts = answer(capsys, "runs", "show", array)
+    assert [(p["part"], p["state"], p["step"]) for p in facts["each_part"]] == [
+        ("part-1-of-4", "stopped", 3), ("part-2-of-4", "finished", 10),
+        ("part-3-of-4", "not started", 0), ("part-4-of-4", "not started", 0),
+    ]  # fmt: skip
+    assert [("--resume" in c, "--array 3/4" in c, "--array 4/4" in c)
+            for c in facts["to_finish"]] == [
+        (True, False, False), (False, True, False), (False, False, True)]  # fmt: skip
+    assert run("runs", "show", array) == 0
+    assert "stopped, 1 of 4 parts finished" in capsys.readouterr().out
+    for name in ("part-1-of-4", "part-2-of-4"):
+        shutil.rmtree(array / name)
+    for i in range(1, 5):
+        part(array, f"part-{i}-of-4")
+    assert row() == {"state": "finished", "parts": 4, "parts_finished": 4, "step": 40,
+                     "steps": 40, "tokens": 4000}  # fmt: skip
+
+
+def test_a_damaged_part_does_not_hide_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    array = tmp_path / "array"
+    part(array, "part-1-of-2")
+    (part(array, "part-2-of-2") / "status.json").write_text('{"state": "fin')
+    [row] = answer(capsys, "runs", "ls", tmp_path)["runs"]
+    assert (row["state"], row["parts_finished"], row["tokens"]) == ("damaged", 1, 1000)
+    facts = answer(capsys, "runs", "show", array)
+    assert [p["state"] for p in facts["each_part"]] == ["finished", "damaged"]
+    assert [d["name"] for d in facts["dictionaries"]] == ["part-1-of-2"]
+
+
+def test_parts_of_arrays_say_what_is_left_and_belong_to_one_sweep(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    line = ("train", "sae", "--store", workspace / "demo-run" / "acts", "--sites",
+            "blocks.3.resid_post", "--d-sae", 32, "--tokens", 512, "--set", "train.batch=256",
+            "--out", out)  # fmt: skip
+    answer(capsys, *line, "--k", "2,3", "--array", "1/4")
+    facts = answer(capsys, "runs", "show", out)
+    assert (facts["parts"], facts["parts_finished"]) == (2, 1), "only two parts have a dictionary"
+    assert len(facts["sweep"]["sweep"]) == 1
+    [command] = facts["to_finish"]
+    assert "--array 2/4" in command
+    assert "parts of another sweep" in refused(capsys, *line, "--k", "2,5", "--array", "2/4")
+    assert run(*command.split()[1:]) == 0  # what is offered does it
+    capsys.readouterr()
+    assert answer(capsys, "runs", "ls", tmp_path)["runs"][0]["state"] == "finished"
+    assert {d["state"] for d in answer(capsys, "runs", "show", out)["dictionaries"]} == {"finished"}

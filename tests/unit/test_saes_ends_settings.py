@@ -32,7 +32,7 @@ def test_lists_of_sites_and_targets_are_pairs() -> None:
 
 
 def _expanded(offered: tuple[str, ...], **entry: Any) -> list[Any]:
-    from lensbench.app.workflows.training import with_known_sites
+    from lensbench.app.workflows.site_names import with_known_sites
 
     return _ends(with_known_sites(_sweep(**entry), offered))
 
