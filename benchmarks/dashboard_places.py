@@ -88,9 +88,7 @@ CLICKS = {
         "location.search.includes('latent={next}')",
     ),
     "Lens, other measure": _tab("Entropy", "Entropy, ", "lens?store={store}&row={row}"),
-    "Lens, a cell": _cell(
-        0, "location.search.includes('layer={cell}')", "lens?store={store}&row={row}"
-    ),
+    "Lens, a cell": _cell(0, "location.search.includes('pos=1+')", "lens?store={store}&row={row}"),
     f"Patching, a cell{RUNS}": _cell(
         0,
         "document.body.textContent.includes('Block {cell}, ')",

@@ -20,6 +20,7 @@ SETTINGS = (
     "--server.headless=true",
     "--server.maxUploadSize=1",
     "--server.fileWatcherType=none",
+    "--runner.postScriptGC=false",  # a third of a second with torch loaded, after every click
     "--browser.gatherUsageStats=false",
     "--client.toolbarMode=viewer",
     "--client.showErrorLinks=false",

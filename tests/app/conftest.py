@@ -8,6 +8,14 @@ SITE = "blocks.3.resid_post"
 RUN, STORE = "runs/small", "acts"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _as_the_server_is_set() -> None:
+    """No full garbage collection after each run of a page, as ``lensbench app`` has it."""
+    from streamlit import config
+
+    config.set_option("runner.postScriptGC", False)
+
+
 @pytest.fixture(scope="session")
 def small_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Made once per worker; tests that change something copy it first."""
