@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from lensbench.interventions.selection.study import selection_study as selection_study
     from lensbench.interventions.selection.study_result import SelectionStudy as SelectionStudy
     from lensbench.interventions.steering.beside import generate_beside as generate_beside
+    from lensbench.interventions.steering.beside_result import SideBySide as SideBySide
     from lensbench.interventions.steering.clamped import clamped_latent as clamped_latent
     from lensbench.interventions.steering.contrast import Contrast as Contrast
     from lensbench.interventions.steering.contrast import contrast_states as contrast_states
@@ -179,6 +180,7 @@ _HOME = {
     "selection_study": "selection.study",
     "SelectionStudy": "selection.study_result",
     "generate_beside": "steering.beside",
+    "SideBySide": "steering.beside_result",
     "clamped_latent": "steering.clamped",
     "Contrast": "steering.contrast",
     "contrast_states": "steering.contrast",

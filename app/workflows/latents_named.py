@@ -140,7 +140,7 @@ def steer_latent(
         moved = {label: _kl(model, prompts, plan) for label, plan in plans.items()}
     return {
         "dictionary": name, "latent": latent, "site": direction.site, "length": scale,
-        "texts": rows_of_frame(texts),
+        "texts": rows_of_frame(texts.to_frame()),
         "kl": [{"strength": s, "kl": moved[s], "kl_random": moved[f"{s} random"],
                 "n": len(prompts)} for s in moved if not s.endswith("random")],
         "control": "a random direction of the same length",

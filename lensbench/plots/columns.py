@@ -7,8 +7,12 @@ import numpy as np
 import pandas as pd
 
 from lensbench.errors import UnknownNameError
+from lensbench.plots.bidi import isolated
 from lensbench.plots.tables import shown
 from lensbench.words import in_words, spelled
+
+LONGEST = 44
+"""Characters of a name beside a figure: a longer one would take the figure's room."""
 
 
 def require(frame: pd.DataFrame, *columns: str | None) -> None:
@@ -45,19 +49,28 @@ def title_of(
 def aliases(values: Iterable[Any]) -> dict[str, str]:
     """For ticks that are our own names: what is read in their place (plotly's ``labelalias``)."""
     names = {str(value) for value in values if isinstance(value, str)}
-    return {name: words for name in sorted(names) if (words := in_words(name)) != name}
+    read = {name: escape_all([short(in_words(name))])[0] for name in sorted(names)}
+    return {name: words for name, words in read.items() if words != name}
+
+
+def short(name: str) -> str:
+    """A long name by its two ends; the hover has the whole of it."""
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 17]}…{name[-16:]}"
 
 
 def groups(frame: pd.DataFrame, by: str | None) -> list[tuple[str, pd.DataFrame]]:
     """Sub-frames by the values of ``by``, in order of appearance; one unnamed group without.
 
-    Our own names are put in words, and all escaped: plotly reads a little HTML in legends.
+    Our own names are put in words, long ones cut, and all escaped: plotly reads a little HTML in
+    legends.
     """
     if by is None:
         return [("", frame)]
-    return [
-        (escape_all([in_words(str(key))])[0], part) for key, part in frame.groupby(by, sort=False)
-    ]
+    named = [(in_words(str(key)), part) for key, part in frame.groupby(by, sort=False)]
+    cut = [short(name) for name, _ in named]
+    if len(set(cut)) < len(cut):  # two that differ in the middle alone
+        cut = [name for name, _ in named]
+    return list(zip(escape_all(cut), (part for _, part in named), strict=True))
 
 
 def hover(
@@ -89,13 +102,30 @@ def pivot(
 def escape_all(texts: Sequence[str]) -> list[str]:
     """Model text made inert for plotly, which reads a little HTML in tick labels and hovers.
 
-    Control characters, and those that turn or hide text, become visible marks.
+    Control characters, and those that turn or hide text, become visible marks; right-to-left words
+    are laid out apart.
     """
-    marked = map(shown, texts)
-    return [t.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") for t in marked]
+    return [_inert(isolated(shown(text))) for text in texts]
+
+
+def said_missing(values: Any) -> str:
+    """How many of the numbers to draw are none, in words; nothing where all are numbers."""
+    known = np.isfinite(np.asarray(values, dtype=np.float64))
+    left_out = int((~known).sum())
+    return f"{left_out:,} of {known.size:,} values are not numbers (NaN)" if left_out else ""
+
+
+def few_counts(values: Any) -> bool:
+    """Whether these are whole numbers over a range so short that ticks would stand between them."""
+    whole = np.asarray(values)
+    return bool(whole.dtype.kind in "iu" and int(whole.max()) - int(whole.min()) <= 10)
+
+
+def _inert(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _text(value: Any) -> str:
     if isinstance(value, (float, np.floating)):
         return "absent" if np.isnan(value) else f"{value:.4g}"
-    return escape_all([str(value)])[0]
+    return _inert(shown(str(value)))  # a page takes the key of what was clicked from here

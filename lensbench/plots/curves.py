@@ -6,11 +6,25 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from pandas.api.types import is_integer_dtype
+from pandas.api.types import is_numeric_dtype
 
-from lensbench.plots.columns import aliases, groups, hover, require, title_of
-from lensbench.plots.states import empty_figure
+from lensbench.plots.columns import (
+    aliases,
+    few_counts,
+    groups,
+    hover,
+    require,
+    said_missing,
+    title_of,
+)
+from lensbench.plots.states import empty_figure, no_numbers
 from lensbench.plots.theme import DASHES, SYMBOLS, colour, dress, shade
+from lensbench.words import spelled
+
+CROWD = 2000
+"""Points above which a scatter is drawn by the graphics card, small and without edges."""
+MOST_BARS, MOST_MARKERS = 400, 120
+"""Bars of a figure, and points of one line that get a marker each."""
 
 
 def lines(
@@ -39,12 +53,12 @@ def lines(
         >>> figure = plots.lines(frame, x="layer", y="value", color="word", unit="nats")
     """
     require(frame, x, y, color, low, high, *hover_columns)
-    if frame.empty:
-        return empty_figure(f"no values of {y}")
+    if (nothing := _nothing(frame, x, y, title, labels)) is not None:
+        return nothing
     figure = go.Figure()
     for i, (name, part) in enumerate(groups(frame, color)):
         part = part.sort_values(x)
-        if low is not None and high is not None:
+        if low is not None and high is not None and len(part) > 1:
             _band(figure, part, x, low, high, i)
         cells, text = hover(part, [x, y, *_present(low, high), *hover_columns], labels)
         figure.add_scatter(
@@ -52,7 +66,8 @@ def lines(
             y=part[y].to_numpy(),
             name=name,
             legendgroup=name,
-            mode="lines+markers" if markers or len(part) < 4 else "lines",
+            mode="lines+markers" if _marked(part, y, markers) else "lines",
+            error_y=_bars(part, y, low, high) if len(part) == 1 else None,  # no room for a band
             line={"color": colour(i), "dash": DASHES[i % len(DASHES)], "width": 2},
             marker={"symbol": SYMBOLS[i % len(SYMBOLS)], "size": 7},
             customdata=cells,
@@ -89,15 +104,16 @@ def scatter(
         >>> figure = plots.scatter(frame, x="layer", y="value", color="word", front="max")
     """
     require(frame, x, y, color, low, high, text, *hover_columns)
-    if frame.empty:
-        return empty_figure(f"no values of {y}")
-    figure = go.Figure()
+    if (nothing := _nothing(frame, x, y, title, labels)) is not None:
+        return nothing
+    figure, crowd = go.Figure(), len(frame) > CROWD
     if front is not None:
         _front(figure, frame, x, y, front)
     for i, (name, part) in enumerate(groups(frame, color)):
         shown = [*_present(text), x, y, *_present(low, high), *hover_columns]
         cells, hovered = hover(part, shown, labels)
-        figure.add_scatter(
+        add: Any = figure.add_scattergl if crowd else figure.add_scatter
+        add(
             x=part[x].to_numpy(),
             y=part[y].to_numpy(),
             name=name,
@@ -105,8 +121,8 @@ def scatter(
             marker={
                 "color": colour(i),
                 "symbol": SYMBOLS[i % len(SYMBOLS)],
-                "size": 11,
-                "line": {"width": 1, "color": "rgba(255,255,255,0.7)"},
+                "size": 5 if crowd else 11,
+                "line": {"width": 0 if crowd else 1, "color": "rgba(255,255,255,0.7)"},
             },
             error_y=_bars(part, y, low, high),
             customdata=cells,
@@ -132,14 +148,19 @@ def bars(
 ) -> go.Figure:
     """Grouped bars with error bars: a score beside its control.
 
+    Of more than 400 rows the first 400 are drawn, and the subtitle says so.
+
     Example:
         >>> figure = plots.bars(
         ...     frame, x="word", y="value", color="layer", unit="nats", title="By word"
         ... )
     """
     require(frame, x, y, color, low, high, *hover_columns)
-    if frame.empty:
-        return empty_figure(f"no values of {y}")
+    if (nothing := _nothing(frame, x, y, title, labels)) is not None:
+        return nothing
+    if len(frame) > MOST_BARS:
+        cut = f"the first {MOST_BARS} of {len(frame):,} rows"
+        frame, subtitle = frame.head(MOST_BARS), f"{subtitle} · {cut}" if subtitle else cut
     figure = go.Figure()
     for i, (name, part) in enumerate(groups(frame, color)):
         cells, text = hover(part, [x, y, *_present(low, high), *hover_columns], labels)
@@ -221,9 +242,22 @@ def _log_ticks(values: Any) -> dict[str, Any]:
     return {"tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
 
 
-def _few_counts(values: Any) -> bool:
-    """Whole numbers over a range so short that ticks would stand between them."""
-    return bool(is_integer_dtype(values) and int(values.max()) - int(values.min()) <= 10)
+def _nothing(
+    frame: pd.DataFrame, x: str, y: str, title: str, labels: Mapping[str, str] | None
+) -> go.Figure | None:
+    """The figure of a frame without a single number to draw."""
+    if frame.empty:
+        return empty_figure(f"no values of {spelled(y)}")
+    for column in (y, x):
+        if is_numeric_dtype(frame[column]) and not np.isfinite(frame[column].astype(float)).any():
+            return no_numbers(title_of(frame, column, labels=labels), len(frame), title=title)
+    return None
+
+
+def _marked(part: pd.DataFrame, y: str, markers: bool) -> bool:
+    """Whether points get markers: few ones, or ones that no line may join to a neighbour."""
+    few = len(part) <= MOST_MARKERS or bool(part[y].isna().any())
+    return len(part) < 4 or (markers and few)
 
 
 def _present(*columns: str | None) -> list[str]:
@@ -247,14 +281,14 @@ def _finish(
     dress(
         figure,
         title=title,
-        subtitle=subtitle,
+        subtitle=" · ".join(part for part in (subtitle, said_missing(frame[y])) if part),
         x_title=title_of(frame, x, labels=labels),
         y_title=title_of(frame, y, unit=unit, labels=labels),
         height=height,
     )
     if log_x:
         figure.update_xaxes(type="log", **_log_ticks(frame[x]))
-    elif _few_counts(frame[x]):
+    elif few_counts(frame[x]):
         figure.update_xaxes(dtick=1)  # there is no layer 2.5
     if log_y:
         figure.update_yaxes(type="log", **_log_ticks(frame[y]))

@@ -9,8 +9,9 @@ import plotly.graph_objects as go
 
 from lensbench.errors import ConfigError
 from lensbench.plots.columns import groups, require, title_of
-from lensbench.plots.states import empty_figure
+from lensbench.plots.states import empty_figure, no_numbers
 from lensbench.plots.theme import colour, dress
+from lensbench.words import spelled
 
 
 def histogram(
@@ -44,8 +45,13 @@ def histogram(
         raise ConfigError(f"bins must be at least 1, got {bins}")
     whole = np.asarray(frame[value], dtype=np.float64)
     usable = frame.loc[np.isfinite(whole) & ((whole > 0) | (not log_x))]
+    if frame.empty:
+        return empty_figure(f"no values of {spelled(value)}")
+    if not np.isfinite(whole).any():
+        name = title_of(frame, value, unit=unit, labels=labels)
+        return no_numbers(name, len(frame), title=title)
     if usable.empty:
-        return empty_figure(f"no values of {value}")
+        return empty_figure(f"no value of {spelled(value)} is above 0, so none has a logarithm")
     x = np.asarray(usable[value], dtype=np.float64)
     edges = np.histogram_bin_edges(np.log10(x) if log_x else x, bins=bins)
     figure = go.Figure()

@@ -7,13 +7,26 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from lensbench.errors import ConfigError
-from lensbench.plots.columns import aliases, escape_all, hover, pivot, require, title_of
-from lensbench.plots.states import empty_figure
+from lensbench.plots.columns import (
+    LONGEST,
+    aliases,
+    escape_all,
+    few_counts,
+    hover,
+    pivot,
+    require,
+    short,
+    title_of,
+)
+from lensbench.plots.states import empty_figure, no_numbers
 from lensbench.plots.theme import DIVERGING, SEQUENTIAL, dress
+from lensbench.words import spelled
 
 MAX_SIDE = 512
 MAX_HOVER = 30_000
 MAX_TEXT = 600
+ROW_LETTERS = 110
+"""Letters that a row of cells has room for; a longer word is cut, the hover has it."""
 LEAST_HEIGHT = 280
 """Pixels in which the title of a colour bar stands whole."""
 
@@ -60,10 +73,12 @@ def heatmap(
     """
     require(frame, x, y, value, text, *hover_columns)
     if frame.empty:
-        return empty_figure(f"no values of {value}")
+        return empty_figure(f"no values of {spelled(value)}")
     if frame.duplicated([x, y]).any():
         raise ConfigError(f"heatmap needs one row per cell; ({x}, {y}) repeat: average them first")
     z, xs, ys = pivot(frame, x, y, value)
+    if not np.isfinite(z).any():
+        return no_numbers(title_of(frame, value, unit=unit, labels=labels), len(frame), title=title)
     merged, note = _shrink(z)
     if span is None:
         span, told = _own_span(z, diverging)
@@ -91,7 +106,9 @@ def heatmap(
         _add_hover(trace, frame, x, y, [x, y, value, *hover_columns], labels)
     if whole and text is not None and z.size <= MAX_TEXT:
         words = frame.pivot(index=y, columns=x, values=text).fillna("").to_numpy(dtype=str)
-        trace.text = np.array(escape_all(list(words.ravel()))).reshape(words.shape)
+        room = max(4, min(LONGEST, ROW_LETTERS // len(xs)))
+        cut = [w if len(w) <= room else f"{w[: room - 1]}…" for w in words.ravel()]
+        trace.text = np.array(escape_all(cut)).reshape(words.shape)
         trace.texttemplate = "%{text}"
         trace.textfont = {"size": 11}
     figure = go.Figure(trace)
@@ -106,7 +123,9 @@ def heatmap(
     figure.update_xaxes(showgrid=False, zeroline=False, labelalias=aliases(xs))
     figure.update_yaxes(showgrid=False, zeroline=False, labelalias=aliases(ys))
     if whole and x_labels is not None:
-        figure.update_xaxes(tickvals=xs, ticktext=escape_all([x_labels[v] for v in xs]))
+        figure.update_xaxes(tickvals=xs, ticktext=escape_all([short(x_labels[v]) for v in xs]))
+    elif whole and few_counts(xs):
+        figure.update_xaxes(tickvals=xs)
     if whole and len(ys) <= 32:
         figure.update_yaxes(tickvals=ys)
     return figure
@@ -125,7 +144,7 @@ def _own_span(z: np.ndarray, diverging: bool) -> tuple[tuple[float, float], str]
         high = max(abs(low), abs(high))
         low = -high
     if low == high:
-        high = low + 1.0
+        return (low - 0.5, low + 0.5), f"every cell is {low:.4g}"
     return (low, high), f"colours: {low:.3g} to {high:.3g}, the range of these cells"
 
 

@@ -7,10 +7,11 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from lensbench.errors import ConfigError
-from lensbench.plots.columns import require
+from lensbench.plots.columns import require, title_of
 from lensbench.plots.grids import MAX_SIDE
-from lensbench.plots.states import empty_figure
+from lensbench.plots.states import empty_figure, no_numbers
 from lensbench.plots.theme import PALETTE, SEQUENTIAL, dress
+from lensbench.words import spelled
 
 
 def mosaic(
@@ -42,7 +43,9 @@ def mosaic(
     """
     require(frame, row, column, x, y, value)
     if frame.empty:
-        return empty_figure(f"no values of {value}")
+        return empty_figure(f"no values of {spelled(value)}")
+    if not np.isfinite(frame[value].to_numpy(np.float64)).any():
+        return no_numbers(title_of(frame, value), len(frame), title=title)
     sizes = [int(np.asarray(frame[c]).max()) + 1 for c in (row, column, y, x)]
     if max(sizes[0] * sizes[2], sizes[1] * sizes[3]) > MAX_SIDE:
         raise ConfigError(f"{sizes[0]}x{sizes[1]} thumbnails of {sizes[2]}x{sizes[3]} cells are "

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from lensbench.plots.columns import escape_all, hover, require, title_of
+from lensbench.plots.columns import escape_all, few_counts, hover, require, short, title_of
 from lensbench.plots.states import empty_figure
 from lensbench.plots.theme import PALETTE, SEQUENTIAL, SYMBOLS, dress
 
@@ -61,6 +61,8 @@ def points(
         _grouped(draw, known, color, background)
     across, up = (title_of(frame, column, labels=labels) for column in (x, y))
     dress(figure, title=title, subtitle=subtitle, height=height, x_title=across, y_title=up)
+    if few_counts(known[x]):
+        figure.update_xaxes(dtick=1)
     figure.update_layout(
         clickmode="event+select", dragmode="pan", hovermode="closest",
         legend={"orientation": "h", "y": -0.14, "title": {"text": ""}, "itemsizing": "constant"},
@@ -96,7 +98,7 @@ class _Layer:
             y=part[self.y].to_numpy(np.float32),
             ids=[str(k) for k in part[self.key]],
             mode="markers",
-            name=escape_all([name])[0],
+            name=escape_all([short(name)])[0],
             marker={"size": self.size, "opacity": 0.8, "line": {"width": 0}, **marker},
             customdata=cells,
             hovertemplate=text,

@@ -1,4 +1,4 @@
-"""Figures for the two moments without data: nothing there yet, and something went wrong."""
+"""Figures for the moments without data: nothing yet, no number in it, something went wrong."""
 
 import textwrap
 
@@ -25,6 +25,19 @@ def error_figure(message: str, *, next_step: str = "", height: int = 220) -> go.
         ... )
     """
     return _message("This could not be drawn", message, next_step, PALETTE[1], height)
+
+
+def no_numbers(what: str, n: int, *, title: str = "", height: int = 220) -> go.Figure:
+    """Say that all ``n`` values of ``what`` are NaN or infinite: an empty frame would say nothing.
+
+    Example:
+        >>> from lensbench.plots.states import no_numbers
+        >>> figure = no_numbers("KL [nats]", 12)
+    """
+    message = f"All {n:,} values of {what} are NaN or infinite." if n > 1 else (
+        f"The only value of {what} is NaN or infinite."
+    )  # fmt: skip
+    return _message("No number to draw", message, title, PALETTE[1], height)
 
 
 def _message(head: str, message: str, next_step: str, colour: str, height: int) -> go.Figure:

@@ -8,6 +8,7 @@ import unicodedata
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from lensbench.plots.bidi import isolated
 from lensbench.words import SPELLED, in_words, spelled
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ _STYLE = "border-collapse:collapse;font-size:13px"
 _CELL = "padding:2px 8px;border-bottom:1px solid rgba(128,128,128,.3);text-align:{align}"
 _UNBROKEN = 40
 """Characters of a cell that stay on one line: names of runs and sites break at their hyphens."""
+_BROKEN = ";min-width:14em;max-width:30em;overflow-wrap:anywhere"
 _OURS = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _MARKS = {"\n": "↵", "\r": "␍", "\t": "⇥", "\x7f": "␡"}
 
@@ -63,8 +65,8 @@ def html_table(frame: "pd.DataFrame", *, caption: str = "", max_rows: int = MAX_
 
 
 def safe(text: str) -> str:
-    """Text for HTML: marks for control characters, then escaped."""
-    return escape(shown(text), quote=True)
+    """Text for HTML: marks for control characters, right-to-left words apart, then escaped."""
+    return escape(isolated(shown(text)), quote=True)
 
 
 def _th(name: str, unit: str) -> str:
@@ -94,5 +96,5 @@ def _td(value: Any) -> str:
     else:
         text = SPELLED.get(str(value), in_words(str(value)))
     style = _CELL.format(align="right" if number else "left")
-    style += ";white-space:nowrap" * (len(text) <= _UNBROKEN)
+    style += ";white-space:nowrap" if len(text) <= _UNBROKEN else _BROKEN
     return f'<td style="{style}">{safe(text)}</td>'

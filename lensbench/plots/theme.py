@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import plotly.graph_objects as go
 
+from lensbench.plots.bidi import isolated
 from lensbench.words import in_words
 
 Mode = Literal["light", "dark"]
@@ -39,6 +40,7 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu 
 INK = {"light": "#1f2328", "dark": "#e6e8eb"}
 MUTED = {"light": "#59636e", "dark": "#9aa4b0"}
 GRID = {"light": "#e4e7eb", "dark": "#2b323b"}
+ERRORS = {"light": "rgba(31,35,40,0.75)", "dark": "rgba(230,232,235,0.85)"}
 PAPER = {"light": "#ffffff", "dark": "#14181d"}
 
 
@@ -93,7 +95,9 @@ def template(mode: Mode = "light") -> go.layout.Template:
             },
             "annotationdefaults": {"font": {"color": MUTED[mode], "size": 12}},
             "margin": {"l": 64, "r": 24, "t": 56, "b": 56},
-        }
+        },
+        # In the colour of their marker they would be dim on a dark page, and unseen inside a bar.
+        data={kind: [{"error_y": {"color": ERRORS[mode]}}] for kind in ("bar", "scatter")},
     )
 
 
@@ -113,8 +117,8 @@ def dress(
     long titles, are broken into lines, for which the figure grows: plotly would cut them at its
     edge.
     """
-    under = "<br>".join(map(_broken, in_words(subtitle).split("<br>")))
-    over = "<br>".join(textwrap.wrap(in_words(title), TITLE_WIDEST, break_long_words=False))
+    under = "<br>".join(map(_broken, isolated(in_words(subtitle)).split("<br>")))
+    over = "<br>".join(textwrap.wrap(isolated(in_words(title)), TITLE_WIDEST))
     more = LINE * under.count("<br>") + TITLE_LINE * over.count("<br>")
     text = {"text": over, "subtitle": {"text": under}}
     figure.update_layout(
@@ -138,7 +142,7 @@ def _broken(text: str) -> str:
         if len(joined) <= WIDEST:
             lines[-1] = joined
         else:
-            lines += textwrap.wrap(part, WIDEST, break_long_words=False, break_on_hyphens=False)
+            lines += textwrap.wrap(part, WIDEST, break_on_hyphens=False)
     lines = [line for line in lines if line]
     if len(lines) > MOST_LINES:
         lines = [*lines[: MOST_LINES - 1], "… and more, in the result's summary and controls"]

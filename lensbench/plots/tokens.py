@@ -17,8 +17,9 @@ CSS = """
 """What a page adds to the style of the strips, once; notebooks do without it."""
 _STRIP = (
     "display:block;font-family:ui-monospace,'DejaVu Sans Mono',Menlo,Consolas,monospace;"
-    "font-size:13px;line-height:1.9;overflow-wrap:anywhere"
+    "font-size:13px;line-height:1.9;overflow-wrap:anywhere;unicode-bidi:plaintext"
 )
+"""Plain text: one that begins from right to left runs from right to left."""
 _FOCUS = "outline:2px solid currentColor;outline-offset:-1px"
 _APART = "margin-right:5px;display:inline-block"
 

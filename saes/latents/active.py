@@ -63,7 +63,7 @@ def active_latents(
         >>> most = board.largest(latent)
         >>> plans = {f"{c} x": interventions.steer(towards, c * most) for c in (0.5, 1, 2)}
         >>> said = interventions.generate_beside(model, "Every day the", plans, 6)
-        >>> print(said.T.to_string())
+        >>> print(said.to_frame().T.to_string())
     """
     began, dictionary = time.perf_counter(), as_dictionary(run, encoded=True)
     refuse_no_model(model)

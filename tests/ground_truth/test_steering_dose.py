@@ -333,15 +333,71 @@ def test_a_curve_has_intervals_bands_and_pictures_and_comes_back_equal(curve, tm
 def test_texts_side_by_side_differ_by_the_plan_alone(atlas, number):
     texts = ["Yesterday the queen beside the dogs", "I think the ring"]
     plans = {"nothing": Plan(), "plural": steer(number, 1.0, positions=[3])}
-    frame = generate_beside(atlas, texts, plans, 6, temperature=1.0, seed=5)
+    said = generate_beside(atlas, texts, plans, 6, temperature=1.0, seed=5)
+    frame = said.to_frame()
     assert list(frame.columns) == ["prompt", "clean", "nothing", "plural"]
     assert (frame["clean"] == frame["nothing"]).all()
     assert "were" in frame["plural"][0]
     assert "was" in frame["clean"][0]
     again = generate_beside(atlas, texts, plans["plural"], 6, temperature=1.0, seed=5)
-    assert (again["steered"] == frame["plural"]).all()
+    assert again.texts("steered") == said.texts("plural") == tuple(frame["plural"])
+    with pytest.raises(UnknownNameError, match="plural"):
+        said.texts("plurall")
     with pytest.raises(ConfigError, match="'clean'"):
         generate_beside(atlas, texts, {"clean": Plan()})
+
+
+def test_texts_side_by_side_say_which_tokens_a_plan_changed(atlas, number, tmp_path):
+    plans = {"nothing": Plan(), "plural": steer(number, 1.0, positions=[3])}
+    texts = ["Yesterday the queen beside the dogs", "I think the ring"]
+    said = generate_beside(atlas, texts, plans, 6)
+    rows = said.changes().set_index(["prompt", "under"])
+    prompt = said.prompts[0]
+    assert (
+        rows.loc[(prompt, "nothing"), "changed"]
+        == rows.loc[(prompt, "nothing"), "first_changed"]
+        == 0
+    )
+    clean, plural = said.ids[0][0], said.ids[2][0]
+    apart = [i for i, (a, b) in enumerate(zip(clean, plural, strict=True)) if a != b]
+    assert apart
+    assert rows.loc[(prompt, "plural"), "changed"] == len(apart)
+    assert rows.loc[(prompt, "plural"), "first_changed"] == apart[0] + 1
+    assert said.pieces[2][0][0].strip() == "were"
+    assert said.summary()["changed_by_nothing"] == 0 < said.summary()["changed_by_plural"]
+    share = said.shares().set_index("under").loc["plural"]
+    assert share["low"] <= share["changed"] == said.summary()["changed_by_plural"] <= share["high"]
+    one = said.plot(prompt=0)
+    grid = np.asarray(one.data[0].z)
+    assert grid.shape == (3, len(clean))  # rows downwards from the last plan
+    assert grid[0].tolist() == [float(i in apart) for i in range(len(clean))]
+    assert not grid[1:].any()
+    assert "were" in one.data[0].text[0]
+    assert one.layout.yaxis.ticktext[0] == "clean"
+    assert "n = 2 prompts" in said.plot().layout.title.subtitle.text
+    assert lensbench.results.load(said.save(tmp_path / "said")) == said
+    shown = said._repr_html_()
+    assert "changed by plural" in shown
+    assert shown.count("<td") == 6 * 6
+    with pytest.raises(ConfigError, match="no prompt 2"):
+        said.plot(prompt=2)
+
+
+def test_a_text_that_ends_early_differs_from_there_on():
+    from lensbench.interventions import SideBySide
+
+    ids = (((1, 2, 3),), ((1,),), ((1, 2, 3, 4),))
+    words = tuple(tuple(tuple(map(str, row)) for row in plan) for plan in ids)
+    said = SideBySide(
+        prompts=("p",), names=("clean", "short", "long"), plans=("", "a", "b"), ids=ids,
+        pieces=words, said=tuple(tuple(" ".join(row) for row in plan) for plan in words),
+    )  # fmt: skip
+    frame = said.changes()
+    assert frame["changed"].tolist() == [0, 2, 1]
+    assert frame["first_changed"].tolist() == [0, 2, 4]
+    assert frame["n"].tolist() == [3, 3, 4]
+    assert "(ended)" in said.token_frame(0)["token"].tolist()
+    assert len(said.plot().data)
 
 
 def planted_neurons():

@@ -48,5 +48,5 @@ def test_routing_counts_padding_tokens_that_a_text_ends_with() -> None:
         experts.routing(model, np.array([row]))  # an array may be what a tokenizer padded
     says = experts.Says(("never said",), new_tokens=2)
     assert says(model, [row], Plan()) == ["no"]
-    frame = interventions.generate_beside(model, [row], Plan(), 2)
-    assert frame["clean"].tolist() == frame["steered"].tolist()
+    said = interventions.generate_beside(model, [row], Plan(), 2)
+    assert said.texts() == said.texts("steered")
