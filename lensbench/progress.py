@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 with warnings.catch_warnings():
@@ -19,6 +20,9 @@ T = TypeVar("T")
 
 DELAY = 1.0
 """Seconds of silence before a bar is drawn: a quick call leaves no trace."""
+_followers: "ContextVar[Callable[[int, int | None, str], None] | None]" = ContextVar(
+    "followers", default=None
+)
 
 
 @contextmanager
@@ -40,7 +44,36 @@ def bar(
         total=total, initial=done, desc=what, unit=f" {unit}", delay=DELAY,
         disable=silent if show else True, dynamic_ncols=True,
     ) as shown:  # fmt: skip
-        yield shown
+        call = _followers.get() if show else None
+        if call is None:
+            yield shown
+            return
+        token = _followers.set(None)  # of bars within bars the outermost one is told
+        own, so_far = shown.update, done
+
+        def update(n: float = 1) -> Any:
+            nonlocal so_far
+            so_far += n
+            call(int(so_far), total, unit)
+            moved = own(n)
+            shown.n = so_far  # a silent bar does not count
+            return moved
+
+        shown.update = update
+        try:
+            yield shown
+        finally:
+            _followers.reset(token)
+
+
+@contextmanager
+def followed(call: Callable[[int, int | None, str], None]) -> Generator[None]:
+    """Tell ``call(done, total, unit)`` how far every bar is meanwhile, drawn or not."""
+    token = _followers.set(call)
+    try:
+        yield
+    finally:
+        _followers.reset(token)
 
 
 def each(items: Sequence[T], what: str, unit: str) -> Iterator[T]:

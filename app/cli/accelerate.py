@@ -35,8 +35,9 @@ def accelerate(
         str,
         typer.Option(
             "--prompts",
-            help='A text file with a prompt per line, .jsonl with a "prompt" field, or atlas:N; '
-            "the model continues them greedily, and that is captured and studied.",
+            help='A text file with a prompt per line, .jsonl with a "prompt" field, atlas:N, or a '
+            "store (the beginnings of its first 8 texts, or --texts); the model continues them "
+            "greedily, and that is captured and studied.",
         ),
     ] = "",
     methods: Annotated[
@@ -59,6 +60,12 @@ def accelerate(
     keep: Annotated[
         str, typer.Option("--keep", help="Folder to keep the store of --prompts in.")
     ] = "",
+    text_only: Annotated[
+        bool,
+        typer.Option(
+            "--text-only", help="Write the text of --prompts into --keep, and stop there."
+        ),
+    ] = False,
     texts: Annotated[
         int | None, typer.Option("--texts", help="Use the first so many texts; default: all.")
     ] = None,
@@ -95,7 +102,7 @@ def accelerate(
     out: Annotated[Path | None, typer.Option("--out", help="Folder to save the result in.")] = None,
 ) -> Answer:
     """Predict every way to skip layers from one store; with --live, measure what was predicted."""
-    from lensbench.app.workflows.accelerating import AccelerateAsk, facts
+    from lensbench.app.workflows.accelerating import AccelerateAsk, facts, write_own
     from lensbench.app.workflows.accelerating import accelerate as run
     from lensbench.app.workflows.answers import saved_in
 
@@ -103,6 +110,9 @@ def accelerate(
         model, revision, store, prompts, methods, new_tokens, keep, live, calibrate, texts,
         repeats, proxy,
     )  # fmt: skip
+    if text_only:
+        told = write_own(ask)
+        return Answer(told, f"{told['texts']} texts, {told['tokens']:,} tokens in {told['store']}")
     if agreement is not None and not (store or keep):
         raise ConfigError(
             "--agreement reads a store: give --store DIR, or --keep DIR with --prompts"

@@ -84,6 +84,10 @@ _READING: dict[str, tuple[str, ...]] = {
         'lens patchscope --model atlas-dense --prompt "The capital of Peru is" '
         '--target "The capital of"',
     ),
+    "lens ask": (
+        'lens ask --model atlas-dense --prompt "The capital of Peru is" '
+        '--target "I think the ring"',
+    ),
     "lens decode": ('lens decode --model atlas-dense --prompt "The capital of" --rule dola',),
     "lens neurons": ("lens neurons --model atlas-dense --top 5",),
     "lens future": (f"lens future --store {_STORE} --ahead 0,1 --layers 3",),
@@ -123,6 +127,9 @@ _CHANGING: dict[str, tuple[str, ...]] = {
     ),
     "experts rank": ("experts rank --model atlas-moe --prompts desk:100",),
     "experts suppress": ("experts suppress --model atlas-moe --prompts desk:200 --top 3",),
+    "experts rates": (
+        "experts rates --model atlas-moe --prompts desk:48:heldout:1 --weight 1:6=-1 --draws 3",
+    ),
     "experts scan": ("experts scan --model atlas-moe --prompts desk:40 --layers 1",),
     "accelerate": (
         "accelerate --model atlas-early --prompts atlas:8 --methods fixed_exit",

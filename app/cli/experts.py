@@ -51,6 +51,7 @@ def group() -> typer.Typer:
     app.command("map")(map_)
     app.command("rank")(rank)
     app.command("suppress")(suppress)
+    app.command("rates")(rates)
     app.command("scan")(scan)
     return app
 
@@ -184,6 +185,39 @@ def suppress(
     columns = ("rank", "layer", "expert", "load", "differential", "p", "partner", "shared")
     known = [c for c in columns if c in facts["experts"][0]]
     return _answer(facts, known, f"{text}\n\n", f"\n{more}")
+
+
+def rates(
+    model: ModelOption,
+    prompts: PromptsOption,
+    weight: Annotated[
+        list[str],
+        typer.Option(
+            "--weight",
+            help="LAYER:EXPERT=WEIGHT (may be repeated): -1 takes it out, 0 changes nothing, 1 "
+            "forces it into every token.",
+        ),
+    ],
+    says: SaysOption = None,
+    draws: Annotated[
+        int, typer.Option("--draws", min=1, help="Sets of matched random experts, the control.")
+    ] = 20,
+    out: OutOption = None,
+    revision: RevisionOption = None,
+) -> Answer:
+    """Count how often the answer holds --says, clean, with experts moved, and with random ones.
+
+    Give prompts on which the experts were not found.
+    """
+    from lensbench.app.workflows.expert_rates import rates_of
+
+    weights = {name: value for name, _, value in (one.partition("=") for one in weight)}
+    facts = rates_of(model, prompts, weights, says=says or (), draws=draws, out=out,
+                     revision=revision)  # fmt: skip
+    told = {**facts["summary"], "control": facts["control"]}
+    told |= {"saved": facts["saved"]} if "saved" in facts else {}
+    text = f"{table(facts['rates'])}\n\n{facts['verdict']}\n\n{fields(told)}"
+    return Answer(facts, text)
 
 
 def scan(

@@ -4,15 +4,9 @@ import streamlit as st
 
 from lensbench.app.state import inside, root, store_names
 from lensbench.app.widgets.figures import show_figure
+from lensbench.app.widgets.fit_job import fit_done, fit_job
 from lensbench.app.widgets.shape_table import shape_table
-from lensbench.app.widgets.states import (
-    command_line,
-    guarded,
-    in_shell,
-    no_store_yet,
-    nothing_yet,
-    plain,
-)
+from lensbench.app.widgets.states import command_line, guarded, no_store_yet, nothing_yet, plain
 from lensbench.app.widgets.toggle import one_of
 from lensbench.app.workflows import shapes
 from lensbench.app.workflows.shapes import ShapeAsk
@@ -40,7 +34,12 @@ def show() -> None:
         return
     with guarded():
         with st.spinner("Measuring distances between the rows of every site"):
-            found = shapes.kept(ask)
+            found = shapes.kept(root(), ask)
+        settings = shapes.settings_of(ask, shapes.folder_for(root(), ask))
+        if found is None:
+            fit_job("geometry", settings, "Measure", key="start-geometry", told="More than a few "
+                    "seconds of work: in a process of its own; the page can be left.")  # fmt: skip
+            return
         for warning in getattr(found, "warnings", ()):
             st.warning(plain(warning))
         for i, (name, figure) in enumerate(shapes.figures(found, ask).items()):
@@ -53,6 +52,7 @@ def show() -> None:
         if not ask.controls:
             st.caption("No control is drawn yet: --make-controls on the command line captures the "
                        "text shuffled, and through a re-initialised model.")  # fmt: skip
+        fit_done("geometry", settings)
         command_line(shapes.command_of(ask))
 
 
@@ -69,7 +69,7 @@ def _ask() -> ShapeAsk | None:
     measure = one_of("Measure", MEASURES, key="measure")
     if not chosen:
         nothing_yet("Choose a store; its sites are measured at once.",
-                    in_shell("probe", "geometry", "--store", inside(names[0])))  # fmt: skip
+                    shapes.command_of(ShapeAsk((str(inside(names[0])),))))  # fmt: skip
         return None
     return ShapeAsk(tuple(str(inside(n)) for n in chosen), measure,
                     controls=tuple(str(inside(n)) for n in beside))  # fmt: skip

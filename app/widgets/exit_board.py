@@ -1,14 +1,24 @@
 """Figures of the page Acceleration: predictions as the sliders stand, a live run beside them."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import streamlit as st
 
+from lensbench.app.state import root
 from lensbench.app.widgets.figures import show_figure
+from lensbench.app.widgets.fit_job import fit_done, fit_job
 from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import guarded, plain
 from lensbench.app.widgets.toggle import one_of
-from lensbench.app.workflows import acceleration
+from lensbench.app.workflows import acceleration, acceleration_live
 from lensbench.app.workflows import acceleration_figures as figs
 from lensbench.app.workflows.acceleration import ExitAsk
+from lensbench.app.workflows.copying import python_of
+from lensbench.app.workflows.studies import told_of
+
+if TYPE_CHECKING:
+    from lensbench.interventions.acceleration.study.study import AccelerationStudy
 
 COSTS = (
     "Serial layers wait for one another: plain decoding over this, what a device pays that is "
@@ -68,61 +78,63 @@ def _numbers(ask: ExitAsk) -> None:
 
 
 def live_board(ask: ExitAsk) -> None:
-    """A live run on a button, beside what was predicted."""
+    """A live run, which is a job, beside what was predicted."""
     st.markdown("**Predicted against measured**")
     if not acceleration.held(ask.store).exact:
         st.info("A live run is compared with predictions from the model's own text; capture that "
                 "first.")  # fmt: skip
         return
-    key = (ask.store, ask.threshold, ask.measure)
-    if st.button("Run the model and measure", key="live"):
-        st.session_state["live-of"] = key
-    if st.session_state.get("live-of") != key:
-        st.caption("Two of the prompts are then decoded by every method, beside plain decoding; "
-                   "that takes a while.")  # fmt: skip
-        return
-    from lensbench.app.workflows import acceleration_live
-
     with guarded():
-        with st.spinner("Decoding with every method, and plainly"):
-            found = acceleration_live.measured(ask)
-        st.markdown(plain(acceleration_live.told(found)))
-        grid = acceleration_live.drafts_of(found)
-        prompts = f"n = {acceleration_live.n_prompts(found)} prompts. "
-        for column, value in zip(st.columns(2), ("predicted", "measured"), strict=True):
-            with column:
-                show_figure(
-                    figs.grid_figure(grid, value, f"Drafts kept, {value}"),
-                    key=f"live-{value}", frame=grid,
-                    code=figs.python_of_live(ask, f"grid_figure(drafts_of(found), {value!r}, "
-                                                  f"'Drafts kept, {value}')"),
-                    alt=f"Share of drafted tokens kept, {value}, by exit layer and draft length",
-                    caption=f"{prompts}Accepted over drafted tokens.",
-                )  # fmt: skip
-        show_figure(
-            acceleration_live.speedup_figure(found), key="speedup", frame=found.to_frame(),
-            code=figs.python_of_live(ask, "speedup_figure(found)"),
-            alt="Predicted against measured speed-up",
-            caption=f"{prompts}CPU time, as a ratio to plain decoding in the same run; predicted "
-                    "from layers timed just before. A busy machine moves points off the line; "
-                    "below 1 is slower than plain decoding.",
-        )  # fmt: skip
-        show_listing(acceleration_live.others_of(found), alt="Methods, predicted and measured",
-                     take="methods", data=found.to_frame(),
-                     code=figs.python_of_live(ask, "found.to_frame()"))  # fmt: skip
-        show_figure(
-            found.plot("pareto"), key="pareto", frame=found.to_frame(),
-            code=figs.python_of_live(ask, 'found.plot("pareto")'),
-            alt="Agreement against layers per token of every method",
-            caption=f"{prompts}Every method, by what it ran for each token of them; of pruned "
-                    "and skipping ones the agreement was measured in one pass over the text.",
-        )  # fmt: skip
+        settings = acceleration_live.settings_of(root(), ask)
+        found = acceleration_live.saved(root(), ask)
+        if found is None:
+            fit_job("live", settings, "Run the model and measure", key="live", told="Two of the "
+                    "prompts are then decoded by every method, beside plain decoding, in a process "
+                    "of its own; the page can be left.")  # fmt: skip
+            return
+        _measured(found, Path(settings["out"]))
+        fit_done("live", settings)
     with guarded():
         show_figure(
             acceleration_live.stages_figure(ask), key="stages",
-            code=figs.python_of_live(ask, "stages_figure(ask)"),
+            code=python_of(acceleration_live.stages_figure, ask),
             alt="Agreement by layer, with stages of inference",
             caption="What tells stages of inference apart in larger models: attention to the last "
                     "few positions early, neurons that push tokens up and then down late. Each is "
                     "a share of its largest value; a model of few layers need not show them.",
         )  # fmt: skip
+
+
+def _measured(found: "AccelerationStudy", folder: Path) -> None:
+    st.markdown(plain(acceleration_live.told(found)))
+    grid = acceleration_live.drafts_of(found)
+    prompts = f"n = {acceleration_live.n_prompts(found)} prompts. "
+    made = told_of(found)
+    for column, value in zip(st.columns(2), ("predicted", "measured"), strict=True):
+        with column:
+            show_figure(
+                figs.grid_figure(grid, value, f"Drafts kept, {value}"),
+                key=f"live-{value}", frame=grid, provenance=made,
+                code=figs.python_of_live(folder, f"grid_figure(drafts_of(found), {value!r}, "
+                                                 f"'Drafts kept, {value}')"),
+                alt=f"Share of drafted tokens kept, {value}, by exit layer and draft length",
+                caption=f"{prompts}Accepted over drafted tokens.",
+            )  # fmt: skip
+    show_figure(
+        acceleration_live.speedup_figure(found), key="speedup", frame=found.to_frame(),
+        code=figs.python_of_live(folder, "speedup_figure(found)"), provenance=made,
+        alt="Predicted against measured speed-up",
+        caption=f"{prompts}CPU time, as a ratio to plain decoding in the same run; predicted from "
+                "layers timed just before. A busy machine moves points off the line; below 1 is "
+                "slower than plain decoding.",
+    )  # fmt: skip
+    show_listing(acceleration_live.others_of(found), alt="Methods, predicted and measured",
+                 take="methods", data=found.to_frame(),
+                 code=figs.python_of_live(folder, "found.to_frame()"))  # fmt: skip
+    show_figure(
+        found.plot("pareto"), key="pareto", frame=found.to_frame(), provenance=made,
+        code=figs.python_of_live(folder, 'found.plot("pareto")'),
+        alt="Agreement against layers per token of every method",
+        caption=f"{prompts}Every method, by what it ran for each token of them; of pruned and "
+                "skipping ones the agreement was measured in one pass over the text.",
+    )  # fmt: skip

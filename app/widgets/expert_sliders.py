@@ -2,15 +2,18 @@
 
 import streamlit as st
 
+from lensbench.app.state import root
 from lensbench.app.widgets.choose import several
 from lensbench.app.widgets.expert_prompt import expert_prompt
 from lensbench.app.widgets.figures import show_figure
+from lensbench.app.widgets.fit_job import fit_done, fit_job
 from lensbench.app.widgets.states import command_line, guarded, plain
 from lensbench.app.widgets.token_diff import token_diff
-from lensbench.app.workflows import expert_page, expert_steering
+from lensbench.app.workflows import expert_jobs, expert_page, expert_rates, expert_steering, jobs
 from lensbench.app.workflows.copying import python_of
 from lensbench.app.workflows.expert_page import ExpertAsk
 from lensbench.app.workflows.expert_steering import NEUTRAL, STEP, Weights
+from lensbench.app.workflows.studies import is_saved, told_of
 
 MOST = 8
 """Sliders at once."""
@@ -21,8 +24,7 @@ def expert_sliders(ask: ExpertAsk) -> None:
     with st.spinner("Ranking the experts by the routing of every prompt"):
         ranking = expert_page.ranked(ask)
     known = [f"{a}:{b}" for a, b in expert_page.likely(ranking, ranking.differential[0].size)]
-    chosen = several("Experts (layer:expert), most distinctive first", known, known[: ask.top],
-                     key="experts", empty="Choose experts to move")[:MOST]  # fmt: skip
+    chosen = _chosen(known, known[: ask.top])
     with st.container(horizontal=True):
         st.button("Suppress all of these", key="suppress", on_click=_set, args=(chosen, -1.0))
         st.button("Back to neutral", key="neutral", on_click=_set, args=(chosen, NEUTRAL))
@@ -51,7 +53,23 @@ def expert_sliders(ask: ExpertAsk) -> None:
         _rates(ask, weights)
     with st.expander("The same as Python and on the command line"):
         st.code(expert_steering.python_of(ask.model, prompt, weights), language="python")
-        command_line(expert_steering.command_of(ask, weights))
+        told = "The rate of the behaviour, beside random experts, on the command line:"
+        if any(w for *_, w in weights):
+            command_line(jobs.command_of("rates", expert_jobs.rates_said(ask, weights)), told=told)
+
+
+def _chosen(known: list[str], first: list[str]) -> tuple[str, ...]:
+    """What was chosen by hand; until something is, the most distinctive of the behaviour."""
+    before = st.session_state.get("experts-at-first")
+    if before is not None and list(st.session_state.get("experts", ())) == before != first:
+        del st.session_state["experts"]  # they were those of another behaviour
+    st.session_state["experts-at-first"] = first
+    found = several("Experts (layer:expert), most distinctive first", known, first,
+                    key="experts", empty="Choose experts to move")[:MOST]  # fmt: skip
+    if list(found) != first:
+        st.button(f"Take the {len(first)} most distinctive: {', '.join(first)}", key="distinctive",
+                  on_click=lambda: st.session_state.update(experts=first))  # fmt: skip
+    return found
 
 
 def _slider(name: str, column: object) -> tuple[int, int, float]:
@@ -70,23 +88,39 @@ def _set(chosen: tuple[str, ...], value: float) -> None:
 
 
 def _rates(ask: ExpertAsk, weights: Weights) -> None:
-    key = (ask, weights)
-    where = expert_steering.held_out(ask)[1]
+    moved = tuple(w for w in weights if w[2])
     label = "Rate of the behaviour, beside matched random experts"
-    if st.button(label, key="rates", disabled=not any(w for *_, w in weights),
-                 help=f"Answers every prompt clean, steered and with {expert_steering.DRAWS} sets "
-                 "of random experts"):  # fmt: skip
-        st.session_state["rates-of"] = key
-    if st.session_state.get("rates-of") != key:
+    where = expert_rates.held_out(ask)[1]
+    if not moved:
+        st.button(label, key="rates", disabled=True, help="Move a slider first")
+        st.caption(plain(f"Over {where}."))
+        return
+    settings = expert_jobs.rates_settings(root(), ask, moved)
+    saved = is_saved(settings)
+    if not saved and not expert_jobs.at_once(ask):
+        fit_job("rates", settings, label, key="start-rates", told=f"Over {where}; in a process of "
+                "its own, the page can be left.")  # fmt: skip
+        return
+    if not saved and st.session_state.get("rates-of") != (ask, moved):
+        st.button(label, key="rates", on_click=_measure, args=(ask, moved),
+                  help=f"Answers every prompt clean, steered and with {expert_page.DRAWS} sets of "
+                  "random experts")  # fmt: skip
         st.caption(plain(f"Over {where}; takes some seconds."))
         return
     with st.spinner("Answering every prompt clean, steered and with random experts"):
-        frame, told = expert_steering.rates(ask, weights)
-    st.markdown(f"**{plain(expert_steering.verdict(frame, weights))}**")
+        found = expert_jobs.rates_for(root(), ask, moved)
+    if found is None:  # removed meanwhile
+        return
+    st.markdown(f"**{plain(found.verdict())}**")
     show_figure(
-        expert_steering.rates_figure(frame), key="expert-rates", frame=frame,
-        code=expert_steering.rates_code(ask, weights),
+        found.plot(), key="expert-rates", frame=found.to_frame(), provenance=told_of(found),
+        code=expert_rates.rates_code(ask, moved),
         alt="Rate of the behaviour clean, steered, and with random experts",
-        caption=f"n = {int(frame['n'].iloc[0])} prompts: {plain(told)}. Wilson intervals, 95 %. "
-                "Control: random experts of the same layers and about the same load, moved as far.",
+        caption=f"n = {found.n} prompts: {plain(where)}. Wilson intervals, 95 %. Control: random "
+                "experts of the same layers and about the same load, moved as far.",
     )  # fmt: skip
+    fit_done("rates", settings)
+
+
+def _measure(ask: ExpertAsk, moved: Weights) -> None:
+    st.session_state["rates-of"] = (ask, moved)

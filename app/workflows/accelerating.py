@@ -4,7 +4,7 @@ import ast
 import json
 import re
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lensbench.app.workflows.answers import facts_of
+from lensbench.app.workflows.answers import facts_of, saved_in
 from lensbench.app.workflows.models import open_model
 from lensbench.app.workflows.texts import find_text
 from lensbench.errors import ConfigError, DamagedDataError, MismatchError, MissingDataError
@@ -21,11 +21,14 @@ from lensbench.interventions.acceleration.study.methods import Method
 from lensbench.interventions.acceleration.study.own import capture_own, why_inexact
 from lensbench.interventions.acceleration.study.registry import METHODS, default_methods, method
 from lensbench.interventions.acceleration.study.study import AccelerationStudy, acceleration_study
+from lensbench.store.manifest import MANIFEST
 
 if TYPE_CHECKING:
     from lensbench.models import Model
     from lensbench.store import ActivationStore
 
+BEGINNINGS, BEGINNING = 8, 8
+"""Texts of a store that are continued where nothing else is said, and most tokens of each."""
 _CALL = re.compile(r"(\w+)\s*(?:\((.*)\))?", re.DOTALL)
 
 
@@ -37,7 +40,8 @@ class AccelerateAsk:
     revision: str | None = None
     store: str = ""
     prompts: str = ""
-    """A file with a prompt per line, ``.jsonl`` with a "prompt" or "text" field, or ``atlas:N``."""
+    """A file with a prompt per line, ``.jsonl`` with a "prompt" or "text" field, ``atlas:N``, or
+    the folder of a store, the beginnings of whose texts are continued."""
     methods: str = ""
     """Names, or calls such as ``fixed_exit(exit_layer=2, draft=4)``; empty: all of them."""
     new_tokens: int = 48
@@ -150,12 +154,59 @@ def _store_of(ask: AccelerateAsk, model: "Model") -> "Generator[ActivationStore]
             )
         yield store
         return
-    prompts = read_prompts(ask.prompts)[: ask.texts]
+    prompts = _prompts_for(ask, model)
     if ask.keep:
         yield capture_own(model, prompts, ask.keep, ask.new_tokens)
         return
     with tempfile.TemporaryDirectory(prefix="lensbench-own-") as folder:
         yield capture_own(model, prompts, Path(folder) / "own", ask.new_tokens)
+
+
+def write_own(ask: AccelerateAsk, progress: Callable[..., Any] | None = None) -> dict[str, Any]:
+    """Let the model continue the prompts into ``ask.keep``, and stop there.
+
+    Raises:
+        ConfigError: no prompts, or no folder to keep their continuations in.
+        LensbenchError: as :func:`accelerate`.
+    """
+    if not (ask.prompts and ask.keep):
+        raise ConfigError("--text-only writes the text of --prompts into --keep; give both")
+    model = open_model(ask.model, ask.revision)
+    prompts = _prompts_for(ask, model)
+    if progress is not None:
+        progress(f"{ask.model} continues {len(prompts)} texts by {ask.new_tokens} tokens each")
+    store = capture_own(model, prompts, ask.keep, ask.new_tokens)
+    return {"model": model.card.name, "texts": len(prompts), "new_tokens": ask.new_tokens,
+            "tokens": store.n_tokens, "store": str(store.url)}  # fmt: skip
+
+
+def _prompts_for(ask: AccelerateAsk, model: "Model") -> list[Any]:
+    folder = Path(ask.prompts)
+    if not (folder / MANIFEST).is_file():
+        return list(read_prompts(ask.prompts)[: ask.texts])
+    from lensbench.store import open_store
+
+    store = open_store(folder)
+    store.check_model(model.card)
+    return list(beginnings(store, ask.texts or BEGINNINGS))
+
+
+def beginnings(store: "ActivationStore", n: int = BEGINNINGS) -> list[list[int]]:
+    """The first tokens of the first texts of a store, as the model saw them.
+
+    Raises:
+        ConfigError: the store has no token.
+    """
+    docs = store.index().doc_ids
+    firsts = [int(i) for i in np.flatnonzero(np.diff(docs, prepend=-1))][:n]
+    if not firsts:
+        raise ConfigError(f"the store in {store.url} holds no token yet")
+    found: list[list[int]] = []
+    for first in firsts:
+        whole = store.sequence_of(first)
+        ids = whole.tokens.ids[0].numpy()[whole.doc_ids[0] == docs[first]]
+        found.append([int(i) for i in ids[: max(1, min(BEGINNING, len(ids) // 2))]])
+    return found
 
 
 def read_prompts(name: str) -> list[str]:
@@ -174,7 +225,7 @@ def read_prompts(name: str) -> list[str]:
         what = "is a folder" if path.is_dir() else "does not exist"
         raise MissingDataError(
             f"--prompts {name}: {what}; give a text file with a prompt per line, a .jsonl file "
-            'with a "prompt" field, or atlas:N'
+            'with a "prompt" field, atlas:N, or a store'
         )
     lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     found = [line for line in lines if line]
@@ -227,3 +278,27 @@ def facts(model: "Model", found: AccelerationStudy, ask: AccelerateAsk) -> dict[
         rows=list(found.rows), left_out=list(found.left_out),
         layers=[r for r in table.to_frame().to_dict("records") if r["metric"] == "agreement"],
     )  # fmt: skip
+
+
+def live_job(settings: dict[str, Any], progress: Callable[..., Any]) -> dict[str, Any]:
+    """What the job of a live run does.
+
+    Raises:
+        LensbenchError: as :func:`accelerate`.
+    """
+    out = Path(settings.pop("out"))
+    progress("decoding with every method, and plainly")
+    _, found = accelerate(AccelerateAsk(**settings))
+    saved_in(found, out)
+    return {"methods": len(found.rows)}
+
+
+def own_job(settings: dict[str, Any], progress: Callable[..., Any]) -> dict[str, Any]:
+    """What the job does that writes a model's own text.
+
+    Raises:
+        LensbenchError: as :func:`write_own`.
+    """
+    settings.pop("text_only")
+    told = write_own(AccelerateAsk(**settings), progress)
+    return {name: told[name] for name in ("texts", "tokens")}

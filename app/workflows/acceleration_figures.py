@@ -1,5 +1,6 @@
 """The page Acceleration: its figures, and the code and command that make the same."""
 
+from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from lensbench.app.workflows.acceleration import (
 )
 from lensbench.app.workflows.live import hold_store
 from lensbench.app.workflows.sequences import model_name
+from lensbench.app.workflows.studies import load_code
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -131,18 +133,14 @@ def python_of(ask: ExitAsk, draw: str) -> str:
     ])  # fmt: skip
 
 
-def python_of_live(ask: ExitAsk, draw: str = 'found.plot("speedup")') -> str:
-    """Code that runs what the page ran, in a notebook; ``draw`` is a figure of what it found."""
-    module = "lensbench.app.workflows"
-    used = [n for n in ("drafts_of", "speedup_figure", "stages_figure") if f"{n}(" in draw]
-    run = ["found = measured(ask)"] if "found" in draw else []
-    names = ", ".join(sorted([*used, *(["measured"] if run else [])]))
-    return "\n".join([
-        f"from {module}.acceleration import ExitAsk",
-        *([f"from {module}.acceleration_figures import grid_figure"] * ("grid_figure(" in draw)),
-        f"from {module}.acceleration_live import {names}",
-        f"ask = ExitAsk({_given(ask)})", *run, draw,
-    ])  # fmt: skip
+def python_of_live(folder: Path, draw: str) -> str:
+    """Code that draws what a live run found, in a notebook; ``draw`` is a figure of it."""
+    modules = {"acceleration_figures": ("grid_figure",),
+               "acceleration_live": ("drafts_of", "speedup_figure")}  # fmt: skip
+    used = {name: [f for f in known if f"{f}(" in draw] for name, known in modules.items()}
+    lines = [f"from lensbench.app.workflows.{name} import {', '.join(some)}"
+             for name, some in used.items() if some]  # fmt: skip
+    return load_code(folder, draw, *lines)
 
 
 def _given(ask: ExitAsk) -> str:

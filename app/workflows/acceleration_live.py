@@ -1,21 +1,20 @@
 """What the page Acceleration runs: the study held to live runs, and text to predict from."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lensbench.app.workflows.accelerating import read_prompts, timed
+from lensbench.app.workflows import studies
+from lensbench.app.workflows.accelerating import beginnings
 from lensbench.app.workflows.acceleration import ExitAsk, exit_layers_of, held
+from lensbench.app.workflows.finding import read_json
 from lensbench.app.workflows.live import Shelf, hold_store, running, store_version
-from lensbench.app.workflows.sequences import model_name
-from lensbench.errors import ConfigError
+from lensbench.app.workflows.sequences import model_name, model_of
 from lensbench.interventions.acceleration.skipping.stages import StageReport, inference_stages
 from lensbench.interventions.acceleration.study.figures import lens_layers
-from lensbench.interventions.acceleration.study.methods import Method
-from lensbench.interventions.acceleration.study.own import capture_own
-from lensbench.interventions.acceleration.study.registry import default_methods, method
-from lensbench.interventions.acceleration.study.study import AccelerationStudy, acceleration_study
+from lensbench.interventions.acceleration.study.study import AccelerationStudy
+from lensbench.store.manifest import MANIFEST
 from lensbench.tokens import Tokens, as_tokens
 
 if TYPE_CHECKING:
@@ -27,8 +26,9 @@ LIVE_EXITS, LIVE_TEXTS = 6, 2
 """Most exit layers and texts of a live run on a page."""
 OTHERS = ("del", "shortgpt", "adaskip", "skip_decode")
 """Methods that are run beside the grid of drafts and the exits of the sliders."""
-OWN_TEXTS, OWN_PROMPT, OWN_NEW = 8, 8, 48
-"""Prompts taken from a store of other text, their tokens, and the tokens the model adds."""
+OWN_NEW = 48
+"""Tokens that the model adds to the beginnings of a store's texts, where they fit."""
+LIVE = "live"
 SHOWN = {
     "label": "method", "prediction_class": "class", "held": "as predicted", "tested": "same text",
     "agreement": "agreement", "kl": "KL, nats",
@@ -36,40 +36,40 @@ SHOWN = {
     "flops_saved": "FLOPs saved, share",
 }  # fmt: skip
 
-_live: Shelf[AccelerationStudy] = Shelf(4)
 _stages: Shelf[StageReport] = Shelf(4)
 
 
-def measured(ask: ExitAsk) -> AccelerationStudy:
-    """Predictions for some texts of a store, and live runs of all of them.
+def settings_of(root: Path, ask: ExitAsk) -> dict[str, Any]:
+    """A live run as the settings of its job, and of the command line.
 
     Raises:
-        MismatchError: the store holds other text than the model's own.
-        ConfigError: an architecture whose layers cannot be run one by one.
+        MissingDataError: no such store (any more).
     """
-    key = (ask.store, store_version(ask.store), ask.threshold, ask.measure)
-    return _live.get(key, lambda: _measure(ask))
-
-
-def _measure(ask: ExitAsk) -> AccelerationStudy:
-    table = held(ask.store).table
-    last = list(table.documents())[:LIVE_TEXTS][-1].number
-    rows = int((table.doc <= last).sum())
     store = hold_store(ask.store)
-    with running(*model_name(store)) as model:
-        found = acceleration_study(model, store, _methods(ask, table.n_layers), max_tokens=rows)
-        return timed(found, model, repeats=3).verify(model)
+    name, revision = model_name(store)
+    out = studies.place(root, LIVE, f"{Path(ask.store).name}-live", store.fingerprint,
+                        ask.threshold, ask.measure)  # fmt: skip
+    return {"model": name, **({"revision": revision} if revision else {}), "store": ask.store,
+            "methods": _methods(ask, held(ask.store).table.n_layers), "live": True,
+            "texts": LIVE_TEXTS, "out": str(out)}  # fmt: skip
 
 
-def _methods(ask: ExitAsk, n_layers: int) -> list[Method]:
+def saved(root: Path, ask: ExitAsk) -> AccelerationStudy | None:
+    """Predictions for some texts of a store and live runs of all of them; None until they are done.
+
+    Raises:
+        DamagedDataError: they cannot be read.
+    """
+    return studies.opened(Path(settings_of(root, ask)["out"]), AccelerationStudy)
+
+
+def _methods(ask: ExitAsk, n_layers: int) -> str:
+    """As ``--methods`` takes them: a grid of drafts, the exits of the sliders, and others."""
     exits = exit_layers_of(n_layers)
     exits = sorted({exits[round(i)] for i in np.linspace(0, len(exits) - 1, LIVE_EXITS)})
-    sliders = {"threshold": ask.threshold, "measure": ask.measure}
-    return [
-        *(method("fixed_exit", exit_layer=e, draft=d) for e in exits for d in LIVE_DRAFTS),
-        *(method(name, **sliders) for name in ("early_exit", "early_exit_copy")),
-        *default_methods(n_layers, OTHERS),
-    ]
+    drafts = [f"fixed_exit(exit_layer={e}, draft={d})" for e in exits for d in LIVE_DRAFTS]
+    sliders = f"(threshold={ask.threshold:g}, measure={ask.measure!r})"
+    return ",".join([*drafts, f"early_exit{sliders}", f"early_exit_copy{sliders}", *OTHERS])
 
 
 def told(found: AccelerationStudy) -> str:
@@ -138,49 +138,30 @@ def others_of(found: AccelerationStudy) -> "pd.DataFrame":
     return pd.DataFrame([{name: r[key] for key, name in SHOWN.items()} for r in rows]).round(3)
 
 
-def capture_continuations(store: str, out: Path) -> str:
-    """Let the model of a store go on from the beginnings of its texts; gives the new store.
-
-    Raises:
-        ConfigError: no text is longer than one token, or the folder is taken.
-        LensbenchError: see :func:`capture_own`.
-    """
-    if out.exists():
-        raise ConfigError(f"{out.name} is there already; choose it above, or move it away")
-    source = hold_store(store)
-    prompts = beginnings(store)
-    with running(*model_name(source)) as model:
-        context = model.card.n_ctx or OWN_PROMPT + OWN_NEW
-        new = min(OWN_NEW, context - max(map(len, prompts)))
-        return capture_own(model, prompts, out, new).url
-
-
-def capture_examples(model: str, n: int, new_tokens: int, out: Path) -> str:
-    """Let a bundled model continue ``n`` example prompts; gives the new store.
-
-    Raises:
-        ConfigError: the folder is taken.
-    """
-    if out.exists():
-        raise ConfigError(f"{out.name} is there already; choose it above, or move it away")
-    with running(model) as opened:
-        return capture_own(opened, read_prompts(f"atlas:{n}"), out, new_tokens).url
-
-
-def beginnings(url: str) -> list[list[int]]:
-    """The first tokens of the first texts of a store, as the model saw them.
+def own_settings(root: Path, folder: str, store: str) -> dict[str, Any]:
+    """Settings of the job in which the model of a store goes on from the beginnings of its texts.
 
     Raises:
         ConfigError: the store has no token.
     """
-    store = hold_store(url)
-    docs = store.index().doc_ids
-    firsts = [int(i) for i in np.flatnonzero(np.diff(docs, prepend=-1))][:OWN_TEXTS]
-    if not firsts:
-        raise ConfigError(f"the store in {url} holds no token yet")
-    found: list[list[int]] = []
-    for first in firsts:
-        whole = store.sequence_of(first)
-        ids = whole.tokens.ids[0].numpy()[whole.doc_ids[0] == docs[first]]
-        found.append([int(i) for i in ids[: max(1, min(OWN_PROMPT, len(ids) // 2))]])
-    return found
+    source = hold_store(store)
+    name, revision = model_name(source)
+    longest = max(map(len, beginnings(source)))
+    room = (model_of(source).model.card.n_ctx or longest + OWN_NEW) - longest
+    return {"model": name, **({"revision": revision} if revision else {}), "prompts": store,
+            "new_tokens": min(OWN_NEW, room), "keep": str(root / folder),
+            "text_only": True}  # fmt: skip
+
+
+def example_settings(
+    root: Path, folder: str, model: str, n: int, new_tokens: int
+) -> dict[str, Any]:
+    """Settings of the job in which a bundled model continues ``n`` example prompts."""
+    return {"model": model, "prompts": f"atlas:{n}", "new_tokens": new_tokens,
+            "keep": str(root / folder), "text_only": True}  # fmt: skip
+
+
+def is_written(root: Path, folder: str) -> bool:
+    """Whether there is a finished store of that name."""
+    manifest = root / folder / MANIFEST
+    return manifest.is_file() and bool(read_json(manifest).get("complete"))

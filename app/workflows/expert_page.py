@@ -10,6 +10,7 @@ import numpy as np
 
 from lensbench.app.workflows.expert_prompts import NamedPrompts, find_prompts
 from lensbench.app.workflows.live import running
+from lensbench.app.workflows.studies import load_code
 from lensbench.errors import ConfigError
 from lensbench.interventions import experts
 from lensbench.interventions.experts.ranking import ExpertRanking
@@ -75,15 +76,6 @@ def ranked(ask: ExpertAsk) -> ExpertRanking:
     return _ranked(ask, _written(ask.prompts))
 
 
-def studied(ask: ExpertAsk) -> ExpertReport:
-    """The highest ranks of one half, suppressed and forced on the other.
-
-    Raises:
-        LensbenchError: as :func:`ranked`.
-    """
-    return _studied(ask, _written(ask.prompts))
-
-
 def _written(prompts: str) -> tuple[int, int] | None:
     """When a file of prompts was last written and how long it is: an edited file is another one."""
     path = Path(prompts)
@@ -103,17 +95,6 @@ def _ranked(ask: ExpertAsk, written: tuple[int, int] | None) -> ExpertRanking:
         if labels is None or ask.says:
             labels = says_of(named, ask.says)(model, rows_of(model, named.texts), Plan())
         return experts.ftri(maps, labels, target=YES if YES in labels else None)
-
-
-@lru_cache(maxsize=8)
-def _studied(ask: ExpertAsk, written: tuple[int, int] | None) -> ExpertReport:
-    del written  # part of the key only
-    named = find_prompts(ask.prompts)
-    with running(ask.model) as model:
-        return experts.expert_study(
-            model, named.texts, says_of(named, ask.says), target=YES, top=ask.top,
-            groups=named.groups, draws=DRAWS,
-        )  # fmt: skip
 
 
 def study_figure(report: ExpertReport) -> "go.Figure":
@@ -189,21 +170,19 @@ def command_of(ask: ExpertAsk, verb: str) -> str:
                        *says, "--top", top])  # fmt: skip
 
 
-def study_code(ask: ExpertAsk) -> str:
-    """The study in a notebook."""
-    return (
-        "from lensbench.app.workflows.expert_page import ExpertAsk, studied, study_figure\n\n"
-        f"study_figure(studied({ask!r}))\n"
-    )
+def study_code(folder: Path) -> str:
+    """The figure of a study in a notebook."""
+    module = "lensbench.app.workflows.expert_page"
+    return load_code(folder, "study_figure(found)", f"from {module} import study_figure")
 
 
-def says_of(named: NamedPrompts, says: str) -> experts.Says:
-    """The behaviour that a phrase names, or that the desk knows.
+def says_of(named: NamedPrompts, *says: str) -> experts.Says:
+    """The behaviour that phrases name, or that the desk knows.
 
     Raises:
         ConfigError: neither.
     """
-    phrases = (says,) if says else named.refusals
+    phrases = tuple(filter(None, says)) or named.refusals
     if not phrases:
         raise ConfigError(
             "name what an answer says when it has the behaviour, such as 'cannot say'; only the "

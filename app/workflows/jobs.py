@@ -44,9 +44,18 @@ KINDS = {
     "evaluate": Kind("Evaluate", ("eval", "sae"), "run", "begins again"),
     "encode": Kind("Encode", ("encode",), "dictionary", "goes on after the last finished shard"),
     "tune": Kind("Tuned lens", ("lens", "tune"), "", "goes on from the last checkpoint"),
+    "asked": Kind("Ask a state", ("lens", "ask"), "", "begins again"),
     "probes": Kind("Linear probes", ("probe", "linear"), "", "begins again"),
     "hd": Kind("Hyperdimensional study", ("probe", "hd"), "", "begins again"),
     "verify": Kind("Verify", ("store", "verify"), "store", "begins again"),
+    "patch": Kind("Sweep of patches", ("patch",), "task", "begins again"),
+    "attribute": Kind("Verified attribution", ("attribute",), "task", "begins again"),
+    "steer": Kind("Dose curve", ("steer",), "task", "begins again"),
+    "study": Kind("Expert study", ("experts", "suppress"), "", "begins again"),
+    "rates": Kind("Expert rates", ("experts", "rates"), "", "begins again"),
+    "live": Kind("Live measurement", ("accelerate",), "", "begins again"),
+    "own": Kind("Own text", ("accelerate",), "", "goes on after the last finished shard"),
+    "geometry": Kind("Geometry", ("probe", "geometry"), "", "begins again"),
 }
 """All sorts of work, by the name that a request gives them."""
 
@@ -100,7 +109,7 @@ def start(
     """
     if kind not in KINDS:
         raise UnknownNameError("kind of job", kind, known=tuple(KINDS))
-    name = f"{kind}-{quote(target, safe='')}"
+    name = name_of(kind, target)
     folder = root / detached.JOBS / name
     with detached.turn(folder):
         if (folder / STATUS_FILE).is_file():
@@ -110,6 +119,11 @@ def start(
         io.write_json(folder / REQUEST_FILE, request)
         _launch(folder, fresh=True)
     return name
+
+
+def name_of(kind: str, target: str) -> str:
+    """The name of the job of a kind on ``target``."""
+    return f"{kind}-{quote(target, safe='')}"
 
 
 def go_on(root: Path, name: str) -> None:
@@ -192,7 +206,7 @@ def command_of(kind: str, settings: Mapping[str, Any]) -> str:
     words += [str(settings[known.first])] if known.first else []
     for key, value in settings.items():
         flag = "--" + key.replace("_", "-")
-        if key == known.first or value in (None, False, "", [], {}):
+        if key == known.first or value is None or value is False or value in ("", [], {}):
             continue
         if isinstance(value, Mapping):
             words += [w for k, v in value.items() for w in (flag, f"{k}={v}")]

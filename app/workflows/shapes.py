@@ -1,28 +1,30 @@
 """Geometry of stored activations by names, for the command line and its page."""
 
-import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lensbench import probes
+from lensbench.app.workflows import jobs, studies
 from lensbench.app.workflows.answers import rows_of_frame, saved_in
 from lensbench.app.workflows.live import Shelf, hold_store, store_version
 from lensbench.app.workflows.models import open_model
 from lensbench.app.workflows.sequences import model_name
 from lensbench.errors import ConfigError, UnknownNameError
+from lensbench.results import Result
+from lensbench.sites import Site
 from lensbench.store import open_store
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from lensbench.results import Result
-
 MEASURES = ("anisotropy", "dimension", "neighbours")
 ROWS = {"anisotropy": 20_000, "dimension": 2000, "neighbours": 1000}
 """Rows where none are asked for; distances grow with their square."""
-
+AT_ONCE = 5e9
+"""Multiplications up to which a reader waits instead of starting a job: some seconds."""
+GEOMETRY = "geometry"
 
 COLUMNS = {
     "anisotropy": ("source", "site", "rows", "anisotropy", "isotropic", "largest_norm", "n"),
@@ -114,14 +116,58 @@ def make_controls(store: str, out: Path, model: str | None = None) -> list[str]:
 _kept: Shelf[Any] = Shelf(16)
 
 
-def kept(ask: ShapeAsk) -> Any:
-    """The result of a page, once for its stores as they stand.
+def kept(root: Path, ask: ShapeAsk) -> Any:
+    """The result of a page: what its job has left, or measured now where that takes seconds.
+
+    None where that takes a job that is not finished.
+
+    Raises:
+        LensbenchError: as :func:`measure`; DamagedDataError of a saved one.
+    """
+    saved = studies.opened(folder_for(root, ask), Result)
+    if saved is not None or not at_once(ask):
+        return saved
+    versions = tuple(store_version(s) for s in (*ask.stores, *ask.controls))
+    return _kept.get((ask, versions), lambda: measure(ask))
+
+
+def at_once(ask: ShapeAsk) -> bool:
+    """Whether a request is measured in seconds, from the multiplications that it takes."""
+    work = 0
+    for url in (*ask.stores, *ask.controls):
+        store = hold_store(url)
+        sites = ask.sites or [s for s in sites_in(url) if Site.parse(s).name == "resid_post"]
+        rows = min(ask.rows or ROWS[ask.measure], store.n_tokens)
+        for site in sites:
+            each = store.width(site) if ask.measure == "anisotropy" else rows
+            work += rows * each * store.width(site)
+    return work <= AT_ONCE
+
+
+def folder_for(root: Path, ask: ShapeAsk) -> Path:
+    """Where the job of a page keeps the result: another folder for every request and store."""
+    prints = [hold_store(s).fingerprint for s in (*ask.stores, *ask.controls)]
+    return studies.place(root, GEOMETRY, f"{Path(ask.stores[0]).name}-{ask.measure}", ask, *prints)
+
+
+def settings_of(ask: ShapeAsk, out: Path | None = None) -> dict[str, Any]:
+    """The request as the settings of a job, and of the command line."""
+    told = {"measure": ask.measure, "store": list(ask.stores), "site": list(ask.sites),
+            "control": list(ask.controls)}  # fmt: skip
+    told |= {"rows": ask.rows} if ask.rows else {}
+    return {k: v for k, v in told.items() if v} | ({} if out is None else {"out": str(out)})
+
+
+def job(settings: dict[str, Any], progress: Callable[..., Any]) -> dict[str, Any]:
+    """What the job does: measure, and save below ``out``.
 
     Raises:
         LensbenchError: as :func:`measure`.
     """
-    versions = tuple(store_version(s) for s in (*ask.stores, *ask.controls))
-    return _kept.get((ask, versions), lambda: measure(ask))
+    progress("measuring distances between the rows of every site")
+    ask = ShapeAsk(tuple(settings["store"]), settings["measure"], tuple(settings.get("site", ())),
+                   settings.get("rows", 0), tuple(settings.get("control", ())))  # fmt: skip
+    return dict(facts(ask, Path(settings["out"]))["summary"])
 
 
 def figures(found: Any, ask: ShapeAsk) -> "dict[str, go.Figure]":
@@ -151,11 +197,7 @@ def sites_in(store: str) -> list[str]:
 
 def command_of(ask: ShapeAsk) -> str:
     """The same on the command line."""
-    words = ["lensbench", "probe", "geometry", "--measure", ask.measure]
-    for option, values in (("--store", ask.stores), ("--site", ask.sites),
-                           ("--control", ask.controls)):  # fmt: skip
-        words += [w for v in values for w in (option, v)]
-    return shlex.join([*words, *(["--rows", str(ask.rows)] if ask.rows else [])])
+    return jobs.command_of("geometry", settings_of(ask))
 
 
 def python_of(ask: ShapeAsk, draw: str = "plot()") -> str:

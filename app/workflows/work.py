@@ -18,6 +18,7 @@ from lensbench import io
 from lensbench.app.workflows import jobs
 from lensbench.app.workflows.detached import now
 from lensbench.errors import LensbenchError, StoppedError
+from lensbench.progress import followed
 
 BEAT = 1.0
 """Seconds between two writings of ``status.json``."""
@@ -56,13 +57,17 @@ class Report:
         for done, total, unit in COUNTS:
             if done in facts:
                 change |= {"done": int(facts[done]), "total": int(facts.get(total) or 0)}
-                change["unit"] = unit
+                change["unit"] = str(facts.get("unit", unit))
         with self._lock:
             self._told |= change
         if words or time.monotonic() - self._said > SAID:
             self._said = time.monotonic()
             count = f"{self._told['done']:,}" + (f" of {t:,}" if (t := self._told["total"]) else "")
             print(" ".join(part for part in (words, count, self._told["unit"]) if part), flush=True)  # noqa: T201 - log.txt
+
+    def count(self, done: int, total: int | None, unit: str) -> None:
+        """Take how far a bar of the work is."""
+        self(done=done, total=total, unit=f"{unit}s")
 
     def end(self, state: str, message: str = "", result: Mapping[str, Any] | None = None) -> None:
         """Say the last word."""
@@ -90,7 +95,8 @@ def main(folder: Path) -> int:
     report = Report(folder)
     print(f"{now()} {jobs.command_of(asked['kind'], asked['settings'])}", flush=True)  # noqa: T201
     try:
-        result = WORK[asked["kind"]](dict(asked["settings"]), report)
+        with followed(report.count):
+            result = WORK[asked["kind"]](dict(asked["settings"]), report)
     except (KeyboardInterrupt, StoppedError):
         report.end("stopped", f"going on {jobs.KINDS[asked['kind']].again.replace('goes on ', '')}")
         return StoppedError.exit_code
@@ -149,6 +155,12 @@ def _probes(settings: dict[str, Any], report: Report) -> dict[str, Any]:
     return fit(settings, report)
 
 
+def _ask_state(settings: dict[str, Any], report: Report) -> dict[str, Any]:
+    from lensbench.app.workflows.lens_ask import fit
+
+    return fit(settings, report)
+
+
 def _hd(settings: dict[str, Any], report: Report) -> dict[str, Any]:
     from lensbench.app.workflows.hyper import HDAsk, facts
 
@@ -163,6 +175,54 @@ def _verify(settings: dict[str, Any], report: Report) -> dict[str, Any]:
     return _numbers(facts, "files", "bytes")
 
 
+def _study(settings: dict[str, Any], report: Report) -> dict[str, Any]:
+    from lensbench.app.workflows.expert_jobs import study
+
+    return study(settings, report)
+
+
+def _rates(settings: dict[str, Any], report: Report) -> dict[str, Any]:
+    from lensbench.app.workflows.expert_jobs import rates
+
+    return rates(settings, report)
+
+
+def _live(settings: dict[str, Any], report: Report) -> dict[str, Any]:
+    from lensbench.app.workflows.accelerating import live_job
+
+    return live_job(settings, report)
+
+
+def _own(settings: dict[str, Any], report: Report) -> dict[str, Any]:
+    from lensbench.app.workflows.accelerating import own_job
+
+    return own_job(settings, report)
+
+
+def _geometry(settings: dict[str, Any], report: Report) -> dict[str, Any]:
+    from lensbench.app.workflows.shapes import job
+
+    return job(settings, report)
+
+
+def _patch(settings: dict[str, Any], _: Report) -> dict[str, Any]:
+    from lensbench.app.workflows.patch_jobs import sweep_job
+
+    return sweep_job(settings)
+
+
+def _attribute(settings: dict[str, Any], report: Report) -> dict[str, Any]:
+    from lensbench.app.workflows.patch_jobs import check_job
+
+    return check_job(settings, report)
+
+
+def _steer(settings: dict[str, Any], _: Report) -> dict[str, Any]:
+    from lensbench.app.workflows.steer_jobs import doses_job
+
+    return doses_job(settings)
+
+
 def _numbers(facts: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: facts[name] for name in names}
 
@@ -172,9 +232,18 @@ WORK: dict[str, Callable[[dict[str, Any], Report], dict[str, Any]]] = {
     "evaluate": _evaluate,
     "encode": _encode,
     "tune": _tune,
+    "asked": _ask_state,
     "probes": _probes,
     "hd": _hd,
     "verify": _verify,
+    "patch": _patch,
+    "attribute": _attribute,
+    "steer": _steer,
+    "study": _study,
+    "rates": _rates,
+    "live": _live,
+    "own": _own,
+    "geometry": _geometry,
 }
 """The function of every kind of job."""
 

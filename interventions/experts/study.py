@@ -44,6 +44,7 @@ from lensbench.interventions.experts.rows import (
 )
 from lensbench.models.base import Model
 from lensbench.plan import Plan
+from lensbench.progress import each
 from lensbench.results import Controls
 
 
@@ -125,7 +126,8 @@ def expert_study(
     neutral_rows, said = _neutral(model, neutral, rows, test, before != target)
     plans = found.plans(model.card.top_k)
     tests = [rows[i] for i in test]
-    named = [before[test], *(labels_of(behaviour, model, tests, p) for p in plans[1:])]
+    edited = each(plans[1:], "expert study", "condition")
+    named = [before[test], *(labels_of(behaviour, model, tests, p) for p in edited)]
     known = sorted({str(label) for one in named for label in one} | {target})
     side = collateral(model, neutral_rows, plans, read_tokens(behaviour), batch_size)
     report = ExpertReport(

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lensbench.app.workflows import expert_page, expert_routing, expert_steering
+from lensbench.app.workflows import expert_page, expert_rates, expert_routing, expert_steering
 from lensbench.app.workflows.expert_page import ExpertAsk
+from lensbench.app.workflows.expert_prompts import find_prompts
 from lensbench.errors import ConfigError
 from lensbench.interventions import experts
 from lensbench.plan import Plan
@@ -102,12 +103,12 @@ def test_an_expert_is_suppressed_within_three_clicks(monkeypatch, tmp_path: Path
 
 
 def test_rates_are_of_prompts_that_the_ranking_has_not_seen() -> None:
-    named, told = expert_steering.held_out(ASK)
-    ranked = set(expert_page.find_prompts(ASK.prompts).texts)
+    spec, told = expert_rates.held_out(ASK)
+    named, ranked = find_prompts(spec), set(find_prompts(ASK.prompts).texts)
     assert "not seen" in told
     assert len(set(named.texts) - ranked) > 0.8 * len(set(named.texts))
     with pytest.raises(ConfigError, match="move one"):
-        expert_steering.rates(ASK, ((1, 2, 0.0),))
+        expert_rates.rates(ASK, ((1, 2, 0.0),))
 
 
 def test_a_behaviour_of_the_desk_is_picked(monkeypatch, tmp_path: Path) -> None:
@@ -138,11 +139,13 @@ def test_suppressing_the_experts_of_english_refusals_stands_out_and_of_all_does_
         ask = ExpertAsk(MODEL, says=says)
         chosen = expert_page.likely(expert_page.ranked(ask), 3)
         weights = tuple((layer, expert, -1.0) for layer, expert in chosen)
-        frame, _ = expert_steering.rates(ask, weights)
+        found = expert_rates.rates(ask, weights)
+        frame = found.to_frame()
         assert list(frame["experts"][:2]) == ["clean", "steered"]
         assert len(frame) == 22
-        told = expert_steering.verdict(frame, weights)
-        assert ("Stands out of 20 random sets of 3 experts (p = 0.048)" in told) is out
+        assert frame["rate"][2:].is_monotonic_increasing
+        said = "Stands out of 20 random sets of 3 experts (p = 0.048)"
+        assert (said in found.verdict()) is out
 
 
 def test_the_prompt_follows_the_behaviour_until_one_is_typed(monkeypatch, tmp_path: Path) -> None:
@@ -154,3 +157,45 @@ def test_the_prompt_follows_the_behaviour_until_one_is_typed(monkeypatch, tmp_pa
     page.text_input(key="prompt").set_value(PROMPT).run()
     page.selectbox(key="desk").set_value("").run()
     assert page.text_input(key="prompt").value == PROMPT
+
+
+def test_the_sliders_follow_the_behaviour_until_experts_are_chosen(monkeypatch, tmp_path) -> None:
+    def sliders() -> list[str]:
+        return [s.key for s in page.slider if s.key.startswith("w")]
+
+    def best(says: str) -> list[str]:
+        ranking = expert_page.ranked(ExpertAsk(MODEL, "desk:24", says))
+        return [f"w{a}-{b}" for a, b in expert_page.likely(ranking, 3)]
+
+    page = open_page(monkeypatch, tmp_path, "experts", model=MODEL, prompts="desk:24")
+    assert sliders() == best("")
+    page.slider(key=best("")[0]).set_value(-1.0).run()
+    assert best("") != best("cannot say")
+    page.selectbox(key="desk").set_value("cannot say").run()
+    assert sliders() == best("cannot say"), "not those of the behaviour before"
+    assert "Every slider is at 0" in words(page)
+    page.number_input(key="top").set_value(2).run()
+    assert sliders() == best("cannot say")[:2]
+    page.multiselect(key="experts").set_value(["0:0"]).run()
+    page.selectbox(key="desk").set_value("sans réponse").run()
+    assert sliders() == ["w0-0"], "what was chosen by hand stays"
+    page.button(key="distinctive").click().run()
+    assert not page.exception
+    assert sliders() == best("sans réponse")[:2]
+    assert "distinctive" not in {b.key for b in page.button}
+    page.selectbox(key="desk").set_value("").run()
+    assert sliders() == best("")[:2]
+
+
+def test_rates_go_when_a_slider_or_the_behaviour_is_changed(monkeypatch, tmp_path: Path) -> None:
+    page = open_page(monkeypatch, tmp_path, "experts", model=MODEL, prompts="desk:24", top="1")
+    page.button(key="suppress").click().run()
+    page.button(key="rates").click().run()
+    assert "Control: random experts" in words(page)
+    [slider] = [s for s in page.slider if s.key.startswith("w")]
+    slider.set_value(-0.5).run()
+    assert "Control: random experts" not in words(page)
+    page.button(key="rates").click().run()
+    assert "Control: random experts" in words(page)
+    page.selectbox(key="desk").set_value("cannot say").run()
+    assert "Control: random experts" not in words(page)

@@ -192,6 +192,23 @@ def test_an_unknown_kind_is_refused(tmp_path: Path) -> None:
         ("hd", {"model": "m", "task": "question", "after": True, "out": "o"},
          "lensbench probe hd --model m --task question --after --out o"),
         ("verify", {"store": "s"}, "lensbench store verify s"),
+        ("study", {"model": "no-such", "prompts": "desk:9", "says": ["no"], "top": 3, "draws": 20,
+                   "out": "o"},
+         "lensbench experts suppress --model no-such --prompts desk:9 --says no --top 3 --draws 20 "
+         "--out o"),
+        ("rates", {"model": "no-such", "prompts": "desk:9", "weight": {"1:6": "-1", "2:3": "0.5"},
+                   "out": "o"},
+         "lensbench experts rates --model no-such --prompts desk:9 --weight 1:6=-1 "
+         "--weight 2:3=0.5 --out o"),
+        ("live", {"model": "no-such", "store": "s", "methods": "del,fixed_exit(exit_layer=1)",
+                  "live": True, "texts": 2, "out": "o"},
+         "lensbench accelerate --model no-such --store s --methods "
+         "'del,fixed_exit(exit_layer=1)' --live --texts 2 --out o"),
+        ("own", {"model": "no-such", "prompts": "s", "new_tokens": 9, "keep": "k",
+                 "text_only": True},
+         "lensbench accelerate --model no-such --prompts s --new-tokens 9 --keep k --text-only"),
+        ("geometry", {"measure": "dimension", "store": ["a", "b"], "control": ["c"], "out": "o"},
+         "lensbench probe geometry --measure dimension --store a --store b --control c --out o"),
     ],
 )  # fmt: skip
 def test_the_command_of_a_job_is_one_that_exists(kind: str, settings: Any, command: str) -> None:

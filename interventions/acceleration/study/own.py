@@ -17,6 +17,7 @@ from lensbench.errors import ConfigError, MismatchError
 from lensbench.harvest import Text, capture
 from lensbench.interventions.acceleration.decoding import greedy, native
 from lensbench.models.base import Model
+from lensbench.progress import each
 from lensbench.sites import Site
 from lensbench.tokens import as_tokens, meant
 
@@ -71,7 +72,7 @@ def capture_own(
             )
     texts = [
         np.array([*row, *greedy(runnable, meant(row.tolist()), new).new], dtype=np.int64)
-        for row in rows
+        for row in each(rows, "own text", "text")
     ]
     entry: dict[str, Any] = {
         "kind": KIND,

@@ -24,7 +24,7 @@ from lensbench.interventions.acceleration.study.methods_skips import DraftAndVer
 from lensbench.interventions.acceleration.study.rows import quality_columns, shared
 from lensbench.interventions.acceleration.study.trace import Trace, rates
 from lensbench.models.base import Model
-from lensbench.progress import each
+from lensbench.progress import bar
 from lensbench.tokens import meant
 
 if TYPE_CHECKING:
@@ -79,10 +79,13 @@ def verify(
     methods = found.methods
     plain, runs = _Runs(), [_Runs() for _ in methods]
     jobs = [(repeat, *job) for repeat in range(repeats) for job in zip(prompts, sizes, strict=True)]
-    for repeat, prompt, n in each(jobs, "live", "prompt"):
-        _note(plain, repeat, greedy(model, meant(prompt), n))
-        for chosen_method, kept in zip(methods, runs, strict=True):
-            _note(kept, repeat, chosen_method.live(model, meant(prompt), n, evidence))
+    with bar("live", len(jobs) * (1 + len(methods)), unit="run") as shown:
+        for repeat, prompt, n in jobs:
+            _note(plain, repeat, greedy(model, meant(prompt), n))
+            shown.update(1)
+            for chosen_method, kept in zip(methods, runs, strict=True):
+                _note(kept, repeat, chosen_method.live(model, meant(prompt), n, evidence))
+                shown.update(1)
     full = [r.new for r in plain.first]
     order = {d: i for i, d in enumerate(texts)}
     rows: list[dict[str, Any]] = []
