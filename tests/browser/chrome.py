@@ -149,11 +149,11 @@ class Chrome:
             since = since or time.monotonic()
             return time.monotonic() - since >= self._quiet
 
-        _until(stays, timeout, f"a settled page with {condition}", self.text)
+        _until(stays, timeout, f"a settled page with {condition}", self._middle)
 
     def wait(self, condition: str, timeout: float = 60) -> None:
         """Wait until a JavaScript condition holds; its failure shows what the page says."""
-        _until(lambda: self.js(condition), timeout, condition, self.text)
+        _until(lambda: self.js(condition), timeout, condition, self._middle)
 
     def says(self, text: str, timeout: float = 60) -> None:
         """Wait until the page shows ``text`` and is settled."""
@@ -162,6 +162,11 @@ class Chrome:
     def text(self) -> str:
         """What the page shows."""
         return str(self.js("document.body ? document.body.innerText : ''"))
+
+    def _middle(self) -> str:
+        """What a page shows beside its menu, which is the same on all."""
+        main = "(document.querySelector('[data-testid=stMain]') ?? document.body)"
+        return str(self.js(f"{main}?.innerText ?? ''"))
 
     def click(self, text: str, role: str = "button") -> None:
         """Click the element of ``role`` that says ``text``."""
