@@ -215,13 +215,18 @@ def _scripts(figures: Sequence[go.Figure]) -> str:
     if not figures:
         return ""
     data = [_json_tag(f"figure-{i}-data", _bare(f)) for i, f in enumerate(figures, start=1)]
-    looks = {mode: json.loads(_to_json(template(mode))) for mode in ("light", "dark")}
+    looks = {mode: _look(mode) for mode in ("light", "dark")}
     return (
         _json_tag("templates", json.dumps(looks))
         + _json_tag("config", json.dumps(CONFIG))
         + "".join(data)
         + f"<script>{get_plotlyjs()}</script><script>{SCRIPT}</script>"
     )
+
+
+def _look(mode: Any) -> Any:
+    """A template as plain values; in a figure, because to_json takes its ``data`` for traces."""
+    return json.loads(_to_json(go.Figure(layout_template=template(mode))))["layout"]["template"]
 
 
 def _bare(figure: go.Figure) -> str:

@@ -109,7 +109,7 @@ _CHANGING: dict[str, tuple[str, ...]] = {
     "patch": (
         "patch recall --n 8",
         "patch recall --sites attn.z --positions together --n 8 --verify --html patch.html",
-        "patch ioi --model ./my-model --sites attn.z --layers 2-4",
+        "patch recall --sites attn.z --positions together --n 8 --how mean --freeze-patterns",
     ),
     "attribute": ("attribute recall --n 8 --verify", "attribute recall --method eap_ig --n 8"),
     "circuit paths": ("circuit paths recall --n 4 --layers 0-2",),

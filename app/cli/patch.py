@@ -22,7 +22,8 @@ from lensbench.app.cli.task_options import (
     sites_of,
 )
 
-_COLUMNS = ("site", "position", "head", "dim", "effect", "low", "high", "value", "n")
+_COLUMNS = ("site", "position", "head", "dim", "effect", "low", "high", "value", "n",
+            "kept", "kept_low", "kept_high")  # fmt: skip
 
 
 def patch(
@@ -68,7 +69,15 @@ def patch(
             "random steps and other places.",
         ),
     ] = False,
-    top: Annotated[int, typer.Option("--top", help="Places to print.")] = 10,
+    freeze_patterns: Annotated[
+        bool,
+        typer.Option(
+            "--freeze-patterns",
+            help="The --top places again with all later attention patterns as they were: what is "
+            "kept goes through what heads move, the rest through where they look.",
+        ),
+    ] = False,
+    top: Annotated[int, typer.Option("--top", min=1, help="Places to print.")] = 10,
     out: Annotated[Path | None, typer.Option("--out", help="Folder to save the result in.")] = None,
     seed: SeedOption = 0,
 ) -> Answer:
@@ -90,6 +99,12 @@ def patch(
     if verify:
         check = on_new_pairs(ask, result)
         found["verified"] = {"verdict": check.verdict, **check.summary()}
+    if freeze_patterns:
+        from lensbench.app.workflows.frozen_patterns import beside, with_frozen
+
+        kept = with_frozen(ask, result, top)
+        found["top"] = beside(found["top"], kept)
+        found["frozen"] = saved_in(kept, None if out is None else out / "frozen")
     sizes = sorted({span["k"] for span in found.get("subspace", {}).values()})
     span = f" of a subspace of {', '.join(map(str, sizes))} dims" if sizes else ""
     head = (
@@ -102,9 +117,10 @@ def patch(
         "\n".join([
             head,
             "",
-            table(found["top"], _COLUMNS),
+            table(found["top"], [c for c in _COLUMNS if any(c in row for row in found["top"])]),
             "",
             f"effect: 0 = corrupted, 1 = clean. Control: {result.controls}",
+            *(["kept: with all later attention patterns as they were"] if freeze_patterns else []),
             *filter(None, [scoring_told(found)]),
             *([f"verified: {found['verified']['verdict']}"] if verify else []),
             *([f"saved in {found['saved']}"] if out is not None else []),
