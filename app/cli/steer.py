@@ -92,7 +92,7 @@ def steer(
 ) -> Answer:
     """Make a direction of one half of a task's wordings and dose it on the other half."""
     from lensbench.app.workflows.answers import saved_in
-    from lensbench.app.workflows.steering import SteerAsk
+    from lensbench.app.workflows.steering import DIRECTION, SteerAsk, save
     from lensbench.app.workflows.steering import steer as run
     from lensbench.app.workflows.steering_facts import facts
 
@@ -104,9 +104,9 @@ def steer(
             shown, batch_size, seed, plus, minus, align,
         )
     )  # fmt: skip
-    told = {**facts(found), **saved_in(found.result, out)}
+    told = {**facts(found), **(saved_in(found.result, None) if out is None else save(found, out))}
     if out is not None:
-        told["direction"]["saved"] = str(found.direction.save(out / "direction"))
+        told["direction"]["saved"] = str(out / DIRECTION)
     direction = told["direction"]
     origin = f"two prompts ({plus!r} less {minus!r})" if plus else (
         f"{direction['n']} pairs ({', '.join(direction['made_of'])})"

@@ -2,17 +2,18 @@
 
 import streamlit as st
 
+from lensbench.app.state import root
+from lensbench.app.widgets.fit_job import fit_done, fit_job
 from lensbench.app.widgets.model_choice import choose_model
 from lensbench.app.widgets.patch_attribution import show_attribution
 from lensbench.app.widgets.patch_map import FORMULAS, show_map
 from lensbench.app.widgets.patch_pairs import choose_pairs
 from lensbench.app.widgets.states import command_line, guarded, nothing_yet
 from lensbench.app.widgets.toggle import one_of, pick_of
-from lensbench.app.workflows import patch_cell, patching
+from lensbench.app.workflows import patch_jobs, patching
 from lensbench.app.workflows.patching import HOWS, METRICS_SHOWN, SITES_SHOWN, PatchAsk
 
-MANY = 20_000
-"""Patched prompts above which a sweep waits for a click."""
+OWN = " It is done in a process of its own; the page can be left."
 EACH_TOKEN = ("resid_pre", "resid_mid", "mlp_out", "attn_out")
 
 
@@ -27,7 +28,7 @@ def show() -> None:
         return
     with guarded():
         ask = _ask(model)
-        if ask is not None and _wanted(ask):
+        if ask is not None:
             _sweep(ask)
 
 
@@ -47,26 +48,22 @@ def _ask(model: str) -> PatchAsk | None:
                     n=pairs.n, own=pairs.rows)  # fmt: skip
 
 
-def _wanted(ask: PatchAsk) -> bool:
-    """Say what the sweep costs; a long one waits for a click."""
-    n, pairs, runs = patch_cell.forecast(ask)
-    st.caption(f"{n} places x {pairs} pairs, and the control: {runs:,} patched prompts, "
-               f"{ask.batch_size} to a batch; kept until the page's server ends.")  # fmt: skip
-    if runs <= MANY or st.session_state.get("long-sweep") == ask:
-        return True
-    st.warning(f"This is a long sweep ({runs:,} patched prompts). Take fewer pairs or another site,"
-               " or start it.")  # fmt: skip
-    if st.button("Start the long sweep", key="start-long"):
-        st.session_state["long-sweep"] = ask
-        return True
-    return False
-
-
 @st.fragment
 def _sweep(ask: PatchAsk) -> None:
     with guarded():
         with st.spinner("Patching every place"):
-            result = patching.kept(ask)
+            result = patch_jobs.swept(root(), ask)
+        places, pairs, effort = patch_jobs.cost(ask)
+        settings = patch_jobs.sweep_settings(root(), ask)
+        told = f"{places} places x {pairs} pairs, and the control; {effort.told}."
+        if result is None:
+            patch_jobs.keep_pairs(settings, ask)
+            fit_job("patch", settings, "Patch every place", key="start-sweep", told=told + OWN)
+            return
         show_map(ask, result)
+        if patch_jobs.is_kept(settings):
+            fit_done("patch", settings)
+        else:
+            st.caption(f"{told} Kept until the page's server ends.")
         show_attribution(ask)
         command_line(patching.command_of(ask))

@@ -2,10 +2,12 @@
 
 import streamlit as st
 
+from lensbench.app.state import root
 from lensbench.app.widgets.figures import show_figure
+from lensbench.app.widgets.fit_job import fit_done, fit_job
 from lensbench.app.widgets.states import guarded
 from lensbench.app.widgets.toggle import pick_of
-from lensbench.app.workflows import patch_cell
+from lensbench.app.workflows import patch_jobs
 from lensbench.app.workflows.patching import PatchAsk
 
 METHODS = {
@@ -27,7 +29,14 @@ def show_attribution(ask: PatchAsk) -> None:
         return
     with guarded():
         with st.spinner("Estimating, then patching"):
-            done = patch_cell.checked(ask, method)
+            done = patch_jobs.checked(root(), ask, method)
+        settings = patch_jobs.check_settings(root(), ask, method)
+        if done is None:
+            patch_jobs.keep_pairs(settings, ask)
+            fit_job("attribute", settings, "Estimate and patch", key="start-check",
+                    told=f"It takes {patch_jobs.check_cost(ask, method).told}, in a process of its "
+                    "own; the page can be left.")  # fmt: skip
+            return
         told = done.summary()
         code = (
             "from lensbench.app.workflows.patch_cell import checked\n"
@@ -46,3 +55,5 @@ def show_attribution(ask: PatchAsk) -> None:
                     f"slope {told['control_slope']:.2f} where 0 is right. Of those called small at "
                     f"most {told['missed_bound']:.0%} are large (95 % bound). Dotted: agreement.",
         )  # fmt: skip
+        if patch_jobs.is_kept(settings):
+            fit_done("attribute", settings)

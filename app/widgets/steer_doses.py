@@ -3,10 +3,12 @@
 import pandas as pd
 import streamlit as st
 
+from lensbench.app.state import root
 from lensbench.app.widgets.figures import show_figure
+from lensbench.app.widgets.fit_job import fit_done, fit_job
 from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.toggle import one_of
-from lensbench.app.workflows import steering, steering_doses
+from lensbench.app.workflows import steer_jobs, steering, steering_doses
 from lensbench.app.workflows.copying import Call, python_of
 from lensbench.app.workflows.latent_steering import RANDOM
 from lensbench.app.workflows.steering import SteerAsk
@@ -31,7 +33,13 @@ def steer_doses(ask: SteerAsk) -> None:
     if not _wanted("Steers 32 prompts at every strength, along 41 directions"):
         return
     with st.spinner("Steering at every strength, and along 40 control directions"):
-        found = steering.kept(ask)
+        found = steer_jobs.doses_for(root(), ask)
+    settings = steer_jobs.settings_of(root(), ask)
+    if found is None:
+        fit_job("steer", settings, "Make the dose curve", key="start-doses",
+                told=f"It takes {steer_jobs.cost(ask).told}, in a process of its own; the page "
+                "can be left.")  # fmt: skip
+        return
     result = found.result
     measure = one_of("Measure", MEASURES, key="measure")
     show_figure(
@@ -54,6 +62,8 @@ def steer_doses(ask: SteerAsk) -> None:
         show_listing(steering.texts_of(found), alt="Clean and steered continuations",
                      take="steer-texts",
                      code=python_of(steering.texts_of, Call(steering.kept, ask)))  # fmt: skip
+    if steer_jobs.is_kept(settings):
+        fit_done("steer", settings)
 
 
 def prompt_doses(ask: BesideAsk) -> None:

@@ -81,6 +81,16 @@ class Shelf(Generic[T]):
         with self._guard:
             return self._values.get(key)
 
+    def put(self, key: Any, value: T) -> None:
+        """Keep a value that was made elsewhere, in place of what was there."""
+        self.drop(key)
+        self.get(key, lambda: value)
+
+    def drop(self, key: Any) -> None:
+        """Forget one value, if it is there."""
+        with self._guard:
+            self._values.pop(key, None)
+
     def _full(self) -> bool:
         """More than may be kept, by number or by weight?"""
         if len(self._values) > self._limit:

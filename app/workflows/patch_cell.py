@@ -174,8 +174,7 @@ def checked(ask: PatchAsk, method: str, top: int = 10, random: int = 20) -> Attr
     Raises:
         ConfigError: an ablation, or what this method cannot estimate.
     """
-    if ask.how not in DIRECTIONS:
-        raise ConfigError("estimates stand for patches; choose denoise or noise, not an ablation")
+    check_how(ask)
 
     def make() -> AttributionCheck:
         with running(ask.model, ask.revision) as model:
@@ -187,6 +186,16 @@ def checked(ask: PatchAsk, method: str, top: int = 10, random: int = 20) -> Attr
             return found.verify(model, pairs, top=top, random=random, seed=ask.seed)
 
     return _checks.get((ask, method, top, random), make)
+
+
+def check_how(ask: PatchAsk) -> None:
+    """Refuse an ablation, which no estimate stands for.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if ask.how not in DIRECTIONS:
+        raise ConfigError("estimates stand for patches; choose denoise or noise, not an ablation")
 
 
 def baselines(result: PatchingResult, index: int, name: str) -> pd.DataFrame:

@@ -7,7 +7,6 @@ last results by their request.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import lru_cache
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lensbench import io, prompts
-from lensbench.app.workflows.live import running
+from lensbench.app.workflows.live import Shelf, running
 from lensbench.app.workflows.own_pairs import Rows, own_pairs, texts_code
 from lensbench.app.workflows.patch_names import HOWS as HOWS
 from lensbench.app.workflows.patch_names import METRICS_SHOWN as METRICS_SHOWN
@@ -197,10 +196,17 @@ def positions_of(text: str) -> Any:
     return [int(p) if re.fullmatch(r"-?\d{1,18}", p) else p for p in parts]
 
 
-@lru_cache(maxsize=16)
 def kept(ask: PatchAsk) -> PatchingResult:
     """The result of a sweep, kept for the page."""
-    return patch(ask)
+    return _results.get(ask, lambda: patch(ask))
+
+
+def keep(ask: PatchAsk, result: PatchingResult | None) -> None:
+    """Take the result of a sweep that a job has made; None: forget it."""
+    if result is None:
+        _results.drop(ask)
+    elif _results.peek(ask) is not result:
+        _results.put(ask, result)
 
 
 def facts(result: PatchingResult, top: int = 10) -> dict[str, Any]:
@@ -288,5 +294,6 @@ def command_of(ask: PatchAsk) -> str:
     )
 
 
+_results: "Shelf[PatchingResult]" = Shelf(16)
 _SCORING = ("several", "pairs_of_several_tokens")
 _CALL = ("metric", "batch_size", "seed")

@@ -21,6 +21,7 @@ from lensbench.interventions.places import Place
 from lensbench.models.base import Acts, Model
 from lensbench.ops import Set
 from lensbench.plan import Edit, Plan
+from lensbench.progress import each
 from lensbench.prompts.pairs import PromptPairs
 from lensbench.sites import Site
 from lensbench.tokens import Tokens
@@ -87,7 +88,7 @@ def ig(batch: Batch, path: Path) -> Estimate:
     found = [np.full((len(batch.where), len(batch.pairs)), np.nan) for _ in batch.asked]
     whole: dict[str, np.ndarray] = {}
     rise: dict[str, np.ndarray] = {}
-    for site in batch.read:
+    for site in each(batch.read, "integrals", "site"):
         members = [i for i, p in enumerate(batch.where) if p.site == site]
         slopes = _mean_slopes(batch, path, site, at[site], batch.to[site], [site])
         step = {site: batch.to[site].float() - at[site].float()}

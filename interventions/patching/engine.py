@@ -20,6 +20,7 @@ from lensbench.interventions.patching.result import PatchingResult, mean_of
 from lensbench.interventions.places import Place, columns
 from lensbench.interventions.values import Planned, RandomSteps, Values, groups, run_of
 from lensbench.models.base import Model
+from lensbench.models.sweep import rows_told
 from lensbench.plan import Plan
 from lensbench.progress import bar
 from lensbench.prompts.pairs import PromptPairs
@@ -112,10 +113,10 @@ class Engine:
         for start in range(0, len(todo), size):
             part = todo[start : start + size]
             rows = [row for _, row, _ in part]
-            logits = self._logits(group, rows, [plan for *_, plan in part])
+            with rows_told(tick, len(part)):
+                logits = self._logits(group, rows, [plan for *_, plan in part])
             measured = self._measure(group.pairs.select(rows), logits, group.clean_logits[rows])
             found[[i for i, *_ in part], rows] = measured
-            tick(len(part))
         return found
 
     def _plan(self, group: Group, place: Place, row: int, values: Given) -> Plan | None:

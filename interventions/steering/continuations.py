@@ -1,6 +1,6 @@
 """What the steered model says, and how likely the unsteered one finds it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -12,14 +12,24 @@ from lensbench.plan import Plan
 
 
 def continue_rows(
-    model: Model, rows: Rows, plans: Sequence[Plan], new_tokens: int, batch_size: int
+    model: Model,
+    rows: Rows,
+    plans: Sequence[Plan],
+    new_tokens: int,
+    batch_size: int,
+    tick: Callable[[int], object] | None = None,
 ) -> Rows:
-    """Greedy continuation of row i under plan i, many rows to a batch, with a key-value cache."""
+    """Greedy continuation of row i under plan i, many rows to a batch, with a key-value cache.
+
+    ``tick`` is told how many rows each batch has written.
+    """
     found: Rows = []
     for start in range(0, len(rows), batch_size):
         part = slice(start, start + batch_size)
         plan = merged(plans[part])
         found += model.generate(batch_of(model, rows[part]), plan, new_tokens)
+        if tick is not None:
+            tick(len(rows[part]))
     return found
 
 

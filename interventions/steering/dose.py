@@ -7,7 +7,7 @@
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -30,8 +30,9 @@ from lensbench.interventions.steering.rows import Asked, batch_of
 from lensbench.interventions.steering.where import At, Steered, asked, scale_at
 from lensbench.interventions.values import groups
 from lensbench.models.base import Model
+from lensbench.models.sweep import rows_told
 from lensbench.plan import Plan
-from lensbench.progress import each
+from lensbench.progress import bar
 from lensbench.results import Controls
 
 STRENGTHS = (0.0, 0.25, 0.5, 1.0, 2.0)
@@ -145,9 +146,11 @@ class Doses:
         shape = (len(self.directions), len(self.strengths), n)
         found: dict[str, np.ndarray] = {k: np.full(shape, np.nan) for k in ("effect", "kl", "nll")}
         found["clean"], found["clean_nll"] = np.full(n, np.nan), np.full(n, np.nan)
-        self._next_tokens(found)
-        if self.new_tokens:
-            self._continuations(found)
+        doses = n * len(self.directions) * sum(1 for strength in self.strengths if strength)
+        with bar("doses", doses * (2 if self.new_tokens else 1), unit="run") as shown:
+            self._next_tokens(found, shown.update)
+            if self.new_tokens:
+                self._continuations(found, shown.update)
         for j, strength in enumerate(self.strengths):
             if strength == 0:
                 found["effect"][:, j], found["kl"][:, j] = found["clean"], 0.0
@@ -170,12 +173,12 @@ class Doses:
         where = self.steered.positions(row, generating=generating)
         return steer(direction, self.strengths[j], positions=where)
 
-    def _next_tokens(self, found: dict[str, np.ndarray]) -> None:
+    def _next_tokens(self, found: dict[str, np.ndarray], tick: Callable[[int], object]) -> None:
         """Effect and KL of every dose, from the logits of all tokens."""
         rows = self.steered.rows
         per_row = self.model.card.d_vocab * max(map(len, rows))
         size = max(1, LOGITS_AT_ONCE // 4 // per_row)  # both runs, and their log probabilities
-        for part in each(list(groups(len(rows), min(size, self.batch_size))), "doses", "batch"):
+        for part in groups(len(rows), min(size, self.batch_size)):
             tokens = batch_of(self.model, [rows[i] for i in part])
             clean = self.model.run(tokens).logits
             assert clean is not None
@@ -187,7 +190,8 @@ class Doses:
                 here = [row - int(part[0]) for *_, row in some]
                 picked = pick_rows(tokens, here)
                 plans = [self._plan(cell) for cell in some]
-                logits = self.model.run_many(picked, plans, batch_size=self.batch_size).logits
+                with rows_told(tick, len(some)):
+                    logits = self.model.run_many(picked, plans, batch_size=self.batch_size).logits
                 assert logits is not None
                 index = tuple(np.array(some).T)
                 found["kl"][index] = _kl(clean[here], logits, picked.real)
@@ -199,7 +203,7 @@ class Doses:
         pairs = None if self.steered.pairs is None else self.steered.pairs.select(rows)
         return last_effect(self.effect, pairs, logits[:, -1], clean[:, -1])
 
-    def _continuations(self, found: dict[str, np.ndarray]) -> None:
+    def _continuations(self, found: dict[str, np.ndarray], tick: Callable[[int], object]) -> None:
         """What is said under every dose, scored by the model as it is."""
         rows, size = self.steered.rows, self.batch_size
         said = continue_rows(self.model, rows, [Plan()] * len(rows), self.new_tokens, size)
@@ -211,7 +215,7 @@ class Doses:
             return
         given = [rows[row] for *_, row in cells]
         plans = [self._plan(cell, generating=True) for cell in cells]
-        said = continue_rows(self.model, given, plans, self.new_tokens, size)
+        said = continue_rows(self.model, given, plans, self.new_tokens, size, tick)
         index = tuple(np.array(cells).T)
         found["nll"][index] = surprise(self.model, given, said, size)
         if isinstance(self.effect, OfText):

@@ -5,7 +5,9 @@
 3. Each batch of rows starts at its first edited block and token; edits are indexed by row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -20,6 +22,29 @@ from lensbench.plan import Plan
 from lensbench.sites import Site
 from lensbench.tokens import Tokens
 from lensbench.types import LogitsMode
+
+_told: "ContextVar[Callable[[int], object] | None]" = ContextVar("told", default=None)
+
+
+@contextmanager
+def rows_told(call: Callable[[int], object], n: int) -> Generator[None]:
+    """Tell ``call`` how many of ``n`` rows each batch of :func:`run_many` has done meanwhile.
+
+    What a back end does not tell batch by batch is told at the end.
+    """
+    seen = 0
+
+    def told(rows: int) -> None:
+        nonlocal seen
+        seen += rows
+        call(rows)
+
+    token = _told.set(told)
+    try:
+        yield
+    finally:
+        _told.reset(token)
+    call(n - seen)
 
 
 def run_many(
@@ -53,9 +78,12 @@ def run_many(
     cost = prefix.layers_run
     logits: list[Tensor | None] = [None] * len(plans)
     acts: dict[Site, list[Tensor]] = {site: [torch.empty(0)] * len(plans) for site in capture}
+    tell = _told.get()
     for chunk in chunks:
         out = _run_chunk(trunk, prompts, prompt_of, chunk, prefix, wanted)
         cost += out.layers_run
+        if tell is not None:
+            tell(len(chunk.members))
         for row, member in enumerate(chunk.members):
             logits[member] = None if out.logits is None else out.logits[row]
             for site in capture:

@@ -16,6 +16,14 @@ def _as_the_server_is_set() -> None:
     config.set_option("runner.postScriptGC", False)
 
 
+@pytest.fixture(autouse=True)
+def _time_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages do at once what is quick on a quiet machine, however busy this one is."""
+    from lensbench.app.workflows import effort
+
+    monkeypatch.setattr(effort, "AT_ONCE", 60.0)
+
+
 @pytest.fixture(scope="session")
 def small_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Made once per worker; tests that change something copy it first."""

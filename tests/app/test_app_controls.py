@@ -45,12 +45,10 @@ def root(small_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No process is started; a sweep and a run with colours are large at once."""
-    from lensbench.app.views import patching
+    """No process is started; a run with colours is large at once."""
     from lensbench.app.workflows import curves, detached
 
     monkeypatch.setattr(detached, "start", lambda *_, **__: None)
-    monkeypatch.setattr(patching, "MANY", 1)
     monkeypatch.setattr(curves, "COLOURED", 1)
 
 
@@ -170,15 +168,6 @@ def test_runs_lead_on(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
         assert page.title[0].value == title
 
 
-def test_a_long_sweep_waits_for_a_click(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
-    page = open_page(monkeypatch, root, "patching", model="atlas-dense", task="recall", n="4")
-    assert "This is a long sweep" in words(page)
-    assert not page.get("plotly_chart")
-    page.button(key="start-long").click().run()
-    assert not page.exception
-    assert len(page.get("plotly_chart")) == 2
-
-
 def test_typed_pairs_are_kept_as_both_files(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
     query = {"model": "atlas-dense", "of": "My own pairs"}
     page = open_page(monkeypatch, root, "patching", **query)
@@ -252,12 +241,12 @@ def test_every_control_is_set_by_a_test() -> None:
 
 
 def test_the_search_for_controls_can_fail() -> None:
-    assert {"notes-add", "start-long", "verify-*", "pair*"} & {k for _, k in controls()}
+    assert {"notes-add", "start-sweep", "verify-*", "pair*"} & {k for _, k in controls()}
     assert len(list(controls())) > 150
     assert alike("verify-*", "verify-exit")
     assert alike("forget-*", "forget-*")
     assert not alike("verify-*", "verify-")
-    assert not alike("start-long", "start-longer")
+    assert not alike("start-sweep", "start-sweeps")
     assert "-".join(("no", "such", "control")) not in keys_in_tests()
 
 

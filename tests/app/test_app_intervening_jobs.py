@@ -1,0 +1,253 @@
+"""Long sweeps, attributions and dose curves: jobs that are started, followed, kept and repeated."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lensbench import io
+from lensbench.app.workflows import detached, effort, jobs, patch_jobs, steer_jobs, work
+from lensbench.app.workflows.patching import PatchAsk, patch
+from lensbench.app.workflows.steering import SteerAsk, steer
+from tests.app.driver import open_page, words
+from tests.app.test_app_jobs import wait
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+MODEL = {"model": "atlas-dense"}
+SWEEP = {**MODEL, "task": "recall", "n": "4", "site": "Heads (all tokens)"}
+ROWS = (("Alice the baker lives in", "Bob the baker lives in", "Lima", "Oslo"),)
+
+
+@pytest.fixture
+def long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything takes long, and no process is started."""
+    monkeypatch.setattr(effort, "AT_ONCE", 0.0)
+    monkeypatch.setattr(detached, "start", lambda *_, **__: None)
+
+
+def buttons(page: Any) -> set[str]:
+    return {b.key for b in page.button}
+
+
+def bar(page: Any) -> str:
+    return page.get("progress")[0].proto.text.replace("\\", "")
+
+
+def told(root: Path, **change: Any) -> str:
+    """Write what the one job of a folder is said to be; gives its name."""
+    [job] = jobs.all_jobs(root)
+    path = root / "jobs" / job.name / "status.json"
+    io.write_json(path, {**io.read_json(path), **change})
+    return job.name
+
+
+PLACES = [
+    ("patching", "start-sweep", SWEEP, "lensbench patch recall --model atlas-dense"),
+    ("steering", "start-doses",
+     {**MODEL, "direction": "A prompt task", "doses": "true", "new": "2"},
+     "lensbench steer agreement --model atlas-dense"),
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("long")
+@pytest.mark.parametrize(("path", "key", "query", "command"), PLACES, ids=lambda x: str(x)[:12])
+def test_long_work_waits_for_a_click_and_is_followed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, path: str, key: str, query: Any, command: str
+) -> None:
+    page = open_page(monkeypatch, tmp_path, path, **query)
+    assert not page.exception
+    charts = len(page.get("plotly_chart"))
+    said = words(page)
+    assert command in said
+    assert "ms each as just timed here" in said
+    assert jobs.all_jobs(tmp_path) == []
+    page.button(key=key).click().run()
+    assert not page.exception
+    [job] = jobs.all_jobs(tmp_path)
+    assert key not in buttons(page)
+    other = open_page(monkeypatch, tmp_path, path, **query)
+    assert f"stop-{job.name}" in buttons(other), "the same job in another tab"
+    told(tmp_path, done=3, total=12, unit="runs", state="running")
+    assert bar(open_page(monkeypatch, tmp_path, path, **query)) == r"running: 3 of 12 runs, 0 s"
+    for state, message in (("failed", "no such place"), ("stopped", "going on begins again")):
+        told(tmp_path, state=state, message=message)
+        page = open_page(monkeypatch, tmp_path, path, **query)
+        assert message in words(page)
+        assert {f"go-on-{job.name}", f"forget-{job.name}"} <= buttons(page)
+        assert len(page.get("plotly_chart")) == charts
+    told(tmp_path, state="running", heartbeat="2026-01-01T00:00:00Z")
+    page = open_page(monkeypatch, tmp_path, path, **query)
+    assert bar(page).startswith("lost: its process is gone")
+    page.button(key=f"forget-{job.name}").click().run()
+    assert key in buttons(page)
+
+
+def test_a_long_attribution_waits_below_its_map(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(detached, "start", lambda *_, **__: None)
+    ask = PatchAsk("recall", sites=("attn.z",), positions="together", n=4)
+    between = (patch_jobs.cost(ask)[2].seconds + patch_jobs.check_cost(ask, "ig").seconds) / 2
+    monkeypatch.setattr(effort, "AT_ONCE", between)
+    page = open_page(monkeypatch, tmp_path, "patching", **SWEEP, estimate="true",
+                     method="Integrated gradients of activations")  # fmt: skip
+    assert not page.exception
+    assert len(page.get("plotly_chart")) == 2, "the map itself is short"
+    page.button(key="start-check").click().run()
+    [job] = jobs.all_jobs(tmp_path, "attribute")
+    assert "--verify --out" in job.command
+    assert "--method ig --direction denoise" in job.command
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which three jobs were really run, each in a process of its own."""
+    root = tmp_path_factory.mktemp("done")
+    for kind, settings in asked(root).items():
+        if "pairs" in settings:
+            patch_jobs.keep_pairs(settings, own())
+        jobs.start(root, kind, Path(settings["out"]).name, settings)
+    wait(lambda: not any(j.live for j in jobs.all_jobs(root)), "three jobs")
+    return root
+
+
+def own() -> PatchAsk:
+    from lensbench.app.workflows.patch_pairs import sample_rows
+
+    return PatchAsk("recall", n=4, own=sample_rows("atlas-dense"))
+
+
+def swept() -> PatchAsk:
+    return PatchAsk("recall", sites=("attn.z",), positions="together", n=4)
+
+
+def dosed() -> SteerAsk:
+    return SteerAsk("agreement", source="subject", layer=0, n=32, random=2, shuffled=2,
+                    new_tokens=2)  # fmt: skip
+
+
+def asked(root: Path) -> dict[str, dict[str, Any]]:
+    return {"patch": patch_jobs.sweep_settings(root, own()),
+            "attribute": patch_jobs.check_settings(root, swept(), "atp"),
+            "steer": steer_jobs.settings_of(root, dosed())}  # fmt: skip
+
+
+def test_a_job_leaves_what_the_call_gives_bit_for_bit(
+    done: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lensbench.app.workflows import patch_cell, steering
+    from lensbench.results import load
+
+    assert {j.kind: j.state for j in jobs.all_jobs(done)} == dict.fromkeys(asked(done), "finished")
+    monkeypatch.setattr(effort, "AT_ONCE", 0.0)
+    for found, made in (
+        (patch_jobs.swept(done, own()), patch(own())),
+        (patch_jobs.checked(done, swept(), "atp"), patch_cell.checked(swept(), "atp")),
+    ):
+        same(found, made)
+    doses, made = steer_jobs.doses_for(done, dosed()), steer(dosed())
+    assert doses is not None
+    same(doses.result, made.result)
+    same(doses.direction, made.direction)
+    for name in ("made_of", "tested_on", "n_made_of", "texts"):
+        assert getattr(doses, name) == getattr(made, name)
+    assert steering.kept(dosed()) is doses, "it is not made again"
+    estimates = load(Path(asked(done)["attribute"]["out"]))
+    assert (estimates.method, estimates.n) == ("atp", 4), (
+        "the estimates of all places lie there too"
+    )
+
+
+def same(a: Any, b: Any) -> None:
+    """Equal in all but when and in how long it was made."""
+    from dataclasses import replace
+
+    assert a is not None
+    assert replace(a, provenance=b.provenance) == b
+
+
+def test_bars_tell_how_far_a_job_is(done: Path) -> None:
+    found = {j.kind: (j.done, j.total, j.unit) for j in jobs.all_jobs(done)}
+    n = len(patch(own()).site) + 20
+    assert found["patch"][0] == found["patch"][1]
+    assert found["patch"][1] in (4 * n, 8 * n)
+    assert found["steer"][0] == found["steer"][1]
+    assert found["steer"][1] % (5 * 3 * 2) == 0, "five directions, three strengths, run and written"
+
+
+@pytest.mark.parametrize("kind", ["patch", "attribute", "steer"])
+def test_the_command_of_a_job_is_one_that_exists(done: Path, kind: str) -> None:
+    import typer.main
+
+    from lensbench.app.cli.main import read_flags
+    from lensbench.app.cli.root import build
+
+    settings = asked(done)[kind]
+    args, _ = read_flags(shlex.split(jobs.command_of(kind, settings))[1:])
+    command = typer.main.get_command(build())
+    _, sub, rest = command.resolve_command(
+        command.make_context("x", [], resilient_parsing=True), args
+    )
+    given = sub.make_context(kind, rest).params
+    assert str(given["out"]) == settings["out"]
+    if kind == "steer":
+        assert (given["layer"], given["source"], given["random"]) == (0, "subject", 2)
+    if kind == "attribute":
+        assert (given["sites"], given["positions"]) == (["attn.z"], "together")
+        assert given["verify"]
+
+
+def test_what_is_kept_is_drawn_and_can_be_repeated_or_removed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(work.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(detached, "start", lambda _, folder, **__: work.main(folder))
+    monkeypatch.setattr(effort, "AT_ONCE", 0.0)
+    page = open_page(monkeypatch, tmp_path, "patching", **SWEEP)
+    page.button(key="start-sweep").click().run()
+    assert not page.exception
+    assert len(page.get("plotly_chart")) == 2
+    again = open_page(monkeypatch, tmp_path, "patching", **SWEEP)
+    assert len(again.get("plotly_chart")) == 2, "F5"
+    [first] = jobs.all_jobs(tmp_path)
+    again.button(key="run-again-patch").click().run()
+    assert len(again.get("plotly_chart")) == 2
+    [second] = jobs.all_jobs(tmp_path)
+    assert second.name == first.name
+    again.button(key="remove-patch").click().run()
+    assert not again.exception
+    assert "start-sweep" in buttons(again)
+    assert not again.get("plotly_chart"), "nothing of it is left in memory"
+    assert jobs.all_jobs(tmp_path) == []
+    assert list((tmp_path / "patching").iterdir()) == []
+
+
+@pytest.mark.usefixtures("long")
+def test_typed_pairs_are_kept_where_the_command_reads_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    page = open_page(monkeypatch, tmp_path, "patching", **MODEL, of="My own pairs")
+    assert not page.exception
+    [file] = (tmp_path / "patching").glob("pairs-*.json")
+    assert f"--pairs {file}" in words(page)
+    page.button(key="start-sweep").click().run()
+    [job] = jobs.all_jobs(tmp_path, "patch")
+    assert job.settings["pairs"] == str(file)
+
+
+def test_another_model_of_the_name_has_studies_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    first = patch_jobs.sweep_settings(tmp_path, swept())["out"]
+    monkeypatch.setattr(patch_jobs, "_model", lambda _: "other weights")
+    assert patch_jobs.sweep_settings(tmp_path, swept())["out"] != first
+
+
+def test_an_effort_is_counted_and_timed() -> None:
+    short, more = PatchAsk("recall", n=4), PatchAsk("recall", n=64)
+    one, other = patch_jobs.cost(short)[2], patch_jobs.cost(more)[2]
+    assert other.passes == 16 * one.passes
+    assert 0 < one.each < 1
+    assert patch_jobs.check_cost(short, "ig").seconds > patch_jobs.check_cost(short, "atp").seconds
+    assert effort.Effort(7_200, 1.0).told.startswith("about 2.0 h")
