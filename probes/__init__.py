@@ -108,6 +108,8 @@ if TYPE_CHECKING:
     from lensbench.probes.lenses.decoder.result import DecoderLens as DecoderLens
     from lensbench.probes.lenses.future.grid import FutureGrid as FutureGrid
     from lensbench.probes.lenses.future.grid import future_grid as future_grid
+    from lensbench.probes.lenses.future.layers import transplant_layers as transplant_layers
+    from lensbench.probes.lenses.future.layers_result import TransplantLayers as TransplantLayers
     from lensbench.probes.lenses.future.lens import FutureLens as FutureLens
     from lensbench.probes.lenses.future.linear import fit_future_lens as fit_future_lens
     from lensbench.probes.lenses.future.prompts import identity_prompt as identity_prompt
@@ -238,6 +240,8 @@ _NAMES = {
     "lenses.contrastive.layers": "DeCo DoLa",
     "lenses.decoder.result": "DecoderLens",
     "lenses.decoder.lens": "decoder_lens",
+    "lenses.future.layers": "transplant_layers",
+    "lenses.future.layers_result": "TransplantLayers",
     "lenses.future.transplant": "transplant transplant_logits",
     "lenses.future.result": "Transplant",
     "lenses.future.spots": "Affine Spot",

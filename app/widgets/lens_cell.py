@@ -3,9 +3,11 @@
 import streamlit as st
 
 from lensbench.app.widgets.figures import show_figure
+from lensbench.app.widgets.links import go_to
 from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import plain
-from lensbench.app.workflows import lenses
+from lensbench.app.widgets.text_source import TYPED
+from lensbench.app.workflows import lens_ask, lenses
 from lensbench.app.workflows.lenses import LensAsk
 from lensbench.plots import visible
 
@@ -31,3 +33,15 @@ def show_cell(ask: LensAsk, position: int, layer: int) -> None:
             alt="Best tokens of this cell", data=cell.top,
             code=lenses.python_of_cell(ask, position, layer, pins, then=".top"),
         )  # fmt: skip
+        told = "Put it into another prompt, and read what the prompt says"
+        if st.button("Ask this state", key="ask-state", help=told):
+            _ask(ask, position, layer)
+
+
+def _ask(ask: LensAsk, position: int, layer: int) -> None:
+    """Open the page Ask a state at a cell, with a ready prompt where the model has one."""
+    named = {"store": str(st.session_state["store"]), "row": str(ask.row)} if ask.store else {
+        "from": TYPED, "model": str(st.session_state["model"]), "text": ask.text}  # fmt: skip
+    target, slot = next(iter(lens_ask.offers(ask).values()), ("", ""))
+    named |= {"target": target, "slot": slot} if target else {}
+    go_to("ask", pos=str(position), layer=str(layer), **{k: v for k, v in named.items() if v})

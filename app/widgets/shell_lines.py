@@ -28,6 +28,14 @@ def lens_line(source: "Source", kind: str = KINDS[0], tuned: str = "") -> str:
     return in_shell("lens", verb, "--model", source.model, "--prompt", source.text, *with_tuned)
 
 
+def ask_line(source: "Source") -> str:
+    """One token's state of the text in a prompt of the atlas."""
+    where = ("--model", source.model, "--prompt", source.text)
+    if source.store:
+        where = ("--store", source.store, "--row", source.row)
+    return in_shell("lens", "ask", *where, "--target", "I think the ring")
+
+
 def heads_line(source: "Source") -> str:
     """Scores of all heads of the model; on random tokens, whatever the text."""
     model = source.model or name_of_model(source.store)

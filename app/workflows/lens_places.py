@@ -72,13 +72,18 @@ def places_for(ask: PlacesAsk) -> "SiteLens":
         UnknownNameError: no such site in this model.
         MissingDataError, MismatchError: as :func:`lensbench.app.workflows.lenses.lens_for`.
     """
-    held = _held(ask.text)
+    held = held_of(ask.text)
     store = store_version(ask.text.store) if ask.text.store else ()
     key = (ask, store, held.model.card.fingerprint)
     return _read.get(key, lambda: _run(ask, held))
 
 
-def _held(text: LensAsk) -> "HeldModel":
+def held_of(text: LensAsk) -> "HeldModel":
+    """The model of a typed text, or the very one behind a store.
+
+    Raises:
+        MissingDataError, MismatchError: it cannot be found, or has other weights now.
+    """
     return model_of(hold_store(text.store)) if text.store else hold_model(text.model)
 
 
@@ -90,7 +95,7 @@ def _run(ask: PlacesAsk, held: "HeldModel") -> "SiteLens":
         if model.kind == "encoder-decoder":
             raise ConfigError(f"{model.card.name} has an encoder and a decoder, and this lens "
                               "reads a model with one stack; choose the decoder lens")  # fmt: skip
-        tokens, first = _tokens(ask.text, held)
+        tokens, first = tokens_of(ask.text, held)
         if ask.where == COMPONENTS:
             found = probes.component_lens(model, tokens, k=ask.text.k)
         else:
@@ -99,7 +104,7 @@ def _run(ask: PlacesAsk, held: "HeldModel") -> "SiteLens":
     return _silent(columns_of(found, first, first + ask.text.max_tokens), model.card.d_vocab)
 
 
-def _tokens(text: LensAsk, held: "HeldModel") -> tuple["Tokens", int]:
+def tokens_of(text: LensAsk, held: "HeldModel") -> tuple["Tokens", int]:
     """The tokens that are run, and the first that is shown."""
     from lensbench.tokens import Tokens
 
@@ -164,7 +169,7 @@ def figure_of(ask: PlacesAsk, metric: str, block: str = "all") -> "go.Figure":
 
     if metric not in METRICS:
         raise ConfigError(f"a metric is one of {', '.join(METRICS)}; got {metric!r}")
-    lens, d_vocab = places_for(ask), _held(ask.text).model.card.d_vocab
+    lens, d_vocab = places_for(ask), held_of(ask.text).model.card.d_vocab
     frame = frame_of(lens, block)
     value = "log10_target_rank" if metric == "target_rank" else metric
     for name in ("token", "target", "top"):
@@ -243,7 +248,7 @@ def told_of(ask: PlacesAsk, lens: "SiteLens") -> str:
 
 def model_told(ask: PlacesAsk) -> str:
     """Which model was run, on what."""
-    card = _held(ask.text).model.card
+    card = held_of(ask.text).model.card
     where = f" on row {ask.text.row} of {Path(ask.text.store).name}" if ask.text.store else ""
     return f"{card.name} {card.fingerprint}{where}"
 

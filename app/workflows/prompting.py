@@ -105,7 +105,7 @@ def read_transplant(
         {"layer": int(found.source_layers[i]), "into": int(found.target_layers[i]),
          "top": ", ".join(found.top[i]), "probability": float(found.top_prob[i, 0]),
          "without": float(found.top_prob_without[i, 0]), "kl": float(found.kl[i]),
-         **({"text": _joined(opened, found.written[i])} if new_tokens else {})}
+         **({"text": joined(opened, found.written[i])} if new_tokens else {})}
         for i in range(len(found.source_layers))
     ]  # fmt: skip
     position = int(found.source_positions[0])
@@ -193,7 +193,7 @@ def _depths(text: str) -> Any:
         ) from error
 
 
-def _joined(model: "Model", words: Sequence[str]) -> str:
+def joined(model: "Model", words: Sequence[str]) -> str:
     """A text that was generated, from the texts of its tokens."""
     spaced = model.tokenizer is None or any(word[:1].isspace() for word in words[1:])
     return ("" if spaced else " ").join(words)

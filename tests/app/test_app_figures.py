@@ -42,6 +42,8 @@ CASES = (
          {"from": "My own text", "model": "MODEL", "text": "the cat saw", "metric": "Entropy"}),
     Case("lens", ("pair-first", "pair-second"),
          {"view": "Two texts", "model": "MODEL", "text": "the cat saw", "text2": "the dog saw"}),
+    Case("ask", ("ask-map",),
+         {"from": "My own text", "model": "MODEL", "text": "the cat saw", "target": "the dog"}),
     Case("attention", ("heads", "head-large", "score-map"), {"store": STORE, "row": "17"}),
     Case("token", ("token-lens",), {"store": STORE, "row": "17"}),
     Case("runs", ("curve-fvu", "curve2-l0"), {"run": RUN}, "small"),

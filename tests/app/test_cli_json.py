@@ -22,7 +22,7 @@ QUICK = (
 QUICK += (
     "latents match", "latents nearest", "latents geometry", "latents map", "heads circuit",
     "probe aligned", "probe capacity", "lens sites", "lens parts", "lens document", "lens ahead",
-    "lens answers", "show",
+    "lens answers", "lens ask", "show",
 )  # fmt: skip
 SLOW = (
     "capture", "train sae", "eval sae", "encode", "explain", "report", "doctor", "lens tune",

@@ -39,6 +39,7 @@ COMMANDS = {
     "lens decoder": "decoder_lens",
     "lens language": "latent_language translation_prompts word_tokens",
     "lens patchscope": "transplant identity_prompt placeholder_prompt",
+    "lens ask": "transplant_layers",
     "lens decode": "contrastive_decode hesitation_prompt",
     "lens answers": "score_answers",
     "lens neurons": "decode_neurons neuron_agreement",
