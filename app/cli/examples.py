@@ -120,7 +120,11 @@ _CHANGING: dict[str, tuple[str, ...]] = {
     "circuit graph": (f'circuit graph --dictionary {_ONE} --prompt "The capital of Peru is"',),
     "circuit latent": (f'circuit latent 27 --dictionary {_ONE} --prompt "The capital of Peru is"',),
     "edit fact": ("edit fact recall --layers 1,2 --n 4",),
-    "steer": ("steer agreement --layer 1", 'steer agreement --plus " Love" --minus " Hate"'),
+    "steer": (
+        "steer agreement --layer 1",
+        'steer agreement --plus " Love" --minus " Hate"',
+        "steer agreement --demonstrations plurals.txt --layer 2",
+    ),
     "experts map": (
         "experts map --model atlas-moe --prompts desk:60",
         "experts map --model atlas-moe --store routed",

@@ -64,6 +64,22 @@ def steer(
             "--align", help="ActAdd: where it is added to a prompt: front, middle or back."
         ),
     ] = "front",
+    demonstrations: Annotated[
+        str,
+        typer.Option(
+            "--demonstrations",
+            help="The direction is the in-context vector: what these texts (a file, one per line) "
+            "before the prompts add to the state of their last token.",
+        ),
+    ] = "",
+    separator: Annotated[
+        str,
+        typer.Option(
+            "--separator",
+            help="What ends each demonstration; default: a new line.",
+            show_default=False,
+        ),
+    ] = "\n",
     strengths: Annotated[
         str,
         typer.Option("--strengths", help="Lengths of the step, in lengths of the state; -1 to 1."),
@@ -96,12 +112,14 @@ def steer(
     from lensbench.app.workflows.steering import steer as run
     from lensbench.app.workflows.steering_facts import facts
 
-    made_of = source or ("subject" if task == "agreement" and not pairs else "end")
+    usual = "subject" if task == "agreement" and not (pairs or demonstrations) else "end"
+    made_of = source or usual
     found = run(
         SteerAsk(
             task, model, revision, towards, site, layer, made_of, at, method,
             floats(strengths, "--strengths"), metric, pairs, n, random, shuffled, new_tokens,
             shown, batch_size, seed, plus, minus, align,
+            demonstrations, separator,
         )
     )  # fmt: skip
     told = {**facts(found), **(saved_in(found.result, None) if out is None else save(found, out))}
@@ -111,6 +129,8 @@ def steer(
     origin = f"two prompts ({plus!r} less {minus!r})" if plus else (
         f"{direction['n']} pairs ({', '.join(direction['made_of'])})"
     )  # fmt: skip
+    if demonstrations:
+        origin = f"{demonstrations} before {origin.replace('pairs', 'prompts')}"
     head = (
         f"{direction['method']} at {direction['site']}, made of {origin}, on {told['prompts']} "
         f"{'pairs' if plus else 'others'} "

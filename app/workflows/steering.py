@@ -13,6 +13,7 @@ import numpy as np
 
 from lensbench import io, results
 from lensbench.app.workflows.answers import saved_in
+from lensbench.app.workflows.demonstrations import shown_direction
 from lensbench.app.workflows.live import Shelf, running
 from lensbench.app.workflows.patching import pairs_of
 from lensbench.errors import ConfigError, NotEnoughDataError, UnknownNameError
@@ -73,6 +74,9 @@ class SteerAsk:
     """Two prompts whose difference is the direction (ActAdd), instead of one made of pairs."""
     align: str = "front"
     """Where the vectors of such a direction stand in a prompt."""
+    shown_file: str = ""
+    """Demonstrations, whose in-context vector is the direction instead."""
+    separator: str = "\n"
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,8 @@ def _check(ask: SteerAsk) -> None:
         raise ConfigError(f"--plus and --minus make the direction; leave out --method {ask.method}")
     if ask.plus and ask.at:
         raise ConfigError("an ActAdd direction stands where --align says; leave out --at")
+    if ask.shown_file and (ask.plus or ask.method != METHODS[0]):
+        raise ConfigError("--demonstrations make the direction; leave out --plus and --method")
     if ask.align != "front" and not ask.plus:
         raise ConfigError("--align is of ActAdd directions: give --plus and --minus, or --at")
 
@@ -144,6 +150,8 @@ def _direction(ask: SteerAsk, model: "Model", made_of: PromptPairs, site: str) -
     """Of two prompts, or of the states of pairs."""
     if ask.plus:
         return activation_addition(model, ask.plus, ask.minus, site)
+    if ask.shown_file:
+        return shown_direction(model, ask.shown_file, made_of, site, ask.separator)
     contrast = contrast_states(
         model, made_of, site, position=_one_token(ask.source), batch_size=ask.batch_size,
         label=f"towards {ask.towards}" if ask.towards else ask.task,
