@@ -14,7 +14,6 @@ EVERY = 1.0
 MEANS = {
     "queued": "its process is starting",
     "lost": "its process is gone without a last word",
-    "stopped": "stopped, and nothing that was finished is lost",
     "failed": "it ended with an error",
 }
 
@@ -47,7 +46,8 @@ def show_jobs(kind: str, setting: str, of: str) -> None:
 
 def how_far(job: Job) -> str:
     """State and counts in a line: ``running: 4,616 of 43,644 tokens, 12 s``."""
-    told = MEANS.get(job.state, "")
+    again = f"gone on with, it {KINDS[job.kind].again}"
+    told = again if job.state == "stopped" else MEANS.get(job.state, "")
     count = f"{job.done:,}" if job.done else ""
     count += f" of {job.total:,}" if job.total and job.done else ""
     count += f" {job.unit}" if job.done and job.unit else ""
