@@ -49,7 +49,7 @@ class Effort:
     def told(self) -> str:
         """The estimate, and how it was made."""
         return (f"about {_spent(self.seconds)}: as long as {self.passes:,} passes of a prompt, "
-                f"{self.each * 1e3:.2g} ms each as just timed here")  # fmt: skip
+                f"{self.each * 1e3:.2g} ms each as timed here")  # fmt: skip
 
 
 def effort(model: "Model", prompts: "Tokens", passes: float) -> Effort:

@@ -60,7 +60,7 @@ def test_long_work_waits_for_a_click_and_is_followed(
     charts = len(page.get("plotly_chart"))
     said = words(page)
     assert command in said
-    assert "ms each as just timed here" in said
+    assert "ms each as timed here" in said
     assert jobs.all_jobs(tmp_path) == []
     page.button(key=key).click().run()
     assert not page.exception
