@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 SCHEMA = 1
+UNDEFINED = "undefined"
+"""What is said in place of a NaN: it is no number."""
 _KINDS: "dict[str, type[Result]]" = {}
 
 
@@ -43,7 +45,10 @@ class Controls:
         """Names in words and scores, or ``uncontrolled``."""
         if not self.values:
             return "uncontrolled"
-        return ", ".join(f"{spelled(name)} {value:.3f}" for name, value in self.values.items())
+        return ", ".join(
+            f"{spelled(name)} {f'{value:.3f}' if value == value else UNDEFINED}"
+            for name, value in self.values.items()
+        )
 
     def __bool__(self) -> bool:
         """Whether there is any control."""
@@ -80,10 +85,20 @@ class Result:
         """Headline numbers for the command line and metric cards."""
         return {}
 
+    def absent(self, name: str) -> str:  # noqa: ARG002 - for those that know more
+        """Why a headline number is NaN, in a few words; kinds that know more say more."""
+        return UNDEFINED
+
     def __repr__(self) -> str:
-        """One line: the kind and its headline numbers."""
-        numbers = ", ".join(f"{name} {number(value)}" for name, value in self.summary().items())
-        return f"{self.kind}({numbers})"
+        """One line: the kind, its headline numbers, and those that there are not."""
+        known, why = list[str](), dict[str, list[str]]()
+        for name, value in self.summary().items():
+            if value == value:
+                known.append(f"{name} {number(value)}")
+            else:
+                why.setdefault(self.absent(name), []).append(name)
+        parts = [", ".join(known), *(f"{reason}: {', '.join(n)}" for reason, n in why.items())]
+        return f"{self.kind}({'; '.join(part for part in parts if part)})"
 
     def _repr_html_(self) -> str:
         """For notebooks: a line, then a static table; inline style, every string escaped."""
@@ -92,7 +107,7 @@ class Result:
 
         line = repr(self)
         for name in self.summary():  # as they are read; in Python they keep their names
-            line = re.sub(rf"(?<![\w.-]){re.escape(name)}(?= )", spelled(name), line)
+            line = re.sub(rf"(?<![\w.-]){re.escape(name)}(?=[ ,;)])", spelled(name), line)
         told = safe(in_words(f"{line}; controls: {self.controls}"))
         return f'<div class="lensbench"><div>{told}</div>{self._html_body()}</div>'
 
@@ -132,12 +147,15 @@ class Result:
 
 
 def number(value: float) -> str:
-    """A number in four digits, counts in all of theirs.
+    """A number in four digits, counts in all of theirs; NaN as ``undefined``.
 
     Example:
-        >>> number(59992.0), number(0.123456)
-        ('59992', '0.1235')
+        >>> from lensbench.results import number
+        >>> number(59992.0), number(0.123456), number(float("nan"))
+        ('59992', '0.1235', 'undefined')
     """
+    if value != value:
+        return UNDEFINED
     return f"{value:.0f}" if abs(value) < 1e9 and value == int(value) else f"{value:.4g}"
 
 

@@ -51,8 +51,9 @@ SPELLED = {
 """Names that read badly even with spaces for underscores."""
 
 _UPPER = {"kl": "KL", "ce": "CE", "fvu": "FVU", "auroc": "AUROC", "f1": "F1", "l0": "L0",
-          "l2": "L2", "mlp": "MLP", "pca": "PCA", "mse": "MSE", "hd": "HD"}  # fmt: skip
-"""Words of our names that are written large."""
+          "l2": "L2", "mlp": "MLP", "pca": "PCA", "mse": "MSE", "hd": "HD", "flops": "FLOPs",
+          "pred": "predicted", "meas": "measured"}  # fmt: skip
+"""Words of our names that are written large, or out."""
 _SPACED = """
 accuracy_heldout accuracy_train accuracy_twin activation_addition adaptive_exit after_known_person
 after_unknown_person agreement_middle agreement_middle_shuffled all_latents all_yes always_on

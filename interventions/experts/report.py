@@ -157,7 +157,8 @@ class ExpertReport(Result):
         frame.attrs["units"] = {
             "rate": f"share labelled {self.target}", "n": "test prompts", "kl": "nats per token",
             "relative_change": "of the clean rate", "n_neutral": "neutral prompts",
-            "newly": "test prompts", "no_longer": "test prompts", "neutral_changed": "share",
+            "newly": "count of test prompts", "no_longer": "count of test prompts",
+            "neutral_changed": "share of neutral prompts",
         }  # fmt: skip
         return frame
 
@@ -186,7 +187,10 @@ class ExpertReport(Result):
         return found
 
     def summary(self) -> dict[str, float]:
-        """Rates, relative change beside the random experts' mean, and collateral change."""
+        """Rates, relative change beside the random experts' mean, and collateral change.
+
+        ``_share``: of the test prompts (:meth:`to_frame` counts them).
+        """
         found = {f"rate_{name}": self.rate(name).mean for name in self._named()}
         found["relative_change"] = self.relative_change()
         random = [self.relative_change(n) for n in self._draws("suppressed")]
@@ -194,7 +198,8 @@ class ExpertReport(Result):
         at = self._at("suppressed")
         return {
             **found,
-            "newly": len(self.newly()) / len(self.test_rows),
+            "newly_share": len(self.newly()) / len(self.test_rows),
+            "no_longer_share": len(self.no_longer()) / len(self.test_rows),
             "kl": float(self.kl[at].mean()),
             "perplexity_ratio": self.perplexity("suppressed") / self.perplexity(),
             "neutral_changed": float(self.changed[at].mean()),

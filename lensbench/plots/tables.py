@@ -47,11 +47,11 @@ def html_table(frame: "pd.DataFrame", *, caption: str = "", max_rows: int = MAX_
     """A frame's first ``max_rows`` rows as a static table; says how many there are.
 
     Units from ``frame.attrs["units"]`` stand under the column names. Our own names are put in
-    words, what a row lacks is a dash, and columns that say nothing (-1, or no text, everywhere) are
-    left out.
+    words, an interval stands behind its number, what a row lacks is a dash, and columns that say
+    nothing (-1, or no text, everywhere) are left out.
     """
-    units: dict[Any, Any] = frame.attrs.get("units", {})
-    frame = _saying(frame)
+    units: dict[Any, Any] = dict(frame.attrs.get("units", {}))
+    frame = _spans(_saying(frame), units)
     head = "".join(_th(str(c), str(units.get(c, ""))) for c in frame.columns)
     rows = frame.head(max_rows).itertuples(index=False, name=None)
     body = "".join(f"<tr>{''.join(map(_td, row))}</tr>" for row in rows)
@@ -81,6 +81,37 @@ def _saying(frame: "pd.DataFrame") -> "pd.DataFrame":
     return frame.loc[:, [not one for one in empty]]
 
 
+class _Span(str):
+    """A number with its interval, as it is read."""
+
+
+def _spans(frame: "pd.DataFrame", units: dict[Any, Any]) -> "pd.DataFrame":
+    """``rate``, ``rate_low`` and ``rate_high`` (or ``low`` and ``high`` after it) in one column.
+
+    Three columns of digits for each number make a table wider than a page.
+    """
+    columns = [str(c) for c in frame.columns]
+    if len(set(columns)) < len(columns):
+        return frame
+    for low in [c for c in columns if c == "low" or c.endswith("_low")]:
+        high = f"{low[:-3]}high"
+        before = columns[columns.index(low) - 1]
+        name = low[:-4] if low != "low" else before
+        if not {name, high} <= set(columns) or low == columns[0] or name in ("low", "high"):
+            continue
+        told = [_span(*row) for row in zip(frame[name], frame[low], frame[high], strict=True)]
+        frame = frame.assign(**{name: told}).drop(columns=[low, high])
+        columns = [str(c) for c in frame.columns]
+        units[name] = f"{units.get(name, '')} (low to high)".strip()
+    return frame
+
+
+def _span(*ends: Any) -> Any:
+    value, low, high = (end.item() if hasattr(end, "item") else end for end in ends)
+    known = all(isinstance(v, (int, float)) and v == v for v in (value, low, high))
+    return _Span(f"{value:.4g} ({low:.4g} to {high:.4g})") if known else value
+
+
 def _header(name: str) -> str:
     """``n_tokens`` as ``n tokens``; what a user gave, such as ``topk-512-k8``, as it is."""
     return spelled(name) if _OURS.fullmatch(name) else name
@@ -88,13 +119,15 @@ def _header(name: str) -> str:
 
 def _td(value: Any) -> str:
     value = value.item() if hasattr(value, "item") else value  # numpy's numbers
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    number = isinstance(value, (int, float, _Span)) and not isinstance(value, bool)
     if value is None:
         text = "-"
+    elif isinstance(value, _Span):
+        text = str(value)
     elif isinstance(value, float):
         text = "NaN" if value != value else f"{value:.4g}"
     else:
         text = SPELLED.get(str(value), in_words(str(value)))
-    style = _CELL.format(align="right" if number else "left")
+    style = _CELL.format(align="right" if number or text == "-" else "left")
     style += ";white-space:nowrap" if len(text) <= _UNBROKEN else _BROKEN
     return f'<td style="{style}">{safe(text)}</td>'

@@ -1,6 +1,7 @@
 """The study: every method predicted from one store, and every prediction held to a live run."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -73,6 +74,16 @@ def test_every_method_is_predicted_and_no_block_runs(found) -> None:
         assert np.isfinite(known[column]).all()
     drafted = frame.loc[frame["method"].isin(["fixed_exit", "del", "fsm_exit"])]
     assert (drafted["pred_speedup_flops"] <= 1).all()  # speculation never saves FLOPs
+
+
+def test_a_study_says_what_was_not_measured(found, verified) -> None:
+    assert "not measured live yet: best_meas_speedup, held, lossless_confirmed" in repr(found)
+    assert "not measured live yet" not in repr(verified)
+    assert "held 1" in repr(verified)
+    for study in (found, verified):
+        page = study._repr_html_()
+        assert not re.search(r"\bnan\b", page + repr(study), re.IGNORECASE)
+        assert "predicted speedup" in page
 
 
 def test_every_prediction_keeps_what_its_class_demands(verified) -> None:

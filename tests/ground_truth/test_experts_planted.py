@@ -163,6 +163,12 @@ def test_the_study_finds_on_one_half_and_confirms_on_the_other(model, world, tmp
     }
     assert set(found.newly("forced")) == forced
     assert len(forced) > 3
+    told, tests = found.summary(), len(found.test_rows)
+    assert told["no_longer_share"] == len(found.no_longer()) / tests > 0
+    assert told["newly_share"] == 0
+    counted = found.to_frame().set_index("condition").loc["suppressed"]
+    assert counted["no_longer"] == len(found.no_longer())
+    assert found.to_frame().attrs["units"]["newly"] == "count of test prompts"
     moved = found.changed_prompts()
     assert (moved["before"] == "R").all()
     assert int(found.confusion().to_numpy().sum()) == len(found.test_rows)

@@ -118,5 +118,5 @@ def test_counts_are_told_in_all_their_digits() -> None:
 
     assert number(251_831.0) == "251831"
     assert [number(x) for x in (0.123456, float("nan"), float("inf"), 1e12)] == [
-        "0.1235", "nan", "inf", "1e+12"
+        "0.1235", "undefined", "inf", "1e+12"
     ]  # fmt: skip

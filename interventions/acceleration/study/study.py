@@ -109,13 +109,17 @@ class AccelerationStudy(Result):
         shown = [c for c in frame.columns if c in _SHOWN]
         some = frame.reindex(columns=sorted(shown, key=_SHOWN.index))
         some = some.dropna(axis="columns", how="all")
+        some = some.astype(object).where(some.notna(), None)  # what a method has not is no number
         some.attrs.update(frame.attrs)
         unmeasured = len(frame) and frame["held"].isna().all()
         more = "; verify(model) decodes live and adds what is measured" * bool(unmeasured)
         return html_table(some) + f"<div>to_frame() has every column{more}</div>"
 
     def summary(self) -> dict[str, float]:
-        """Best predicted and measured gains, how many predictions held, and blocks run."""
+        """Best predicted and measured gains, how many predictions held, and blocks run.
+
+        What was not measured is NaN.
+        """
         best = lambda name: float(  # noqa: E731 - two uses
             np.nanmax([float(r[name]) for r in self.rows] + [-np.inf])
         )
@@ -132,6 +136,13 @@ class AccelerationStudy(Result):
             "block_forwards": float(self.block_forwards),
         }
         return {k: v if v != -np.inf else float("nan") for k, v in found.items()}
+
+    def absent(self, name: str) -> str:
+        """A study that was not verified has measured nothing; without times nothing is timed."""
+        if name == "best_pred_speedup_calibrated" and self.times is None:
+            return "no times of this machine given"
+        measured = any(row["held"] is not None for row in self.rows)
+        return super().absent(name) if measured else "not measured live yet"
 
     def plot(self, what: str = "pareto") -> "go.Figure":
         """``pareto``, ``speedup``, ``exits``, ``acceptance`` or ``lens``; see ``figures``.
