@@ -38,8 +38,10 @@ def export(
     from lensbench.app.workflows.exporting import export_dictionaries
 
     facts = export_dictionaries(run, out, format, tuple(names or ()), overwrite=overwrite)
-    shown = table(facts["dictionaries"])
-    return Answer(facts, f"{shown}\n\nread by: {facts['read_by']}")
+    rows = [{k: v for k, v in row.items() if k != "files"} for row in facts["dictionaries"]]
+    sums = "checksums: SHA256SUMS beside the files (sha256sum --check SHA256SUMS)"
+    code = facts["read_by"].replace("\n\n", "\n").replace("\n", "\n  ")
+    return Answer(facts, f"{table(rows)}\n\n{sums}\nread it with:\n  {code}")
 
 
 def push(

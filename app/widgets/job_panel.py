@@ -35,10 +35,11 @@ def start_job(kind: str, target: str, settings: dict[str, object], *, expects: i
     return jobs.start(root(), kind, target, settings, expects=expects)
 
 
-def show_jobs(kind: str, setting: str, of: str) -> None:
+def show_jobs(kind: str, setting: str, of: str, *, finished: bool = True) -> None:
     """Panels of the jobs of a kind, newest first, whose ``setting`` is ``of`` or lies below it."""
     for job in jobs.all_jobs(root(), kind):
-        if Path(str(job.settings[setting])).is_relative_to(of):
+        wanted = finished or job.state != "finished"
+        if wanted and Path(str(job.settings[setting])).is_relative_to(of):
             with st.container(border=True):
                 st.markdown(f"**{plain(job.title)}**")
                 job_panel(job.name)

@@ -1,6 +1,5 @@
 """What can be done with a run: evaluate it, keep its latents, remove it."""
 
-import shlex
 from pathlib import Path
 
 import streamlit as st
@@ -9,6 +8,7 @@ from lensbench.app.state import inside, root, store_names
 from lensbench.app.widgets.choose import several
 from lensbench.app.widgets.job_panel import show_jobs, start_job
 from lensbench.app.widgets.links import go_to
+from lensbench.app.widgets.share_work import share
 from lensbench.app.widgets.states import command_line, guarded, plain
 from lensbench.app.widgets.toggle import pick_of
 from lensbench.app.workflows import jobs, run_jobs
@@ -24,16 +24,23 @@ def run_work(run: Path) -> None:
         stores = store_names()
         if names and stores:
             own = run_jobs.own_store(root(), run)
-            with st.expander("Evaluate", expanded=not is_evaluated(run), key="evaluate"):
+            with st.expander("Evaluate", expanded=_open(run), key="evaluate"):
                 _evaluate(run, stores, own)
+                show_jobs("evaluate", "run", str(run))
             with st.expander("Keep the latents of a dictionary on disk", key="encode"):
                 _encode(run, names, stores, own)
         if names:
-            with st.expander("Share a dictionary, in SAELens' format or another", key="share"):
-                _share(run, names)
-        show_jobs("evaluate", "run", str(run))
+            with st.expander("Share a dictionary", key="share"):
+                share(run, names)
     with guarded():
         _remove(run)
+
+
+def _open(run: Path) -> bool:
+    """Whether evaluating is what is next, or goes on."""
+    return not is_evaluated(run) or any(
+        job.live and job.settings["run"] == str(run) for job in jobs.all_jobs(root(), "evaluate")
+    )
 
 
 def _evaluate(run: Path, stores: list[str], own: str) -> None:
@@ -74,15 +81,6 @@ def _encode(run: Path, names: list[str], stores: list[str], own: str) -> None:
             st.rerun()
     command_line(jobs.command_of("encode", settings))
     show_jobs("encode", "dictionary", str(run))
-
-
-def _share(run: Path, names: list[str]) -> None:
-    name = pick_of("Dictionary", names, names[0], key="share-name")
-    st.caption("Writes it in SAELens' format and reads it back to check; `--format` names another, "
-               "the run without a name takes every dictionary. In a shell:")  # fmt: skip
-    words = ["lensbench", "runs", "export", f"{run}/{name}", "--format", "sae_lens",
-             "--out", f"{root()}/shared/{name}"]  # fmt: skip
-    st.code(shlex.join(words), language="bash", wrap_lines=True)
 
 
 def _remove(run: Path) -> None:

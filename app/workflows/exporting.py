@@ -1,32 +1,35 @@
 """Trained dictionaries written on this disk in the formats of others, and read back to check."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 
 from lensbench.app.workflows.dictionaries import open_dictionary, runs_named
+from lensbench.app.workflows.sharing import CODE, READ_BY, ROWS, free_name, write_sums
 from lensbench.errors import ConfigError, MismatchError, MissingDataError, UnknownNameError
 from lensbench.saes import formats
 from lensbench.saes.coder import SparseCoder
 from lensbench.saes.runs import SAERun
 
-READ_BY = {
-    "sae_lens": "sae_lens.SAE.load_from_disk({path!r})",
-    "dictionary_learning": "dictionary_learning.utils.load_dictionary({path!r}, 'cpu')",
-    "sparsify": "sparsify.SparseCoder.load_from_disk({path!r})",
-}
-"""How their owner reads them; every one of ours reads back with ``lensbench.saes.load``."""
-ROWS, SEED = 64, 0
+SEED = 0
 
 
 def export_dictionaries(
-    name: str, out: Path, format: str, only: tuple[str, ...] = (), *, overwrite: bool = False
+    name: str,
+    out: Path,
+    format: str,
+    only: tuple[str, ...] = (),
+    *,
+    overwrite: bool = False,
+    progress: Callable[..., None] | None = None,
 ) -> dict[str, Any]:
     """Write the dictionaries of ``RUN`` (or the one of ``RUN/NAME``) into ``out``.
 
     One lies in ``out`` itself, several in a folder each. Every one is read back, and the largest
-    difference of its codes on random inputs is told (of the size of what is encoded: 1).
+    difference of its codes on random inputs is told (of the size of what is encoded: 1). A file
+    ``SHA256SUMS`` beside its files holds their checksums.
 
     Raises:
         UnknownNameError: no such format or dictionary.
@@ -38,12 +41,26 @@ def export_dictionaries(
         raise UnknownNameError("format", format, known=known)
     chosen = _chosen(name, only)
     if not overwrite and out.is_dir() and any(out.iterdir()):
-        raise ConfigError(f"{out} is not empty; choose another --out, or add --overwrite")
+        there = ", ".join(sorted(path.name for path in out.iterdir())[:3])
+        free = out.with_name(free_name(out.parent, out.name, folder=""))
+        raise ConfigError(
+            f"{out} is not empty (it holds {there}); choose another --out, such as {free}, or add "
+            "--overwrite"
+        )
     folders = {label: out if len(chosen) == 1 else out / label for label in chosen}
-    rows = [_written(label, chosen[label], folder, format) for label, folder in folders.items()]
-    first = str(next(iter(folders.values())))
-    read = READ_BY.get(format, "lensbench.saes.load({path!r})").format(path=first)
-    return {"format": format, "dictionaries": rows, "read_by": read}
+    rows: list[dict[str, Any]] = []
+    for done, (label, folder) in enumerate(folders.items()):
+        if progress is not None:
+            progress(done=done, total=len(folders), unit="dictionaries")
+        rows.append(_written(label, chosen[label], folder, format, _run_of(name, label)))
+    code = (READ_BY.get(format) or CODE).format(path=str(next(iter(folders.values()))))
+    return {"format": format, "dictionaries": rows, "read_by": code}
+
+
+def _run_of(name: str, label: str) -> str:
+    """The name of the run that ``RUN`` or ``RUN/NAME`` is of, without the place it lies in."""
+    path = Path(name)
+    return (path.parent if path.name == label else path).name
 
 
 def _chosen(name: str, only: tuple[str, ...]) -> dict[str, SparseCoder]:
@@ -69,15 +86,18 @@ def _coder(found: Any, name: str) -> SparseCoder:
     return coder
 
 
-def _written(label: str, coder: SparseCoder, folder: Path, format: Any) -> dict[str, Any]:
+def _written(label: str, coder: SparseCoder, folder: Path, format: Any, run: str) -> dict[str, Any]:
     formats.save(coder, folder, format=format)
     again = formats.load(folder, format=format)
+    differ = _difference(coder, again)
+    about = {"dictionary": label, "run": run, "format": format, "codes_differ_by": differ}
     return {
         "name": label,
         "site": coder.site or "",
         "d_sae": coder.d_sae,
         "folder": str(folder),
-        "codes_differ_by": _difference(coder, again),
+        "codes_differ_by": differ,
+        "files": write_sums(folder, about),
     }
 
 

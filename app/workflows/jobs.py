@@ -43,6 +43,7 @@ KINDS = {
     "capture": Kind("Capture", ("capture",), "", "goes on after the last finished shard"),
     "evaluate": Kind("Evaluate", ("eval", "sae"), "run", "begins again"),
     "encode": Kind("Encode", ("encode",), "dictionary", "goes on after the last finished shard"),
+    "share": Kind("Share", ("runs", "export"), "name", "begins again"),
     "tune": Kind("Tuned lens", ("lens", "tune"), "", "goes on from the last checkpoint"),
     "asked": Kind("Ask a state", ("lens", "ask"), "", "begins again"),
     "probes": Kind("Linear probes", ("probe", "linear"), "", "begins again"),

@@ -140,6 +140,14 @@ def _encode(settings: dict[str, Any], report: Report) -> dict[str, Any]:
     return _numbers(facts, "tokens", "active", "l0", "bytes")
 
 
+def _share(settings: dict[str, Any], report: Report) -> dict[str, Any]:
+    from lensbench.app.workflows.exporting import export_dictionaries
+
+    facts = export_dictionaries(settings["name"], Path(settings["out"]), settings["format"],
+                                progress=report)  # fmt: skip
+    return {"dictionaries": len(facts["dictionaries"])}
+
+
 def _tune(settings: dict[str, Any], report: Report) -> dict[str, Any]:
     from lensbench.app.workflows.tuned import tune
 
@@ -231,6 +239,7 @@ WORK: dict[str, Callable[[dict[str, Any], Report], dict[str, Any]]] = {
     "capture": _capture,
     "evaluate": _evaluate,
     "encode": _encode,
+    "share": _share,
     "tune": _tune,
     "asked": _ask_state,
     "probes": _probes,

@@ -81,6 +81,7 @@ CONTROLS = (
     Control("runs", "measures", ("core",), "multiselect", {"run": OTHER}),
     Control("runs", "encode-store", "atlas2", query=RUNS, gives="atlas2"),
     Control("runs", "share-name", "topk-64-k8", query=RUNS),
+    Control("runs", "share-format", "sparsify", query=RUNS, gives="--format sparsify"),
     Control("train", "new-lens-name", "of-mine", "text_input",
             {"store": "atlas", "train": "A tuned lens"}, "of-mine"),
     Control("lens", "what", "", query=PAIR),

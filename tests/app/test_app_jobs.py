@@ -184,6 +184,8 @@ def test_an_unknown_kind_is_refused(tmp_path: Path) -> None:
         ("evaluate", {"run": "r", "store": "s", "model": "m", "twin": True, "overwrite": False},
          "lensbench eval sae r --store s --model m --twin"),
         ("encode", {"dictionary": "r/d", "store": "s"}, "lensbench encode r/d --store s"),
+        ("share", {"name": "r/d", "format": "sae_lens", "out": "o"},
+         "lensbench runs export r/d --format sae_lens --out o"),
         ("tune", {"store": "s", "out": "o", "set": {"steps": 3, "seed": 1}},
          "lensbench lens tune --store s --out o --set steps=3 --set seed=1"),
         ("probes", {"store": "s", "labels": ["a", "b"], "site": ["x"], "no_twin": True,
@@ -246,6 +248,7 @@ def test_every_kind_of_work_does_what_its_command_does(small_root: Path, tmp_pat
         "encode": {"dictionary": str(run / name), "store": store},
         "evaluate": {"run": str(run), "store": store, "model": "atlas-dense", "suite": "core",
                      "ce_sequences": 4, "overwrite": True},
+        "share": {"name": str(run / name), "format": "sae_lens", "out": str(tmp_path / "out")},
     }  # fmt: skip
     found = {kind: jobs.look(root, jobs.start(root, kind, kind, told))
              for kind, told in asked.items()}  # fmt: skip
@@ -254,6 +257,8 @@ def test_every_kind_of_work_does_what_its_command_does(small_root: Path, tmp_pat
     assert found["encode"].result["l0"] == pytest.approx(8)
     assert found["encode"].done == found["encode"].result["tokens"]
     assert found["evaluate"].result == {"dictionaries": 2}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "cfg.json", "sae_weights.safetensors", "SHA256SUMS"}  # fmt: skip
 
 
 @pytest.mark.usefixtures("here")
