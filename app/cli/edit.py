@@ -23,6 +23,7 @@ def group() -> typer.Typer:
     app = new_group("Edits of the weights, and what follows from them.")
     app.command("fact")(fact)
     app.command("directions")(directions)
+    app.command("patch")(patch)
     return app
 
 
@@ -101,3 +102,68 @@ def directions(
     facts = without_directions(ask, direction or (), dictionary=dictionary, latents=latents,
                                random=random, out=out)  # fmt: skip
     return result_answer(facts, head=", ".join(facts["directions"]))
+
+
+def patch(
+    layer: Annotated[int, typer.Option("--layer", help="Whose MLP is patched and edited.")],
+    task: TaskArgument = "agreement",
+    model: ModelOption = "atlas-dense",
+    revision: RevisionOption = None,
+    position: Annotated[
+        str,
+        typer.Option(
+            "--position",
+            help="Token that is patched: role or number; default: subject, or end where the task "
+            "has none.",
+        ),
+    ] = "",
+    direction: Annotated[
+        str,
+        typer.Option("--direction", help="denoise (clean into corrupted) or noise (the reverse)."),
+    ] = "denoise",
+    line: Annotated[
+        str,
+        typer.Option(
+            "--line",
+            help="Safetensors file with one direction of the neurons; default: the mean step from "
+            "one run to the other.",
+        ),
+    ] = "",
+    edit: Annotated[
+        str,
+        typer.Option(
+            "--edit",
+            help="The reverse: a rank-1 edit (OUT/edit of this command), whose line is sought.",
+        ),
+    ] = "",
+    random: Annotated[
+        int, typer.Option("--random", min=0, help="Edits of random lines, the control.")
+    ] = 20,
+    pairs: PairsOption = "",
+    several: SeveralOption = "",
+    n: Annotated[int, typer.Option("--n", min=1, help="Prompt pairs.")] = 4,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Folder to save the result in; the edit in OUT/edit, the line beside it."
+        ),
+    ] = None,
+    seed: SeedOption = 0,
+) -> Answer:
+    """Turn a patch of a line of neurons into a rank-1 edit of the weights, or an edit into a patch.
+
+    Both do the same on these prompts, so that an edit that works is no more evidence than the
+    patch: the verdict says whether the line may be an illusion.
+    """
+    from lensbench.app.workflows.circuits import CircuitAsk
+    from lensbench.app.workflows.edits import LineAsk, patch_and_edit
+
+    ask = CircuitAsk(task, model, revision, pairs=pairs, several=several, n=n, seed=seed)
+    facts = patch_and_edit(LineAsk(ask, layer, position, direction, line, edit, random, out))
+    told = facts["edit"]
+    effect = next(row["effect"] for row in facts["rows"] if row["patched"] == "subspace")
+    head = (
+        f"the line: {facts['verdict']}; effect {effect:.3g} patched, {told['effect']:.3g} as an "
+        f"edit of the weights. {told.get('verdict', '')}"
+    )
+    return result_answer(facts, head=head.rstrip())

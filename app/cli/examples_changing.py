@@ -27,8 +27,11 @@ MORE: dict[str, tuple[str, ...]] = {
     "clamp toy": ("clamp toy --factors c,bc --steps 100 --seeds 0",),
     "edit directions": (
         f"edit directions recall --dictionary {_ONE} --latents 27 --n 16 --out without-27",
-        "steer agreement --layer 1 --out steered",
-    )[:1],
+    ),
+    "edit patch": (
+        "edit patch agreement --layer 0 --out as-edit",
+        "edit patch agreement --layer 0 --edit as-edit/edit",
+    ),
     "select latents": (
         f"select latents --entities first_letter:word --n 16 --site {_SITE} --dictionary {_ONE}",
     ),
