@@ -42,6 +42,17 @@ def no_block(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LayerRunner, "run", refuse)
 
 
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs run in this process, at once."""
+    import signal
+
+    from lensbench.app.workflows import detached, work
+
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(detached, "start", lambda _, folder, **__: work.main(folder))
+
+
 def table_of(root: Path) -> Any:
     import lensbench
     from lensbench.interventions import acceleration
@@ -103,6 +114,7 @@ def test_where_tokens_leave_is_drawn_for_the_threshold(monkeypatch, root: Path) 
     assert values(spec_of(page, 1)["data"][0]["y"]) == pytest.approx(counts)
 
 
+@pytest.mark.usefixtures("here")
 def test_other_text_is_called_a_guess_and_own_text_is_offered(monkeypatch, root: Path) -> None:
     page = open_page(monkeypatch, root, "acceleration", store="acts")
     assert not page.exception
@@ -110,7 +122,7 @@ def test_other_text_is_called_a_guess_and_own_text_is_offered(monkeypatch, root:
     assert not [b for b in page.button if b.label == LIVE]
     next(b for b in page.button if b.label == OWN).click().run()
     assert not page.exception
-    assert any("acts" in s.value for s in page.success)
+    assert any("acts" in s.value for s in page.success)  # as a job: test_app_studies
     page = open_page(monkeypatch, root, "acceleration", store="acts-own")
     assert not page.warning
     assert "wrote itself" in words(page)
@@ -123,6 +135,7 @@ def test_what_a_store_lacks_is_named(monkeypatch, root: Path) -> None:
     assert any(b.label == OWN for b in page.button)
 
 
+@pytest.mark.usefixtures("here")
 def test_a_live_run_stands_beside_its_prediction(monkeypatch, root: Path) -> None:
     page = open_page(monkeypatch, root, "acceleration", store="own")
     before = len(page.get("plotly_chart"))
@@ -194,6 +207,7 @@ def test_the_threshold_that_is_chosen_keeps_the_level(monkeypatch, root: Path) -
     assert page.slider(key="threshold").value >= min(1.0, kept.use) - 1e-9
 
 
+@pytest.mark.usefixtures("here")
 def test_an_empty_folder_offers_text_of_a_bundled_model(monkeypatch, tmp_path: Path) -> None:
     from lensbench.app.widgets import own_text
 

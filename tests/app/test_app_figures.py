@@ -44,6 +44,7 @@ CASES = (
          {"view": "Two texts", "model": "MODEL", "text": "the cat saw", "text2": "the dog saw"}),
     Case("ask", ("ask-map",),
          {"from": "My own text", "model": "MODEL", "text": "the cat saw", "target": "the dog"}),
+    Case("language", ("language",), {"model": "atlas-dense"}),
     Case("attention", ("heads", "head-large", "score-map"), {"store": STORE, "row": "17"}),
     Case("token", ("token-lens",), {"store": STORE, "row": "17"}),
     Case("runs", ("curve-fvu", "curve2-l0"), {"run": RUN}, "small"),
@@ -82,7 +83,8 @@ SLOW = (
     Case("acceleration", ("agreement", "exits", "drafts", "front", "live-predicted",
                           "live-measured", "pareto", "stages"), {"store": "own"}, press="live"),
     Case("experts", ("experts", "experts-study"),
-         {"model": "atlas-moe", "prompts": "desk:24", "part": "Rank and study", "study": "true"}),
+         {"model": "atlas-moe", "prompts": "desk:24", "part": "Rank and study"},
+         press="start-study"),
 )  # fmt: skip
 
 
@@ -122,6 +124,8 @@ def visit(case: Case, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str
     """Every figure of the page, as it stands."""
     if case.page == "hyper":
         small_study(monkeypatch)
+    if case.press:
+        jobs_here(monkeypatch)
     seen = watch(monkeypatch)
     page = open_page(monkeypatch, folder, case.page, **asked(case, folder))
     if case.press:
@@ -150,6 +154,16 @@ def asked(case: Case, folder: Path) -> dict[str, str]:
         names |= {"DICTIONARY": name, "OTHER": next(n for n in result.names if n != name),
                   "LATENT": str(int(result.density[name].argmax()))}  # fmt: skip
     return {k: names.get(v, v) for k, v in case.query.items()}
+
+
+def jobs_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs run in this process, at once."""
+    import signal
+
+    from lensbench.app.workflows import detached, work
+
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(detached, "start", lambda _, folder, **__: work.main(folder))
 
 
 def small_study(monkeypatch: pytest.MonkeyPatch) -> None:

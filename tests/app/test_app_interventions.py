@@ -51,18 +51,7 @@ def test_the_ranking_is_that_of_the_library(monkeypatch, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_the_study_and_the_dose_curve_are_drawn(monkeypatch, tmp_path: Path) -> None:
-    page = open_page(
-        monkeypatch,
-        tmp_path,
-        "experts",
-        model="atlas-moe",
-        prompts="desk:24",
-        study="true",
-        part="Rank and study",
-    )
-    assert not page.exception
-    assert len(page.get("plotly_chart")) == 2
+def test_the_dose_curve_is_drawn(monkeypatch, tmp_path: Path) -> None:
     page = open_page(
         monkeypatch,
         tmp_path,

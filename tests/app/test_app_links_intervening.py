@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from lensbench.app.workflows import expert_page
 from tests.app.linking import walk
 from tests.app.tiny_root import Root, tiny_root
 
@@ -26,7 +25,7 @@ PAGES: dict[str, tuple[str, dict[str, str], dict[str, Any]]] = {
         "part": "map", "tokens": "stored", "store": "acts", "row": 3,
     }),
     "experts, study": ("experts", {"model": "atlas-moe", "prompts": "desk:60"}, {
-        "part": "rank", "top": 2, "desk": "cannot say", "study": True,
+        "part": "rank", "top": 2, "desk": "cannot say",
     }),
     "patching": ("patching", DENSE | {"n": "4"}, {
         "task": "recall", "site": "mlp_out", "how": "noise", "metric": "probability", "n": 8,
@@ -83,7 +82,6 @@ def test_an_address_shows_its_receiver_the_same(
     monkeypatch: Any, tiny_root: Root, name: str
 ) -> None:
     path, first, changes = PAGES[name]
-    monkeypatch.setattr(expert_page, "DRAWS", 2)
     there = walk(monkeypatch, tiny_root.folder, path, first, changes)
     tried = {key for p, *given in PAGES.values() if p == path for one in given for key in one}
     assert there - tried == set(), "controls that no test sets"
