@@ -125,6 +125,10 @@ _CHANGING: dict[str, tuple[str, ...]] = {
         'steer agreement --plus " Love" --minus " Hate"',
         "steer agreement --demonstrations plurals.txt --layer 2",
     ),
+    "doses": (
+        'doses --prompt "I think the knife" --plus "The doors" --minus "The door"',
+        f'doses --prompt "The capital of Peru is" --dictionary {_ONE} --latent 27',
+    ),
     "experts map": (
         "experts map --model atlas-moe --prompts desk:60",
         "experts map --model atlas-moe --store routed",

@@ -19,6 +19,7 @@ SECTIONS = {
         "clamp",
         "select",
         "steer",
+        "doses",
         "experts",
         "accelerate",
         "savings",

@@ -14,6 +14,7 @@ from lensbench.app.cli import (
     config,
     demo,
     doctor,
+    doses,
     edit,
     encode,
     evaluate,
@@ -72,6 +73,7 @@ def build() -> typer.Typer:
     app.add_typer(clamp.group(), name="clamp")
     app.add_typer(select.group(), name="select")
     app.command("steer")(steer.steer)
+    app.command("doses")(doses.doses)
     app.command("accelerate")(accelerate.accelerate)
     app.add_typer(savings.group(), name="savings")
     app.command("readability")(readability.readability)

@@ -1,5 +1,7 @@
 """Dose curves beside their nulls, when they are asked for: of a task, or of any one prompt."""
 
+from pathlib import Path
+
 import pandas as pd
 import streamlit as st
 
@@ -7,8 +9,9 @@ from lensbench.app.state import root
 from lensbench.app.widgets.figures import show_figure
 from lensbench.app.widgets.fit_job import fit_done, fit_job
 from lensbench.app.widgets.listing import show_listing
+from lensbench.app.widgets.states import command_line
 from lensbench.app.widgets.toggle import one_of
-from lensbench.app.workflows import steer_jobs, steering, steering_doses
+from lensbench.app.workflows import dose_jobs, steer_jobs, steering, steering_doses, studies
 from lensbench.app.workflows.copying import Call, python_of
 from lensbench.app.workflows.latent_steering import RANDOM
 from lensbench.app.workflows.steering import SteerAsk
@@ -74,7 +77,13 @@ def prompt_doses(ask: BesideAsk) -> None:
     if not _wanted(f"Steers the prompt above at {n} strengths, along {1 + RANDOM} directions"):
         return
     with st.spinner(f"Steering at {n} strengths, and along {RANDOM} random directions"):
-        found = steering_doses.doses_of(ask)
+        found = dose_jobs.doses_for(root(), ask)
+    settings = dose_jobs.settings_of(root(), ask)
+    if found is None:
+        fit_job("doses", settings, "Make the dose curve", key="start-prompt-doses",
+                told=f"It takes {dose_jobs.cost(ask).told}, in a process of its own; the page can "
+                "be left.")  # fmt: skip
+        return
     measure = one_of("Measure", steering_doses.MEASURES, key="dose-measure")
     frame = found.to_frame()
     show_figure(
@@ -87,6 +96,10 @@ def prompt_doses(ask: BesideAsk) -> None:
                 f"Control: {RANDOM} random directions as long."
                 + " A gap: nothing was written there." * bool(frame[measure].isna().sum()),
     )  # fmt: skip
+    if (Path(settings["out"]) / studies.FILE).is_file():
+        fit_done("doses", settings)
+    else:
+        command_line(dose_jobs.command_of(settings), told="These doses on the command line:")
 
 
 def _wanted(told: str) -> bool:

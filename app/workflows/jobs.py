@@ -52,6 +52,7 @@ KINDS = {
     "patch": Kind("Sweep of patches", ("patch",), "task", "begins again"),
     "attribute": Kind("Verified attribution", ("attribute",), "task", "begins again"),
     "steer": Kind("Dose curve", ("steer",), "task", "begins again"),
+    "doses": Kind("Doses on a prompt", ("doses",), "task", "begins again"),
     "study": Kind("Expert study", ("experts", "suppress"), "", "begins again"),
     "rates": Kind("Expert rates", ("experts", "rates"), "", "begins again"),
     "live": Kind("Live measurement", ("accelerate",), "", "begins again"),
@@ -204,7 +205,7 @@ def command_of(kind: str, settings: Mapping[str, Any]) -> str:
     """Settings as the command that does the same."""
     known = KINDS[kind]
     words = ["lensbench", *known.words]
-    words += [str(settings[known.first])] if known.first else []
+    words += [str(settings[known.first])] if settings.get(known.first) else []
     for key, value in settings.items():
         flag = "--" + key.replace("_", "-")
         if key == known.first or value is None or value is False or value in ("", [], {}):

@@ -105,8 +105,7 @@ def opened(ask: BesideAsk) -> "Generator[tuple[Model, list[int], Direction]]":
     """
     if not ask.prompt.strip() or len(ask.prompt) > LONGEST:
         raise ConfigError(f"give a prompt of 1 to {LONGEST:,} characters; got {len(ask.prompt):,}")
-    own = ask.kind == LATENT  # a latent is steered with in the model it was trained on
-    with model_of(Path(ask.run), ask.dictionary) if own else running(ask.model) as model:
+    with held(ask) as model:
         direction = direction_of(ask, model)
         site = direction.check(model)
         prompt: list[int] = model.tokens(ask.prompt).ids[0].tolist()
@@ -115,6 +114,18 @@ def opened(ask: BesideAsk) -> "Generator[tuple[Model, list[int], Direction]]":
         norms = states.float().norm(dim=-1)
         median = float((norms[1:] if len(norms) > 1 else norms).median())
         yield model, prompt, direction.with_norm(median)
+
+
+@contextmanager
+def held(ask: BesideAsk) -> "Generator[Model]":
+    """The model that is steered, for the caller alone: of a latent, the one it was trained on.
+
+    Raises:
+        MissingDataError, MismatchError: it is not to be found, or is another.
+    """
+    own = ask.kind == LATENT
+    with model_of(Path(ask.run), ask.dictionary) if own else running(ask.model) as model:
+        yield model
 
 
 def _made(ask: BesideAsk) -> Steered:

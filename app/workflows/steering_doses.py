@@ -7,18 +7,22 @@
    says how likely it finds them.
 """
 
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from lensbench import provenance
 from lensbench.app.workflows.latent_steering import RANDOM, changed, kl_of, logits_of
 from lensbench.app.workflows.live import Shelf
 from lensbench.app.workflows.steering_beside import STRENGTHS, BesideAsk, opened, plan_of
 from lensbench.interventions.steering.continuations import continue_rows, surprise
 from lensbench.interventions.steering.controls import random_directions
 from lensbench.plan import Plan
+from lensbench.progress import bar
+from lensbench.results import Controls, Result
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -33,8 +37,8 @@ BATCH = 32
 """Texts that are written at once."""
 
 
-@dataclass(frozen=True, eq=False)
-class PromptDoses:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PromptDoses(Result):
     """A direction and its controls at every strength; rows: direction, then random ones."""
 
     site: str
@@ -44,6 +48,11 @@ class PromptDoses:
     """Tokens of the clean text."""
     values: dict[str, np.ndarray]
     """By measure, ``[directions, strengths]``; NaN where nothing was written."""
+
+    def summary(self) -> dict[str, float]:
+        """Each measure of the direction at its strongest step, and tokens of the clean text."""
+        strongest = {name: float(own[0, -1]) for name, own in self.values.items()}
+        return {"strength": STRENGTHS[-1], **strongest, "tokens": float(self.n)}
 
     def to_frame(self) -> pd.DataFrame:
         """The direction's values and, of the random ones, mean, least and most."""
@@ -86,34 +95,58 @@ def doses_of(ask: BesideAsk) -> PromptDoses:
     Raises:
         ConfigError, LensbenchError: as :func:`.steering_beside.steered`.
     """
-    one = replace(ask, strength=0.0, temperature=0.0)
+    one = alike(ask)
     return _kept.get(one, lambda: _made(one))
 
 
+def keep(ask: BesideAsk, found: PromptDoses | None) -> None:
+    """Take what a job has made; None: forget it."""
+    if found is None:
+        _kept.drop(alike(ask))
+    elif _kept.peek(alike(ask)) is not found:
+        _kept.put(alike(ask), found)
+
+
+def alike(ask: BesideAsk) -> BesideAsk:
+    """What requests of the same doses have in common."""
+    return replace(ask, strength=0.0, temperature=0.0)
+
+
 def _made(ask: BesideAsk) -> PromptDoses:
+    began = time.monotonic()
     with opened(ask) as (model, prompt, unit):
         ways = [unit, *random_directions(unit, RANDOM, ask.seed)]
         cells = [(i, j) for i in range(len(ways)) for j, s in enumerate(STRENGTHS) if s]
         dosed = [replace(ask, strength=s) for s in STRENGTHS]
         clean_ids = continue_rows(model, [prompt], [Plan()], ask.new_tokens, 1)[0]
         plans = [plan_of(dosed[j], ways[i], len(prompt)) for i, j in cells]
-        said = continue_rows(model, [prompt] * len(cells), plans, ask.new_tokens, BATCH)
+        with bar("doses", 2 * len(cells), unit="run") as shown:
+            said = continue_rows(model, [prompt] * len(cells), plans, ask.new_tokens, BATCH,
+                                 shown.update)  # fmt: skip
+            whole = [*prompt, *clean_ids]
+            steps = slice(len(prompt) - 1, len(whole) - 1)
+            clean, moved = logits_of(model, whole, Plan()), list[Any]()
+            for i, j in cells:
+                plan = plan_of(dosed[j], ways[i], len(prompt), len(whole))
+                moved.append(kl_of(clean, logits_of(model, whole, plan), steps).mean())
+                shown.update(1)
         nll = surprise(model, [prompt] * (len(cells) + 1), [clean_ids, *said], BATCH)
-        whole = [*prompt, *clean_ids]
-        steps = slice(len(prompt) - 1, len(whole) - 1)
-        clean = logits_of(model, whole, Plan())
-        moved = [
-            kl_of(clean, logits_of(model, whole, plan_of(dosed[j], ways[i], len(prompt),
-                                                         len(whole))), steps).mean()
-            for i, j in cells
-        ]  # fmt: skip
+        card = vars(model.card)
     shape = (len(ways), len(STRENGTHS))
     found = {"kl": np.zeros(shape), "changed": np.zeros(shape),
              "loss": np.full(shape, nll[0])}  # fmt: skip
     for (i, j), ids, cost, kl in zip(cells, said, nll[1:], moved, strict=True):
         found["kl"][i, j], found["loss"][i, j] = kl, cost
         found["changed"][i, j] = np.mean(changed(clean_ids, ids)) if ids else np.nan
-    return PromptDoses(unit.site, unit.norm, len(clean_ids), found)
+    drawn = float(found["kl"][1:, -1].mean())
+    return PromptDoses(
+        site=unit.site, unit=unit.norm, n=len(clean_ids), values=found,
+        config={"direction": unit.config, "prompt": prompt, "where": ask.where,
+                "new_tokens": ask.new_tokens, "seed": ask.seed},
+        controls=Controls({"random_directions": drawn}, f"KL of {RANDOM} random directions as "
+                          f"long, mean, at strength {STRENGTHS[-1]:g}: {drawn:.4g}"),
+        provenance=provenance.record(model=card, seed=ask.seed, seconds=time.monotonic() - began),
+    )  # fmt: skip
 
 
 def python_of(ask: BesideAsk, measure: str) -> str:

@@ -231,6 +231,12 @@ def _steer(settings: dict[str, Any], _: Report) -> dict[str, Any]:
     return doses_job(settings)
 
 
+def _doses(settings: dict[str, Any], _: Report) -> dict[str, Any]:
+    from lensbench.app.workflows.dose_jobs import job
+
+    return job(settings)
+
+
 def _numbers(facts: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: facts[name] for name in names}
 
@@ -248,6 +254,7 @@ WORK: dict[str, Callable[[dict[str, Any], Report], dict[str, Any]]] = {
     "patch": _patch,
     "attribute": _attribute,
     "steer": _steer,
+    "doses": _doses,
     "study": _study,
     "rates": _rates,
     "live": _live,

@@ -1,15 +1,27 @@
 """Long sweeps, attributions and dose curves: jobs that are started, followed, kept and repeated."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lensbench import io
-from lensbench.app.workflows import detached, effort, jobs, patch_jobs, steer_jobs, work
+from lensbench.app.workflows import (
+    detached,
+    dose_jobs,
+    effort,
+    jobs,
+    patch_jobs,
+    steer_jobs,
+    work,
+)
 from lensbench.app.workflows.patching import PatchAsk, patch
 from lensbench.app.workflows.steering import SteerAsk, steer
+from lensbench.app.workflows.steering_beside import BesideAsk
+from lensbench.app.workflows.steering_doses import _made, alike
+from lensbench.errors import ConfigError
 from tests.app.driver import open_page, words
 from tests.app.test_app_jobs import wait
 
@@ -38,7 +50,7 @@ def told(root: Path, **change: Any) -> str:
     """Write what the one job of a folder is said to be; gives its name."""
     [job] = jobs.all_jobs(root)
     path = root / "jobs" / job.name / "status.json"
-    io.write_json(path, {**io.read_json(path), **change})
+    io.write_json(path, {**io.read_json(path), "heartbeat": detached.now(), **change})
     return job.name
 
 
@@ -47,6 +59,8 @@ PLACES = [
     ("steering", "start-doses",
      {**MODEL, "direction": "A prompt task", "doses": "true", "new": "2"},
      "lensbench steer agreement --model atlas-dense"),
+    ("steering", "start-prompt-doses", {**MODEL, "doses": "true", "new": "2"},
+     "lensbench doses --prompt 'I think the knife'"),
 ]  # fmt: skip
 
 
@@ -102,13 +116,13 @@ def test_a_long_attribution_waits_below_its_map(
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which three jobs were really run, each in a process of its own."""
+    """A folder in which four jobs were really run, each in a process of its own."""
     root = tmp_path_factory.mktemp("done")
     for kind, settings in asked(root).items():
         if "pairs" in settings:
             patch_jobs.keep_pairs(settings, own())
         jobs.start(root, kind, Path(settings["out"]).name, settings)
-    wait(lambda: not any(j.live for j in jobs.all_jobs(root)), "three jobs")
+    wait(lambda: not any(j.live for j in jobs.all_jobs(root)), "four jobs")
     return root
 
 
@@ -127,10 +141,16 @@ def dosed() -> SteerAsk:
                     new_tokens=2)  # fmt: skip
 
 
+def prompted() -> BesideAsk:
+    return BesideAsk("atlas-dense", "I think the knife", plus=("The doors", "The women"),
+                     minus=("The door", "The woman"), layer=0, new_tokens=2)  # fmt: skip
+
+
 def asked(root: Path) -> dict[str, dict[str, Any]]:
     return {"patch": patch_jobs.sweep_settings(root, own()),
             "attribute": patch_jobs.check_settings(root, swept(), "atp"),
-            "steer": steer_jobs.settings_of(root, dosed())}  # fmt: skip
+            "steer": steer_jobs.settings_of(root, dosed()),
+            "doses": dose_jobs.settings_of(root, prompted())}  # fmt: skip
 
 
 def test_a_job_leaves_what_the_call_gives_bit_for_bit(
@@ -144,6 +164,7 @@ def test_a_job_leaves_what_the_call_gives_bit_for_bit(
     for found, made in (
         (patch_jobs.swept(done, own()), patch(own())),
         (patch_jobs.checked(done, swept(), "atp"), patch_cell.checked(swept(), "atp")),
+        (dose_jobs.doses_for(done, prompted()), _made(prompted())),
     ):
         same(found, made)
     doses, made = steer_jobs.doses_for(done, dosed()), steer(dosed())
@@ -161,8 +182,6 @@ def test_a_job_leaves_what_the_call_gives_bit_for_bit(
 
 def same(a: Any, b: Any) -> None:
     """Equal in all but when and in how long it was made."""
-    from dataclasses import replace
-
     assert a is not None
     assert replace(a, provenance=b.provenance) == b
 
@@ -176,7 +195,7 @@ def test_bars_tell_how_far_a_job_is(done: Path) -> None:
     assert found["steer"][1] % (5 * 3 * 2) == 0, "five directions, three strengths, run and written"
 
 
-@pytest.mark.parametrize("kind", ["patch", "attribute", "steer"])
+@pytest.mark.parametrize("kind", ["patch", "attribute", "steer", "doses"])
 def test_the_command_of_a_job_is_one_that_exists(done: Path, kind: str) -> None:
     import typer.main
 
@@ -193,6 +212,8 @@ def test_the_command_of_a_job_is_one_that_exists(done: Path, kind: str) -> None:
     assert str(given["out"]) == settings["out"]
     if kind == "steer":
         assert (given["layer"], given["source"], given["random"]) == (0, "subject", 2)
+    if kind == "doses":
+        assert (given["layer"], given["plus"]) == (0, ["The doors", "The women"])
     if kind == "attribute":
         assert (given["sites"], given["positions"]) == (["attn.z"], "together")
         assert given["verify"]
@@ -251,3 +272,42 @@ def test_an_effort_is_counted_and_timed() -> None:
     assert 0 < one.each < 1
     assert patch_jobs.check_cost(short, "ig").seconds > patch_jobs.check_cost(short, "atp").seconds
     assert effort.Effort(7_200, 1.0).told.startswith("about 2.0 h")
+
+
+def test_doses_are_asked_for_in_one_way_and_the_command_line_has_all_of_them(
+    tmp_path: Path, small_root: Path
+) -> None:
+    import numpy as np
+
+    np.save(tmp_path / "v.npy", np.ones(128, dtype=np.float32))
+    run = small_root / "runs" / "small"
+    name = next(run.glob("topk-64-k8*")).name
+    task = SteerAsk("recall", "atlas-dense", towards="boat", layer=2, source="value",
+                    method="pca_diff", n=32, new_tokens=8)  # fmt: skip
+    file = str(tmp_path / "v.npy")
+    for ask in (
+        prompted(),
+        BesideAsk("atlas-dense", "a dog", "task", task=task, where="all"),
+        BesideAsk("atlas-dense", "a dog", "file", file=file, layer=3, seed=4),
+        BesideAsk("", "a dog", "latent", run=str(run), dictionary=name, latent=3, strength=2.0),
+    ):
+        assert dose_jobs.ask_of(dose_jobs.settings_of(tmp_path, ask)) == replace(
+            alike(ask), strength=1.0
+        )
+    for ways in ({}, {"task": "recall", "vector": file}):
+        with pytest.raises(ConfigError, match="in one way"):
+            dose_jobs.ask_of({"prompt": "a dog", "new_tokens": 2, **ways})
+
+
+def test_the_command_says_what_the_page_draws(capsys: pytest.CaptureFixture[str]) -> None:
+    import json
+
+    from lensbench.app.cli import main
+
+    line = dose_jobs.command_of(dose_jobs.settings_of(Path(), prompted()))
+    words = shlex.split(line)[1:]
+    assert main([*words, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [r["kl"] for r in rows] == _made(prompted()).to_frame()["kl"].tolist()
+    assert main([*words, "--at", "before"]) == 2
+    assert "all" in capsys.readouterr().err

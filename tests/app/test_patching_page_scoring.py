@@ -16,14 +16,14 @@ def test_the_page_says_when_answers_were_cut_to_their_first_token(
 ) -> None:
     import lensbench
     from lensbench import interventions, prompts
-    from lensbench.app.workflows import patching
+    from lensbench.app.workflows import patch_jobs
 
     model = lensbench.load_model("atlas-dense", certify=False)
     pairs = prompts.agreement(model, n=32)  # those of the page as it opens
     found = interventions.patch_sweep(model, pairs, "resid_pre", layers=[1], positions=["end"])
     told = {} if several is None else {"several": several, "pairs_of_several_tokens": 3}
     found = replace(found, config={**found.config, **told})
-    monkeypatch.setattr(patching, "kept", lambda _: found)
+    monkeypatch.setattr(patch_jobs, "kept", lambda _: found)
     page = open_page(monkeypatch, tmp_path, "patching", model="atlas-dense")
     assert not page.exception
     said = words(page)
