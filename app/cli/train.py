@@ -101,8 +101,10 @@ def sae(
         return None
     if dry_run:
         return Answer(facts, "\n".join(facts["lines"]))
-    head = {k: v for k, v in facts.items() if not isinstance(v, (dict, list))}
-    return Answer(facts, table(facts["dictionaries"]) + "\n\n" + fields(head))
+    told, then = facts.get("message", ""), facts.get("next", {})
+    head = {k: v for k, v in facts.items() if isinstance(v, str) and k != "message"}
+    shown = [told, table(facts["dictionaries"]), fields(head), fields(then) if then else ""]
+    return Answer(facts, "\n\n".join(part for part in shown if part))
 
 
 def _split(values: list[str] | None) -> tuple[str, ...]:

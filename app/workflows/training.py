@@ -9,11 +9,13 @@ import yaml
 
 from lensbench import io, saes
 from lensbench.app.workflows.models import open_model
+from lensbench.app.workflows.run_next import finished, refuse_without_sweep
 from lensbench.app.workflows.run_parts import ARRAY_FILE, part_name
+from lensbench.app.workflows.runs import all_runs
 from lensbench.app.workflows.site_names import with_known_sites
 from lensbench.app.workflows.sweeps import TrainRequest, part_of, read_part, read_sweep
 from lensbench.app.workflows.texts import find_text
-from lensbench.errors import ConfigError, MismatchError, MissingDataError, StoppedError
+from lensbench.errors import ConfigError, MismatchError, StoppedError
 from lensbench.saes.configs import SweepConfig
 from lensbench.saes.ends import Ends
 from lensbench.saes.runs import SWEEP_FILE, SAERun, note_on_means, read_status
@@ -123,10 +125,9 @@ def _resume(run: Path, request: TrainRequest) -> dict[str, Any]:
             f"--resume goes on with its own sweep ({run / SWEEP_FILE}); leave out what else was "
             f"given ({', '.join(others)}), or start another run"
         )
-    if not (run / SWEEP_FILE).is_file():
-        parts = sorted(str(p.parent) for p in run.glob(f"part-*/{SWEEP_FILE}"))
-        hint = f"; its parts are {', '.join(parts)}" if parts else ""
-        raise MissingDataError(f"no run in {run} (no {SWEEP_FILE}){hint}")
+    if not request.dry_run and (done := finished(run)) is not None:
+        return facts_of(all_runs(run), run) | done
+    refuse_without_sweep(run)
     sweep = SweepConfig.from_yaml(run / SWEEP_FILE)
     source, card, _ = _source(sweep)
     if request.dry_run:

@@ -1,6 +1,7 @@
 """What a run says of itself: lost as soon as its process is, steps that are left, who is best."""
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -174,3 +175,48 @@ def test_parts_of_arrays_say_what_is_left_and_belong_to_one_sweep(
     capsys.readouterr()
     assert answer(capsys, "runs", "ls", tmp_path)["runs"][0]["state"] == "finished"
     assert {d["state"] for d in answer(capsys, "runs", "show", out)["dictionaries"]} == {"finished"}
+
+
+def test_going_on_with_what_is_finished_says_so_and_what_is_next(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = tmp_path / "done"
+    shutil.copytree(workspace / "demo-run" / "run", done)
+    before = {path: path.read_bytes() for path in done.rglob("*") if path.is_file()}
+    facts = answer(capsys, "train", "sae", "--resume", done)
+    assert facts["finished"] is True
+    assert f"{done} is finished: 2 dictionaries, 16 steps, 4,096 tokens" in facts["message"]
+    assert facts["next"]["a page of what it reached"] == f"lensbench report {done}"
+    assert run("train", "sae", "--resume", done) == 0
+    assert "Nothing is left to train" in capsys.readouterr().out
+    assert before == {path: path.read_bytes() for path in done.rglob("*") if path.is_file()}
+    shutil.rmtree(done / "evaluation")
+    then = answer(capsys, "train", "sae", "--resume", done)["next"]
+    assert then["measure it"].endswith("--model atlas-dense")
+    longer = then["train longer or otherwise"].replace("ANOTHER", str(tmp_path / "longer"))
+    line = shlex.split(longer.replace("--tokens N", "--tokens 8192"))[1:]
+    assert answer(capsys, *line, "--dry-run")["steps"] == 32
+    shutil.rmtree(done / NAMES[0] / "result")
+    assert f"results that are gone: {NAMES[0]}" in answer(
+        capsys, "train", "sae", "--resume", done)["message"]  # fmt: skip
+    shutil.rmtree(done / NAMES[1] / "result")
+    said = refused(capsys, "train", "sae", "--resume", done)
+    assert "says that it is finished, but none of its 2 dictionaries" in said
+
+
+def test_what_cannot_be_gone_on_with_says_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    array = tmp_path / "array"
+    part(array, "part-1-of-2", "stopped")
+    said = refused(capsys, "train", "sae", "--resume", array)
+    assert "a part is gone on with at a time" in said
+    assert f"--resume {array / 'part-1-of-2'}" in said
+    assert "--array 2/2" in said
+    bare = part(tmp_path, "bare", "lost")
+    (bare / "sweep.yaml").unlink()
+    assert "has lost its sweep.yaml" in refused(capsys, "train", "sae", "--resume", bare)
+    (bare / "request.yaml").write_text("train: {tokens: 100}\n")
+    assert "never began; start it with" in refused(capsys, "train", "sae", "--resume", bare)
+    (tmp_path / "empty").mkdir()
+    assert "no run in" in refused(capsys, "train", "sae", "--resume", tmp_path / "empty")
