@@ -45,6 +45,7 @@ KINDS = {
     "encode": Kind("Encode", ("encode",), "dictionary", "goes on after the last finished shard"),
     "share": Kind("Share", ("runs", "export"), "name", "begins again"),
     "tune": Kind("Tuned lens", ("lens", "tune"), "", "goes on from the last checkpoint"),
+    "language": Kind("Latent language", ("lens", "language"), "", "begins again"),
     "asked": Kind("Ask a state", ("lens", "ask"), "", "begins again"),
     "probes": Kind("Linear probes", ("probe", "linear"), "", "begins again"),
     "hd": Kind("Hyperdimensional study", ("probe", "hd"), "", "begins again"),

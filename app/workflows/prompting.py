@@ -47,7 +47,7 @@ def read_language(
     Raises:
         LensbenchError: see :func:`lensbench.probes.latent_language`.
     """
-    table, how = _words(words)
+    table, how = words_given(words)
     how |= {} if shots is None else {"shots": shots}
     how |= {} if template is None else {"template": template}
     prompts = probes.translation_prompts(table, source, target, seed=seed, **how)
@@ -199,8 +199,12 @@ def joined(model: "Model", words: Sequence[str]) -> str:
     return ("" if spaced else " ").join(words)
 
 
-def _words(given: str) -> tuple[dict[str, list[str]], dict[str, Any]]:
-    """Words by language, and how a prompt is made of them."""
+def words_given(given: str) -> tuple[dict[str, list[str]], dict[str, Any]]:
+    """Words by language, and how a prompt is made of them: of ``atlas``, or of a JSON file.
+
+    Raises:
+        MissingDataError, DamagedDataError: no such file, or not words by language.
+    """
     if given == ATLAS:
         from lensbench.worlds.atlas import lexicon
 

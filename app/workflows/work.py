@@ -163,6 +163,12 @@ def _probes(settings: dict[str, Any], report: Report) -> dict[str, Any]:
     return fit(settings, report)
 
 
+def _language(settings: dict[str, Any], report: Report) -> dict[str, Any]:
+    from lensbench.app.workflows.languages import fit
+
+    return fit(settings, report)
+
+
 def _ask_state(settings: dict[str, Any], report: Report) -> dict[str, Any]:
     from lensbench.app.workflows.lens_ask import fit
 
@@ -247,6 +253,7 @@ WORK: dict[str, Callable[[dict[str, Any], Report], dict[str, Any]]] = {
     "encode": _encode,
     "share": _share,
     "tune": _tune,
+    "language": _language,
     "asked": _ask_state,
     "probes": _probes,
     "hd": _hd,

@@ -66,6 +66,7 @@ CASES = (
     Case("ask", ("ask-cell", "ask-text"),
          {"from": "My own text", "model": "MODEL", "text": "the cat saw", "target": "the dog",
           "write": "2"}),
+    Case("language", ("by-layer",), {"model": "atlas-dense"}),
     Case("attention", ("head-last",), {"store": STORE, "row": "17", "ablate": "true"}),
     Case("patching", ("pair-tokens", "by-pair", "held-out"),
          {"model": "atlas-dense", "task": "recall", "n": "4"}, press=("verify",)),

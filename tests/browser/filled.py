@@ -37,7 +37,7 @@ def addresses(root: Path) -> dict[str, str]:
         "sweep": {"run": RUN}, "latent": dictionary,
         "compare": {"one": RUN, "other": RUN, "other-dictionary": name},
         "directions": {**dictionary, "show": "Nearest latents"},
-        "lens": {"store": TINY, "row": 17}, "attention": own,
+        "lens": {"store": TINY, "row": 17}, "language": {"model": "atlas-dense"}, "attention": own,
         "ask": {**own, "target": "I think the ring"}, "probe": {"store": ACTS},
         "hyper": {"model": "atlas-dense"}, "geometry": {"stores": ACTS},
         "patching": {"model": "atlas-dense"}, "steering": {"model": "atlas-dense"},

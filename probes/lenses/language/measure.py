@@ -147,6 +147,7 @@ def latent_language(
             "target": target,
             "pivot": pivot,
             "seed": seed,
+            "d_vocab": model.card.d_vocab,
             "readout": type(readout or UnembedReadout(model)).__name__,
         },
         controls=Controls(
@@ -191,7 +192,10 @@ def kept_items(model: "Model", prompts: Prompts, words: Words, target: str, pivo
             kept.append(i)
     if len(kept) < 2:
         told = ", ".join(f"{reason}: {n}" for reason, n in dropped.items() if n)
-        raise NotEnoughDataError(f"{len(kept)} of {len(rows)} items are left ({told}); need 2")
+        raise NotEnoughDataError(
+            f"{len(kept)} of {len(rows)} items are left ({told}); need 2. Give words that this "
+            "model's tokenizer knows, and whose first tokens differ between the languages"
+        )
     return Items(
         tuple(rows[i] for i in kept),
         tuple(tuple(of[i] for i in kept) for of in sets),

@@ -139,8 +139,11 @@ class LatentLanguage(Result):
         drawn = lines(part, x="layer", y="probability", color="language", low="low", high="high",
                       labels={"layer": "after block"})  # fmt: skip
         bits = self.entropy.mean(-1)
-        return with_strip(drawn, self.layers, bits, title="Which language each layer speaks",
-                          subtitle=note)  # fmt: skip
+        d_vocab = self.config.get("d_vocab")  # of results of before, nobody knows it
+        most = float(np.log2(d_vocab) if d_vocab else bits.max())
+        return with_strip(drawn, self.layers, bits, most=most,
+                          title="Which language each layer speaks",
+                          subtitle=f"{note}; entropy 0 to {most:.3g} bits")  # fmt: skip
 
 
 def _above(differences: np.ndarray, level: float) -> bool:
