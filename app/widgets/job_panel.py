@@ -32,7 +32,9 @@ def start_job(kind: str, target: str, settings: dict[str, object], *, expects: i
     Raises:
         MismatchError: the same is going on already.
     """
-    return jobs.start(root(), kind, target, settings, expects=expects)
+    asked = {key: st.query_params.get_all(key) for key in st.query_params}
+    here = {"page": str(st.session_state.get("page-shown", "")), **asked}
+    return jobs.start(root(), kind, target, settings, expects=expects, address=here)
 
 
 def show_jobs(kind: str, setting: str, of: str, *, finished: bool = True) -> None:

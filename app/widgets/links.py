@@ -10,7 +10,7 @@ HANDED = "handed-over"
 """Choices for the page that is opened, which Streamlit does not take as part of an address."""
 
 
-def go_to(path: str, **query: str) -> NoReturn:
+def go_to(path: str, **query: str | list[str]) -> NoReturn:
     """Open the page ``path`` at ``?query``, as a link would; what was open is left.
 
     A name that a widget of this page is bound to (a store, on the way from one page of a store to
@@ -32,6 +32,9 @@ def arrive() -> None:
         st.session_state[key] = value
 
 
-def _like(old: Any, new: str) -> Any:
+def _like(old: Any, new: str | list[str]) -> Any:
     """A value of an address as the widget of that name holds it."""
-    return int(new) if isinstance(old, int) and new.isdecimal() else new
+    value = new[0] if isinstance(new, list) and not isinstance(old, list | tuple) else new
+    if isinstance(old, int) and isinstance(value, str) and value.isdecimal():
+        return int(value)
+    return value

@@ -1,6 +1,7 @@
 """What goes on, what to do next, and what people do here first: each a click from its page."""
 
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
@@ -14,7 +15,7 @@ from lensbench.app.workflows.runs import LIVE, list_runs
 EVERY = 2.0
 """Seconds between two looks at what goes on."""
 PAGE_OF = {"capture": "capture", "tune": "train", "verify": "stores"}
-"""Where a job of a kind is looked at; the others on the page of their run."""
+"""Where a job of a kind is looked at that no page has started; others on the page of their run."""
 
 
 def going_on(root: Path) -> None:
@@ -22,9 +23,9 @@ def going_on(root: Path) -> None:
     st.fragment(_going_on, run_every=EVERY if _live(root) else None)(root, bool(_live(root)))
 
 
-def _live(root: Path) -> list[tuple[str, str, float, str, dict[str, str]]]:
+def _live(root: Path) -> list[tuple[str, str, float, str, dict[str, Any]]]:
     """Key, title, share done, page and address of each."""
-    found: list[tuple[str, str, float, str, dict[str, str]]] = []
+    found: list[tuple[str, str, float, str, dict[str, Any]]] = []
     for row in list_runs(root)["runs"]:
         if row["state"] in LIVE:
             name = Path(str(row["run"])).relative_to(root).as_posix()
@@ -34,8 +35,9 @@ def _live(root: Path) -> list[tuple[str, str, float, str, dict[str, str]]]:
     for job in jobs.all_jobs(root):
         if job.live:
             share = min(1.0, job.done / job.total) if job.total else 0.0
-            page = PAGE_OF.get(job.kind, "runs")
-            query = {"job": job.name} if page == "capture" else {}
+            query: dict[str, Any] = dict(job.address)
+            page = query.pop("page", "") or PAGE_OF.get(job.kind, "runs")
+            query |= {"job": job.name} if page == "capture" else {}
             found.append((job.name, f"{job.title}, {job.state}", share, page, query))
     return found
 

@@ -9,7 +9,7 @@ later finds it there. What the process does is in ``work``; training has folders
 import shlex
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,8 @@ class Job:
     result: Mapping[str, Any]
     stopping: bool = False
     """Whether it was asked to stop."""
+    address: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """The page that started it, as ``page``, and what else its address said."""
 
     @property
     def live(self) -> bool:
@@ -100,11 +102,13 @@ class Job:
 
 
 def start(
-    root: Path, kind: str, target: str, settings: Mapping[str, Any], *, expects: int = 0
-) -> str:
+    root: Path, kind: str, target: str, settings: Mapping[str, Any], *, expects: int = 0,
+    address: Mapping[str, Any] | None = None,
+) -> str:  # fmt: skip
     """Start work of a kind on ``target`` (what a reader calls it); gives the job's name.
 
-    ``expects`` is how much there is to do, where the work itself does not know.
+    ``expects`` is how much there is to do, where the work itself does not know; ``address`` is the
+    page that shows it.
 
     Raises:
         UnknownNameError: no such kind.
@@ -118,7 +122,8 @@ def start(
         if (folder / STATUS_FILE).is_file():
             _refuse_live(look(root, name))
         request = {"kind": kind, "target": target, "settings": dict(settings),
-                   "expects": expects, "started": detached.now()}  # fmt: skip
+                   "expects": expects, "started": detached.now(),
+                   "address": dict(address or {})}  # fmt: skip
         io.write_json(folder / REQUEST_FILE, request)
         _launch(folder, fresh=True)
     return name
@@ -182,7 +187,7 @@ def look(root: Path, name: str) -> Job:
     kept = {key: told[key] for key in ("done", "unit", "message", "seconds", "result")}
     return Job(name=name, kind=asked["kind"], target=asked["target"], settings=asked["settings"],
                started=asked["started"], total=told["total"] or asked["expects"],
-               state=_state(folder, told),
+               state=_state(folder, told), address=asked.get("address", {}),
                stopping=bool(detached.job_of(folder).get("stopping")), **kept)  # fmt: skip
 
 

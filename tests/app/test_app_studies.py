@@ -118,6 +118,19 @@ def test_every_state_of_a_study_is_shown_with_what_can_be_done(monkeypatch, root
     assert "start-geometry" in buttons(page)
 
 
+@pytest.mark.usefixtures("not_started", "long")
+def test_home_leads_back_to_the_very_study(monkeypatch, root: Path) -> None:
+    page = open_page(monkeypatch, root, "geometry", **ASKED)
+    page.button(key="start-geometry").click().run()
+    [job] = jobs.all_jobs(root)
+    assert dict(job.address) == {"page": "geometry", "stores": ["acts"]}
+    home = open_page(monkeypatch, root, "")
+    home.button(key=f"open-{job.name}").click().run()
+    assert not home.exception
+    assert home.title[0].value == "Geometry"
+    assert f"stop-{job.name}" in buttons(home)
+
+
 @pytest.mark.usefixtures("here", "long")
 def test_a_finished_study_is_found_again_run_again_and_removed(monkeypatch, root: Path) -> None:
     look = partial(open_page, monkeypatch, root, "geometry", **ASKED)
