@@ -53,11 +53,20 @@ MORE: dict[str, tuple[str, ...]] = {
     "savings depth": (f"savings depth {_OWN} --capacities 0.5",),
     "savings sparsity": (f"savings sparsity {_OWN} --thresholds 0,0.05",),
     "savings keys": ("savings keys --prompts atlas:6 --budgets 0.5,1",),
-    "savings lengths": (f"savings lengths --exit 2 {_OWN}",),
+    "savings lengths": (
+        f"savings lengths --exit 2 {_OWN}",
+        f"savings lengths --draft-model atlas-dense {_OWN}",
+    ),
     "savings acceptance": (f"savings acceptance --exit 2 {_OWN}",),
     "savings transfer": (f"savings transfer {_OWN} --layers 2 --ahead 1",),
     "savings skips": ("savings skips --prompts atlas:2 --new-tokens 6 --trials 3",),
     "savings kangaroo": (f"savings kangaroo --exit 2 {_OWN} --set steps=2 --set holdout=0.5",),
+    "savings drafts": (f"savings drafts --draft-model atlas-dense {_OWN} --lengths 1,2,4",),
+    "savings judge": ("savings judge --drafts drafts.jsonl --threshold 0.7",),
+    "savings commit": (
+        "savings commit --model ./my-bert --prompts texts.txt --masked 8",
+        "savings commit --model ./my-bert --prompts texts.txt --rule filter --threshold 0.9",
+    ),
     "savings samples": (
         f"savings samples {_OWN} --site {_SITE} --rewards rewards.json --budgets 1,2",
     ),

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from lensbench.app.cli import savings_drafts
+from lensbench.app.cli import savings_drafts, savings_models
 from lensbench.app.cli.console import Answer, table
 from lensbench.app.cli.groups import ModelOption, RevisionOption, new_group
 from lensbench.app.cli.numbers import floats
@@ -28,6 +28,7 @@ def group() -> typer.Typer:
     for command in (stages, robustness, routes, similarity, exits, depth, sparsity, keys):
         app.command(command.__name__)(command)
     savings_drafts.add_to(app)
+    savings_models.add_to(app)
     return app
 
 

@@ -33,7 +33,13 @@ def add_to(app: Any) -> None:
 
 
 def lengths(
-    exit_layer: ExitOption,
+    exit_layer: Annotated[
+        int,
+        typer.Option("--exit", min=0, help="Layers of the draft, 1 to one less than there are."),
+    ] = 0,
+    draft_model: Annotated[
+        str, typer.Option("--draft-model", help="Or a second model that drafts, instead of --exit.")
+    ] = "",
     store: StoreOption = "",
     prompts: PromptsOption = "",
     model: ModelOption = MODEL,
@@ -49,12 +55,19 @@ def lengths(
     seed: SeedOption = 0,
 ) -> Answer:
     """Learn when a draft should stop, beside fixed lengths and moved labels."""
-    from lensbench.app.workflows import savings
+    from lensbench.app.workflows import draft_models, savings
+    from lensbench.errors import ConfigError
 
+    if bool(exit_layer) == bool(draft_model):
+        raise ConfigError(
+            "say who drafts: --exit LAYER (the model's first layers) or --draft-model"
+        )
     ask = savings.SavingAsk(model, revision, store, prompts, new_tokens, keep, out, seed)
-    found = savings.of_store("lengths", ask, exit_layer, most=most, test=test,
-                             thresholds=floats(thresholds, "--thresholds"))  # fmt: skip
-    return result_answer(found)
+    how: dict[str, Any] = {"most": most, "test": test,
+                           "thresholds": floats(thresholds, "--thresholds")}  # fmt: skip
+    if draft_model:
+        return result_answer(draft_models.lengths_of(ask, draft_model, **how))
+    return result_answer(savings.of_store("lengths", ask, exit_layer, **how))
 
 
 def acceptance(

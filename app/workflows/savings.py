@@ -63,7 +63,10 @@ def of_store(
     Raises:
         LensbenchError: see the study.
     """
-    with running(ask.model, ask.revision) as model, _held(ask, model, _sites(name, model)) as store:
+    with (
+        running(ask.model, ask.revision) as model,
+        held_store(ask, model, _sites(name, model)) as store,
+    ):
         found = STUDIES[name](store, model, *args, **settings, seed=ask.seed)
     return result_facts(ask.model, found, ask.out, by=by, top=top)
 
@@ -110,7 +113,7 @@ def exits(ask: SavingAsk, *, measures: Sequence[str], bins: int) -> dict[str, An
         LensbenchError: see ``lens_table``, ``threshold_sweep`` and ``exit_calibration``.
     """
     given = [list(measures)] if measures else []
-    with running(ask.model, ask.revision) as model, _held(ask, model) as store:
+    with running(ask.model, ask.revision) as model, held_store(ask, model) as store:
         table = acceleration.lens_table(store, model)
         sweep = acceleration.threshold_sweep(table, *given)
         calibration = acceleration.exit_calibration(table, *(measures[:1]), bins=bins)
@@ -156,7 +159,7 @@ def kangaroo(
         if progress is not None:
             progress(step=step, steps=checked.steps, loss=loss)
 
-    with running(ask.model, ask.revision) as model, _held(ask, model) as store:
+    with running(ask.model, ask.revision) as model, held_store(ask, model) as store:
         adapter = acceleration.train_kangaroo(store, model, exit_layer, checked, ask.out,
                                               progress=tell)  # fmt: skip
         found = acceleration.kangaroo_report(adapter, store, model)
@@ -175,7 +178,7 @@ def samples(
         LensbenchError: see ``last_prompt_states`` and ``adaptive_compute``.
     """
     given = _matrix(rewards)
-    with running(ask.model, ask.revision) as model, _held(ask, model) as store:
+    with running(ask.model, ask.revision) as model, held_store(ask, model) as store:
         states = acceleration.last_prompt_states(store, site)
         found = acceleration.adaptive_compute(states, given, tuple(budgets), test=test,
                                               seed=ask.seed)  # fmt: skip
@@ -183,7 +186,7 @@ def samples(
 
 
 @contextmanager
-def _held(ask: SavingAsk, model: Any, sites: Sequence[str] | None = None) -> Generator[Any]:
+def held_store(ask: SavingAsk, model: Any, sites: Sequence[str] | None = None) -> Generator[Any]:
     """The store that was named, or one of the prompts' continuations."""
     if bool(ask.store) == bool(ask.prompts):
         what = "both" if ask.store else "neither"

@@ -104,9 +104,11 @@ class DraftLengthReport(Result):
         """Tokens per round against serial layers per token."""
         from lensbench.plots import scatter
 
+        other = self.config.get("draft_model")
+        who = f"drafts of {other}" if other else f"exit after {self.exit_layer} layers"
         return scatter(
             self.to_frame(), x="serial_layers_most", y="tokens_per_round", text="policy",
-            front="max", title=f"When to stop drafting, exit after {self.exit_layer} layers",
+            front="max", title=f"When to stop drafting, {who}",
             subtitle=f"{self.n_docs} held-out documents; a check counts as {self.n_layers} layers",
         )  # fmt: skip
 
