@@ -89,7 +89,8 @@ def accelerate(
             min=0.5,
             max=0.999,
             help="Also choose the exit threshold that keeps this share of the full model's tokens, "
-            "such as 0.95, with its bound; of --store, or of the store that --keep keeps.",
+            "such as 0.95, with its bound (which takes 29 texts or more for 0.9, 59 for 0.95); of "
+            "--store, or of the store that --keep keeps.",
         ),
     ] = None,
     columns: Annotated[
@@ -134,7 +135,9 @@ def _threshold(store: str, level: float) -> dict[str, Any]:
         "measure": MEASURE, "level": level, "with_bound": chosen.bound.threshold,
         "without": chosen.plain, "agreement": chosen.agreement.mean,
         "agreement_low": chosen.agreement.low, "agreement_high": chosen.agreement.high,
-        "texts": chosen.bound.n_texts, "told": told(chosen),
+        "texts": chosen.bound.n_texts, "texts_at_least": chosen.n_needed,
+        "texts_needed": [{"threshold": t, "texts": n} for t, n in chosen.needed],
+        "told": told(chosen),
     }  # fmt: skip
 
 

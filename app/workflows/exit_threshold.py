@@ -13,7 +13,11 @@ import numpy as np
 from lensbench.app.workflows.acceleration import THRESHOLDS, ExitAsk, held
 from lensbench.app.workflows.live import Shelf, hold_store, store_version
 from lensbench.app.workflows.sequences import model_name
-from lensbench.interventions.acceleration.exits.calibrate import Calibration, learn_then_test
+from lensbench.interventions.acceleration.exits.calibrate import (
+    Calibration,
+    learn_then_test,
+    texts_needed,
+)
 from lensbench.interventions.acceleration.study.simulate_exits import exit_quality, sim_calm
 from lensbench.stats import Interval, bootstrap_mean
 
@@ -33,11 +37,16 @@ class Chosen:
     """Lowest threshold whose mean agreement is at least the level."""
     agreement: Interval
     """At that threshold, over texts."""
+    needed: tuple[tuple[float, int], ...]
+    """Thresholds below the bound's that more texts of the same risks would bound, the highest
+    first, with how many it takes. Those above each have to hold too."""
 
     @property
     def n_needed(self) -> int:
         """Texts without one other token that the bound would need at least."""
-        return int(np.ceil(np.log(EPSILON) / np.log(self.level)))
+        found = texts_needed(0.0, 1 - self.level, EPSILON)
+        assert found is not None
+        return found
 
     @property
     def use(self) -> float:
@@ -59,7 +68,24 @@ def threshold_for(url: str, measure: str, level: float) -> Chosen:
     bound = learn_then_test(risks, falling, delta=1 - level, epsilon=EPSILON)
     good = [i for i, mean in enumerate(risks.mean(1)) if 1 - mean >= level]
     last = good[-1]  # that of NEVER is always among them
-    return Chosen(level, bound, falling[last], bootstrap_mean(1 - risks[last]))
+    return Chosen(level, bound, falling[last], bootstrap_mean(1 - risks[last]),
+                  _needed(risks, falling, bound))  # fmt: skip
+
+
+def _needed(
+    risks: np.ndarray, falling: tuple[float, ...], bound: Calibration
+) -> tuple[tuple[float, int], ...]:
+    """See :attr:`Chosen.needed`; ends before the first threshold whose mean is not good enough."""
+    found: list[tuple[float, int]] = []
+    most = 0
+    for threshold, row in zip(falling, risks, strict=True):
+        n = texts_needed(float(row.mean()), bound.delta, bound.epsilon)
+        if n is None:
+            break
+        most = max(most, n)
+        if threshold < min(bound.threshold, NEVER):
+            found.append((threshold, most))
+    return tuple(found)
 
 
 def _risks_of(url: str, measure: str) -> np.ndarray:
@@ -90,11 +116,21 @@ def told(found: Chosen) -> str:
     else:
         first = (f"No threshold has a bound of {share} from {n} texts: at least {found.n_needed} "
                  "are needed even if no token differs.")  # fmt: skip
+    first += _more(found)
     mean, low, high = (100 * x for x in (found.agreement.mean, found.agreement.low,
                                          found.agreement.high))  # fmt: skip
     name = "never leaving early" if found.plain == NEVER else f"threshold {found.plain:g}"
     return (f"{first} Without a bound: {name}, mean agreement {mean:.1f} % "
             f"(95 % interval over texts {low:.1f} to {high:.1f} %).")  # fmt: skip
+
+
+def _more(found: Chosen) -> str:
+    """How many texts would bound a lower threshold, in words."""
+    if not found.needed:
+        return ""
+    (high, few), (low, many) = found.needed[0], found.needed[-1]
+    told = f" To bound threshold {high:g} takes about {few:,} texts that agree as these do"
+    return f"{told}." if high == low else f"{told}, {low:g} about {many:,}."
 
 
 def python_of(ask: ExitAsk, level: float) -> str:

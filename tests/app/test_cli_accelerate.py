@@ -91,6 +91,10 @@ def test_a_threshold_is_chosen_with_and_without_a_bound(root: Path, capsys) -> N
     told = answer(capsys, "accelerate", *where, "--methods", FEW, "--agreement", 0.9)["threshold"]
     assert told["with_bound"] is None  # two texts bound nothing
     assert "at least 29 are needed" in told["told"]
+    assert told["texts_at_least"] == 29
+    for row in told["texts_needed"]:
+        assert f"{row['texts']:,}" in told["told"] or row != told["texts_needed"][-1]
+        assert row["texts"] >= 29
     import lensbench
 
     model = lensbench.load_model(root / "models" / "tiny")

@@ -256,6 +256,22 @@ def test_calibration_holds_its_bound_on_new_texts() -> None:
     assert chose > 250  # control: a rule that never exits would hold any bound
 
 
+def test_so_many_texts_bound_a_risk_and_one_fewer_do_not() -> None:
+    from lensbench.interventions.acceleration.exits.calibrate import texts_needed
+
+    assert texts_needed(0.0, 0.1, 0.05) == 29
+    assert texts_needed(0.0, 0.05, 0.05) == 59
+    assert texts_needed(0.1, 0.1, 0.05) is None
+    for risk in (0.0, 0.03, 0.09):
+        n = texts_needed(risk, 0.1, 0.05)
+        assert n is not None
+        found = [
+            learn_then_test(np.full((1, m), risk), [0.9], delta=0.1, epsilon=0.05).threshold
+            for m in (n - 1, n, n + 1, 2 * n, 5 * n)
+        ]
+        assert [t == 0.9 for t in found] == [False, True, True, True, True]
+
+
 def test_p_values_are_those_of_the_binomial_bound() -> None:
     for n, chosen in ((50, 0.9), (25, float("inf"))):  # .9 ** 25 = .072 is not below .05
         found = learn_then_test(np.zeros((1, n)), [0.9], delta=0.1, epsilon=0.05)

@@ -137,6 +137,25 @@ def learn_then_test(
     )  # fmt: skip
 
 
+def texts_needed(risk: float, delta: float, epsilon: float) -> int | None:
+    """Texts of this mean risk from which on the bound of :func:`learn_then_test` holds.
+
+    From that number on it holds for every larger one. None where it never does: the risk is not
+    below ``delta``.
+
+    Example:
+        >>> texts_needed(0.0, delta=0.1, epsilon=0.05)
+        29
+    """
+    if risk >= delta:
+        return None
+    kl = sum(a * np.log(a / b) for a, b in ((risk, delta), (1 - risk, 1 - delta)) if a > 0)
+    n = int(np.ceil(-np.log(epsilon) / kl))  # from here on Hoeffding's part alone is enough
+    while n > 1 and _p_value(risk, n - 1, delta) <= epsilon:
+        n -= 1
+    return n
+
+
 def _p_value(mean: float, n: int, delta: float) -> float:
     """Hoeffding-Bentkus: how likely a mean this low is where the risk is above ``delta``."""
     low = min(mean, delta)
