@@ -60,6 +60,9 @@ class Result:
     """Base of every result. Subclasses add fields, ``to_frame``, ``plot`` and ``summary``."""
 
     kind: ClassVar[str] = "Result"
+    columns_shown: ClassVar[tuple[str, ...]] = ()
+    """Columns that a notebook shows of a frame wider than a page (their intervals too); () for all.
+    """
     config: dict[str, Any] = field(default_factory=dict[str, Any])
     provenance: Provenance = field(default_factory=Provenance)
     controls: Controls = field(default_factory=Controls)
@@ -105,7 +108,12 @@ class Result:
         from lensbench.plots.tables import safe
         from lensbench.words import in_words, spelled
 
-        line = repr(self)
+        line, told_below = repr(self), self.controls.values
+        for name, value in self.summary().items():
+            if told_below.get(name) == value:  # it stands among the controls
+                line = re.sub(
+                    rf"(, )?\b{re.escape(name)} {re.escape(number(value))}(?=[,;)])", "", line
+                )
         for name in self.summary():  # as they are read; in Python they keep their names
             line = re.sub(rf"(?<![\w.-]){re.escape(name)}(?=[ ,;)])", spelled(name), line)
         told = safe(in_words(f"{line}; controls: {self.controls}"))
@@ -115,7 +123,14 @@ class Result:
         """What a notebook shows below that line; kinds that are read otherwise say how."""
         from lensbench.plots.tables import html_table
 
-        return html_table(self.to_frame())
+        frame, chosen = self.to_frame(), self.columns_shown
+        if not chosen or not len(frame.columns):
+            return html_table(frame)
+        kept = [c for c in frame.columns if re.sub("_(low|high)$", "", str(c)) in chosen]
+        some = frame[sorted(kept, key=lambda c: chosen.index(re.sub("_(low|high)$", "", str(c))))]
+        some.attrs.update(frame.attrs)
+        below = f"<div>to_frame() has all {len(frame.columns)} columns</div>"
+        return html_table(some) + below * (len(kept) < len(frame.columns))
 
     def save(self, folder: Path | str) -> Path:
         """Write ``result.json`` and ``arrays.safetensors`` into ``folder``; return the folder."""

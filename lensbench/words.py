@@ -43,6 +43,9 @@ SPELLED = {
     "prob": "probability",
     "logp": "log-probability",
     "mlp_norm": "MLP norm",
+    "lr": "learning rate",
+    "dim": "dimension",
+    "pos": "position",
     "lens_kl": "KL of the lens",
     "lens_entropy": "entropy of the lens",
     "label_f1": "label F1",
@@ -90,6 +93,7 @@ def _spaced(name: str) -> str:
 _KNOWN = {name: _spaced(name) for name in _SPACED.split()} | {
     name: words for name, words in SPELLED.items() if "_" in name
 }
+_ENDS = ("softmax_max", "softmax_diff")
 _NAME = re.compile(r"(?<![\w.@/-])[a-z0-9]+(?:_[a-z0-9]+)+(?![\w/-]|\.\w)")
 
 
@@ -112,4 +116,9 @@ def spelled(name: str) -> str:
         >>> spelled("mean_exit")
         'mean exit'
     """
-    return SPELLED.get(name, _KNOWN.get(name, _spaced(name)))
+    if (known := SPELLED.get(name, _KNOWN.get(name))) is not None:
+        return known
+    for inner in _ENDS:  # ``layers_at_0.95_softmax_max``
+        if name.endswith(f"_{inner}"):
+            return f"{_spaced(name.removesuffix(f'_{inner}'))} {SPELLED[inner]}"
+    return _spaced(name)

@@ -158,6 +158,16 @@ class SAERun(Result):
         frame.attrs["units"] = UNITS
         return frame
 
+    def _html_body(self) -> str:
+        """The last logged steps, a row each."""
+        import pandas as pd
+
+        from lensbench.plots.tables import html_table
+
+        wide = pd.DataFrame(self.history)
+        wide.attrs["units"] = UNITS
+        return html_table(wide.tail(10), caption=f"{self.status}; logged {len(wide):,} times")
+
     def plot(self) -> "go.Figure":
         """FVU over tokens."""
         from lensbench.plots import lines
@@ -195,18 +205,8 @@ def open_runs(folder: Path | str) -> list[SAERun]:
         MissingDataError: no run there, or none of its dictionaries is finished.
 
     Example:
-        >>> made = saes.train(
-        ...     store,
-        ...     {
-        ...         "train": {"tokens": 2048, "batch": 256},
-        ...         "sweep": [
-        ...             {"architecture": "topk", "d_sae": 64, "k": 8, "site": "blocks.3.resid_post"}
-        ...         ],
-        ...     },
-        ...     out="run",
-        ...     progress=False,
-        ... )
-        >>> torch.equal(saes.open_runs("run")[0].sae.W_dec, made[0].sae.W_dec)
+        >>> again = saes.open_runs(f"{run.folder}/..")
+        >>> torch.equal(again[0].sae.W_dec, run.sae.W_dec)
         True
     """
     run = Path(folder)

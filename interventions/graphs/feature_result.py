@@ -34,6 +34,9 @@ class FeatureAttribution(Result):
     ``skip`` (a transcoder's linear path) and ``bias``.
     """
 
+    columns_shown = ("node", "part", "layer", "head", "position", "token", "latent",
+                     "share", "through", "of_total")  # fmt: skip
+
     prompt: tuple[str, ...]
     ids: Int[np.ndarray, " pos"]
     read: str

@@ -27,6 +27,8 @@ UNFITTED = ("activation_addition", "latent", "clamped_latent", "random")
 """Methods that use no labels."""
 _ONE_VECTOR = 3
 """Axes of a site with one vector per token: batch, position, width."""
+_LARGEST = 8
+"""Numbers that a notebook shows."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -159,6 +161,20 @@ class Direction(Result):
                 f"{model.card.name!r} has {width}; make it from this model's own activations"
             )
         return site
+
+    def _html_body(self) -> str:
+        """The largest numbers; the rest of a vector is not for reading."""
+        from lensbench.plots.tables import html_table
+
+        frame = self.to_frame()
+        order = frame["value"].abs().sort_values(ascending=False).index[:_LARGEST]
+        some = frame.loc[order].reset_index(drop=True)
+        some["of_square"] = some["value"] ** 2 / max(float((frame["value"] ** 2).sum()), 1e-30)
+        some.attrs["units"] = {**frame.attrs["units"], "of_square": "share of the squared length"}
+        if len(np.atleast_2d(self.vector)) == 1:
+            some = some.drop(columns="token")
+        told = f"The {len(some)} largest of {len(frame):,} numbers; to_frame() has all"
+        return html_table(some, caption=told)
 
     def to_frame(self) -> "pd.DataFrame":
         """One row per token and dimension."""

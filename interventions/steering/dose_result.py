@@ -31,6 +31,9 @@ class SteeringResult(Result):
     length of the state at the steered tokens, so 1 is a step as long as the state itself.
     """
 
+    columns_shown = ("kind", "direction", "strength", "effect", "success", "kl",
+                     "perplexity", "directions", "n")  # fmt: skip
+
     task: str
     metric: str
     unit: str

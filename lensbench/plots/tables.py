@@ -14,7 +14,7 @@ from lensbench.words import SPELLED, in_words, spelled
 if TYPE_CHECKING:
     import pandas as pd
 
-MAX_ROWS = 20
+MAX_ROWS, MAX_COLUMNS = 20, 14
 _STYLE = "border-collapse:collapse;font-size:13px"
 _CELL = "padding:2px 8px;border-bottom:1px solid rgba(128,128,128,.3);text-align:{align}"
 _UNBROKEN = 40
@@ -44,7 +44,7 @@ def _mark(char: str) -> str:
 
 
 def html_table(frame: "pd.DataFrame", *, caption: str = "", max_rows: int = MAX_ROWS) -> str:
-    """A frame's first ``max_rows`` rows as a static table; says how many there are.
+    """A frame's first ``max_rows`` rows and 14 columns as a static table; says how many there are.
 
     Units from ``frame.attrs["units"]`` stand under the column names. Our own names are put in
     words, an interval stands behind its number, what a row lacks is a dash, and columns that say
@@ -52,10 +52,13 @@ def html_table(frame: "pd.DataFrame", *, caption: str = "", max_rows: int = MAX_
     """
     units: dict[Any, Any] = dict(frame.attrs.get("units", {}))
     frame = _spans(_saying(frame), units)
+    wide, frame = frame.shape[1], frame.iloc[:, :MAX_COLUMNS]
     head = "".join(_th(str(c), str(units.get(c, ""))) for c in frame.columns)
     rows = frame.head(max_rows).itertuples(index=False, name=None)
     body = "".join(f"<tr>{''.join(map(_td, row))}</tr>" for row in rows)
-    more = f"{len(frame):,} rows, the first {max_rows} shown" if len(frame) > max_rows else ""
+    cut = [f"{len(frame):,} rows, the first {max_rows} shown"] * (len(frame) > max_rows)
+    cut += [f"{wide} columns, the first {MAX_COLUMNS} shown"] * (wide > MAX_COLUMNS)
+    more = "; ".join(cut)
     above = f"<div>{safe(caption)}</div>" if caption else ""
     below = f"<div>{more}</div>" if more else ""
     return (
@@ -117,6 +120,15 @@ def _header(name: str) -> str:
     return spelled(name) if _OURS.fullmatch(name) else name
 
 
+def _edges(text: str) -> str:
+    """Spaces at the ends, which a browser would swallow, as marks: most tokens begin with one."""
+    inner = text.strip(" ")
+    if not inner:
+        return "␣" * len(text)
+    before, after = text.split(inner, 1)
+    return "␣" * len(before) + inner + "␣" * len(after)
+
+
 def _td(value: Any) -> str:
     value = value.item() if hasattr(value, "item") else value  # numpy's numbers
     number = isinstance(value, (int, float, _Span)) and not isinstance(value, bool)
@@ -127,7 +139,7 @@ def _td(value: Any) -> str:
     elif isinstance(value, float):
         text = "NaN" if value != value else f"{value:.4g}"
     else:
-        text = SPELLED.get(str(value), in_words(str(value)))
+        text = _edges(SPELLED.get(str(value), in_words(str(value))))
     style = _CELL.format(align="right" if number or text == "-" else "left")
     style += ";white-space:nowrap" if len(text) <= _UNBROKEN else _BROKEN
     return f'<td style="{style}">{safe(text)}</td>'

@@ -2,10 +2,11 @@
 
 Colours are Okabe and Ito's (2008), which stay apart under the common colour-vision deficiencies;
 series differ in marker and dash as well, so colour is never the only sign. Traces carry the same
-colours in both modes and lie on a transparent ground, so that a page switches mode by swapping the
-template alone.
+colours in both modes, so that a page switches mode by swapping the template alone. Light figures
+lie on white, not on nothing: a notebook in dark mode would show dark words on a dark page.
 """
 
+import re
 import textwrap
 from functools import cache
 from typing import Any, Literal
@@ -73,7 +74,7 @@ def template(mode: Mode = "light") -> go.layout.Template:
                 "y": 0.97,
                 "yanchor": "top",
             },
-            "paper_bgcolor": "rgba(0,0,0,0)",
+            "paper_bgcolor": PAPER["light"] if mode == "light" else "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "colorway": list(PALETTE),
             "xaxis": axis,
@@ -117,8 +118,9 @@ def dress(
     long titles, are broken into lines, for which the figure grows: plotly would cut them at its
     edge.
     """
-    under = "<br>".join(map(_broken, isolated(in_words(subtitle)).split("<br>")))
-    over = "<br>".join(textwrap.wrap(isolated(in_words(title)), TITLE_WIDEST))
+    title, subtitle, x_title, y_title = map(_as_text, (title, subtitle, x_title, y_title))
+    under = "<br>".join(map(_broken, in_words(subtitle).split("<br>")))
+    over = "<br>".join(textwrap.wrap(in_words(title), TITLE_WIDEST))
     more = LINE * under.count("<br>") + TITLE_LINE * over.count("<br>")
     text = {"text": over, "subtitle": {"text": under}}
     figure.update_layout(
@@ -130,6 +132,14 @@ def dress(
     figure.update_xaxes(title={"text": x_title})
     figure.update_yaxes(title={"text": y_title})
     return figure
+
+
+def _as_text(text: str) -> str:
+    """Words of a model in a title stay words: plotly would strike all out from a token ``<s>`` on.
+
+    Breaks of lines are ours; an ``&`` is let be, since names may come escaped.
+    """
+    return re.sub(r"<(?!br>)", "&lt;", isolated(text))
 
 
 def _broken(text: str) -> str:

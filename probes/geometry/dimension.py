@@ -39,6 +39,9 @@ GROUPS = 20
 class IntrinsicDimension(Table):
     """Dimensions by source, site, estimator and scale; every row with its n, length and scale."""
 
+    columns_shown = ("source", "site", "estimator", "dimension", "low", "high", "error",
+                     "scale", "n", "control")  # fmt: skip
+
     units: ClassVar[Mapping[str, str]] = {
         "dimension": "dimensions",
         "error": "dimensions",

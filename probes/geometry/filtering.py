@@ -54,6 +54,9 @@ class LengthProfile(Table):
     patterns. ``low`` and ``high`` are 95 % bootstrap bounds over texts.
     """
 
+    columns_shown = ("source", "layer", "length_tokens", "similarity", "anisotropy",
+                     "zero_frequency", "zero_frequency_permuted", "gain", "n")  # fmt: skip
+
     units: ClassVar[Mapping[str, str]] = {**MEASURES, "length_tokens": "tokens", "n_texts": "texts"}
 
     def plot(self, measure: str = "similarity", layer: int | None = None) -> "go.Figure":
@@ -82,11 +85,9 @@ class LengthProfile(Table):
         both: Any = pd.concat(parts)
         words = measure.replace("_", " ")
         both.attrs["units"] = {"value": MEASURES[measure], "length_tokens": "tokens"}
-        bounds = [f"{measure}_{end}" for end in ("low", "high")]
-        for bound in bounds:
-            if bound not in both:
-                both[bound] = np.nan
-            both[bound] = both[bound].where(both["source"].isin(set(self.text["source"])))
+        for bound in (bounds := [f"{measure}_{end}" for end in ("low", "high")]):
+            known = both[bound] if bound in both else pd.Series(np.nan, both.index)
+            both[bound] = known.where(both["source"].isin(set(self.text["source"])))
         return lines(
             both, x="length_tokens", y="value", color="source", low=bounds[0], high=bounds[1],
             log_x=True, title=f"{words.capitalize()} against text length, block {chosen}",

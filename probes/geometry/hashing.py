@@ -44,6 +44,10 @@ SHUFFLED = "shuffled_labels"
 class HashCodes(Table):
     """Redundancy and accuracies of codes, a row per source, site and axis value."""
 
+    columns_shown = ("source", "site", "regime", "bits", "redundancy",
+                     "redundancy_even", "kmeans_greedy", "knn", "logistic", "majority",
+                     "n")  # fmt: skip
+
     units: ClassVar[Mapping[str, str]] = {
         "redundancy": "0 to 1",
         "redundancy_train": "0 to 1",

@@ -30,6 +30,10 @@ class Codelengths(Result):
     test documents.
     """
 
+    columns_shown = ("site", "label", "code", "seed", "bits", "compression",
+                     "control_task", "shuffled_labels", "uniform_bits", "accuracy",
+                     "n")  # fmt: skip
+
     COLUMNS: ClassVar[tuple[str, ...]] = (
         "bits", "compression", "control_task", "shuffled_labels", "model_bits", "data_bits",
         "uniform_bits", "entropy_bits", "falling", "accuracy", "n", "n_rows", "n_test",

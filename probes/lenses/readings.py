@@ -26,6 +26,9 @@ class SiteLens(Result):
     of the logits is read with the final norm's denominator held (``reads``). ``n`` is one text.
     """
 
+    columns_shown = ("place", "pos", "token", "target", "top", "top_prob",
+                     "target_prob", "target_rank", "entropy", "kl_to_final")  # fmt: skip
+
     reads: str
     """``stream``, ``writes`` (what is added is among the places) or ``components``."""
     places: tuple[str, ...]

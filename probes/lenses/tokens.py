@@ -59,6 +59,9 @@ _ROWS = {"entropy": 0, "kl_to_final": 1, "target_prob": 3, "target_rank": 4}
 class TokenLens(Result):
     """Layers by tokens of one text; column ``i`` is the prediction made *at* token ``i``."""
 
+    columns_shown = ("layer", "pos", "token", "target", "top", "top_prob",
+                     "target_prob", "target_rank", "entropy", "kl_to_final")  # fmt: skip
+
     layers: tuple[int, ...]
     positions: Int[np.ndarray, " tokens"]
     """Place of each column in the sequence the model saw, BOS included."""

@@ -52,6 +52,10 @@ class ProbeSweep(Result):
     ``control_task``, with its own interval (same documents drawn).
     """
 
+    columns_shown = ("site", "position", "label", "method", "metric", "score", "low",
+                     "high", "control_task", "shuffled_labels", "reinitialised_twin",
+                     "majority", "n")  # fmt: skip
+
     sites: tuple[str, ...]
     labels: tuple[str, ...]
     label_kinds: tuple[Kind, ...]

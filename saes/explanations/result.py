@@ -22,6 +22,9 @@ SOURCES = ("explanation", "shuffled", "random_dictionary", "coin", "all_yes")
 class LatentExplanations(Result):
     """What some latents are said to fire on, and how well that predicts where they do."""
 
+    columns_shown = ("latent", "explanation", "scorer", "balanced_accuracy", "low",
+                     "high", "shuffled", "coin", "n", "density", "missing")  # fmt: skip
+
     name: str
     site: str
     explainer: str

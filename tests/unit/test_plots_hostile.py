@@ -203,3 +203,20 @@ def test_a_long_word_in_a_table_breaks() -> None:
 
     assert "overflow-wrap:anywhere" in html_table(pd.DataFrame({"a": ["x" * 200]}))
     assert "overflow-wrap:anywhere" not in html_table(pd.DataFrame({"a": ["x" * 20]}))
+
+
+def test_a_token_that_looks_like_markup_does_not_strike_a_title_out() -> None:
+    figure = plots.lines(frame(3), x="layer", y="y", title="After '<s> Once'",
+                         subtitle="n = 1: '<s>'<br>and more",
+                         labels={"layer": "layer of <b>"})  # fmt: skip
+    text = said(figure)
+    assert "'&lt;s> Once'" in text
+    assert "'&lt;s>'<br>and more" in text
+    assert figure.layout.xaxis.title.text == "layer of &lt;b>"
+
+
+def test_a_light_figure_brings_its_own_ground_for_dark_notebooks() -> None:
+    from lensbench.plots.theme import PAPER
+
+    assert DRAW["lines"](frame(3)).layout.template.layout.paper_bgcolor == PAPER["light"]
+    assert plots.template("dark").layout.paper_bgcolor == "rgba(0,0,0,0)"

@@ -67,3 +67,50 @@ def test_columns_that_are_no_interval_stay() -> None:
     assert html_table(one_sided).count("<td") == 3
     twice = pd.DataFrame([[1.0, 2.0, 3.0]], columns=["x", "low", "low"])
     assert html_table(twice).count("<td") == 3
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Wide(Half):
+    columns_shown = ("score", "n")
+
+    def to_frame(self) -> pd.DataFrame:
+        columns = {"n": 3, "score": 0.5, "score_low": 0.25, "score_high": 0.75, "other": 1}
+        return pd.DataFrame([columns])
+
+
+_KINDS.pop("Wide")
+
+
+def test_a_wide_result_shows_chosen_columns_and_says_so() -> None:
+    page = Wide()._repr_html_()
+    assert page.index("score<") < page.index("n<")
+    assert "0.5 (0.25 to 0.75)" in page
+    assert "other" not in page
+    assert "to_frame() has all 5 columns" in page
+    assert "has all" not in Half()._repr_html_()
+
+
+def test_a_table_ends_at_the_width_of_a_page_and_says_so() -> None:
+    page = html_table(pd.DataFrame([{f"c{i}": i for i in range(20)}]))
+    assert page.count("<td") == 14
+    assert "20 columns, the first 14 shown" in page
+
+
+def test_spaces_at_the_ends_of_a_cell_are_seen() -> None:
+    page = html_table(pd.DataFrame({"token": [" the", "a b ", " ", "", "plain"]}))
+    for told in (">␣the<", ">a b␣<", ">␣<", ">plain<"):
+        assert told in page
+
+
+def test_a_control_is_not_told_twice() -> None:
+    page = Half(controls=Controls({"first_one": 2.0}))._repr_html_()
+    assert page.count("first one") == 1
+    assert "Half(first_one 2;" in repr(Half(controls=Controls({"first_one": 2.0})))
+    assert Half(controls=Controls({"first_one": 3.0}))._repr_html_().count("first one") == 2
+
+
+def test_names_with_a_measure_at_their_end_are_read_as_words() -> None:
+    from lensbench.words import spelled
+
+    assert spelled("layers_at_0.95_softmax_max") == "layers at 0.95 largest probability"
+    assert spelled("pred_speedup_serial") == "predicted speedup serial"

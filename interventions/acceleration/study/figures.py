@@ -25,9 +25,15 @@ def pareto(frame: "pd.DataFrame", x: str = "layers_per_token", y: str = "agreeme
     return scatter(
         known, x=x, y=y, color="method", text="label", front="max",
         title="Quality against compute",
-        subtitle="lossless methods keep the text and pay for drafts that are thrown away",
+        subtitle=f"{_counted(known)}lossless methods keep the text and pay for drafts that are "
+        "thrown away",
         labels={x: x.replace("_", " ")},
     )  # fmt: skip
+
+
+def _counted(frame: "pd.DataFrame") -> str:
+    most = int(frame["n"].max()) if len(frame) else 0
+    return f"n = {most:,} documents · " if most else ""
 
 
 def predicted_against_measured(

@@ -44,6 +44,9 @@ _NUMBERS = 1 << 24
 class NeuronTable(Result):
     """The tokens that the weights of every neuron point to, most probable first."""
 
+    columns_shown = ("layer", "neuron", "side", "top", "top_prob", "top2", "top3",
+                     "top4", "top5", "random_prob")  # fmt: skip
+
     side: str
     layer: Int[np.ndarray, " neurons"]
     neuron: Int[np.ndarray, " neurons"]
