@@ -54,5 +54,4 @@ def _head(facts: TokenFacts) -> None:
     shown[1].metric("Followed by", followed)
     shown[2].metric("Position", facts.position)
     shown[3].metric("Document", facts.document)
-    said = {"store fingerprint": facts.fingerprint, **facts.facts}
-    st.caption(plain(" · ".join(f"{k}: {v}" for k, v in said.items())))
+    st.caption(plain(" · ".join(f"{k}: {v}" for k, v in facts.facts.items())))

@@ -8,7 +8,8 @@ from lensbench.app.workflows.finding import read_json
 from lensbench.app.workflows.live import hold_store, opened
 from lensbench.errors import LensbenchError
 
-_STORES, _RUNS = ("store", "twin"), ("run",)
+_STORES, _RUNS = ("store", "twin", "fitted", "stores", "controls"), ("run",)
+"""Keys of the widgets that choose one or, as a list, several of them."""
 _RECORD = "provenance.json"
 
 
@@ -19,11 +20,12 @@ def origin(root: Path, chosen: Mapping[str, Any]) -> list[str]:
     """
     told = [_model(root, chosen.get("model"))]
     for key, tell in (*((k, _store) for k in _STORES), *((k, _run) for k in _RUNS)):
-        name = chosen.get(key)
-        folder = root / name if isinstance(name, str) and name else None
-        if folder is not None and folder.resolve().is_relative_to(root) and folder.is_dir():
-            told.append(tell(str(name), folder))
-    return [line for line in told if line]
+        value = chosen.get(key)
+        for name in value if isinstance(value, list | tuple) else [value]:
+            folder = root / name if isinstance(name, str) and name else None
+            if folder is not None and folder.resolve().is_relative_to(root) and folder.is_dir():
+                told.append(tell(str(name), folder))
+    return [line for line in dict.fromkeys(told) if line]
 
 
 def _model(root: Path, name: Any) -> str:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from lensbench import io
 from lensbench.app.workflows.finding import read_json
 from lensbench.app.workflows.lenses import Cell, LensAsk, cell_for
 from lensbench.app.workflows.live import hold_runs, hold_store
@@ -32,7 +31,7 @@ MOST_RUNS = 8
 
 @dataclass(frozen=True, eq=False)
 class TokenFacts:
-    """Which token it is, and under which store everything on its page was read."""
+    """Which token it is, and what the store says of model and text."""
 
     row: int
     position: int
@@ -40,8 +39,6 @@ class TokenFacts:
     token: str
     target: str
     sequence: StoredSequence
-    fingerprint: str
-    """Of the store: model, text, settings and the checksums of its files."""
     facts: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
@@ -62,12 +59,7 @@ def token_facts(url: str, row: int) -> TokenFacts:
         "token id": int(sequence.ids[here]),
     }
     return TokenFacts(row, here, int(sequence.docs[here]), sequence.words[here], after, sequence,
-                      store_fingerprint(store), facts)  # fmt: skip
-
-
-def store_fingerprint(store: "ActivationStore") -> str:
-    """16 hex digits of what a store says about itself, the checksums of its files included."""
-    return io.fingerprint(store.manifest)
+                      facts)  # fmt: skip
 
 
 def lens_code(url: str, row: int, lens: str = "") -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from lensbench.app.workflows.exports import as_html, as_json, unmarked
 from lensbench.app.workflows.live import hold_model, hold_store
-from tests.app.driver import open_page, words
+from tests.app.driver import files_offered, open_page, words
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -21,6 +21,15 @@ def test_a_page_of_a_store_says_its_contents_and_its_models_weights(
     told = unmarked(words(page))
     assert f"Store acts, contents {store.fingerprint}" in told
     assert f"weights {store.model['fingerprint']}" in told
+
+
+def test_a_page_of_several_stores_says_each_and_its_files_carry_it(monkeypatch, small_root) -> None:
+    store = hold_store(str(small_root / "acts"))
+    given = files_offered(monkeypatch)
+    page = open_page(monkeypatch, small_root, "geometry", stores="acts")
+    assert not page.exception
+    assert f"Store acts, contents {store.fingerprint}" in unmarked(words(page))
+    assert store.fingerprint in json.loads(given["geometry-0.json"])["provenance"]
 
 
 @pytest.mark.parametrize("path", ["patching", "attention", "experts"])

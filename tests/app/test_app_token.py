@@ -54,7 +54,6 @@ def metrics(page: Any) -> dict[str, str]:
 def test_everything_of_a_token_is_shown_under_one_fingerprint_and_without_a_run(
     monkeypatch, tiny_root: Root
 ) -> None:
-    from lensbench import io
     from lensbench.store import open_store
 
     page = token_page(monkeypatch, tiny_root)
@@ -64,7 +63,8 @@ def test_everything_of_a_token_is_shown_under_one_fingerprint_and_without_a_run(
     for cell in ("Lens trajectory", "Exit depth", "Active latents", "Routed experts",
                  "Probe read-outs", "Hyperdimensional read-outs"):  # fmt: skip
         assert cell in said
-    assert io.fingerprint(open_store(tiny_root.url).manifest) in said
+    assert open_store(tiny_root.url).fingerprint in said
+    assert "fingerprint:" not in said  # a second one, of something else
     assert "Not in this version" not in said
     assert "tiny has no experts" in said.replace("\\", "")
     assert len(page.get("plotly_chart")) == 1
