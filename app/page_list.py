@@ -55,7 +55,7 @@ PAGES = (
     ),
     Page("directions", "Directions", "Dictionaries", "latents", "Maps, geometry and directions"),
     Page("lens", "Lens", "Reading", "lens layers, lens text, lens tune", "Lenses"),
-    Page("ask", "Ask a state", "Reading", "lens ask, lens patchscope", "Lenses"),
+    Page("ask", "Ask a state", "Reading", "lens ask, lens future", "Lenses"),
     Page("language", "Latent language", "Reading", "lens language", "Lenses"),
     Page("attention", "Attention", "Reading", "heads scores, heads logits", "The Attention page"),
     Page("probe", "Probe", "Reading", "probe linear", "Linear probes"),

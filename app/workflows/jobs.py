@@ -46,6 +46,7 @@ KINDS = {
     "share": Kind("Share", ("runs", "export"), "name", "begins again"),
     "tune": Kind("Tuned lens", ("lens", "tune"), "", "goes on from the last checkpoint"),
     "language": Kind("Latent language", ("lens", "language"), "", "begins again"),
+    "future": Kind("Future lens", ("lens", "future"), "", "begins again"),
     "asked": Kind("Ask a state", ("lens", "ask"), "", "begins again"),
     "probes": Kind("Linear probes", ("probe", "linear"), "", "begins again"),
     "hd": Kind("Hyperdimensional study", ("probe", "hd"), "", "begins again"),

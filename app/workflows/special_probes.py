@@ -120,6 +120,8 @@ def future(
         found = probes.future_scores(held, opened, lens, ahead=far, layers=chosen,
                                      max_tokens=max_tokens, seed=seed)  # fmt: skip
     facts = result_facts(opened.card.name, found, out)
+    if out is not None:
+        facts["lens"] = str(lens.save(out / "lens"))
     rows = [r for r in facts["rows"] if r["metric"] == found.metrics[0]]
     return {**facts, "rows": rows, "all_rows": facts["rows"], "of": len(rows)}
 

@@ -170,6 +170,12 @@ def _language(settings: dict[str, Any], report: Report) -> dict[str, Any]:
 
 
 def _ask_state(settings: dict[str, Any], report: Report) -> dict[str, Any]:
+def _future(settings: dict[str, Any], report: Report) -> dict[str, Any]:
+    from lensbench.app.workflows.lens_future import fit
+
+    return fit(settings, report)
+
+
     from lensbench.app.workflows.lens_ask import fit
 
     return fit(settings, report)
@@ -261,6 +267,7 @@ WORK: dict[str, Callable[[dict[str, Any], Report], dict[str, Any]]] = {
     "patch": _patch,
     "attribute": _attribute,
     "steer": _steer,
+    "future": _future,
     "doses": _doses,
     "study": _study,
     "rates": _rates,

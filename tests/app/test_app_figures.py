@@ -79,6 +79,11 @@ CASES = (
     Case("hyper", ("hyper",), {"model": "atlas-dense"}),
     Case("acceleration", ("agreement", "exits", "drafts", "front"), {"store": "own"}),
 )  # fmt: skip
+CASES += (
+    Case("ask", ("future-map", "future-scores"),
+         {"ask": "Which tokens it foretells", "store": STORE, "row": "20", "fitted": STORE},
+         press="start-future"),
+)  # fmt: skip
 SLOW = (
     Case("acceleration", ("agreement", "exits", "drafts", "front", "live-predicted",
                           "live-measured", "pareto", "stages"), {"store": "own"}, press="live"),

@@ -13,7 +13,7 @@ import pytest
 
 from tests.app.drawn import run_code
 from tests.app.driver import open_page
-from tests.app.test_app_figures import RUN, STORE, asked, tiny
+from tests.app.test_app_figures import RUN, STORE, asked, jobs_here, tiny
 from tests.app.test_app_figures import Case as Figures
 
 __all__ = ["tiny"]
@@ -66,6 +66,9 @@ CASES = (
     Case("ask", ("ask-cell", "ask-text"),
          {"from": "My own text", "model": "MODEL", "text": "the cat saw", "target": "the dog",
           "write": "2"}),
+    Case("ask", ("future-cell",),
+         {"ask": "Which tokens it foretells", "store": STORE, "row": "20", "fitted": STORE},
+         press=("start-future",)),
     Case("language", ("by-layer",), {"model": "atlas-dense"}),
     Case("attention", ("head-last",), {"store": STORE, "row": "17", "ablate": "true"}),
     Case("patching", ("pair-tokens", "by-pair", "held-out"),
@@ -123,6 +126,8 @@ def visit(case: Case, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str
     monkeypatch.setattr(st, "download_button", button)
     query = asked(Figures(case.page, case.tables, case.query, case.of), folder)
     page = open_page(monkeypatch, folder, case.page, **query)
+    if any(key.startswith("start-") for key in case.press):
+        jobs_here(monkeypatch)
     for key in case.press:
         page.button(key=key).click().run()
     assert not page.exception, page.exception
