@@ -45,7 +45,7 @@ def accelerate(
         typer.Option(
             "--methods",
             help="Names such as fixed_exit,early_exit,adaskip (each with a few settings), or with "
-            "settings: 'fixed_exit(exit_layer=2, draft=4)'. Default: all of them.",
+            "settings: 'fixed_exit(exit_layer=2, draft=2|4)' is two. Default: all of them.",
         ),
     ] = "",
     live: Annotated[

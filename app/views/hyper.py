@@ -6,15 +6,15 @@ import streamlit as st
 from lensbench.app.state import root
 from lensbench.app.widgets.decode_table import decode_table
 from lensbench.app.widgets.figures import show_figure
-from lensbench.app.widgets.fit_job import fit_job
+from lensbench.app.widgets.fit_job import fit_done, fit_job
 from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.model_choice import choose_model
 from lensbench.app.widgets.states import command_line, guarded, nothing_yet
 from lensbench.app.widgets.toggle import pick_of
 from lensbench.app.workflows import hyper
-from lensbench.app.workflows.hyper import SPLIT_NAMES, TASK_NAMES, HDAsk
 
 SIZES = {1500: "1,500 (quicker, weak)", 6000: "6,000 (slow)"}
+TOLD = "Fits the probe and every baseline, in a process of its own; the page can be left."
 
 
 def show() -> None:
@@ -27,10 +27,9 @@ def show() -> None:
         return
     with guarded():
         found = hyper.saved(root(), ask)
+        settings = hyper.settings_of(ask, hyper.folder_for(root(), ask))
         if found is None:
-            fit_job("hd", hyper.settings_of(ask, hyper.folder_for(root(), ask)), "Run the study",
-                    key="start-hd", told="Fits the probe and every baseline, in a process of its "
-                    "own; the page can be left.")  # fmt: skip
+            fit_job("hd", settings, "Run the study", key="start-hd", told=TOLD)
             return
         show_figure(
             found.plot(), key="hyper", frame=found.to_frame(), code=hyper.python_of(ask),
@@ -46,10 +45,11 @@ def show() -> None:
         show_listing(found.contingency.reset_index(names=""), alt="Model by probe, right or wrong",
                      take="right-wrong", code=code)  # fmt: skip
         _flags(ask, *hyper.failures(found))
+        fit_done("hd", settings)
         command_line(hyper.command_of(ask))
 
 
-def _flags(ask: HDAsk, rows: list[dict[str, object]], why: str) -> None:
+def _flags(ask: hyper.HDAsk, rows: list[dict[str, object]], why: str) -> None:
     st.markdown("**Telling the model's errors**")
     if not rows:
         st.info(why)
@@ -62,13 +62,13 @@ def _flags(ask: HDAsk, rows: list[dict[str, object]], why: str) -> None:
         f"Better than it, the whole interval above 0: {', '.join(better)}.")  # fmt: skip
 
 
-def _ask() -> HDAsk | None:
+def _ask() -> hyper.HDAsk | None:
     left, right = st.columns(2)
     with left:
         model = choose_model()
-        task = pick_of("Prompts", list(TASK_NAMES), TASK_NAMES[0], key="task")
+        task = pick_of("Prompts", list(hyper.TASK_NAMES), hyper.TASK_NAMES[0], key="task")
     with right:
-        split = pick_of("Held out", list(SPLIT_NAMES), SPLIT_NAMES[0], key="split")
+        split = pick_of("Held out", list(hyper.SPLIT_NAMES), hyper.SPLIT_NAMES[0], key="split")
         size = pick_of("Training prompts", list(SIZES), 1500, key="size", shown=SIZES)
     after = st.toggle("Read after the model has answered", key="after", bind="query-params")
     if model is None:
@@ -77,4 +77,4 @@ def _ask() -> HDAsk | None:
         st.button("Use the bundled atlas-dense", type="primary", key="bundled",
                   on_click=lambda: st.session_state.update(model="atlas-dense"))  # fmt: skip
         return None
-    return HDAsk(model, task, split, n_train=size, n_test=200, after=after)
+    return hyper.HDAsk(model, task, split, n_train=size, n_test=200, after=after)

@@ -4,7 +4,7 @@ import streamlit as st
 
 from lensbench.app.state import root
 from lensbench.app.widgets.figures import show_figure
-from lensbench.app.widgets.fit_job import fit_job
+from lensbench.app.widgets.fit_job import fit_done, fit_job
 from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.probe_choice import choose_probe
 from lensbench.app.widgets.states import command_line, guarded, plain
@@ -25,9 +25,9 @@ def show() -> None:
     with guarded():
         with st.spinner("Fitting probes and their controls"):
             found = probe_page.found_for(root(), ask)
+        settings = probing.settings_of(ask, probe_page.folder_for(root(), ask))
         if found is None:
-            out = probe_page.folder_for(root(), ask)
-            fit_job("probes", probing.settings_of(ask, out), "Fit the probes", key="start-probes",
+            fit_job("probes", settings, "Fit the probes", key="start-probes",
                     told=f"{probe_page.cells_of(ask):,} probes and their controls, in a process "
                     "of its own; the page can be left.")  # fmt: skip
             return
@@ -59,4 +59,5 @@ def show() -> None:
                      code=probing.table_code(ask, label))  # fmt: skip
         for name, how in probing.missing(found).items():
             st.caption(f"Not shown: {name.replace('_', ' ')}. {how}.")
+        fit_done("probes", settings)
         command_line(probing.command_of(ask))

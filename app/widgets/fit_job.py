@@ -49,7 +49,7 @@ def fit_done(kind: str, settings: dict[str, Any]) -> None:
         else:
             when = job.started.replace("T", " ")[:16]
             st.caption(f"Made by a job that was started {when} UTC and took {spent(job.seconds)}.")
-        with guarded():
+        with guarded(), st.container(horizontal=True):
             if st.button("Run it again", key=f"run-again-{kind}",
                          help="What is shown now goes; the job makes it anew."):  # fmt: skip
                 studies.remove(root(), kind, settings)
@@ -60,5 +60,4 @@ def fit_done(kind: str, settings: dict[str, Any]) -> None:
                 st.toast(plain(f"{Path(settings['out']).name} is removed."))
                 st.rerun()
         if job is not None:
-            st.code(jobs.log_of(root(), job.name) or "it said nothing", language=None)
-        command_line(jobs.command_of(kind, settings))
+            st.code(jobs.log_of(root(), job.name), language=None, wrap_lines=True)

@@ -1,25 +1,22 @@
 """``lensbench accelerate``: the acceleration study, from what a user typed to a result."""
 
-import ast
 import json
-import re
 import tempfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lensbench.app.workflows.answers import facts_of, saved_in
+from lensbench.app.workflows.method_calls import methods_of
 from lensbench.app.workflows.models import open_model
 from lensbench.app.workflows.texts import find_text
 from lensbench.errors import ConfigError, DamagedDataError, MismatchError, MissingDataError
 from lensbench.interventions.acceleration.study.layer_times import time_layers
-from lensbench.interventions.acceleration.study.methods import Method
 from lensbench.interventions.acceleration.study.own import capture_own, why_inexact
-from lensbench.interventions.acceleration.study.registry import METHODS, default_methods, method
 from lensbench.interventions.acceleration.study.study import AccelerationStudy, acceleration_study
 from lensbench.store.manifest import MANIFEST
 
@@ -29,7 +26,6 @@ if TYPE_CHECKING:
 
 BEGINNINGS, BEGINNING = 8, 8
 """Texts of a store that are continued where nothing else is said, and most tokens of each."""
-_CALL = re.compile(r"(\w+)\s*(?:\((.*)\))?", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,7 @@ class AccelerateAsk:
     """A file with a prompt per line, ``.jsonl`` with a "prompt" or "text" field, ``atlas:N``, or
     the folder of a store, the beginnings of whose texts are continued."""
     methods: str = ""
-    """Names, or calls such as ``fixed_exit(exit_layer=2, draft=4)``; empty: all of them."""
+    """Names, or calls such as ``fixed_exit(exit_layer=2, draft=2|4)``; empty: all of them."""
     new_tokens: int = 48
     keep: str = ""
     """Folder of the store that is captured from prompts; empty: it is thrown away."""
@@ -83,58 +79,6 @@ def accelerate(ask: AccelerateAsk) -> tuple["Model", AccelerationStudy]:
         )
         found = timed(found, model) if ask.live or ask.calibrate else found
         return model, found.verify(model, repeats=ask.repeats) if ask.live else found
-
-
-def methods_of(text: str, n_layers: int) -> list[Method] | None:
-    """Methods by name (each with its default settings), or as calls; None for all.
-
-    Raises:
-        UnknownNameError: no such method or setting.
-        ConfigError: not written as names or calls.
-    """
-    if not text.strip():
-        return None
-    found: list[Method] = []
-    for part in _parts(text):
-        match = _CALL.fullmatch(part)
-        if match is None:
-            raise ConfigError(
-                f"--methods: {part[:40]!r} is no name and no call; write names such as "
-                "fixed_exit,del or settings such as 'fixed_exit(exit_layer=2, draft=4)'"
-            )
-        name, given = match[1], match[2]
-        more = default_methods(n_layers, [name]) if given is None else [_called(name, given)]
-        if not more:
-            raise ConfigError(
-                f"--methods: {name} has no default settings for this model; write {name}(...) with "
-                f"{', '.join(f.name for f in fields(METHODS[name]))}"
-            )
-        found += more
-    return found
-
-
-def _parts(text: str) -> list[str]:
-    """What stands between the commas that are in no bracket."""
-    depth, parts = 0, [""]
-    for char in text:
-        depth += (char in "([") - (char in ")]")
-        if char == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += char
-    return [part.strip() for part in parts]
-
-
-def _called(name: str, given: str) -> Method:
-    try:
-        call: Any = ast.parse(f"f({given})", mode="eval").body
-        settings = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-        bare = bool(call.args)
-    except (SyntaxError, ValueError) as error:
-        raise ConfigError(f"--methods: cannot read {name}({given}); write name=value") from error
-    if bare:
-        raise ConfigError(f"--methods: name the settings of {name}({given}), such as draft=4")
-    return method(name, **settings)
 
 
 @contextmanager

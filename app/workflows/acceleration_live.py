@@ -67,9 +67,10 @@ def _methods(ask: ExitAsk, n_layers: int) -> str:
     """As ``--methods`` takes them: a grid of drafts, the exits of the sliders, and others."""
     exits = exit_layers_of(n_layers)
     exits = sorted({exits[round(i)] for i in np.linspace(0, len(exits) - 1, LIVE_EXITS)})
-    drafts = [f"fixed_exit(exit_layer={e}, draft={d})" for e in exits for d in LIVE_DRAFTS]
-    sliders = f"(threshold={ask.threshold:g}, measure={ask.measure!r})"
-    return ",".join([*drafts, f"early_exit{sliders}", f"early_exit_copy{sliders}", *OTHERS])
+    layers, drafts = ("|".join(map(str, one)) for one in (exits, LIVE_DRAFTS))
+    sliders = f"(threshold={ask.threshold:g}, measure={ask.measure})"
+    grid = f"fixed_exit(exit_layer={layers}, draft={drafts})"
+    return ", ".join([grid, f"early_exit{sliders}", f"early_exit_copy{sliders}", *OTHERS])
 
 
 def told(found: AccelerationStudy) -> str:

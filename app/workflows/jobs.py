@@ -52,13 +52,14 @@ KINDS = {
     "hd": Kind("Hyperdimensional study", ("probe", "hd"), "", "begins again"),
     "verify": Kind("Verify", ("store", "verify"), "store", "begins again"),
     "patch": Kind("Sweep of patches", ("patch",), "task", "begins again"),
+    "place": Kind("Place on held-out pairs", ("patch",), "task", "begins again"),
     "attribute": Kind("Verified attribution", ("attribute",), "task", "begins again"),
     "steer": Kind("Dose curve", ("steer",), "task", "begins again"),
     "doses": Kind("Doses on a prompt", ("doses",), "task", "begins again"),
     "study": Kind("Expert study", ("experts", "suppress"), "", "begins again"),
     "rates": Kind("Expert rates", ("experts", "rates"), "", "begins again"),
     "live": Kind("Live measurement", ("accelerate",), "", "begins again"),
-    "own": Kind("Own text", ("accelerate",), "", "goes on after the last finished shard"),
+    "own": Kind("Model's own text", ("accelerate",), "", "goes on after the last finished shard"),
     "geometry": Kind("Geometry", ("probe", "geometry"), "", "begins again"),
 }
 """All sorts of work, by the name that a request gives them."""

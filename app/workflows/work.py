@@ -62,8 +62,9 @@ class Report:
             self._told |= change
         if words or time.monotonic() - self._said > SAID:
             self._said = time.monotonic()
-            count = f"{self._told['done']:,}" + (f" of {t:,}" if (t := self._told["total"]) else "")
-            print(" ".join(part for part in (words, count, self._told["unit"]) if part), flush=True)  # noqa: T201 - log.txt
+            done, total, unit = (self._told[key] for key in ("done", "total", "unit"))
+            count = (f"{done:,}" + (f" of {total:,}" if total else ""), unit) if done else ()
+            print(" ".join(part for part in (words, *count) if part), flush=True)  # noqa: T201 - log.txt
 
     def count(self, done: int, total: int | None, unit: str) -> None:
         """Take how far a bar of the work is."""
@@ -74,8 +75,8 @@ class Report:
         self._over.set()
         self._thread.join()
         self._told |= {"state": state, "message": message, "result": dict(result or {})}
-        self._write()
         print(f"{now()} {state} {message}".rstrip(), flush=True)  # noqa: T201 - log.txt
+        self._write()  # last: whoever sees that it has ended finds the whole log
 
     def _beat(self) -> None:
         while not self._over.wait(BEAT):
@@ -169,13 +170,13 @@ def _language(settings: dict[str, Any], report: Report) -> dict[str, Any]:
     return fit(settings, report)
 
 
-def _ask_state(settings: dict[str, Any], report: Report) -> dict[str, Any]:
 def _future(settings: dict[str, Any], report: Report) -> dict[str, Any]:
     from lensbench.app.workflows.lens_future import fit
 
     return fit(settings, report)
 
 
+def _ask_state(settings: dict[str, Any], report: Report) -> dict[str, Any]:
     from lensbench.app.workflows.lens_ask import fit
 
     return fit(settings, report)
@@ -231,6 +232,12 @@ def _patch(settings: dict[str, Any], _: Report) -> dict[str, Any]:
     return sweep_job(settings)
 
 
+def _place(settings: dict[str, Any], _: Report) -> dict[str, Any]:
+    from lensbench.app.workflows.patch_jobs import place_job
+
+    return place_job(settings)
+
+
 def _attribute(settings: dict[str, Any], report: Report) -> dict[str, Any]:
     from lensbench.app.workflows.patch_jobs import check_job
 
@@ -260,14 +267,15 @@ WORK: dict[str, Callable[[dict[str, Any], Report], dict[str, Any]]] = {
     "share": _share,
     "tune": _tune,
     "language": _language,
+    "future": _future,
     "asked": _ask_state,
     "probes": _probes,
     "hd": _hd,
     "verify": _verify,
     "patch": _patch,
+    "place": _place,
     "attribute": _attribute,
     "steer": _steer,
-    "future": _future,
     "doses": _doses,
     "study": _study,
     "rates": _rates,

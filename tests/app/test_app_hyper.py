@@ -193,3 +193,34 @@ def test_the_page_takes_the_bundled_model_at_a_click(
     assert "--after" in words(page)
     page.selectbox(key="size").set_value(6000).run()
     assert "--n-train 6000" in words(page)
+
+
+@pytest.mark.usefixtures("here")
+def test_a_finished_study_is_removed_from_its_page_and_run_again(
+    monkeypatch: pytest.MonkeyPatch, studied: Path, tmp_path: Path
+) -> None:
+    import json
+    import shutil
+
+    from lensbench.app.workflows import jobs
+
+    shutil.copytree(studied, tmp_path / "root")
+    root = tmp_path / "root"
+    [file] = (root / "jobs").glob("*/request.json")
+    told = json.loads(file.read_text())
+    told["settings"]["out"] = told["settings"]["out"].replace(str(studied), str(root))
+    file.write_text(json.dumps(told))
+    page = open_page(monkeypatch, root, "hyper", **ASKED)
+    assert "Decode table" in words(page)
+    page.button(key="remove-hd").click().run()
+    assert not page.exception
+    assert list((root / "hyper").iterdir()) == []
+    assert jobs.all_jobs(root) == []
+    page.button(key="start-hd").click().run()
+    assert "Decode table" in words(page)
+    [before] = (root / "hyper").glob("*/result.json")
+    first = before.stat().st_mtime_ns
+    page.button(key="run-again-hd").click().run()
+    assert not page.exception
+    assert before.stat().st_mtime_ns > first
+    assert "Decode table" in words(page)

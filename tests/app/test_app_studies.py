@@ -295,6 +295,20 @@ def test_own_text_of_a_store_is_a_job_and_is_opened_when_it_is_there(
     assert "wrote itself" in words(page)
 
 
+def test_methods_are_written_as_calls_with_choices() -> None:
+    from lensbench.app.workflows.method_calls import methods_of
+
+    given = "fixed_exit(exit_layer=1|2, draft=2|4), early_exit(threshold=0.5, measure=entropy)"
+    made = methods_of(given, 6)
+    assert [m.label for m in made or ()] == [
+        "fixed_exit(exit_layer=1, draft=2)", "fixed_exit(exit_layer=1, draft=4)",
+        "fixed_exit(exit_layer=2, draft=2)", "fixed_exit(exit_layer=2, draft=4)",
+        "early_exit(threshold=0.5, measure=entropy)",
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match="cannot read"):
+        methods_of("fixed_exit(exit_layer=1+2)", 6)
+
+
 def test_text_of_other_models_is_not_continued(root: Path) -> None:
     from lensbench.app.workflows.accelerating import AccelerateAsk, write_own
 
