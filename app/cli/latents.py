@@ -1,7 +1,7 @@
 """``lensbench latents``: find a latent, look at it, try it on a text, steer with it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -77,7 +77,8 @@ def show(
     from lensbench.app.workflows.latents_named import show_latent
 
     facts = show_latent(name, latent, store, top=top)
-    told = {k: facts[k] for k in ("dictionary", "latent", "density", "largest", "label", "store")}
+    kept = ("dictionary", "latent", "density", "largest", "tokens", "label", "store")
+    told: dict[str, Any] = {k: facts[k] for k in kept}
     told |= {k: ", ".join(facts[k][:10]) or "no model to say" for k in ("raises", "lowers")}
     shown = ("band", "activation", "before", "token", "after")
     return Answer(facts, f"{fields(told)}\n\n{table(facts['contexts'], shown)}")

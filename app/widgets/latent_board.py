@@ -47,11 +47,11 @@ def latent_board(run: Path, name: str, latent: int) -> None:
     found, words = board(run, name, latent, store)
     i = found.index(latent)
     largest = float(found.max_activation[i])
-    fires = f"fires on {100 * found.density[i]:.3f} % of {found.n_tokens:,} stored tokens"
+    fires = f"fires on {100 * found.density[i]:.3f} % of {found.looked_at}"
     said = (
         f"**Latent {latent}** {plain(fires)}; largest activation **{largest:.4g}**."
         if largest
-        else f"**Latent {latent}** never fires on the {found.n_tokens:,} stored tokens looked at."
+        else f"**Latent {latent}** never fires on {found.looked_at}."
     )
     st.markdown(said)
     of = store.relative_to(root()).as_posix()
@@ -90,15 +90,16 @@ def _fires(
                     code=python_of(run, name, latent, store),
                     alt=f"histogram of the non-zero activations of latent {latent}",
                     caption=f"n = {int(np.asarray(frame['tokens']).sum()):,} of "
-                    f"{found.n_tokens:,} stored tokens; zeros are left out.")  # fmt: skip
+                    f"{found.looked_at}; zeros are left out.")  # fmt: skip
 
 
 def _contexts(
     run: Path, name: str, found: Any, latent: int, words: dict[int, str], store: Path
 ) -> None:
     st.caption(
-        "The strongest, then samples of each quarter of the rest. Look at the lower ones before "
-        "naming a latent: the strongest alone flatter every story. Outlined: the token that fires; "
+        f"Of {found.looked_at}: the strongest, then samples of each quarter of the rest. Look at "
+        "the lower ones before naming a latent: the strongest alone flatter every story. Outlined: "
+        "the token that fires; "
         "x2: twice the same words. Point at a token for its numbers; a number opens that token."
     )
     of = store.relative_to(root()).as_posix()
@@ -121,10 +122,10 @@ def _own_text(run: Path, name: str, latent: int, store: Path, largest: float) ->
     frame = tested(run, name, latent, store, str(text))
     show_strips([Passage(tuple(frame["token"]), tuple(frame["activation"]), None, largest)])
     top = float(np.asarray(frame["activation"]).max())
-    share = f", {100 * top / largest:.0f} % of its largest in the store" if largest else ""
+    share = f", {100 * top / largest:.0f} % of its largest stored one" if largest else ""
     said = f"Largest activation here: {top:.4g}{share}." if top else "It does not fire here."
     st.caption(f"{said} The model was run once on {len(frame)} tokens. Full colour: its largest "
-               "activation in the store.")  # fmt: skip
+               "activation of the stored tokens looked at.")  # fmt: skip
     code = call(latents_of_text, run, name, store, str(text), then=f".of({latent})")
     take_away(frame, key="own-text", code=code, alt=f"latent {latent} on a text")
     text_line(run, name, latent, str(text), store)

@@ -77,6 +77,7 @@ def show_latent(name: str, latent: int, store: Path | None, *, top: int = 12) ->
         "dictionary": name, "latent": latent, "store": str(where),
         "label": label_line(latent_table(run, dictionary), latent),
         "density": float(board.density[i]), "largest": float(board.max_activation[i]),
+        "tokens": board.looked_at, "n_tokens": board.n_tokens, "n_stored": board.n_stored,
         "contexts": rows_of_frame(contexts, top), "of": len(contexts),
     }  # fmt: skip
     for key, ids in (("raises", board.top_tokens), ("lowers", board.low_tokens)):

@@ -116,6 +116,7 @@ def dashboards(
         density=np.array([len(v) / max(found.n_tokens, 1) for v in found.values]),
         max_activation=np.array([v.max(initial=0.0) for v in found.values], np.float32),
         n_tokens=found.n_tokens,
+        n_stored=store.n_tokens,
         **effects["fields"],
         words=words_of_ids(
             getattr(model, "tokenizer", None),

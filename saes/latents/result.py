@@ -48,8 +48,19 @@ class LatentDashboard(Result):
     low_tokens: Int[np.ndarray, "latents logits"]
     low_effects: Float[np.ndarray, "latents logits"]
     effects_note: str = ""
+    n_stored: int = 0
+    """Tokens of the store, of which the first ``n_tokens`` were looked at; 0: not known."""
     words: dict[str, str] = field(default_factory=dict[str, str])
     """Text of every token id on the board; empty where it was made without a tokenizer."""
+
+    @property
+    def looked_at(self) -> str:
+        """Which tokens the numbers are of, in words."""
+        if self.n_stored > self.n_tokens:
+            return f"the first {self.n_tokens:,} of {self.n_stored:,} stored tokens"
+        return (
+            f"all {self.n_tokens:,} stored tokens" if self.n_stored else f"{self.n_tokens:,} tokens"
+        )
 
     def index(self, latent: int) -> int:
         """Place of a latent in the arrays.
@@ -201,7 +212,7 @@ class LatentDashboard(Result):
         """One line: whose latents, which, on how many tokens."""
         shown = ", ".join(str(int(i)) for i in self.latents[:8])
         more = ", ..." if len(self.latents) > 8 else ""
-        return f"{self.kind}({self.name!r}: latents {shown}{more}; {self.n_tokens:,} tokens)"
+        return f"{self.kind}({self.name!r}: latents {shown}{more}; {self.looked_at})"
 
     def plot(self) -> "go.Figure":
         """Histogram of the non-zero activations, one colour per latent."""
@@ -211,7 +222,7 @@ class LatentDashboard(Result):
         frame["latent"] = frame["latent"].astype(str)
         return histogram(frame, value="activation", weight="tokens", color="latent", log_y=True,
                          title=f"Activations of {self.name}",
-                         subtitle=f"n = {self.n_tokens:,} tokens; zeros left out")  # fmt: skip
+                         subtitle=f"{self.looked_at}; zeros left out")  # fmt: skip
 
     def _text(self, ids: Int[np.ndarray, " window"], tokenizer: Any) -> tuple[str, str, str]:
         """Before, at, after. Always decoded from the start: alone, a word may lose its space."""

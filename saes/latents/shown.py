@@ -81,7 +81,7 @@ def _latent(board: "LatentDashboard", latent: int) -> str:
     i = board.index(latent)
     fired = int(board.histogram_counts[i].sum())
     told = (
-        f"fires on {100 * board.density[i]:.3g} % of {board.n_tokens:,} tokens looked at "
+        f"fires on {100 * board.density[i]:.3g} % of {board.looked_at} "
         f"(n = {fired:,}); largest activation {board.max_activation[i]:.3g} (units of the site)"
     )
     bands = "".join(

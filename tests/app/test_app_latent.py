@@ -258,3 +258,41 @@ def test_its_own_store_is_read_though_another_that_fits_comes_first(
     assert store_of(run, name, root) == root / "acts"
     shutil.rmtree(root / "acts")
     assert store_of(run, name, root) == root / "aa"  # control: it does fit
+
+
+@pytest.fixture
+def few_tokens(monkeypatch) -> Any:
+    """The page looks at the first 200 tokens or so; nothing is kept from before, or for later."""
+    import streamlit as st
+
+    from lensbench.app.workflows import latent_page, live
+    from lensbench.saes.latents.dashboard import DashboardConfig
+
+    few = DashboardConfig(max_tokens=200, per_band=3, sequence_batch=8)
+    monkeypatch.setattr(latent_page, "BOARD", few)
+    monkeypatch.setattr(latent_page, "saved_board", lambda *_: None)
+
+    def forget() -> None:
+        live._latents.clear()
+        st.cache_data.clear()
+
+    forget()
+    yield few
+    forget()
+
+
+def test_a_page_that_looked_at_a_part_of_the_store_says_so(
+    monkeypatch, small_root: Path, name: str, loud: int, capsys, few_tokens: Any
+) -> None:
+    from lensbench.app.cli.main import main
+    from lensbench.app.workflows.latent_page import make_board
+    from lensbench.app.workflows.live import hold_store
+
+    run, acts = small_root / "runs" / "small", small_root / "acts"
+    board, stored = make_board(run, name, loud, acts), hold_store(str(acts)).n_tokens
+    assert few_tokens.max_tokens <= board.n_tokens < stored
+    told = f"the first {board.n_tokens:,} of {stored:,} stored tokens"
+    page = latent_page(monkeypatch, small_root, name, latent=str(loud))
+    assert words(page).count(told) >= 3, "beside the density, the contexts and the histogram"
+    assert main(["latents", "show", f"{run}/{name}", str(loud), "--store", str(acts)]) == 0
+    assert told in capsys.readouterr().out

@@ -223,3 +223,17 @@ def test_latents_that_are_not_there_are_refused(store, eye) -> None:
             dashboards(eye, store, wrong)
     with pytest.raises(UnknownNameError, match="no latent named '5'"):
         dashboards(eye, store, [0]).index(5)
+
+
+def test_a_board_says_which_of_the_stored_tokens_it_looked_at(acts, store, eye) -> None:
+    part = dashboards(eye, store, [0], config=DashboardConfig(max_tokens=100, sequence_batch=8))
+    assert 100 <= part.n_tokens < len(acts)
+    told = f"the first {part.n_tokens:,} of {len(acts):,} stored tokens"
+    assert part.looked_at == told
+    assert told in repr(part)
+    assert told in part._repr_html_()
+    assert told in part.plot().layout.title.subtitle.text
+    whole = dashboards(eye, store, [0])
+    assert whole.looked_at == f"all {len(acts):,} stored tokens"
+    fired = np.count_nonzero(acts[: part.n_tokens, 0].numpy())
+    assert part.density[0] == pytest.approx(fired / part.n_tokens)
