@@ -27,10 +27,12 @@ def expert_rank(ask: ExpertAsk) -> None:
     show_figure(
         ranking.plot(), key="experts", frame=ranking.to_frame(), code=expert_page.rank_code(ask),
         alt="Differential routing of every expert, layers by experts",
-        caption=f"n = {expert_page.n_of(ranking)} prompts. Gate weight on prompts of class "
-                f"{ranking.target}, less that on others. Control: "
-                f"{expert_page.control_told(ranking)}. A high rank is no proof.",
+        caption=plain(f"n = {expert_page.n_of(ranking)}. Gate weight on prompts of class "
+                      f"{ranking.target}, less that on others. Control: "
+                      f"{expert_page.control_told(ranking)}. A high rank is no proof. "
+                      f"{expert_page.colours_told(ranking)}"),
     )  # fmt: skip
+    st.markdown(f"**{plain(expert_page.against_chance(ranking))}**")
     show_listing(expert_page.top(ranking), alt="Experts with the largest differential",
                  headings=expert_page.HEADINGS, take="expert-top",
                  code=python_of(expert_page.top, Call(expert_page.ranked, ask)))  # fmt: skip

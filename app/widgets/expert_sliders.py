@@ -25,6 +25,7 @@ def expert_sliders(ask: ExpertAsk) -> None:
         ranking = expert_page.ranked(ask)
     known = [f"{a}:{b}" for a, b in expert_page.likely(ranking, ranking.differential[0].size)]
     chosen = _chosen(known, known[: ask.top])
+    st.caption(plain(expert_page.against_chance(ranking, chosen)))
     with st.container(horizontal=True):
         st.button("Suppress all of these", key="suppress", on_click=_set, args=(chosen, -1.0))
         st.button("Back to neutral", key="neutral", on_click=_set, args=(chosen, NEUTRAL))

@@ -20,6 +20,8 @@ from lensbench.plan import Plan
 from lensbench.words import spelled
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
     import plotly.graph_objects as go
 
@@ -52,6 +54,8 @@ STUDY_HEADINGS = {
 }
 DRAWS = 20
 """Sets of random experts beside the study's: 19 are the fewest that give a p of .05."""
+ALPHA = 0.05
+"""p up to which an expert is said to stand out."""
 LOOKED = 64
 """Prompts that are answered to find one to begin with."""
 SHOWN = ("rank", "layer", "expert", "differential", "mean", "p", "n")
@@ -149,9 +153,41 @@ def control_told(ranking: ExpertRanking) -> str:
     return "; ".join(f"{spelled(k)} {v:.3g}" for k, v in ranking.controls.values.items())
 
 
-def n_of(ranking: ExpertRanking) -> int:
-    """Prompts of all classes."""
-    return int(sum(ranking.n.tolist()))
+def n_of(ranking: ExpertRanking) -> str:
+    """Prompts, and how many of each class: the target's first."""
+    of = dict(zip(ranking.classes, ranking.n.tolist(), strict=True))
+    first = sorted(of.items(), key=lambda one: one[0] != ranking.target)
+    each = ", ".join(f"{n:,} {name}" for name, n in first)
+    return f"{sum(of.values()):,} prompts ({each})"
+
+
+def against_chance(ranking: ExpertRanking, shown: "Sequence[str] | None" = None) -> str:
+    """Which experts stand out from permuted labels, in words; ``shown``: of these ones only.
+
+    The p of an expert is that of the largest difference of the whole map.
+    """
+    p = {f"{ranking.layers[i]}:{e}": float(v) for (i, e), v in
+         np.ndenumerate(ranking.p[ranking.classes.index(ranking.target)])}  # fmt: skip
+    names = [name for name in (p if shown is None else shown) if name in p]
+    if not names:
+        return ""
+    best = f"smallest p {min(p[name] for name in names):.2g}, n = {n_of(ranking)}"
+    if not (clear := [name for name in names if p[name] <= ALPHA]):
+        told = "No expert" if shown is None else "None of these experts"
+        return f"{told} stands out from permuted labels ({best}): their order may be chance."
+    which = f": {', '.join(clear)}" if shown else ""
+    return (f"{len(clear)} of {len(names)} stand out from permuted labels at p ≤ {ALPHA:g}{which} "
+            f"({best}).")  # fmt: skip
+
+
+def colours_told(ranking: ExpertRanking) -> str:
+    """What the colours of the map end at, and why."""
+    reach = ranking.reach()
+    if ranking.has_bound:
+        return f"Colours run from -{reach:g} to {reach:g}, the ends of a difference of shares."
+    return (f"Colours run from -{reach:.3g} to {reach:.3g}, the largest difference of this map: a "
+            "sum over a prompt's tokens has no end of its own, so compare maps by their numbers."
+            )  # fmt: skip
 
 
 def rank_code(ask: ExpertAsk) -> str:

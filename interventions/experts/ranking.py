@@ -110,27 +110,43 @@ class ExpertRanking(Result):
     ) -> "go.Figure":
         """The differential (or the mean map) of a class, layers by experts.
 
-        Means of all classes have one colour range, so that their figures compare.
+        Colours end at :meth:`reach`; means of all classes have one range, so that they compare.
 
         Raises:
             UnknownNameError: another class, or another thing to show.
         """
         from lensbench.plots import heatmap
 
-        values = {"differential": self.differential[self._number(of)], "mean": self.means}
-        if show not in values:
-            raise UnknownNameError("map", str(show), known=tuple(values))
+        if show not in ("differential", "mean"):
+            raise UnknownNameError("map", str(show), known=("differential", "mean"))
         name, signed = self.classes[self._number(of)], show == "differential"
         every = self.to_frame()
         frame = every.take(np.flatnonzero(every["class"] == name)).reset_index(drop=True)
-        reach = float(np.abs(values[show]).max()) or 1.0
+        reach = self.reach(of, show)
+        n = ", ".join(f"{k} {c}" for c, k in zip(self.classes, self.n.tolist(), strict=True))
         return heatmap(
             frame, x="expert", y="layer", value=show, span=(-reach if signed else 0.0, reach),
             diverging=signed, hover_columns=("rank", "differential", "mean", "p", "n"),
             title=f"{'Distinctive experts' if signed else 'Mean routing'} of {name}",
-            subtitle=f"{self._said(signed)} · n = {int(self.n.sum())} prompts; "
+            subtitle=f"{self._said(signed)} · n = {int(self.n.sum())} prompts ({n}); "
             f"control: {self.controls}",
         )  # fmt: skip
+
+    @property
+    def has_bound(self) -> bool:
+        """Whether a cell is a share of tokens, and so has ends of its own."""
+        return self.activation == "count" and self.normalise == "per_token"
+
+    def reach(
+        self, of: str | None = None, show: Literal["differential", "mean"] = "differential"
+    ) -> float:
+        """Where the colours of :meth:`plot` end: 1 of shares, else the largest value of the map.
+
+        Raises:
+            UnknownNameError: another class.
+        """
+        values = self.differential[self._number(of)] if show == "differential" else self.means
+        return 1.0 if self.has_bound else float(np.abs(values).max()) or 1.0
 
     @property
     def _unit(self) -> str:

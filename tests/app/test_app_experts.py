@@ -199,3 +199,49 @@ def test_rates_go_when_a_slider_or_the_behaviour_is_changed(monkeypatch, tmp_pat
     assert "Control: random experts" in words(page)
     page.selectbox(key="desk").set_value("cannot say").run()
     assert "Control: random experts" not in words(page)
+
+
+def test_experts_offered_first_are_said_to_be_no_more_than_chance_where_they_are(
+    monkeypatch, tmp_path: Path
+) -> None:
+    """Three refusals among twelve prompts: the smallest p is .23, and the order may be chance."""
+    few = {"model": MODEL, "prompts": "desk:12"}
+    page = open_page(monkeypatch, tmp_path, "experts", **few)
+    said = words(page).replace("\\", "")
+    assert "None of these experts stands out" in said
+    assert "n = 12 prompts (3 refuse, 9 answer)" in said
+    page = open_page(monkeypatch, tmp_path, "experts", part="Rank and study", **few)
+    said = words(page).replace("\\", "")
+    assert "No expert stands out" in said
+    assert "3 refuse, 9 answer" in said
+    reach = expert_page.ranked(ExpertAsk(MODEL, "desk:12")).reach()
+    assert f"Colours run from -{reach:.3g} to {reach:.3g}, the largest difference" in said
+
+
+def test_experts_that_stand_out_are_named() -> None:
+    """Control: of 120 prompts some do."""
+    ranking = expert_page.ranked(ExpertAsk(MODEL, "desk:120"))
+    clear = [f"{a}:{b}" for a, b in ranking.significant()]
+    others = [f"{a}:{b}" for a, b in ranking.top(64)[-2:]]
+    assert clear
+    said = expert_page.against_chance(ranking, [*clear, *others])
+    assert said.startswith(f"{len(clear)} of {len(clear) + 2} stand out")
+    assert ", ".join(clear) in said
+    assert others[0] not in said
+    assert expert_page.against_chance(ranking, []) == ""
+    assert expert_page.against_chance(ranking).startswith(f"{len(clear)} of 64")
+
+
+def test_a_difference_of_shares_has_the_ends_of_one() -> None:
+    import lensbench
+
+    maps = experts.routing(
+        lensbench.load_model(MODEL, certify=False), find_prompts("desk:24").texts[:24]
+    )
+    labels = [i % 2 for i in range(24)]
+    shares = experts.ftri(maps, labels, activation="count", normalise="per_token", strata=None,
+                          permutations=5)  # fmt: skip
+    sums = experts.ftri(maps, labels, strata=None, permutations=5)
+    assert (shares.plot().data[0].zmin, shares.plot().data[0].zmax) == (-1, 1)
+    assert sums.plot().data[0].zmax == pytest.approx(np.abs(sums.differential[1]).max())
+    assert "shares" in expert_page.colours_told(shares)
