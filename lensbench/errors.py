@@ -4,6 +4,7 @@ A message says what came, what is allowed and what to do. Exit codes: 1 a bug, 2
 configuration, 3 missing or damaged data or model, 4 over a stated budget, 130 stopped.
 """
 
+import re
 from collections.abc import Collection
 from difflib import get_close_matches
 
@@ -23,11 +24,13 @@ class ConfigError(LensbenchError, ValueError):
 class UnknownNameError(ConfigError, LookupError):
     """A name that is not in a closed list; the message offers the nearest one."""
 
-    def __init__(self, kind: str, name: str, *, known: Collection[str], hint: str = "") -> None:
+    def __init__(
+        self, kind: str, name: str, *, known: Collection[str], hint: str = "", listed: str = ""
+    ) -> None:
         self.kind, self.name, self.known = kind, name, tuple(known)
         near = get_close_matches(name, self.known, n=1, cutoff=0.5)
         guess = f" Did you mean {near[0]!r}?" if near else ""
-        listed = ", ".join(self.known) if self.known else "none"
+        listed = listed or ", ".join(self.known) or "none"
         super().__init__(
             f"no {kind} named {name!r}; known: {listed}.{guess}{' ' + hint if hint else ''}"
         )
@@ -41,7 +44,23 @@ class UnknownSiteError(UnknownNameError):
         full = get_close_matches(name, known, n=1, cutoff=0.5)
         near = [] if full else get_close_matches(name, short, n=1, cutoff=0.5)
         meant = f"Did you mean {near[0]!r}?" if near else ""
-        super().__init__("site", name, known=known, hint=f"{meant} {hint}".strip())
+        super().__init__("site", name, known=known, hint=f"{meant} {hint}".strip(),
+                         listed=_by_layer(known))  # fmt: skip
+
+
+MANY_SITES = 24
+"""Sites that are listed one by one; of more, each name once and the layers."""
+
+
+def _by_layer(known: Collection[str]) -> str:
+    """Many sites in few words; empty where they are few."""
+    numbers = sorted({int(n) for site in known for n in re.findall(r"\bblocks\.(\d+)\.", site)})
+    if len(known) <= MANY_SITES or not numbers:
+        return ""
+    names = dict.fromkeys(re.sub(r"\bblocks\.\d+\.", "blocks.<L>.", site) for site in known)
+    whole = numbers == list(range(numbers[0], numbers[-1] + 1))
+    layers = f"{numbers[0]}..{numbers[-1]}" if whole else ", ".join(map(str, numbers))
+    return f"{', '.join(names)} (layers {layers})"
 
 
 class DataError(LensbenchError):

@@ -36,6 +36,7 @@ def capture_text(
     if sites is None and profile is None:
         raise ConfigError("name what to keep: --sites blocks.3.resid_post ... or --profile resid")
     documents = find_text(text)  # before the model, which takes longer to find wrong
+    refuse_unknown_sites(model, revision, sites, profile)
     opened = open_model(model, revision)
     check_fits(opened, text)
     capture(
@@ -53,6 +54,22 @@ def capture_text(
     )
     limit = {} if max_tokens is None else {"max_tokens": max_tokens}
     return {**store_info(out), **limit}
+
+
+def refuse_unknown_sites(
+    model: str, revision: str | None, sites: Sequence[str] | None, profile: str | None
+) -> None:
+    """Refuse a site before any weight is read, where the model's config tells which it has.
+
+    Raises:
+        UnknownSiteError, ConfigError: see ``lensbench.capture``.
+    """
+    from lensbench.harvest.sites import chosen_of
+    from lensbench.models.on_paper import sites_on_paper
+
+    known = sites_on_paper(model, revision)
+    if known is not None:
+        chosen_of(known, model, sites, profile)
 
 
 def in_words(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from lensbench.app.workflows.site_names import with_known_sites
 from lensbench.app.workflows.sweeps import TrainRequest, part_of, read_part, read_sweep
 from lensbench.app.workflows.texts import find_text
 from lensbench.errors import ConfigError, MismatchError, StoppedError
+from lensbench.models.on_paper import sites_on_paper
 from lensbench.saes.configs import SweepConfig
 from lensbench.saes.ends import Ends
 from lensbench.saes.runs import SWEEP_FILE, SAERun, note_on_means, read_status
@@ -150,7 +151,10 @@ def _source(
         raise ConfigError(
             "say where the activations come from: --store DIR, or --model M --text F --sites S"
         )
-    model, text = open_model(where.model), find_text(where.text)
+    text, known = find_text(where.text), sites_on_paper(where.model)
+    if known is not None:  # before the weights, which may take minutes
+        with_known_sites(sweep, tuple(map(str, known)))
+    model = open_model(where.model)
     names = tuple(str(site) for site in model.sites())
     return (lambda s: _live(model, text, s)), vars(model.card), names
 

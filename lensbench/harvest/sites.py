@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lensbench.errors import ConfigError, UnknownNameError, UnknownSiteError
 from lensbench.models.base import Model
-from lensbench.sites import PATTERN_AXES, Site, by_layer
+from lensbench.sites import PATTERN_AXES, Site
 from lensbench.store.manifest import SiteEntry
 from lensbench.tokens import Tokens
 
@@ -32,13 +32,28 @@ def resolve(
         UnknownSiteError: a site this model has not.
         ConfigError: nothing named.
     """
+    return chosen_of(model.sites(), model.card.name, sites, profile)
+
+
+def chosen_of(
+    known: Sequence[Site],
+    name: str,
+    sites: str | Site | Sequence[str | Site] | None,
+    profile: str | None,
+) -> tuple[Site, ...]:
+    """The same of the sites that the model ``name`` has, which need not be open.
+
+    Raises:
+        UnknownSiteError, ConfigError: as :func:`resolve`.
+    """
     if profile is not None and profile not in PROFILES:
         raise UnknownNameError("profile", profile, known=tuple(PROFILES))
-    have = _read_from_one_text(model)
+    # Of an encoder and a decoder, a text alone decides what is in the encoder.
+    have = tuple(s for s in known if s.stack == "encoder") or tuple(known)
     chosen = {s for s in have if s.name in PROFILES[profile or "sae"]}
     named = [sites] if isinstance(sites, (str, Site)) else list(sites or ())
     for text in named:
-        chosen |= _matching(text, have, model)
+        chosen |= _matching(text, have, known, name)
     if not chosen:
         raise ConfigError(
             "no sites named; pass sites=['blocks.3.resid_post', ...] or profile='resid' or 'full'"
@@ -46,25 +61,21 @@ def resolve(
     return tuple(sorted(chosen))
 
 
-def _read_from_one_text(model: Model) -> tuple[Site, ...]:
-    """Sites that a text alone decides: of an encoder and a decoder, those of the encoder."""
-    have = model.sites()
-    return tuple(s for s in have if s.stack == "encoder") or have
-
-
-def _matching(text: str | Site, have: tuple[Site, ...], model: Model) -> set[Site]:
+def _matching(
+    text: str | Site, have: tuple[Site, ...], known: Sequence[Site], model: str
+) -> set[Site]:
     if isinstance(text, str) and "*" in text:
         found = {s for s in have if fnmatchcase(str(s), text)}
     else:
         found = {Site.parse(text)} & set(have)
     if found:
         return found
-    if "*" not in str(text) and Site.parse(text) in model.sites():
+    if "*" not in str(text) and Site.parse(text) in known:
         raise ConfigError(
-            f"a store holds what one text decides, which of {model.card.name!r} is the encoder; "
+            f"a store holds what one text decides, which of {model!r} is the encoder; "
             f"for {text} call model.run(Tokens(ids, mask, decoder_ids), capture=...)"
         )
-    raise UnknownSiteError(str(text), known=by_layer(have))
+    raise UnknownSiteError(str(text), known=[str(site) for site in have])
 
 
 def row_entry(model: Model, site: Site, context: int) -> SiteEntry:

@@ -46,7 +46,7 @@ def read_model(
     folder = bundled_models().get(source) or (Path(source) if Path(source).is_dir() else None)
     where, told = str(folder or source), {}
     if folder is not None:
-        where = str(_revision_folder(folder, revision))
+        where = str(revision_folder(folder, revision))
     else:
         check_hub(source, revision, [*bundled_models()])
         told.update({} if revision is None else {"revision": revision})
@@ -111,7 +111,12 @@ def _brings_code(folder: Path | None) -> bool:
     return isinstance(told, dict) and bool(told.get("auto_map"))
 
 
-def _revision_folder(folder: Path, revision: str | None) -> Path:
+def revision_folder(folder: Path, revision: str | None) -> Path:
+    """Where a revision of a bundled or local model lies.
+
+    Raises:
+        MissingDataError: it has none of that name; says which there are.
+    """
     if revision is None:
         return folder
     found = folder / "revisions" / revision

@@ -13,7 +13,7 @@ from lensbench.models.inventory import sites_of, width_of
 from lensbench.padding import PaddingTokens
 from lensbench.plan import Plan, as_plan
 from lensbench.router_ops import RouterOp
-from lensbench.sites import Site, as_sites, by_layer
+from lensbench.sites import Site, as_sites
 from lensbench.tokens import Tokens, TokensLike, as_tokens
 
 
@@ -38,7 +38,8 @@ class Layout:
         parsed = Site.parse(site)
         if parsed in self._known:
             return parsed
-        raise UnknownSiteError(str(parsed), known=by_layer(self.sites), hint=self._why_not(parsed))
+        known = [str(one) for one in self.sites]
+        raise UnknownSiteError(str(parsed), known=known, hint=self._why_not(parsed))
 
     def _why_not(self, site: Site) -> str:
         if site.stack not in self.shapes and site.name != "embed":
