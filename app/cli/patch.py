@@ -66,9 +66,15 @@ def patch(
         typer.Option(
             "--verify",
             help="The strongest place again on as many pairs that the sweep has not seen, beside "
-            "random steps and other places.",
+            "random steps and other places; saved in OUT/verified.",
         ),
     ] = False,
+    place: Annotated[
+        str,
+        typer.Option(
+            "--place", help='Of --verify: this place, such as "block 0, value"; default: strongest.'
+        ),
+    ] = "",
     freeze_patterns: Annotated[
         bool,
         typer.Option(
@@ -83,7 +89,12 @@ def patch(
 ) -> Answer:
     """Patch every place from one run of prompt pairs into the other, and rank what it does."""
     from lensbench.app.workflows.answers import saved_in
-    from lensbench.app.workflows.patch_cell import NO_OTHERS, on_new_pairs
+    from lensbench.app.workflows.patch_cell import (
+        NO_OTHERS,
+        VERIFIED,
+        on_new_pairs,
+        place_named,
+    )
     from lensbench.app.workflows.patching import PatchAsk, facts, scoring_told
     from lensbench.app.workflows.patching import patch as run
     from lensbench.errors import ConfigError
@@ -94,10 +105,13 @@ def patch(
     )  # fmt: skip
     if verify and pairs:
         raise ConfigError(NO_OTHERS)
+    if place and not verify:
+        raise ConfigError("--place names what --verify looks at; add --verify")
     result = run(ask)
     found = {**facts(result, top), **saved_in(result, out)}
     if verify:
-        check = on_new_pairs(ask, result)
+        check = on_new_pairs(ask, result, place_named(result, place))
+        saved_in(check, None if out is None else out / VERIFIED)
         found["verified"] = {"verdict": check.verdict, **check.summary()}
     if freeze_patterns:
         from lensbench.app.workflows.frozen_patterns import beside, with_frozen

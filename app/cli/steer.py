@@ -108,9 +108,10 @@ def steer(
 ) -> Answer:
     """Make a direction of one half of a task's wordings and dose it on the other half."""
     from lensbench.app.workflows.answers import saved_in
-    from lensbench.app.workflows.steering import DIRECTION, SteerAsk, save
+    from lensbench.app.workflows.steering import SteerAsk
     from lensbench.app.workflows.steering import steer as run
     from lensbench.app.workflows.steering_facts import facts
+    from lensbench.app.workflows.steering_kept import DIRECTION, save
 
     usual = "subject" if task == "agreement" and not (pairs or demonstrations) else "end"
     made_of = source or usual

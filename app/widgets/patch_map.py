@@ -5,13 +5,16 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
+from lensbench.app.state import root
 from lensbench.app.widgets.figures import show_figure
+from lensbench.app.widgets.fit_job import fit_done, fit_job
 from lensbench.app.widgets.heat import click_map
 from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import guarded, plain
-from lensbench.app.workflows import patch_cell, patching
+from lensbench.app.workflows import patch_cell, patch_jobs, patching
 from lensbench.app.workflows.copying import python_of
 from lensbench.app.workflows.patching import HOWS, PatchAsk
+from lensbench.interventions.patching.beside import counted
 from lensbench.words import spelled
 
 FORMULAS = {
@@ -21,6 +24,10 @@ FORMULAS = {
     "rank": "rank of the answer among all tokens, 1 is the most probable",
     "loss": "-log p(answer), nats",
 }
+
+VERIFY = "Verify on held-out pairs"
+HELP = ("On pairs that the map has not seen: this place, random steps of the same length there, "
+        "and other places drawn at random")  # fmt: skip
 
 
 def show_map(ask: PatchAsk, result: Any) -> None:
@@ -49,17 +56,16 @@ def show_map(ask: PatchAsk, result: Any) -> None:
     left, right = st.columns([3, 2])
     with left:
         figure = result.plot()
-        figure.update_layout(title={"text": _title(ask), "subtitle": {"text": ""}})
+        figure.update_layout(title={"text": _title(ask)})
         click_map(
             figure, pick, key="patching", chosen=at(index), frame=result.to_frame(),
             code=patching.python_of(ask),
             alt=f"Effect of {ask.how} at {ask.sites[0]} by layer and place",
-            caption=f"n = {result.n} prompt pairs.",
+            caption=f"{counted(result.values)}.",
         )  # fmt: skip
     with right:
-        show_figure(patch_cell.baselines_figure(result, index, name), key="baselines",
-                    frame=patch_cell.baselines(result, index, name),
-                    code=patch_cell.baselines_code(ask, index, name),
+        show_figure(patch_cell.baselines_figure(result, index), key="baselines",
+                    frame=result.beside(index), code=patch_cell.baselines_code(ask, index),
                     alt="Metric of clean, corrupted, random and this patch")  # fmt: skip
     st.caption(
         f"{result.n} prompt pairs; {spelled(result.metric)} {result.clean.mean():.2f} on clean and "
@@ -85,18 +91,15 @@ def _place(ask: PatchAsk, result: Any, index: int, name: str) -> None:
     interval = "an interval needs 2 pairs" if np.isnan(low[index]) else told
     st.caption(f"{interval}; n = {int(np.isfinite(result.values[index]).sum())} pairs. "
                + plain(patch_cell.verdict_of(result, index)))  # fmt: skip
-    if st.button("Verify on held-out pairs", key="verify", type="primary",
-                   help="On pairs that the map has not seen: this place, random steps of the same "
-                        "length there, and other places drawn at random"):  # fmt: skip
-        st.session_state["verified-place"] = (ask, index)
     with guarded():
-        if st.session_state.get("verified-place") == (ask, index):
-            with st.spinner("Patching the held-out pairs"):
-                found = patch_cell.verify(ask, index)
+        settings = patch_jobs.place_settings(root(), ask, index)
+        if (found := _held_out(ask, index, settings)) is not None:
             (st.success if found.standing.stands_out else st.info)(plain(found.verdict))
             show_listing(found.frame.round(3), alt="The place and its control", take="held-out",
                          data=found.frame, code=python_of(patch_cell.verify, ask, index,
                                                           then=".frame"))  # fmt: skip
+            if patch_jobs.is_kept(settings):
+                fit_done("place", settings)
     with guarded(), st.spinner("Running every pair with this patch"):
         table = patch_cell.pair_by_pair(ask, index)
         st.markdown("**Pair by pair, and what the model says before and after**")
@@ -105,3 +108,20 @@ def _place(ask: PatchAsk, result: Any, index: int, name: str) -> None:
         shown = table.reindex(columns=[*first, *rest]).round(3)
         show_listing(shown, alt="Values of every pair", take="by-pair",
                      data=table, code=python_of(patch_cell.pair_by_pair, ask, index))  # fmt: skip
+
+
+def _held_out(ask: PatchAsk, index: int, settings: dict[str, Any]) -> Any:
+    """The place on pairs that the map has not seen, once that was asked for."""
+    if (saved := patch_jobs.place_check(settings)) is not None:
+        return saved
+    effort = patch_jobs.place_cost(ask)
+    if not (effort.short or ask.own):
+        fit_job("place", settings, VERIFY, key="start-place",
+                told=f"{HELP}. It takes {effort.told}, in a process of its own.")  # fmt: skip
+        return None
+    if st.button(VERIFY, key="verify", type="primary", help=HELP):
+        st.session_state["verified-place"] = (ask, index)
+    if st.session_state.get("verified-place") != (ask, index):
+        return None
+    with st.spinner("Patching the held-out pairs"):
+        return patch_cell.verify(ask, index)

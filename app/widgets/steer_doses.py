@@ -11,7 +11,14 @@ from lensbench.app.widgets.fit_job import fit_done, fit_job
 from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import command_line
 from lensbench.app.widgets.toggle import one_of
-from lensbench.app.workflows import dose_jobs, steer_jobs, steering, steering_doses, studies
+from lensbench.app.workflows import (
+    dose_jobs,
+    steer_jobs,
+    steering,
+    steering_doses,
+    steering_kept,
+    studies,
+)
 from lensbench.app.workflows.copying import Call, python_of
 from lensbench.app.workflows.latent_steering import RANDOM
 from lensbench.app.workflows.steering import SteerAsk
@@ -59,12 +66,13 @@ def steer_doses(ask: SteerAsk) -> None:
     show_listing(in_words(result.matched()), alt="Effect beside controls at the same KL",
                  caption="“Not reached”: no control moves the model as far, at any strength tried.",
                  headings=HEADINGS, take="equal-kl", data=result.matched(),
-                 code=python_of(steering.kept, ask, then=".result.matched()"))  # fmt: skip
+                 code=python_of(steering_kept.kept, ask, then=".result.matched()"))  # fmt: skip
     if found.texts:
         st.markdown("**The texts**")
-        show_listing(steering.texts_of(found), alt="Clean and steered continuations",
+        show_listing(steering_kept.texts_of(found), alt="Clean and steered continuations",
                      take="steer-texts",
-                     code=python_of(steering.texts_of, Call(steering.kept, ask)))  # fmt: skip
+                     code=python_of(steering_kept.texts_of,
+                                    Call(steering_kept.kept, ask)))  # fmt: skip
     if steer_jobs.is_kept(settings):
         fit_done("steer", settings)
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from lensbench.app.workflows.live import Shelf, running
 from lensbench.app.workflows.patching import PatchAsk, kept, pairs_for, positions_of, python_of
-from lensbench.errors import ConfigError, NotEnoughDataError
+from lensbench.errors import ConfigError, NotEnoughDataError, UnknownNameError
 from lensbench.interventions.attribution.check import AttributionCheck
 from lensbench.interventions.attribution.nodes import attribute
 from lensbench.interventions.patching.check import (
@@ -30,12 +30,15 @@ from lensbench.plan import Plan
 from lensbench.prompts.pairs import PromptPairs
 from lensbench.standing import LEVEL
 from lensbench.tokens import token_texts
+from lensbench.words import spelled
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from lensbench.models import Model
 
+VERIFIED = "verified"
+"""Folder beside a sweep for what verified a place of it."""
 OTHERS, STEPS = 20, 20
 """Places drawn as control, and random steps at the place itself."""
 NO_OTHERS = (
@@ -168,6 +171,20 @@ def on_new_pairs(
                                 batch_size=ask.batch_size, seed=seed)  # fmt: skip
 
 
+def place_named(result: PatchingResult, name: str) -> int | None:
+    """Number of a place by its name in words; None for no name.
+
+    Raises:
+        UnknownNameError: the sweep has no such place.
+    """
+    if not name:
+        return None
+    names = [named(result, i) for i in range(len(result.site))]
+    if name not in names:
+        raise UnknownNameError("place", name, known=names)
+    return names.index(name)
+
+
 def checked(ask: PatchAsk, method: str, top: int = 10, random: int = 20) -> AttributionCheck:
     """Estimates from gradients beside the patches they stand for.
 
@@ -198,32 +215,25 @@ def check_how(ask: PatchAsk) -> None:
         raise ConfigError("estimates stand for patches; choose denoise or noise, not an ablation")
 
 
-def baselines(result: PatchingResult, index: int, name: str) -> pd.DataFrame:
-    """The metric of a place beside those of the clean, the corrupted and a random run."""
-    rows = [("clean", result.clean), ("corrupted", result.corrupted)]
-    rows += [("random patch", result.random)] if len(result.tried) else []
-    rows += [(name, result.values[index])]
-    frame = pd.DataFrame({"run": [r for r, _ in rows],
-                          "value": [float(np.nanmean(v)) for _, v in rows],
-                          "n": [int(np.isfinite(v).sum()) for _, v in rows]})  # fmt: skip
-    frame.attrs["units"] = {"value": result.unit, "n": "values"}
-    return frame
-
-
-def baselines_figure(result: PatchingResult, index: int, name: str) -> "go.Figure":
-    """Bars of :func:`baselines`."""
+def baselines_figure(result: PatchingResult, index: int) -> "go.Figure":
+    """Bars of a place beside the runs of the pairs that have it."""
     from lensbench.plots import bars
 
+    frame = result.beside(index)
+    n, drawn = int(frame["n"].iloc[-1]), len(result.tried)
+    left = "" if n == result.n else f" of {result.n}: those with this place"
     return bars(
-        baselines(result, index, name), x="run", y="value", title="Beside its baselines",
-        subtitle=f"{result.metric}, n = {result.n} pairs", height=340,
+        frame, x="run", y="value", title="Beside its baselines", height=340,
+        subtitle=f"{spelled(result.metric)} · n = {n} pairs{left}"
+        + f" · random: mean of {drawn} steps" * bool(drawn),
     )  # fmt: skip
 
 
-def baselines_code(ask: PatchAsk, index: int, name: str) -> str:
+def baselines_code(ask: PatchAsk, index: int) -> str:
     """Python that draws :func:`baselines_figure` in a notebook."""
     sweep = python_of(ask).rstrip().removesuffix("result.plot()")
     return (
-        "from lensbench.app.workflows.patch_cell import baselines_figure\n"
-        f"{sweep}baselines_figure(result, {index}, {name!r})\n"
+        f"from lensbench import plots\n{sweep}"
+        f"frame = result.beside({index})\n"
+        'plots.bars(frame, x="run", y="value", title="Beside its baselines")\n'
     )

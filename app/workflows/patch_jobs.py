@@ -16,15 +16,17 @@ from lensbench.app.workflows.answers import saved_in
 from lensbench.app.workflows.attributing import AttributeAsk, attribute_task
 from lensbench.app.workflows.effort import Effort, effort
 from lensbench.app.workflows.live import Shelf, hold_model, running
+from lensbench.app.workflows.patch_cell import OTHERS, STEPS, VERIFIED, on_new_pairs, place_named
 from lensbench.app.workflows.patch_pairs import pairs_file
 from lensbench.app.workflows.patching import PatchAsk, keep, kept, pairs_for, patch
 from lensbench.interventions.attribution.check import AttributionCheck
+from lensbench.interventions.patching.check import PlaceCheck
 from lensbench.interventions.patching.result import PatchingResult
 
-PATCHING, CHECKED = "patching", "verified"
+PATCHING = "patching"
 TOP, RANDOM = 10, 20
 """Places that verify an attribution: the largest estimates, and others drawn at random."""
-STEPS = 30
+POINTS = 30
 """Points of an integral."""
 _costs: "Shelf[tuple[int, int, int, float]]" = Shelf(64)
 
@@ -51,7 +53,7 @@ def check_cost(ask: PatchAsk, method: str) -> Effort:
     """
     each = cost(ask)[2].each
     layers = hold_model(ask.model, ask.revision).model.card.n_layers
-    more = {"ig": 3 * STEPS * layers, "ig_inputs": 4 * STEPS, "atp_star": 4 * layers}
+    more = {"ig": 3 * POINTS * layers, "ig_inputs": 4 * POINTS, "atp_star": 4 * layers}
     pairs = cost(ask)[1]
     return Effort(pairs * (TOP + RANDOM + 6 + more.get(method, 0)), each)
 
@@ -97,7 +99,7 @@ def checked(root: Path, ask: PatchAsk, method: str) -> AttributionCheck | None:
     """
     patch_cell.check_how(ask)
     settings = check_settings(root, ask, method)
-    saved = studies.opened(Path(settings["out"]) / CHECKED, AttributionCheck)
+    saved = studies.opened(Path(settings["out"]) / VERIFIED, AttributionCheck)
     if saved is not None:
         return saved
     if going(root, "attribute", settings) or not check_cost(ask, method).short:
@@ -109,6 +111,29 @@ def going(root: Path, kind: str, settings: Mapping[str, Any]) -> bool:
     """Whether the job of a study goes on."""
     job = studies.job_of(root, kind, settings)
     return job is not None and job.live
+
+
+def place_settings(root: Path, ask: PatchAsk, index: int) -> dict[str, Any]:
+    """A place of a sweep on held-out pairs, as :func:`sweep_settings`; the sweep is in its name."""
+    told = sweep_settings(root, ask)
+    name = patch_cell.name_of(ask, index)
+    out = studies.place(root, PATCHING, f"{_name(ask, ask.how)}-held-out", told["out"], name)
+    return {**told, "verify": True, "place": name, "out": str(out)}
+
+
+def place_cost(ask: PatchAsk) -> Effort:
+    """How long a place on held-out pairs will take: it, random steps there, and other places."""
+    _, pairs, whole = cost(ask)
+    return Effort(pairs * (1 + STEPS + OTHERS), whole.each)
+
+
+def place_check(settings: Mapping[str, Any]) -> PlaceCheck | None:
+    """A place on held-out pairs as a job has left it; None until then.
+
+    Raises:
+        DamagedDataError: it cannot be read.
+    """
+    return studies.opened(Path(settings["out"]) / VERIFIED, PlaceCheck)
 
 
 def is_kept(settings: Mapping[str, Any]) -> bool:
@@ -134,6 +159,22 @@ def sweep_job(settings: dict[str, Any]) -> dict[str, Any]:
     return result.summary()
 
 
+def place_job(settings: dict[str, Any]) -> dict[str, Any]:
+    """What the job of a place does: the sweep, where it is not kept, and the place on other pairs.
+
+    Raises:
+        LensbenchError: as :func:`.patch_cell.on_new_pairs`.
+    """
+    out, name = Path(settings.pop("out")), settings.pop("place")
+    ask = PatchAsk(**_arguments({k: v for k, v in settings.items() if k != "verify"}))
+    kept_in = Path(sweep_settings(out.parents[1], ask)["out"])
+    result = studies.opened(kept_in, PatchingResult) or patch(ask)
+    found = on_new_pairs(ask, result, place_named(result, name))
+    saved_in(result, out)
+    saved_in(found, out / VERIFIED)
+    return found.summary()
+
+
 def check_job(settings: dict[str, Any], say: Callable[[str], None]) -> dict[str, Any]:
     """What the job of an attribution does; gives the headline numbers of what verified it.
 
@@ -145,7 +186,7 @@ def check_job(settings: dict[str, Any], say: Callable[[str], None]) -> dict[str,
     found = attribute_task(AttributeAsk(**_arguments(settings)))
     assert found.check is not None  # asked for
     saved_in(found.result, out)
-    saved_in(found.check, out / CHECKED)
+    saved_in(found.check, out / VERIFIED)
     return found.check.summary()
 
 

@@ -9,13 +9,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from lensbench.app.workflows import steering, studies
+from lensbench.app.workflows import steering, steering_kept, studies
 from lensbench.app.workflows.effort import Effort, effort
 from lensbench.app.workflows.finding import once
 from lensbench.app.workflows.live import Shelf, hold_model, running
 from lensbench.app.workflows.patch_jobs import going
 from lensbench.app.workflows.patching import pairs_of
-from lensbench.app.workflows.steering import SteerAsk, Steering, keep, kept
+from lensbench.app.workflows.steering import SteerAsk, Steering
+from lensbench.app.workflows.steering_kept import keep, kept
 
 STEERING = "steering"
 FLAGS = {"source": "from", "shown": "texts"}
@@ -59,7 +60,12 @@ def doses_for(root: Path, ask: SteerAsk) -> Steering | None:
     settings = settings_of(root, ask)
     out = Path(settings["out"])
     if is_kept(settings):
-        keep(ask, once(out / steering.TEXTS, "steering", lambda file: steering.load(file.parent)))
+        keep(
+            ask,
+            once(
+                out / steering_kept.TEXTS, "steering", lambda file: steering_kept.load(file.parent)
+            ),
+        )
     elif going(root, "steer", settings) or not cost(ask).short:
         keep(ask, None)
         return None
@@ -68,7 +74,7 @@ def doses_for(root: Path, ask: SteerAsk) -> Steering | None:
 
 def is_kept(settings: Mapping[str, Any]) -> bool:
     """Whether a job has left what these settings ask for."""
-    return (Path(settings["out"]) / steering.TEXTS).is_file()
+    return (Path(settings["out"]) / steering_kept.TEXTS).is_file()
 
 
 def doses_job(settings: dict[str, Any]) -> dict[str, Any]:
@@ -83,7 +89,7 @@ def doses_job(settings: dict[str, Any]) -> dict[str, Any]:
     if "strengths" in given:
         given["strengths"] = tuple(map(float, given["strengths"].split(",")))
     found = steering.steer(SteerAsk(**given))
-    steering.save(found, out)
+    steering_kept.save(found, out)
     return found.result.summary()
 
 

@@ -17,7 +17,7 @@ from lensbench.app.workflows import (
     steer_jobs,
     work,
 )
-from lensbench.app.workflows.patching import PatchAsk, patch
+from lensbench.app.workflows.patching import PatchAsk, kept, patch
 from lensbench.app.workflows.steering import SteerAsk, steer
 from lensbench.app.workflows.steering_beside import BesideAsk
 from lensbench.app.workflows.steering_doses import _made, alike
@@ -28,7 +28,7 @@ from tests.app.test_app_jobs import wait
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 MODEL = {"model": "atlas-dense"}
 SWEEP = {**MODEL, "task": "recall", "n": "4", "site": "Heads (all tokens)"}
-ROWS = (("Alice the baker lives in", "Bob the baker lives in", "Lima", "Oslo"),)
+APART = ("patch", "steer")
 
 
 @pytest.fixture
@@ -46,12 +46,15 @@ def bar(page: Any) -> str:
     return page.get("progress")[0].proto.text.replace("\\", "")
 
 
-def told(root: Path, **change: Any) -> str:
-    """Write what the one job of a folder is said to be; gives its name."""
+def told(root: Path, **change: Any) -> None:
+    """Write what the one job of a folder is said to be."""
     [job] = jobs.all_jobs(root)
-    path = root / "jobs" / job.name / "status.json"
+    told_of(root, job.name, **change)
+
+
+def told_of(root: Path, name: str, **change: Any) -> None:
+    path = root / "jobs" / name / "status.json"
     io.write_json(path, {**io.read_json(path), "heartbeat": detached.now(), **change})
-    return job.name
 
 
 PLACES = [
@@ -114,15 +117,42 @@ def test_a_long_attribution_waits_below_its_map(
     assert "--method ig --direction denoise" in job.command
 
 
+def test_a_long_look_at_held_out_pairs_waits_and_is_kept(
+    monkeypatch: pytest.MonkeyPatch, done: Path
+) -> None:
+    ask = swept()
+    assert patch_jobs.place_cost(ask).seconds < patch_jobs.cost(ask)[2].seconds * 2
+    kept(ask)
+    monkeypatch.setattr(effort.Effort, "short", property(lambda e: e.passes != 4 * 41))
+    monkeypatch.setattr(detached, "start", lambda *_, **__: None)
+    page = open_page(monkeypatch, done, "patching", **SWEEP, place="block 0, head 3")
+    assert not page.exception
+    assert "other places drawn at random move it as far" in words(page), "what the job has left"
+    assert {"run-again-place", "remove-place"} <= buttons(page)
+    page.selectbox(key="place").set_value("block 0, head 1").run()
+    assert "start-place" in buttons(page)
+    page.button(key="start-place").click().run()
+    assert not page.exception
+    [job] = [j for j in jobs.all_jobs(done, "place") if j.live]
+    assert "--verify --place 'block 0, head 1'" in job.command
+    told_of(done, job.name, state="stopped")
+    jobs.remove(done, job.name)
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which four jobs were really run, each in a process of its own."""
+    """A folder in which five jobs were run, two of them in processes of their own."""
     root = tmp_path_factory.mktemp("done")
-    for kind, settings in asked(root).items():
-        if "pairs" in settings:
-            patch_jobs.keep_pairs(settings, own())
-        jobs.start(root, kind, Path(settings["out"]).name, settings)
-    wait(lambda: not any(j.live for j in jobs.all_jobs(root)), "four jobs")
+    with pytest.MonkeyPatch.context() as patched:
+        for kind, settings in asked(root).items():
+            if kind not in APART:
+                patched.setattr(work.signal, "signal", lambda *_: None)
+                patched.setattr(detached, "start", lambda _, folder, **__: work.main(folder))
+            if "pairs" in settings:
+                patch_jobs.keep_pairs(settings, own())
+            jobs.start(root, kind, Path(settings["out"]).name, settings)
+            patched.undo()
+    wait(lambda: not any(j.live for j in jobs.all_jobs(root)), "five jobs")
     return root
 
 
@@ -149,6 +179,7 @@ def prompted() -> BesideAsk:
 def asked(root: Path) -> dict[str, dict[str, Any]]:
     return {"patch": patch_jobs.sweep_settings(root, own()),
             "attribute": patch_jobs.check_settings(root, swept(), "atp"),
+            "place": patch_jobs.place_settings(root, swept(), 3),
             "steer": steer_jobs.settings_of(root, dosed()),
             "doses": dose_jobs.settings_of(root, prompted())}  # fmt: skip
 
@@ -156,14 +187,16 @@ def asked(root: Path) -> dict[str, dict[str, Any]]:
 def test_a_job_leaves_what_the_call_gives_bit_for_bit(
     done: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lensbench.app.workflows import patch_cell, steering
+    from lensbench.app.workflows import patch_cell, steering_kept
     from lensbench.results import load
 
-    assert {j.kind: j.state for j in jobs.all_jobs(done)} == dict.fromkeys(asked(done), "finished")
+    told = {j.kind: (j.state, j.message) for j in jobs.all_jobs(done)}
+    assert told == dict.fromkeys(asked(done), ("finished", ""))
     monkeypatch.setattr(effort, "AT_ONCE", 0.0)
     for found, made in (
         (patch_jobs.swept(done, own()), patch(own())),
         (patch_jobs.checked(done, swept(), "atp"), patch_cell.checked(swept(), "atp")),
+        (patch_jobs.place_check(asked(done)["place"]), patch_cell.verify(swept(), 3)),
         (dose_jobs.doses_for(done, prompted()), _made(prompted())),
     ):
         same(found, made)
@@ -173,7 +206,7 @@ def test_a_job_leaves_what_the_call_gives_bit_for_bit(
     same(doses.direction, made.direction)
     for name in ("made_of", "tested_on", "n_made_of", "texts"):
         assert getattr(doses, name) == getattr(made, name)
-    assert steering.kept(dosed()) is doses, "it is not made again"
+    assert steering_kept.kept(dosed()) is doses, "it is not made again"
     estimates = load(Path(asked(done)["attribute"]["out"]))
     assert (estimates.method, estimates.n) == ("atp", 4), (
         "the estimates of all places lie there too"
@@ -183,7 +216,9 @@ def test_a_job_leaves_what_the_call_gives_bit_for_bit(
 def same(a: Any, b: Any) -> None:
     """Equal in all but when and in how long it was made."""
     assert a is not None
-    assert replace(a, provenance=b.provenance) == b
+    inner = getattr(a, "found", None)
+    more = {} if inner is None else {"found": replace(inner, provenance=b.found.provenance)}
+    assert replace(a, provenance=b.provenance, **more) == b
 
 
 def test_bars_tell_how_far_a_job_is(done: Path) -> None:
@@ -195,7 +230,7 @@ def test_bars_tell_how_far_a_job_is(done: Path) -> None:
     assert found["steer"][1] % (5 * 3 * 2) == 0, "five directions, three strengths, run and written"
 
 
-@pytest.mark.parametrize("kind", ["patch", "attribute", "steer", "doses"])
+@pytest.mark.parametrize("kind", ["patch", "place", "attribute", "steer", "doses"])
 def test_the_command_of_a_job_is_one_that_exists(done: Path, kind: str) -> None:
     import typer.main
 
@@ -214,6 +249,8 @@ def test_the_command_of_a_job_is_one_that_exists(done: Path, kind: str) -> None:
         assert (given["layer"], given["source"], given["random"]) == (0, "subject", 2)
     if kind == "doses":
         assert (given["layer"], given["plus"]) == (0, ["The doors", "The women"])
+    if kind == "place":
+        assert (given["place"], given["verify"]) == ("block 0, head 3", True)
     if kind == "attribute":
         assert (given["sites"], given["positions"]) == (["attn.z"], "together")
         assert given["verify"]
