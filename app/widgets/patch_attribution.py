@@ -9,6 +9,7 @@ from lensbench.app.widgets.states import guarded
 from lensbench.app.widgets.toggle import pick_of
 from lensbench.app.workflows import patch_jobs
 from lensbench.app.workflows.patching import PatchAsk
+from lensbench.interventions.patching.beside import counted
 
 METHODS = {
     "atp": "Attribution patching (AtP)",
@@ -49,7 +50,7 @@ def show_attribution(ask: PatchAsk) -> None:
         show_figure(
             figure, key="attribution", frame=done.to_frame(), code=code,
             alt="Estimated against measured effect of places",
-            caption=f"n = {len(done.place)} places, {len(done.gap)} pairs. Rank correlation "
+            caption=f"{len(done.place)} places, {counted(done.measured)}. Rank correlation "
                     f"{told['spearman']:.2f} (of the random ones {told['spearman_random']:.2f}), "
                     f"slope {told['slope']:.2f} where 1 is right; control, another pair's answer: "
                     f"slope {told['control_slope']:.2f} where 0 is right. Of those called small at "

@@ -16,7 +16,7 @@ from torch import Tensor
 from lensbench import io, provenance
 from lensbench.arguments import whole_number
 from lensbench.interventions.metrics import Metric, ends_of
-from lensbench.interventions.patching.result import PatchingResult, mean_of
+from lensbench.interventions.patching.result import PatchingResult
 from lensbench.interventions.places import Place, columns
 from lensbench.interventions.values import Planned, RandomSteps, Values, groups, run_of
 from lensbench.models.base import Model
@@ -26,6 +26,7 @@ from lensbench.progress import bar
 from lensbench.prompts.pairs import PromptPairs
 from lensbench.prompts.score import check_pairs
 from lensbench.results import Controls
+from lensbench.stats import mean_there
 from lensbench.tokens import Tokens
 
 Given = Values | Planned
@@ -191,7 +192,7 @@ def with_control(result: PatchingResult) -> PatchingResult:
     note = f"{len(effect)} steps of the patch's length in random directions, at places of the sweep"
     far = np.abs(effect - result.base)
     farthest = float(np.nanmax(far)) if np.isfinite(far).any() else float("nan")
-    values = {"random_patch": mean_of(effect), "random_patch_farthest": farthest}
+    values = {"random_patch": float(mean_there(effect)), "random_patch_farthest": farthest}
     return replace(result, controls=Controls(values, note))
 
 

@@ -120,9 +120,15 @@ class PatchingResult(Result):
             {"kind": "corrupted", "effect": 0.0, "value": self.corrupted.mean()},
         ]
         if len(self.tried):
-            effect, value = mean_of(self.random_effect), mean_of(self.random)
+            effect, value = float(mean_there(self.random_effect)), float(mean_there(self.random))
             rows.append({"kind": "random", "effect": effect, "value": value})
         return [{**base, "low": nan, "high": nan, **row} for row in rows]
+
+    def beside(self, place: int) -> "pd.DataFrame":
+        """One place beside clean, corrupted and random runs: means over the pairs that have it."""
+        from lensbench.interventions.patching.beside import beside
+
+        return beside(self, place)
 
     def top(self, k: int = 10) -> "pd.DataFrame":
         """The ``k`` places that move the run farthest from where it began."""
@@ -216,7 +222,7 @@ class PatchingResult(Result):
         if span := self.config.get("subspace", {}).get(self.site[best]):
             found["subspace_dims"] = float(span["k"])
         if len(self.tried):
-            found["random"] = mean_of(self.random_effect)
+            found["random"] = float(mean_there(self.random_effect))
         counts = {"places": float(len(self.site)), "prompts": float(self.n)}
         return {**found, **counts, **told_of_cuts(self.config)}
 
@@ -228,6 +234,7 @@ class PatchingResult(Result):
         Raises:
             ConfigError: a site that was not swept, or several without saying which.
         """
+        from lensbench.interventions.patching.beside import told
         from lensbench.plots import heatmap
 
         names = list(dict.fromkeys(_short(s) for s in self.site))
@@ -241,7 +248,7 @@ class PatchingResult(Result):
             unit="0 = corrupted, 1 = clean", x_labels=labels,
             hover_columns=("low", "high", "value", "n"),
             title=f"{self.task}: {self.intervention} at {self._part(chosen)}{site or names[0]}",
-            subtitle=f"{self.metric}, {self.n} prompts; control: {self.controls}",
+            subtitle=f"{told(self, chosen)}; control: {self.controls}",
         )  # fmt: skip
 
     def _part(self, chosen: list[int]) -> str:
@@ -257,12 +264,6 @@ class PatchingResult(Result):
 
 _MOST_TICKS = 32
 """Heads that are named one by one; the ticks of more are plotly's."""
-
-
-def mean_of(values: np.ndarray) -> float:
-    """Mean of what is there; NaN where nothing is."""
-    there = values[~np.isnan(values)]
-    return float(there.mean()) if there.size else float("nan")
 
 
 def _short(site: str) -> str:

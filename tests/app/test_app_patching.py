@@ -118,3 +118,44 @@ def test_the_page_asks_for_a_model_first(monkeypatch, tmp_path: Path) -> None:
     page = open_page(monkeypatch, tmp_path, "patching")
     assert not page.exception
     assert "Choose a model" in words(page)
+
+
+@pytest.fixture(scope="module")
+def uneven() -> Any:
+    """Pairs of several wordings, of which some lack a token that others have."""
+    import lensbench
+    from lensbench import interventions, prompts
+
+    model = lensbench.load_model("atlas-dense", certify=False)
+    return interventions.patch_sweep(model, prompts.agreement(model, n=32), "resid_pre")
+
+
+def test_baselines_are_of_the_pairs_that_have_the_place(uneven: Any) -> None:
+    some = np.isfinite(uneven.values).sum(1)
+    place = int(some.argmin())
+    there = np.isfinite(uneven.values[place])
+    assert 0 < there.sum() < uneven.n
+    frame = uneven.beside(place).set_index("run")
+    assert (frame["n"] == there.sum()).all()
+    for run, of in (("clean", uneven.clean), ("corrupted", uneven.corrupted)):
+        assert frame["value"][run] == pytest.approx(of[there].mean())
+        assert frame["value"][run] != pytest.approx(of.mean()), "control: all pairs are others"
+    own, clean, corrupted = (frame["value"].iloc[i] for i in (-1, 0, 1))
+    assert (own - corrupted) / (clean - corrupted) == pytest.approx(uneven.effect[place])
+
+
+def test_the_page_says_n_by_place_and_what_the_effect_is(
+    monkeypatch, tmp_path: Path, uneven: Any
+) -> None:
+    some = np.isfinite(uneven.values).sum(1)
+    place = f"block 5, {uneven.position[int(some.argmin())]}"
+    page = open_page(monkeypatch, tmp_path, "patching", model="atlas-dense", task="agreement",
+                     place=place)  # fmt: skip
+    assert not page.exception
+    n = f"n = {some.min()} to {some.max()} prompt pairs, by place"
+    assert n in words(page)
+    tops = [json.loads(c.proto.spec)["layout"]["title"] for c in page.get("plotly_chart")]
+    said = [top["subtitle"]["text"].replace("<br>", " ") for top in tops]
+    assert "logit difference: (patched - corrupted) / (clean - corrupted)" in said[0]
+    assert n in said[0]
+    assert f"n = {some.min()} pairs of {some.max()}" in said[1]
