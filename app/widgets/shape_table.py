@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pandas as pd
+
 from lensbench.app.widgets.listing import show_listing
 from lensbench.words import spelled
 
@@ -30,6 +32,8 @@ SAID = {
     "neighbours": "Overlap: share of nearest neighbours kept. Shuffled: the same where rows "
     "are paired at random.",
 }
+LACKS = {"without_first": "no first token", "without_massive": "no massive row"}
+"""Rows of anisotropy that are all rows again where there is none of these among them."""
 ESTIMATORS = {"two_nn_regression": "TwoNN", "gride": "GRIDE"}
 
 
@@ -37,11 +41,28 @@ def shape_table(found: Any, measure: str, code: str) -> None:
     """Draw the table, without columns that tell the rows nothing apart; ``code`` makes it again."""
     frame: Any = found.to_frame()
     told = HEADINGS[measure]
-    shown = frame[[c for c in told if c in frame]].replace(ESTIMATORS)
+    again, why = _again(frame) if measure == "anisotropy" else (pd.Series(False, frame.index), "")
+    shown = frame.loc[~again].reset_index(drop=True)
+    shown = shown[[c for c in told if c in shown]].replace(ESTIMATORS)
     if "rows" in shown:
         shown = shown.assign(rows=[spelled(name) for name in shown["rows"]])
     shown = shown.assign(control=shown["control"].astype(bool))
     same = [c for c in ("source", "source_a", "source_b", "control") if c in shown
             and shown[c].nunique() == 1]  # fmt: skip
     show_listing(shown.drop(columns=same), alt=f"{measure}, every number", headings=told, digits=3,
-                 caption=SAID[measure], take="shape-table", data=frame, code=code)  # fmt: skip
+                 caption=f"{SAID[measure]}{why}", take="shape-table", data=frame,
+                 code=code)  # fmt: skip
+
+
+def _again(frame: pd.DataFrame) -> tuple[pd.Series, str]:
+    """Which rows of anisotropy say what "all" says, being of the very same tokens; and why."""
+    whole = frame.groupby(["source", "site"])["n"].transform("max")
+    again = (frame["rows"] != "all") & (frame["n"] == whole)
+    said: list[str] = []
+    for kind, what in LACKS.items():
+        here = frame["rows"] == kind
+        if n := int((again & here).sum()):
+            said.append(f"“{spelled(kind)}” at {n} of {int(here.sum())} sites ({what} among the "
+                        "tokens measured)")  # fmt: skip
+    told = f" Not listed, the same tokens as “all”: {'; '.join(said)}." if said else ""
+    return again, told
