@@ -93,6 +93,10 @@ def _spaced(name: str) -> str:
 _KNOWN = {name: _spaced(name) for name in _SPACED.split()} | {
     name: words for name, words in SPELLED.items() if "_" in name
 }
+_ONE = re.compile(
+    r"(?<![\w.,/-])1 (prompt|pair|text|document|token|row|sequence|state|sentence|latent|label|"
+    r"layer|head|game|word|question)s\b"
+)
 _ENDS = ("softmax_max", "softmax_diff")
 _NAME = re.compile(r"(?<![\w.@/-])[a-z0-9]+(?:_[a-z0-9]+)+(?![\w/-]|\.\w)")
 
@@ -100,13 +104,15 @@ _NAME = re.compile(r"(?<![\w.@/-])[a-z0-9]+(?:_[a-z0-9]+)+(?![\w/-]|\.\w)")
 def in_words(text: str) -> str:
     """``text`` with our own metrics, controls and methods as people write them.
 
-    Names of sites, labels, runs and whatever else a user gave stay as they are.
+    Names of sites, labels, runs and whatever else a user gave stay as they are; one of a thing is
+    not several.
 
     Example:
         >>> in_words("logit_diff at resid_pre; control: random_patch 0.034")
         'logit difference at resid_pre; control: random patch 0.034'
     """
-    return _NAME.sub(lambda found: _KNOWN.get(found[0], found[0]), text)
+    named = _NAME.sub(lambda found: _KNOWN.get(found[0], found[0]), text)
+    return _ONE.sub(r"1 \1", named)
 
 
 def spelled(name: str) -> str:

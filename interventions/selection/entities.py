@@ -36,6 +36,12 @@ class EntityPrompts:
     """Token after each prompt, for metrics that ask for it."""
     foil: tuple[int, ...] | None = None
 
+    def __repr__(self) -> str:
+        """One line: prompts, entities, and how many of each class."""
+        n = int(self.first.sum())
+        return (f"EntityPrompts({len(self.rows)} prompts, {len(set(self.entity))} entities: {n} "
+                f"{self.classes[0]}, {len(self.rows) - n} {self.classes[1]})")  # fmt: skip
+
     def __post_init__(self) -> None:
         """Refuse prompts whose entity, class or group is not known.
 

@@ -45,6 +45,12 @@ class Contrast:
     provenance: Provenance = field(default_factory=Provenance)
     """Both go into every direction made here."""
 
+    def __repr__(self) -> str:
+        """One line: what it is of, where, how many states."""
+        how = "pairs" if self.paired else "apart"
+        return (f"Contrast({self.label!r} at {self.site}: {len(self.plus)} and {len(self.minus)} "
+                f"states of width {self.plus.shape[1]}, {how})")  # fmt: skip
+
     def __post_init__(self) -> None:
         """Refuse sets that cannot be compared."""
         object.__setattr__(self, "site", str(one_vector(self.site)))

@@ -167,9 +167,9 @@ class Direction(Result):
         from lensbench.plots.tables import html_table
 
         frame = self.to_frame()
-        order = frame["value"].abs().sort_values(ascending=False).index[:_LARGEST]
-        some = frame.loc[order].reset_index(drop=True)
-        some["of_square"] = some["value"] ** 2 / max(float((frame["value"] ** 2).sum()), 1e-30)
+        squares = np.square(self.vector.ravel().astype(np.float64))
+        order = np.argsort(-squares, kind="stable")[:_LARGEST]
+        some = frame.iloc[order].assign(of_square=squares[order] / max(squares.sum(), 1e-30))
         some.attrs["units"] = {**frame.attrs["units"], "of_square": "share of the squared length"}
         if len(np.atleast_2d(self.vector)) == 1:
             some = some.drop(columns="token")

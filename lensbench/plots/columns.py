@@ -112,7 +112,7 @@ def said_missing(values: Any) -> str:
     """How many of the numbers to draw are none, in words; nothing where all are numbers."""
     known = np.isfinite(np.asarray(values, dtype=np.float64))
     left_out = int((~known).sum())
-    return f"{left_out:,} of {known.size:,} values are not numbers (NaN)" if left_out else ""
+    return f"{left_out:,} of {known.size:,} values are undefined" if left_out else ""
 
 
 def few_counts(values: Any) -> bool:

@@ -73,7 +73,11 @@ def from_texts(
         if reason:
             box.dropped[reason] += 1
     if not box.kept:
-        raise ConfigError(f"none of the {len(clean)} pairs is aligned: {dict(box.dropped)}")
+        why = ", ".join(f"{n} {reason}" for reason, n in box.dropped.items())
+        raise ConfigError(
+            f"none of the {len(clean)} pairs is aligned: {why}. Pass drop_misaligned=False to see "
+            "the tokens of the first"
+        )
     return finish(box, task=task, seed=0, pools={}, flips=flips)
 
 

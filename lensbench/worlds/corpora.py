@@ -18,7 +18,7 @@ FOLDS = 4
 """One document group in four is kept for scoring where the text has no held-out part."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LabelledCorpus(ABC):
     """Documents in sampling order; token ``j`` of document ``i`` is row ``offsets[i] + j``.
 
@@ -35,6 +35,11 @@ class LabelledCorpus(ABC):
     label_kinds: Mapping[str, str]
     """``lexical`` (a function of the current token), ``contextual`` or another word."""
     spec: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        """One line: documents, tokens, labels."""
+        return (f"{type(self).__name__}({self.n_docs:,} documents, {len(self.tokens):,} tokens, "
+                f"{len(self.labels)} labels)")  # fmt: skip
 
     @property
     def n_docs(self) -> int:

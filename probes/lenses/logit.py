@@ -27,6 +27,7 @@ from torch import Tensor
 from lensbench import provenance
 from lensbench.arguments import refuse_no_store, whole_number
 from lensbench.errors import ConfigError, MismatchError, MissingDataError, UnknownNameError
+from lensbench.probes.lenses.layer_table import layer_table
 from lensbench.probes.lenses.measures import METRICS, Final, measure, prediction_depth, tiles
 from lensbench.protocols import Readout
 from lensbench.results import Controls, Result
@@ -64,6 +65,7 @@ class LensTrajectory(Result):
     site: str = "resid_post"
     settled: Float[np.ndarray, " layers"] = field(default_factory=lambda: np.empty(0))
     """Share of tokens whose prediction depth is at most this layer: settled for good."""
+    _html_body = layer_table
 
     def to_frame(self) -> "pd.DataFrame":
         """One row per metric, layer and kind of state (``model`` or the control ``shuffled``)."""
@@ -74,10 +76,9 @@ class LensTrajectory(Result):
             for j, layer in enumerate(self.layers):
                 where = {"metric": metric, "layer": layer, "n": self.n_docs}
                 mean, low, high = (float(a[i, j]) for a in (self.mean, self.low, self.high))
-                control = float(self.shuffled[i, j])
                 rows.append({**where, "states": "model", "value": mean, "low": low, "high": high})
-                rows.append({**where, "states": "shuffled", "value": control,
-                             "low": np.nan, "high": np.nan})  # fmt: skip
+                alone = {"value": float(self.shuffled[i, j]), "low": np.nan, "high": np.nan}
+                rows.append({**where, "states": "shuffled", **alone})
         frame = pd.DataFrame(rows)
         frame.attrs["units"] = {"value": "see metric", "n": "documents"}
         return frame
@@ -88,8 +89,7 @@ class LensTrajectory(Result):
 
         if metric not in METRICS:
             raise ConfigError(f"no lens metric {metric!r}; use one of {', '.join(METRICS)}")
-        frame = self.to_frame()
-        part = frame.loc[frame["metric"] == metric].assign(**{metric: lambda f: f["value"]})
+        part = self.to_frame().query("metric == @metric").assign(**{metric: lambda f: f["value"]})
         part.attrs["units"] = {metric: METRICS[metric], "n": "documents"}
         return lines(
             part, x="layer", y=metric, color="states", low="low", high="high", title="Logit lens",

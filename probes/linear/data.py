@@ -18,6 +18,8 @@ from lensbench.probes.linear.splits import Split, deal, given, units_of
 from lensbench.sites import Site
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from lensbench.store import ActivationStore
 
 SHARES = (0.6, 0.2, 0.2)
@@ -64,6 +66,35 @@ class ProbeData:
     def __len__(self) -> int:
         """Number of rows."""
         return len(self.docs)
+
+    def __repr__(self) -> str:
+        """One line: rows, documents, sites and labels."""
+        names = ", ".join(label.name for label in self.labels[:4])
+        more = f" and {len(self.labels) - 4} more" * (len(self.labels) > 4)
+        return (f"ProbeData({len(self):,} rows of {self.n_docs:,} documents, "
+                f"{len(self.sites)} sites; labels: {names}{more})")  # fmt: skip
+
+    def _repr_html_(self) -> str:
+        """For notebooks: a row per label, with the rows of its classes."""
+        from lensbench.plots.tables import html_table, safe
+
+        told = f"{self!r}; rows: {self.selected}"
+        return f"<div>{safe(told)}</div>{html_table(self.to_frame())}"
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row per label: its kind, its classes with their rows, and rows that have it."""
+        import pandas as pd
+
+        rows: list[dict[str, Any]] = []
+        for label in self.labels:
+            count = np.bincount(label.values[label.values >= 0]) if label.classes else ()
+            told = [f"{name} {n:,}" for name, n in zip(label.classes, count, strict=False)]
+            rows.append({"label": label.name, "kind": label.kind, "classes": ", ".join(told),
+                         "n": int(np.isfinite(label.values).sum()) if not label.classes
+                         else int((label.values >= 0).sum())})  # fmt: skip
+        frame = pd.DataFrame(rows, columns=["label", "kind", "classes", "n"])
+        frame.attrs["units"] = {"classes": "rows", "n": "labelled rows"}
+        return frame
 
     @property
     def n_docs(self) -> int:

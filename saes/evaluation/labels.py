@@ -45,6 +45,11 @@ class LabelledRows:
     split: str
     """In words: what separates the halves."""
 
+    def __repr__(self) -> str:
+        """One line: rows and labels."""
+        names = ", ".join(self.names[:4]) + ", ..." * (len(self.names) > 4)
+        return f"LabelledRows({len(self.values):,} rows, {len(self.names)} labels: {names})"
+
     def __post_init__(self) -> None:
         """Refuse halves that share a document, and an empty half."""
         if not self.held.any() or self.held.all():

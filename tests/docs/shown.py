@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from lensbench.plots.tables import MAX_COLUMNS
 from lensbench.results import Result
 from lensbench.words import SPELLED
 from tests.contract.test_results_in_notebooks import NO_PICTURE, is_inert
@@ -41,6 +42,7 @@ _COUNT = re.compile(r"\bn ?= ?\d|\bn up to \d|\d[\d,]*(?: \S+){0,3} "
                     r"(?:tokens|prompts|texts|pairs|documents|rows|sequences|neurons|latents|items|"
                     r"words|states|labels|sentences|heads|entities|spans|bundles|answers|names|"
                     r"questions|games|moves|steps|trials|cells|directions|symbols)\b")  # fmt: skip
+_NAN = re.compile(r"\bnan\b", re.IGNORECASE)
 _SNAKE = re.compile(r"(?<![\w.])[a-z0-9]+(?:_[a-z0-9]+)+\b")
 _THEIRS = re.compile(r"is_\w+|d_(?:model|sae)|p_l|\S*(?:resid|attn|mlp)_\w+|[\w.]+\.[\w.]+")
 """Names that a user gave, or that a user types: labels, sites, dictionaries."""
@@ -51,6 +53,10 @@ def faults(result: Result) -> list[str]:
     found: list[str] = []
     if not is_inert(result._repr_html_()):
         found.append("its HTML is not inert")
+    told = result._repr_html_()
+    found += [f"it shows a number that is none: {told[:200]}"] * bool(_NAN.search(repr(result)))
+    if told.split("</tr>")[0].count("<th ") > MAX_COLUMNS:
+        found.append("its table is wider than a page")
     if not len(result.to_frame().columns):
         found.append("its frame has no columns")
     if result.kind in NO_PICTURE:
@@ -73,6 +79,8 @@ def faults(result: Result) -> list[str]:
             found.append(f"its {letter} axis has no title")
         titles += here
     found += [f"it says {word!r}" for word in _raw([told, *titles])]
+    if _NAN.search(told):
+        found.append(f"its figure shows a number that is none: {told!r}")
     return found
 
 

@@ -20,7 +20,7 @@ from lensbench.worlds.atlas.world import BOS, Atlas, Split
 from lensbench.worlds.corpora import FOLDS, LabelledCorpus
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Corpus(LabelledCorpus):
     """Sentences of the atlas as documents: BOS, a sentence, EOS.
 

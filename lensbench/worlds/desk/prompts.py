@@ -40,6 +40,12 @@ class DeskPrompts:
     """Bool: a stranger whose pair of names training never says."""
     vocab: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        """One line: prompts of each class."""
+        names, counts = np.unique(self.classes, return_counts=True)
+        told = ", ".join(f"{n} {name}" for name, n in zip(names, counts, strict=True))
+        return f"DeskPrompts({len(self)}: {told})"
+
     def __len__(self) -> int:
         """Number of prompts."""
         return len(self.tokens)

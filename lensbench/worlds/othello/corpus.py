@@ -29,7 +29,7 @@ from lensbench.worlds.othello.scoring import legal_tokens
 from lensbench.worlds.othello.vocabulary import EOS, PAD, square_name, transcripts, vocabulary
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class OthelloCorpus(LabelledCorpus):
     """Games as documents: BOS, the moves, EOS.
 

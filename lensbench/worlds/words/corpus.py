@@ -19,7 +19,7 @@ from lensbench.worlds.corpora import FOLDS, LabelledCorpus
 from lensbench.worlds.words.language import SEPARATOR, NextSymbol, Words
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class WordsCorpus(LabelledCorpus):
     """Texts of one width: BOS and symbols, cut wherever that is (there is no EOS).
 
