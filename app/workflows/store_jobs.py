@@ -16,6 +16,7 @@ def remove_from_page(root: Path, folder: Path) -> dict[str, Any]:
         LensbenchError: see ``stores.remove_store``.
     """
     for job in jobs.all_jobs(root):
-        if job.live and str(folder) in (job.settings.get("out"), job.settings.get("store")):
+        named = [one if isinstance(one, list) else [one] for one in job.settings.values()]
+        if job.live and any(str(folder) in some for some in named):
             raise MismatchError(f"{job.title} is going on there; stop it first")
     return remove_store(folder, yes=True)

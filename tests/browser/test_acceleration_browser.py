@@ -48,7 +48,9 @@ def test_predictions_are_drawn_and_a_live_run_stands_beside_them(tmp_path: Path)
         assert [before, after] == [f"{100 * share:.0f} %" for share in told]
         assert before != after
         tab.click("Run the model and measure")
-        tab.says("did what was predicted", timeout=120)
+        tab.says("Live measurement", timeout=60)
+        tab.open(f"{url}/acceleration?store=own&threshold=0.1")  # F5: it goes on
+        tab.says("did what was predicted", timeout=240)
         tab.idle(120)
         tab.settled("document.querySelectorAll('.js-plotly-plot .heatmaplayer').length >= 3")
         tab.open(f"{url}/acceleration?store=acts")
