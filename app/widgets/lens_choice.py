@@ -1,10 +1,14 @@
-"""Which lens reads a text: the logit lens, one that lies in the folder shown, or another kind."""
+"""Which lens reads a text (the logit lens, one of the folder shown, another kind), and where."""
+
+from collections.abc import Sequence
 
 import streamlit as st
 
 from lensbench.app.state import inside, lens_names
 from lensbench.app.widgets.choose import not_here
 from lensbench.app.widgets.toggle import pick_of
+from lensbench.app.workflows.lenses import LensAsk
+from lensbench.app.workflows.sequences import sequence_at
 
 LOGIT = "Logit lens"
 SITE, PARTS, DECODER = "Site lens", "Component lens", "Decoder lens"
@@ -42,3 +46,18 @@ def choose_lens() -> str:
         del st.session_state["lens"]  # two texts are read in the stream only
     name = pick_of("Lens (or the folder of a tuned one)", [LOGIT, *names], LOGIT, key="lens")
     return "" if name == LOGIT else str(inside(name))
+
+
+def token_first(text: LensAsk, places: Sequence[int], *, key: str) -> int:
+    """The token that a map marks at first: that of the row asked for.
+
+    Of a typed text it is the last but one, which a token follows. Once another row is asked for, the widget ``key`` goes to that one's token.
+    """
+    if not text.store:
+        return places[max(0, len(places) - 2)]
+    here = sequence_at(text.store, text.row).position_of(text.row)
+    seen, now = f"{key}-row", (text.store, text.row)
+    if st.session_state.get(seen, now) != now and key in st.session_state:
+        st.session_state[key] = here
+    st.session_state[seen] = now
+    return here

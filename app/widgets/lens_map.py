@@ -4,6 +4,7 @@ import streamlit as st
 
 from lensbench.app.widgets.heat import click_map
 from lensbench.app.widgets.lens_cell import show_cell
+from lensbench.app.widgets.lens_choice import token_first
 from lensbench.app.widgets.lens_note import tall_enough
 from lensbench.app.widgets.lens_special import special_toggle
 from lensbench.app.widgets.states import guarded, plain
@@ -37,7 +38,7 @@ def show_map(ask: LensAsk) -> None:
         places, left, right = lens.positions.tolist(), *st.columns(2)
         with left:
             words = zip(places, lens.tokens, strict=True)
-            position = pick_of("Token", places, places[max(0, len(places) - 2)], key="pos",
+            position = pick_of("Token", places, token_first(ask, places, key="pos"), key="pos",
                                shown={p: f"{p} {visible(w)}" for p, w in words})  # fmt: skip
         with right:
             middle = lens.layers[len(lens.layers) // 2]

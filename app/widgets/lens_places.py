@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from lensbench.app.widgets.heat import click_map
-from lensbench.app.widgets.lens_choice import PARTS
+from lensbench.app.widgets.lens_choice import PARTS, token_first
 from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import guarded, plain
 from lensbench.app.widgets.toggle import one_of, pick_of
@@ -38,7 +38,7 @@ def show_places(text: LensAsk, kind: str) -> None:
             blocks = places.blocks_of(lens)
             block = pick_of("Block", blocks, blocks[0], key="block")
         tokens = dict(zip(lens.positions.tolist(), lens.tokens, strict=True))
-        position, order = _cell(places.frame_of(lens, block), tokens)
+        position, order = _cell(places.frame_of(lens, block), tokens, text)
 
         def pick(x: float, y: float) -> None:
             st.session_state["at"], st.session_state["place"] = int(x), int(y)
@@ -60,13 +60,13 @@ def _site(text: LensAsk) -> PlacesAsk:
     return PlacesAsk(text, where, norm)
 
 
-def _cell(frame: pd.DataFrame, tokens: dict[int, str]) -> tuple[int, int]:
+def _cell(frame: pd.DataFrame, tokens: dict[int, str], text: LensAsk) -> tuple[int, int]:
     rows = frame.drop_duplicates("order")
     shown = dict(zip(rows["order"].tolist(), rows["place"].tolist(), strict=True))
     left, right = st.columns(2)
     with left:
         positions = list(tokens)
-        at = positions[max(0, len(positions) - 2)]
+        at = token_first(text, positions, key="at")
         position = pick_of("Token", positions, at, key="at",
                            shown={p: f"{p} {visible(w)}" for p, w in tokens.items()})  # fmt: skip
     with right:

@@ -144,6 +144,28 @@ def test_a_store_is_read_without_a_run_and_a_cell_is_followed_over_the_layers(
     assert "Prediction made at ␣&amp; (" in str(spec_of(page, 1)["layout"]["title"])
 
 
+@pytest.mark.parametrize(("key", "more"), [("pos", {}), ("at", {"lens": "Component lens"})])
+def test_the_token_of_the_row_is_marked_until_another_is_chosen(
+    monkeypatch, tiny_root: Root, key: str, more: dict[str, str]
+) -> None:
+    from lensbench.app.workflows.sequences import sequence_at
+
+    here, after = (
+        sequence_at(tiny_root.url, int(ROW) + n).position_of(int(ROW) + n) for n in (0, 1)
+    )
+    page = lens_page(monkeypatch, tiny_root, store="acts", row=ROW, **more)
+    assert not page.error
+    assert page.selectbox(key=key).value == here
+    page.selectbox(key=key).set_value(here - 1).run()
+    assert page.selectbox(key=key).value == here - 1
+    page.number_input(key="row").set_value(int(ROW) + 1).run()
+    assert page.selectbox(key=key).value == after
+    linked = lens_page(
+        monkeypatch, tiny_root, store="acts", row=ROW, **{key: str(here - 2)}, **more
+    )
+    assert linked.selectbox(key=key).value == here - 2, "a link to another token shows that one"
+
+
 def test_n_formula_and_the_warning_about_early_layers_are_on_the_page(
     monkeypatch, tiny_root: Root
 ) -> None:
