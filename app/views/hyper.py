@@ -36,7 +36,7 @@ def show() -> None:
             alt="Scores of the probe beside its baselines", provenance=hyper.told_of(found),
             caption=f"n = {int(found.right.sum())} held-out prompts that the model gets right, of "
                     f"{len(found.right)}; {found.n_train:,} to train on. Bars: 95 % over facts; "
-                    f"chance {1 / found.n_concepts:.4f}. Read without knowing the answer; gold "
+                    f"{hyper.chances(found)}. Read without knowing the answer; gold "
                     "picks the query that fits it best. The MLP classifier is told the answers.",
         )  # fmt: skip
         decode_table(found, ask)

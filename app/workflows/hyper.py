@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 TASK_NAMES, SPLIT_NAMES = tuple(TASKS), tuple(SPLITS)
 PUBLISHED: dict[str, Any] = {"kind": "mlp", "max_epochs": 6}
 HYPER, FILE = "hyper", "result.json"
-SHOWN = ("source", "score", "value", "low", "high", "cosine", "n")
+SHOWN = ("source", "score", "value", "low", "high", "chance", "cosine", "n")
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,12 @@ def told_of(found: HDStudy) -> str:
     """Where a study is from, in a line."""
     model = found.provenance.model
     return f"{model.get('name')} {model.get('fingerprint')}, {found.provenance.when}"
+
+
+def chances(found: HDStudy) -> str:
+    """Chance of every score of the figure, each its own."""
+    told = ", ".join(f"{v:.4f} of {score}" for score, v in found.chance().items())
+    return f"chance {told} (of the gold score only its control: the answer picks the query)"
 
 
 def scored(found: HDStudy) -> str:

@@ -98,9 +98,9 @@ def hyper_cell(root: Path, url: str, row: int, task: str) -> Decoded:
     names = list(found.found[0])[:SHOWN]
     frame = pd.DataFrame({
         "concept": names, "similarity": found.similarity[0, : len(names)],
-        "above the threshold": ["✓" if v > found.threshold else ""
+        "above the threshold": ["yes" if v > found.threshold else "no"
                                 for v in found.similarity[0, : len(names)]],
-        "follows": ["✓" if n == following else "" for n in names],
+        "follows": ["yes" if n == following else "no" for n in names],
     })  # fmt: skip
     frame.attrs["units"] = {"similarity": "cosine, -1 to 1"}
     return Decoded(tuple(before), found.query[0], bool(found.answered[0]), found.threshold, frame,

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 SCORES = ("probing@1", "probing@3", "probing@5", "gold probing@1")
 """What is given for every source; the first three by the label-free rule."""
+PLACES = (1, 3, 5)
+"""Places among which the right word must be, of the first three."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,6 +57,14 @@ class HDStudy(Result):
     def value(self, source: str = "probe", score: str = "probing@1") -> float:
         """One figure."""
         return float(self.score[self.sources.index(source), SCORES.index(score)])
+
+    def chance(self) -> dict[str, float]:
+        """How often the right word is among the first places of concepts in random order.
+
+        Of the gold rule there is none: the answer picks its query, so only controls tell.
+        """
+        return {score: min(1.0, k / self.n_concepts)
+                for score, k in zip(SCORES, PLACES, strict=False)}  # fmt: skip
 
     @property
     def contingency(self) -> "pd.DataFrame":
@@ -119,12 +129,14 @@ class HDStudy(Result):
         import pandas as pd
 
         rows: list[dict[str, Any]] = []
+        chance = self.chance()
         for i, source in enumerate(self.sources):
             for j, score in enumerate(SCORES):
                 rows.append({
                     "task": self.task, "split": self.split, "source": source, "score": score,
                     "value": float(self.score[i, j]),
                     "low": float(self.low[i, j]), "high": float(self.high[i, j]),
+                    "chance": chance.get(score, float("nan")),
                     "cosine": float(self.cosine[i]), "n": int(self.right.sum()),
                 })  # fmt: skip
         frame = pd.DataFrame(rows)

@@ -114,6 +114,8 @@ def test_the_decode_table_by_concept_has_chance_control_and_interval(
     assert f"one of {found.n_concepts} concepts" in said
     assert "codes of other prompts" in said
     assert f"n = {int(found.right.sum())}" in said
+    for k in (1, 3, 5):  # each score has its own
+        assert f"{k / found.n_concepts:.4f} of probing@{k}" in said.replace("\\", "")
     lines = files["hyper-decode-concepts.csv"].splitlines()
     assert len(lines) == len(table) + 1
 

@@ -213,6 +213,8 @@ def test_a_concept_is_read_from_the_store_beside_chance(
     assert found.study.n_concepts == len(concepts)
     assert found.found["similarity"].is_monotonic_decreasing
     assert len(found.found) == token_hyper.SHOWN
+    for column in ("above the threshold", "follows"):  # said of every concept, not left empty
+        assert set(found.found[column]) <= {"yes", "no"}
     again = open_page(monkeypatch, fitted, "token", store="acts", row=str(row))
     assert "Threshold" in told(again)
 

@@ -103,6 +103,10 @@ def study():
 def test_a_study_has_every_baseline_and_only_counts_what_the_model_gets_right(study) -> None:
     assert study.sources == ("probe", *BASELINES)
     assert set(study.to_frame()["n"]) == {int(study.right.sum())}
+    chance = study.to_frame().groupby("score")["chance"].first()
+    assert chance["probing@5"] == pytest.approx(5 * chance["probing@1"])
+    assert chance["probing@1"] == pytest.approx(1 / study.n_concepts)
+    assert np.isnan(chance["gold probing@1"])
     assert 0 < study.right.mean() < 1
     assert study.contingency.to_numpy().sum() == len(study.right)
     assert study.value() == pytest.approx((study.reading.rank[study.right] <= 1).mean())
