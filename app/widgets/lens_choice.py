@@ -51,7 +51,8 @@ def choose_lens() -> str:
 def token_first(text: LensAsk, places: Sequence[int], *, key: str) -> int:
     """The token that a map marks at first: that of the row asked for.
 
-    Of a typed text it is the last but one, which a token follows. Once another row is asked for, the widget ``key`` goes to that one's token.
+    Of a typed text it is the last but one, which a token follows. Once another row is asked for,
+    the widget ``key`` goes to that one's token.
     """
     if not text.store:
         return places[max(0, len(places) - 2)]
