@@ -63,4 +63,7 @@ def doses(
         "towards": towards, "from": source, "method": method, "n": n, "at": at,
         "new_tokens": new_tokens, "seed": seed,
     }  # fmt: skip
-    return result_answer(facts(settings, out), ("direction", "strength", "kl", "changed", "loss"))
+    found = facts(settings, out)
+    head = (f"Strength 1 is a step of length {found['unit']:.4g} at {found['site']}: the median "
+            "length of the state at the steered tokens of the prompt.")  # fmt: skip
+    return result_answer(found, ("direction", "strength", "kl", "changed", "loss"), head)

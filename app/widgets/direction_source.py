@@ -29,7 +29,8 @@ def choose_direction() -> BesideAsk | None:
         return _latent()
     model = choose_model()
     if model is None:
-        nothing_yet("Choose a model; nothing runs until you ask for it.",
+        nothing_yet("Choose a model; it continues a prompt at once, as it is and steered. Dose "
+                    "curves wait until you ask for them.",
                     "lensbench steer agreement --model atlas-dense")  # fmt: skip
         st.button("Use the bundled atlas-dense", type="primary", key="bundled",
                   on_click=lambda: st.session_state.update(model="atlas-dense"))  # fmt: skip

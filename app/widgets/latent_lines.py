@@ -52,7 +52,8 @@ def beside_line(ask: BesideAsk) -> None:
     """What comes nearest to the page Steering; nothing steers with a file from the shell."""
     if ask.kind == A_LATENT:
         steer_line(Path(ask.run), ask.dictionary, ask.latent, ask.prompt, ask.new_tokens, ask.seed,
-                   ask.strength, "The same on the command line:")  # fmt: skip
+                   ask.strength, "The same" + " with every token steered" * (ask.where != "all")
+                   + ", on the command line:")  # fmt: skip
     elif ask.task is not None:
         command_line(command_of(ask.task))
     elif ask.kind == PROMPTS and ask.plus and ask.minus:

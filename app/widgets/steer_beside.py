@@ -26,6 +26,8 @@ def steer_beside(ask: BesideAsk) -> None:
         return
     with st.spinner("The model continues the prompt three times"):
         found = steering.steered(ask)
+    unknown_note(ask.model, ask.prompt)
+    st.caption(unit_told(ask.where, found.unit, found.site))
     _strip(found)
     told = (
         "Strength 0: the model runs as it is; its logits are bit-identical."
@@ -43,6 +45,13 @@ def steer_beside(ask: BesideAsk) -> None:
         caption=f"n = {len(found.kl)} steps along the clean text. Control: {RANDOM} random "
                 "directions of equal length.",
     )  # fmt: skip
+
+
+def unit_told(where: str, unit: float, site: str) -> str:
+    """What strength 1 is, with its number."""
+    of = "all tokens of the prompt" if where == "all" else "the prompt's last token"
+    length = "median length of the state at" if where == "all" else "length of the state at"
+    return f"Strength 1 is a step of length {unit:.4g} at {site}: the {length} {of}."
 
 
 def ask_prompt(ask: BesideAsk) -> BesideAsk:

@@ -57,8 +57,9 @@ def steer_doses(ask: SteerAsk) -> None:
         code=steering.python_of(ask, measure),
         alt=f"{MEASURES[measure]} against the strength, task {ask.task}, with bands of controls",
         caption=f"{found.n_made_of} prompts made the direction, n = {result.n} others are steered; "
-                f"one unit is a step as long as the state ({result.scale[0]:.1f}). Controls of the "
-                f"same length: {len(result.rows_of('random'))} random directions and "
+                "one unit is a step as long as the state at the steered tokens "
+                f"({result.scale[0]:.4g}). Controls of the same length: "
+                f"{len(result.rows_of('random'))} random directions and "
                 f"{len(result.rows_of('shuffled'))} made of shuffled labels. "
                 + " ".join(result.undefined),
     )  # fmt: skip
@@ -99,8 +100,9 @@ def prompt_doses(ask: BesideAsk) -> None:
         code=steering_doses.python_of(ask, measure),
         alt=f"{steering_doses.MEASURES[measure]} at every strength, beside random directions",
         caption=f"One prompt, n = {found.n} tokens of clean text, on which KL is a mean; one unit "
-                f"is a step as long as the state ({found.unit:.1f}). Texts take the most probable "
-                "token at each step; their loss is what the unsteered model makes of them. "
+                f"is a step as long as the state at the steered tokens ({found.unit:.4g}). Texts "
+                "take the most probable token at each step; their loss is what the unsteered "
+                "model makes of them. "
                 f"Control: {RANDOM} random directions as long."
                 + " A gap: nothing was written there." * bool(frame[measure].isna().sum()),
     )  # fmt: skip

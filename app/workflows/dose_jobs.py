@@ -145,7 +145,9 @@ def facts(settings: Mapping[str, Any], out: Path | None) -> dict[str, Any]:
     if ask.where not in WHERE:
         raise UnknownNameError("--at", ask.where, known=tuple(WHERE))
     found = steering_doses.doses_of(ask)
-    return result_facts(str(found.provenance.model["name"]), found, out, site=found.site)
+    return result_facts(
+        str(found.provenance.model["name"]), found, out, site=found.site, unit=found.unit
+    )
 
 
 def job(settings: dict[str, Any]) -> dict[str, Any]:

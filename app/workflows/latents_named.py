@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from lensbench import interventions
 from lensbench.app.workflows.answers import rows_of_frame
@@ -23,6 +22,8 @@ from lensbench.app.workflows.live import hold_store, running
 from lensbench.app.workflows.runs import evaluation_of
 from lensbench.app.workflows.sequences import model_name
 from lensbench.errors import ConfigError, UnknownNameError
+from lensbench.interventions.experts.rows import rows_of
+from lensbench.interventions.steering.where import Steered, scale_at
 from lensbench.plan import Plan
 
 ORDERS = ("density", "f1", "label", "latent", "decoder_norm", "encoder_bias")
@@ -116,7 +117,8 @@ def steer_latent(
 ) -> dict[str, Any]:
     """Continue prompts with a latent's direction added, beside a random one of the same length.
 
-    Strengths are in lengths of the state at the dictionary's site, on average over the prompts.
+    Every token is steered. Strengths are in lengths of the state at the dictionary's site: the
+    median over all tokens of the prompts, as in ``interventions.dose_curve``.
 
     Raises:
         ConfigError: no prompt, no strength, no such latent.
@@ -129,7 +131,7 @@ def steer_latent(
     with running(*model_name(held)) as model:
         direction = interventions.latent_direction(model, coder, latent)
         stray = interventions.random_directions(direction, 1, seed=seed)[0]
-        scale = _length(model, direction.site, prompts)
+        scale = scale_at(model, Steered(rows_of(model, list(prompts)), None, "all"), direction, 16)
         plans = {}
         for s in (s for s in strengths if s):
             plans[f"{s:g}"] = interventions.steer(direction.with_norm(scale), s)
@@ -146,15 +148,6 @@ def steer_latent(
                 "n": len(prompts)} for s in moved if not s.endswith("random")],
         "control": "a random direction of the same length",
     }  # fmt: skip
-
-
-def _length(model: Any, site: str, prompts: Sequence[str]) -> float:
-    """Mean length of the state at a site, the first token (a massive one in many models) aside."""
-    norms: list[torch.Tensor] = []
-    for prompt in prompts:
-        acts = model.run(model.tokens(prompt), capture=[site], logits="none").acts[site][0]
-        norms.append(acts[1 if len(acts) > 1 else 0 :].float().norm(dim=-1))
-    return float(torch.cat(norms).mean())
 
 
 def _kl(model: Any, prompts: Sequence[str], plan: Plan) -> float:

@@ -2,8 +2,8 @@
 
 1. The direction is made of two sets of prompts (states at their last tokens), a task, a latent
    of a dictionary, or a vector in a file.
-2. A strength counts in lengths of the state: the median over the prompt's tokens, the first one
-   left out, at the site. Strength 0 is the empty plan: the model runs what it runs clean.
+2. A strength counts in lengths of the state: the median over the steered tokens of the prompt, as
+   in ``interventions.dose_curve``. Strength 0 is the empty plan: the model as it is.
 3. Every continuation draws with the same seed; the divergence per step is along the clean text.
 """
 
@@ -31,6 +31,8 @@ from lensbench.interventions.steering.contrast import Contrast
 from lensbench.interventions.steering.controls import random_directions
 from lensbench.interventions.steering.direction import Direction, probe_direction
 from lensbench.interventions.steering.plans import steer
+from lensbench.interventions.steering.where import Steered as Steering
+from lensbench.interventions.steering.where import scale_at
 from lensbench.plan import Plan
 from lensbench.saes import read_direction
 from lensbench.tokens import meant, token_texts
@@ -79,6 +81,8 @@ class BesideAsk:
 class Steered(Beside):
     """With the prompt itself, and which of its tokens are steered."""
 
+    unit: float
+    """Length of a step of strength 1, units of the site."""
     prompt: tuple[str, ...]
     on: tuple[bool, ...]
 
@@ -107,13 +111,11 @@ def opened(ask: BesideAsk) -> "Generator[tuple[Model, list[int], Direction]]":
         raise ConfigError(f"give a prompt of 1 to {LONGEST:,} characters; got {len(ask.prompt):,}")
     with held(ask) as model:
         direction = direction_of(ask, model)
-        site = direction.check(model)
+        direction.check(model)
         prompt: list[int] = model.tokens(ask.prompt).ids[0].tolist()
         check_room(model, len(prompt) + ask.new_tokens)
-        states: Any = model.run(meant(prompt), capture=site, logits="none").acts[site][0]
-        norms = states.float().norm(dim=-1)
-        median = float((norms[1:] if len(norms) > 1 else norms).median())
-        yield model, prompt, direction.with_norm(median)
+        at = Steering([prompt], None, "all" if ask.where == "all" else "after", ask.new_tokens)
+        yield model, prompt, direction.with_norm(scale_at(model, at, direction, 1))
 
 
 @contextmanager
@@ -136,7 +138,7 @@ def _made(ask: BesideAsk) -> Steered:
     on = tuple(ask.strength != 0 and (ask.where == "all" or i == len(prompt) - 1)
                for i in range(len(prompt)))  # fmt: skip
     return Steered(unit.site, abs(ask.strength) * unit.norm, said.ids, said.words, len(prompt),
-                   said.kl, said.identical, shown, on)  # fmt: skip
+                   said.kl, said.identical, unit.norm, shown, on)  # fmt: skip
 
 
 def plan_of(ask: BesideAsk, unit: Direction, n_prompt: int, n: int = 0) -> Plan:

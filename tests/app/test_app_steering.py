@@ -1,5 +1,6 @@
 """The page Steering: every kind of direction, neutral is the model itself, nothing slow unasked."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,21 @@ def test_strength_zero_is_the_model_bit_for_bit_and_others_are_not() -> None:
     assert all(of(2.0, "all").on)
 
 
+@pytest.mark.parametrize("where", ["after", "all"])
+def test_strength_one_is_what_it_is_in_the_library(where: str) -> None:
+    import lensbench
+    from lensbench import interventions
+
+    found = of(1.0, where)
+    model = lensbench.load_model("atlas-dense", certify=False)
+    direction = interventions.probe_direction(found.site, np.ones(model.card.d_model))
+    curve = interventions.dose_curve(model, direction, [ASK.prompt], (1.0,), effect="kl", at=where,
+                                     random=0, shuffled=0)  # fmt: skip
+    assert found.unit == pytest.approx(curve.scale[0])
+    other = of(1.0, "all" if where == "after" else "after")
+    assert found.unit != pytest.approx(other.unit, rel=0.01), "control: other tokens, another unit"
+
+
 def test_a_steered_text_may_be_longer_than_the_clean_one() -> None:
     found = of(1.0)  # the clean text ends before the tokens that may be steered do
     assert len(found.ids["clean"]) < ASK.new_tokens
@@ -50,12 +66,17 @@ def test_tokens_that_differ_are_found_by_id() -> None:
 def test_the_page_offers_a_model_and_then_steers(monkeypatch, tmp_path: Path) -> None:
     page = open_page(monkeypatch, tmp_path, "steering")
     assert not page.exception
-    assert "Choose a model" in words(page)
+    assert "continues a prompt at once" in words(page)
+    assert "nothing runs until" not in words(page), "a model that is chosen runs"
     assert not page.get("plotly_chart")
     page.button(key="bundled").click().run()
     assert not page.exception
     assert not page.error
     assert len(page.get("plotly_chart")) == 1
+    said = re.search(r"Strength 1 is a step of length ([\d.]+) at blocks.1.resid_post: the "
+                     r"length of the state at the prompt's last token", words(page))  # fmt: skip
+    assert said
+    assert float(said[1]) == pytest.approx(of(1.0).unit, rel=1e-3), "the prompt is the same"
     page.select_slider(key="strength").set_value(0.0).run()
     assert "its logits are bit" in words(page)
     page.number_input(key="new").set_value(3)

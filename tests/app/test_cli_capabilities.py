@@ -119,6 +119,9 @@ def test_a_latent_is_found_shown_tried_and_steered_with(
     (text,) = steered["texts"]
     assert {"clean", "2", "2 random"} <= set(text)
     assert steered["kl"][0]["kl"] > 0
+    doses = ("doses", "--prompt", "The capital of", "--dictionary", name, "--latent", latent)
+    dosed = answer(capsys, *doses, "--at", "all", "--new-tokens", 1)
+    assert dosed["unit"] == pytest.approx(steered["length"]), "one unit, whichever command"
     assert "Write --" in refused(capsys, "latents", "show", name, "-3")
     assert "name one as" in refused(capsys, "latents", "ls", name.parent)
 
