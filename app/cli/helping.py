@@ -80,7 +80,9 @@ class Root(Group):
         known = dict(rows_of(self))
         for title, names in SECTIONS.items():
             _section(formatter, title, [(name, known[name]) for name in names])
-        formatter.write(f"\nMore: lensbench COMMAND --help; lensbench help {' | '.join(TOPICS)}\n")
+        formatter.write(
+            f"\nMore: lensbench COMMAND --help\n      lensbench help {' | '.join(TOPICS)}\n"
+        )
 
 
 def rows_of(group: Any) -> list[tuple[str, str]]:

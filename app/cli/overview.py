@@ -1,9 +1,9 @@
 """What ``lensbench`` says by itself, and the topics of ``lensbench help``."""
 
 START = """\
-  lensbench demo                    the whole bench once on a bundled model; nothing is fetched
-  lensbench app                     the same and more in a browser, on this machine only
-  lensbench doctor                  what is installed, what is missing, and what that costs
+  lensbench demo    the whole bench once on a bundled model; nothing is fetched
+  lensbench app     the same and more in a browser, on this machine only
+  lensbench doctor  what is installed, what is missing, and what that costs
 """
 
 SECTIONS = {
