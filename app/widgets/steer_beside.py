@@ -26,7 +26,6 @@ def steer_beside(ask: BesideAsk) -> None:
         return
     with st.spinner("The model continues the prompt three times"):
         found = steering.steered(ask)
-    unknown_note(ask.model, ask.prompt)
     st.caption(unit_told(ask.where, found.unit, found.site))
     _strip(found)
     told = (
