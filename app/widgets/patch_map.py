@@ -100,14 +100,28 @@ def _place(ask: PatchAsk, result: Any, index: int, name: str) -> None:
                                                           then=".frame"))  # fmt: skip
             if patch_jobs.is_kept(settings):
                 fit_done("place", settings)
-    with guarded(), st.spinner("Running every pair with this patch"):
-        table = patch_cell.pair_by_pair(ask, index)
-        st.markdown("**Pair by pair, and what the model says before and after**")
-        first = ["pair", "answer", "effect", "said before", "says now"]
-        rest = [c for c in table.columns if c not in first]
-        shown = table.reindex(columns=[*first, *rest]).round(3)
-        show_listing(shown, alt="Values of every pair", take="by-pair",
-                     data=table, code=python_of(patch_cell.pair_by_pair, ask, index))  # fmt: skip
+    with guarded():
+        _pairs(ask, index)
+
+
+def _pairs(ask: PatchAsk, index: int) -> None:
+    """What every pair does under the patch; what it says only at once where that is quick."""
+    said, effort = ["said before", "says now"], patch_jobs.said_cost(ask)
+    if not (effort.short or st.session_state.get("said-of") == (ask, index)):
+        if st.button("Say what the model says", key="say-pairs", help=f"Takes {effort.told}"):
+            st.session_state["said-of"] = (ask, index)
+        else:
+            said = []
+    more = ", and what the model says before and after" if said else ""
+    st.markdown(f"**Pair by pair{more}**")
+    with st.spinner("Running every pair with this patch"):
+        k = 3 if said else 0
+        table = patch_cell.pair_by_pair(ask, index, k)
+    first = ["pair", "answer", "effect", *said]
+    rest = [c for c in table.columns if c not in first]
+    shown = table.reindex(columns=[*first, *rest]).round(3)
+    show_listing(shown, alt="Values of every pair", take="by-pair", data=table,
+                 code=python_of(patch_cell.pair_by_pair, ask, index, k))  # fmt: skip
 
 
 def _held_out(ask: PatchAsk, index: int, settings: dict[str, Any]) -> Any:

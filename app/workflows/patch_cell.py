@@ -79,23 +79,27 @@ def forecast(ask: PatchAsk) -> tuple[int, int, int]:
 
 
 def pair_by_pair(ask: PatchAsk, index: int, k: int = 3) -> pd.DataFrame:
-    """One row per pair: the metric in every run, and what the patched model then says."""
+    """One row per pair: the metric in every run, and the ``k`` tokens that are then said.
+
+    With ``k`` 0 no model is run: what is said before and after is left out.
+    """
     return _tables.get((ask, index, k), lambda: _table(ask, index, k))
 
 
 def _table(ask: PatchAsk, index: int, k: int) -> pd.DataFrame:
-    result = kept(ask)
+    result, said = kept(ask), dict[str, list[str]]()
     with running(ask.model, ask.revision) as model:
         pairs = pairs_for(model, ask)
-        before, after = _said(model, pairs, place_at(result, index), ask, k)
+        if k:
+            before, after = _said(model, pairs, place_at(result, index), ask, k)
+            said = {"said before": before, "says now": after}
     patched, clean, corrupted = result.values[index], result.clean, result.corrupted
     with np.errstate(divide="ignore", invalid="ignore"):
         effect = (patched - corrupted) / (clean - corrupted)
     frame = pd.DataFrame({
         "pair": range(1, len(pairs) + 1), "clean prompt": pairs.clean_texts,
         "answer": pairs.answer_texts, "wrong answer": pairs.foil_texts,
-        "clean": clean, "corrupted": corrupted, "patched": patched, "effect": effect,
-        "said before": before, "says now": after,
+        "clean": clean, "corrupted": corrupted, "patched": patched, "effect": effect, **said,
     })  # fmt: skip
     frame.attrs["units"] = dict.fromkeys(("clean", "corrupted", "patched"), result.unit)
     return frame

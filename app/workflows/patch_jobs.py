@@ -127,6 +127,12 @@ def place_cost(ask: PatchAsk) -> Effort:
     return Effort(pairs * (1 + STEPS + OTHERS), whole.each)
 
 
+def said_cost(ask: PatchAsk) -> Effort:
+    """How long it takes to hear what the model says of every pair, with a patch and without."""
+    _, pairs, whole = cost(ask)
+    return Effort(3 * pairs, whole.each)
+
+
 def place_check(settings: Mapping[str, Any]) -> PlaceCheck | None:
     """A place on held-out pairs as a job has left it; None until then.
 

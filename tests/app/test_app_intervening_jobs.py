@@ -139,6 +139,20 @@ def test_a_long_look_at_held_out_pairs_waits_and_is_kept(
     jobs.remove(done, job.name)
 
 
+def test_what_the_model_says_waits_where_it_is_long(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(effort.Effort, "short", property(lambda e: e.passes != 3 * 4))
+    page = open_page(monkeypatch, tmp_path, "patching", **SWEEP)
+    assert not page.exception
+    before = next(f.value for f in page.dataframe if "effect" in f.value)
+    assert "says now" not in before
+    page.button(key="say-pairs").click().run()
+    after = next(f.value for f in page.dataframe if "effect" in f.value)
+    assert "says now" in after
+    assert before["effect"].tolist() == after["effect"].tolist()
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which five jobs were run, two of them in processes of their own."""
