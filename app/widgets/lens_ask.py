@@ -169,13 +169,12 @@ def _at(ask: StateAsk, found: Any, layer: int, into: int) -> None:
         return
     with st.spinner("The prompt writes on"):
         text = asking.written(ask, layer, into, n)
-    st.markdown("With the state: " + plain(visible(asking.in_one(ask, list(text["token"])))))
-    st.markdown("As it is: " + plain(visible(asking.in_one(ask, list(text["without"])))))
-    shown = text.assign(token=[visible(w) for w in text["token"]]).drop(columns=["without"])
+    for name, said in zip(("With the state", "As it is"), text.attrs["texts"], strict=True):
+        st.markdown(f"{name}: {plain(visible(said))}")
     heads = {"step": "Step", "token": "Token", "p_with": "With the state", "p_without": "Without",
              "relevancy": "Difference"}  # fmt: skip
-    show_listing(shown, alt="Tokens written with the state, and how likely each is without it",
-                 headings=heads, digits=3, take="ask-text", data=text,
+    show_listing(text, alt="Tokens written with the state, and how likely each is without it",
+                 headings=heads, digits=3, take="ask-text",
                  code=python_of(asking.written, ask, layer, into, n),
                  caption=f"n = {len(text)} tokens of one text. A token that is as likely without "
                          "the state comes from the prompt.")  # fmt: skip

@@ -29,8 +29,7 @@ def show_cell(ask: LensAsk, position: int, layer: int) -> None:
     with right:
         st.markdown(f"**Best tokens after block {cell.layer}**")
         show_listing(
-            cell.top.assign(token=[visible(t) for t in cell.top["token"]]), take="lens-best",
-            alt="Best tokens of this cell", data=cell.top,
+            cell.top, take="lens-best", alt="Best tokens of this cell",
             code=lenses.python_of_cell(ask, position, layer, pins, then=".top"),
         )  # fmt: skip
         told = "Put it into another prompt, and read what the prompt says"

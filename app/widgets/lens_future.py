@@ -104,9 +104,8 @@ def _cell(ask: FutureAsk, position: int, layer: int) -> None:
     word = plain(visible(future.grid_of(ask).tokens[position]))
     st.markdown(f"**What “{word}” foretells after block {layer}**")
     shares = [f"{v:.3f}" if v == v else "" for v in cell["bigram_share"]]
-    shown = cell.assign(bigram_share=shares, **{name: [visible(w) if w else "" for w in cell[name]]
-                           for name in ("says", "bigram", "text")})  # fmt: skip
-    show_listing(shown, alt="What the state foretells at every distance, beside bigrams",
+    show_listing(cell.assign(bigram_share=shares),
+                 alt="What the state foretells at every distance, beside bigrams",
                  headings=HEADINGS, digits=3, take="future-cell", data=cell,
                  caption="Bigrams: what most often stands there after this token in the store's "
                          "other documents; n: how often the token stood there.",

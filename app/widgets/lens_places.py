@@ -85,8 +85,7 @@ def _best(ask: PlacesAsk, lens: Any, position: int, order: int) -> None:
         if all(p != p for p in best["probability"]):
             st.info("It writes nothing here that tells one token from another.")
         else:
-            show_listing(best.assign(token=[visible(t) for t in best["token"]]), config=SHORT,
-                         alt="Best tokens of this cell", take="places-best", data=best,
+            show_listing(best, config=SHORT, alt="Best tokens of this cell", take="places-best",
                          code=python_of(places.best_at, Call(places.places_for, ask),
                                         position, order))  # fmt: skip
     with right:
@@ -95,7 +94,7 @@ def _best(ask: PlacesAsk, lens: Any, position: int, order: int) -> None:
             return
         st.markdown(f"**Who ranks the next token, {plain(visible(target))}, best**")
         found = places.writers_at(lens, position)
-        show_listing(found.assign(top=[visible(t) for t in found["top"]]), config=WORDS,
-                     alt="Places that rank the next token best", take="places-writers", data=found,
+        show_listing(found, config=WORDS, take="places-writers",
+                     alt="Places that rank the next token best",
                      code=python_of(places.writers_at, Call(places.places_for, ask),
                                     position))  # fmt: skip

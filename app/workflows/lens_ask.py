@@ -4,7 +4,7 @@ What takes a moment is read while the reader waits and kept. Anything larger is 
 lens ask``) whose result lies in ``asked/`` below the root.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -147,8 +147,8 @@ def spots_of(model: "Model", ask: StateAsk) -> "tuple[Spot, Spot]":
 def written(ask: StateAsk, layer: int, into: int, n: int) -> pd.DataFrame:
     """What the prompt goes on to write with the state at one cell, token by token.
 
-    Each with its probability with and without the state; ``without`` is what the prompt writes as
-    it is.
+    Each with its probability with and without the state. ``attrs["texts"]`` of the frame are the
+    whole text, and the one that the prompt writes as it is.
 
     Raises:
         LensbenchError: see :func:`lensbench.probes.transplant`.
@@ -157,6 +157,7 @@ def written(ask: StateAsk, layer: int, into: int, n: int) -> pd.DataFrame:
 
     def run() -> pd.DataFrame:
         from lensbench import probes
+        from lensbench.app.workflows.prompting import joined
 
         with held.lock:
             model = held.model
@@ -171,17 +172,10 @@ def written(ask: StateAsk, layer: int, into: int, n: int) -> pd.DataFrame:
             [plain] = model.generate(tokens, max_new_tokens=n)
         words = token_texts(model.tokenizer, list(plain))
         frame = found.tokens_frame().drop(columns=["layer", "pos"])
-        frame["without"] = [words[i] if i < len(words) else "" for i in range(len(frame))]
+        frame.attrs["texts"] = joined(model, found.written[0]), joined(model, words)
         return frame
 
     return _written.get((ask, layer, into, n, *_version(ask)), run)
-
-
-def in_one(ask: StateAsk, words: Sequence[str]) -> str:
-    """Words of a text as one, with spaces between them where the tokens have none."""
-    from lensbench.app.workflows.prompting import joined
-
-    return joined(held_of(ask.lens).model, [word for word in words if word])
 
 
 def work_of(ask: StateAsk) -> tuple[int, float]:

@@ -19,6 +19,7 @@ from lensbench.app.workflows.lenses import LensAsk
 from lensbench.app.workflows.live import Shelf, hold_store
 from lensbench.app.workflows.sequences import document_of, model_of
 from lensbench.errors import ConfigError, LensbenchError, MissingDataError
+from lensbench.probes.lenses.marked import marked
 from lensbench.tokens import token_texts
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def grid_frame(ask: FutureAsk, far: int) -> pd.DataFrame:
     grid = grid_of(ask)
     step = grid.ahead.index(far)
     frame = grid.to_frame()[["layer", "pos", "token"]]
-    frame["says"] = [words[step] for row in grid.words for words in row]
+    frame["says"] = marked(words[step] for row in grid.words for words in row)
     frame["prob"] = grid.prob[:, :, step].ravel()
     frame["prob_without"] = grid.prob_without[:, :, step].ravel()
     return frame
@@ -187,8 +188,6 @@ def grid_figure(ask: FutureAsk, far: int) -> "go.Figure":
     from lensbench.plots import heatmap, visible
 
     grid, frame = grid_of(ask), grid_frame(ask, far)
-    for name in ("token", "says"):
-        frame[name] = [visible(word) for word in frame[name]]
     letters = max(2, min(8, 115 // max(len(grid.positions), 1)))
     frame["word"] = [w if len(w) <= letters else f"{w[: letters - 1]}…" for w in frame["says"]]
     shown = {int(p): visible(grid.tokens[p]) for p in grid.positions}
@@ -237,7 +236,8 @@ def cell_of(ask: FutureAsk, position: int, layer: int) -> pd.DataFrame:
             "bigram_share": share, "bigram_n": n,
             "text": grid.tokens[at] if at < len(grid.tokens) else "",
         })  # fmt: skip
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    return frame.assign(**{n: marked(frame[n]) for n in ("says", "bigram", "text")})
 
 
 def _bigram(ask: FutureAsk, token: int, far: int) -> tuple[str, float, int]:

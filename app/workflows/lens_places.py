@@ -16,6 +16,7 @@ from lensbench.app.workflows.lenses import LensAsk
 from lensbench.app.workflows.live import Shelf, hold_model, hold_store, store_version
 from lensbench.app.workflows.sequences import model_name, model_of
 from lensbench.errors import ConfigError
+from lensbench.probes.lenses.marked import marked
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -172,8 +173,6 @@ def figure_of(ask: PlacesAsk, metric: str, block: str = "all") -> "go.Figure":
     lens, d_vocab = places_for(ask), held_of(ask.text).model.card.d_vocab
     frame = frame_of(lens, block)
     value = "log10_target_rank" if metric == "target_rank" else metric
-    for name in ("token", "target", "top"):
-        frame[name] = [visible(w) if w else "" for w in frame[name]]
     tokens, rows = lens.tokens, frame.drop_duplicates("order")
     letters = max(2, min(8, 115 // max(len(tokens), 1)))
     frame.loc[frame[value].isna(), "top"] = ""  # no word where there is no colour
@@ -216,7 +215,7 @@ def best_at(lens: "SiteLens", position: int, order: int) -> pd.DataFrame:
     column = places.index(position)
     return pd.DataFrame({
         "rank": range(1, lens.top.shape[2] + 1),
-        "token": [lens.words[w] for w in lens.top[order, column]],
+        "token": marked(lens.words[w] for w in lens.top[order, column]),
         "probability": lens.top_prob[order, column],
     })  # fmt: skip
 

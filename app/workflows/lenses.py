@@ -19,6 +19,7 @@ from lensbench.app.workflows.sequences import model_name, model_of
 from lensbench.app.workflows.token_names import tokens_named
 from lensbench.app.workflows.tuned import REMINDER, open_lens, read_states, version
 from lensbench.errors import ConfigError, LensbenchError, MissingDataError
+from lensbench.probes.lenses.marked import marked
 from lensbench.sites import Site
 from lensbench.tokens import token_texts
 
@@ -166,7 +167,7 @@ def cell_for(ask: LensAsk, position: int, layer: int, pins: str = "") -> Cell:
     best = at.topk(min(ask.k, len(at)))
     words = token_texts(model.tokenizer, best.indices.tolist())
     top = pd.DataFrame({
-        "rank": range(1, len(words) + 1), "token": words,
+        "rank": range(1, len(words) + 1), "token": marked(words),
         "probability": at.softmax(-1)[best.indices].numpy(), "logit": best.values.numpy(),
     })  # fmt: skip
     target = int(found.targets[column])

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from lensbench import provenance
 from lensbench.errors import ConfigError
 from lensbench.probes.lenses.logit import reader, stored_layers
+from lensbench.probes.lenses.marked import marked
 from lensbench.probes.lenses.measures import METRICS, measure
 from lensbench.protocols import Readout
 from lensbench.results import Controls, Result
@@ -41,16 +42,16 @@ class LensGrid(Result):
     document: int
 
     def to_frame(self) -> "pd.DataFrame":
-        """One row per layer and position."""
+        """One row per layer and position; ``␣`` is a space."""
         import pandas as pd
 
         layer, pos = np.indices(self.top_prob.shape)
         columns: dict[str, Any] = {
             "layer": np.asarray(self.layers)[layer.ravel()],
             "pos": pos.ravel(),
-            "token": [self.tokens[p] for p in pos.ravel()],
-            "target": [self.targets[p] for p in pos.ravel()],
-            "top": [word for row in self.top for word in row],
+            "token": marked(self.tokens[p] for p in pos.ravel()),
+            "target": marked(self.targets[p] for p in pos.ravel()),
+            "top": marked(word for row in self.top for word in row),
             "top_prob": self.top_prob.ravel(),
         }
         columns.update({name: self.values[i].ravel() for i, name in enumerate(METRICS)})

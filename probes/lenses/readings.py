@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lensbench.errors import ConfigError, UnknownNameError
+from lensbench.probes.lenses.marked import marked
 from lensbench.probes.lenses.measures import METRICS, prediction_depth
 from lensbench.results import Result
 
@@ -50,7 +51,7 @@ class SiteLens(Result):
     """Components: largest KL of the model's prediction from that of their sum, nats."""
 
     def to_frame(self) -> "pd.DataFrame":
-        """One row per place and token: the metrics, and the k best predictions."""
+        """One row per place and token: the metrics, the k best predictions; ``␣`` is a space."""
         import pandas as pd
 
         place, column = (a.ravel() for a in np.indices(self.top.shape[:2]))
@@ -59,13 +60,13 @@ class SiteLens(Result):
             "order": place,
             "layer": np.asarray(self.layers)[place],
             "pos": self.positions[column],
-            "token": [self.tokens[c] for c in column],
-            "target": [self.targets[c] for c in column],
+            "token": marked(self.tokens[c] for c in column),
+            "target": marked(self.targets[c] for c in column),
         }
         columns |= {name: self.values[i].ravel() for i, name in enumerate(METRICS)}
         for i in range(self.top.shape[2]):
             number = "" if i == 0 else str(i + 1)
-            columns[f"top{number}"] = [self.words[w] for w in self.top[:, :, i].ravel()]
+            columns[f"top{number}"] = marked(self.words[w] for w in self.top[:, :, i].ravel())
             columns[f"top{number}_prob"] = self.top_prob[:, :, i].ravel()
         frame = pd.DataFrame(columns)
         frame.attrs["units"] = {**METRICS, "top_prob": "probability"}
@@ -89,8 +90,6 @@ class SiteLens(Result):
         if metric not in (*METRICS, "top_prob"):
             raise UnknownNameError("lens metric", metric, known=(*METRICS, "top_prob"))
         frame = self.to_frame()
-        for name in ("token", "target", "top"):
-            frame[name] = [visible(w) if w else "" for w in frame[name]]
         units = METRICS.get(metric, "probability")
         figure = heatmap(
             frame, x="pos", y="order", value=metric, unit=units,

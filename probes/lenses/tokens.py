@@ -22,6 +22,7 @@ from torch import Tensor
 from lensbench import provenance
 from lensbench.errors import ConfigError, UnknownNameError
 from lensbench.probes.lenses.logit import reader
+from lensbench.probes.lenses.marked import marked
 from lensbench.probes.lenses.measures import Final, measure_log, tiles, top_k
 from lensbench.protocols import Readout
 from lensbench.results import Controls, Result
@@ -79,22 +80,22 @@ class TokenLens(Result):
     """Tokens of the text that are not shown."""
 
     def to_frame(self) -> "pd.DataFrame":
-        """One row per layer and token: what a figure draws, and the k best predictions."""
+        """One row per layer and token: what a figure draws, and the k best; ``␣`` is a space."""
         import pandas as pd
 
         layer, column = (a.ravel() for a in np.indices(self.top_prob.shape[:2]))
         columns: dict[str, Any] = {
             "layer": np.asarray(self.layers)[layer],
             "pos": self.positions[column],
-            "token": [self.tokens[c] for c in column],
-            "target": [self.targets[c] for c in column],
-            "top": [row[0] for block in self.top for row in block],
+            "token": marked(self.tokens[c] for c in column),
+            "target": marked(self.targets[c] for c in column),
+            "top": marked(row[0] for block in self.top for row in block),
             "top_prob": self.top_prob[:, :, 0].ravel(),
         }
         columns |= {name: self.values[i].ravel() for i, name in enumerate(_KEPT)}
         columns["log10_target_rank"] = np.log10(columns["target_rank"])
         for i in range(1, self.top_prob.shape[2]):
-            columns[f"top{i + 1}"] = [row[i] for block in self.top for row in block]
+            columns[f"top{i + 1}"] = marked(row[i] for block in self.top for row in block)
             columns[f"top{i + 1}_prob"] = self.top_prob[:, :, i].ravel()
         frame = pd.DataFrame(columns)
         frame.attrs["units"] = UNITS
@@ -157,15 +158,12 @@ class TokenLens(Result):
         return {"UnembedReadout": "Logit lens", "TunedLens": "Tuned lens"}.get(told, told)
 
     def _drawn(self, value: str, letters: int) -> "pd.DataFrame":
-        """The frame with its words made visible."""
-        from lensbench.plots import visible
-
+        """The frame with words for cells."""
         frame = self.to_frame().assign(hint=self._hints())
         drawn = np.isfinite(frame[value].to_numpy(np.float64))
         frame["top"] = np.where(drawn, frame["top"], "")  # no word where there is no colour
-        shown = {c: [visible(w) if w else "" for w in frame[c]] for c in ("token", "target", "top")}
-        words = [w if len(w) <= letters else f"{w[: letters - 1]}…" for w in shown["top"]]
-        return frame.assign(**shown, word=words)
+        words = [w if len(w) <= letters else f"{w[: letters - 1]}…" for w in frame["top"]]
+        return frame.assign(word=words)
 
     def _hints(self) -> list[str]:
         from lensbench.plots import visible

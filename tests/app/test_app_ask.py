@@ -14,7 +14,7 @@ from tests.app.tiny_root import TEXTS, Root, spec_of, tiny_root, values
 __all__ = ["tiny_root"]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 TARGET = "the dog saw the log"
-KEYS = {"from", "model", "text", "pos", "token", "target", "slot", "reading", "layer", "into",
+KEYS = {"ask", "from", "model", "text", "pos", "token", "target", "slot", "reading", "layer", "into",
         "write"}  # fmt: skip
 
 

@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from tests.app.drawn import run_code
 from tests.app.driver import files_offered, open_page, words
 from tests.app.tiny_root import TEXTS, Root, save_tiny, spec_of, tiny_root, values
 
@@ -84,8 +86,6 @@ def test_components_are_drawn_a_block_at_a_time_and_sum_to_the_model(
     monkeypatch: Any, tiny_root: Root
 ) -> None:
     import io
-
-    import pandas as pd
 
     from lensbench import probes
 
@@ -190,7 +190,11 @@ def test_the_decoder_lens_reads_typed_sentences_beside_its_controls(
     model = lensbench.load_model("atlas-translate")
     found = probes.decoder_lens(model, sources, max_new_tokens=48)
     assert page.dataframe[0].value["output"].tolist() == found.texts(0)["output"].tolist()[::-1]
+    code = next(c.value for c in page.code if "said_by(" in c.value)
+    pd.testing.assert_frame_equal(run_code(code), page.dataframe[0].value, check_dtype=False)
     page.selectbox(key="sentence").set_value(1).run()
+    code = next(c.value for c in page.code if "said_by(" in c.value)
+    pd.testing.assert_frame_equal(run_code(code), page.dataframe[0].value, check_dtype=False)
     assert page.dataframe[0].value["output"].tolist() == found.texts(1)["output"].tolist()[::-1]
     assert page.radio(key="measure").options == ["Same text as the model's own"]
     page.text_area(key="right").set_value(RIGHT).run()

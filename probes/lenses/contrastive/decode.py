@@ -13,6 +13,7 @@ from lensbench import provenance
 from lensbench.errors import ConfigError, UnknownNameError
 from lensbench.models.steps import DecodingStep
 from lensbench.probes.lenses.contrastive.rules import ContrastiveRule, site_at
+from lensbench.probes.lenses.marked import marked
 from lensbench.probes.lenses.prompts import Prompts, prompt_rows
 from lensbench.results import Controls, Result
 from lensbench.tokens import token_texts
@@ -57,12 +58,13 @@ class ContrastiveText(Result):
     plain_texts: tuple[str, ...]
 
     def to_frame(self) -> "pd.DataFrame":
-        """One row per new token; columns ``at <depth>`` hold what was measured there."""
+        """One row per new token (``␣``: a space); ``at <depth>``: what was measured there."""
         import pandas as pd
 
         frame = pd.DataFrame(
             {
-                "row": self.row, "step": self.step, "token": self.token, "plain": self.plain,
+                "row": self.row, "step": self.step, "token": marked(self.token),
+                "plain": marked(self.plain),
                 "changed": self.token_id != self.plain_id, "prob": self.prob, "kept": self.kept,
                 "depth": self.depth, "site": [self._site(int(d)) for d in self.depth],
             }

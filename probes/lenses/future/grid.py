@@ -34,6 +34,7 @@ from lensbench.probes.lenses.future.spots import (
     settings_of,
     states_at,
 )
+from lensbench.probes.lenses.marked import marked
 from lensbench.results import Controls, Result
 from lensbench.tokens import TokensLike, token_texts
 
@@ -63,7 +64,7 @@ class FutureGrid(Result):
     """Distance N of each step."""
 
     def to_frame(self) -> "pd.DataFrame":
-        """One row per layer and token."""
+        """One row per layer and token; ``␣`` is a space of a token."""
         import pandas as pd
 
         layer, column = (a.ravel() for a in np.indices(self.prob.shape[:2]))
@@ -72,13 +73,13 @@ class FutureGrid(Result):
         columns: dict[str, Any] = {
             "layer": np.array(self.layers)[layer],
             "pos": places,
-            "token": [self.tokens[p] for p in places],
+            "token": marked(self.tokens[p] for p in places),
             "predicted": ["".join(words) for words in cells],
             "mean_prob": np.nanmean(self.prob, -1).ravel(),
             "mean_prob_without": np.nanmean(self.prob_without, -1).ravel(),
         }
         for i, far in enumerate(self.ahead):
-            columns[f"ahead_{far}"] = [words[i] if i < len(words) else "" for words in cells]
+            columns[f"ahead_{far}"] = marked(words[i] if i < len(words) else "" for words in cells)
             columns[f"prob_{far}"] = self.prob[:, :, i].ravel()
         frame = pd.DataFrame(columns)
         frame.attrs["units"] = {"mean_prob": "probability", "mean_prob_without": "probability"}

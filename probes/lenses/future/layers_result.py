@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lensbench.errors import UnknownNameError
+from lensbench.probes.lenses.marked import marked
 from lensbench.results import Controls, Result
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class TransplantLayers(Result):
         return self.prob[0] - np.nanmax(rivals, 0)
 
     def to_frame(self) -> "pd.DataFrame":
-        """One row per source layer and target layer."""
+        """One row per source layer and target layer; ``␣`` is a space."""
         import pandas as pd
 
         layer, into = (a.ravel() for a in np.indices(self.prob.shape[1:]))
@@ -85,7 +86,7 @@ class TransplantLayers(Result):
         columns: dict[str, Any] = {
             "layer": np.array(self.layers)[layer],
             "into": np.array(self.into)[into],
-            "top": [cell[0] for row in best for cell in row],
+            "top": marked(cell[0] for row in best for cell in row),
             "top_prob": self.top_prob[0, :, :, 0].ravel(),
             "prob": self.prob[0].ravel(),
             "prob_mean": self.prob[1].ravel(),
@@ -123,12 +124,15 @@ class TransplantLayers(Result):
         rows += [("no state", self.plain_top, self.plain_top_prob, self.plain_prob, 0.0),
                  ("logit lens of this state", self.lens_top[i], self.lens_top_prob[i],
                   self.lens_prob[i], float("nan"))]  # fmt: skip
-        frame = pd.DataFrame({"reading": [row[0] for row in rows],
-                              "prob": [float(row[3]) for row in rows],
-                              "kl": [float(row[4]) for row in rows]})  # fmt: skip
+        columns: dict[str, Any] = {
+            "reading": [row[0] for row in rows],
+            "prob": [float(row[3]) for row in rows],
+            "kl": [float(row[4]) for row in rows],
+        }
         for rank in range(len(self.plain_top)):
-            frame[f"top{rank + 1}"] = [row[1][rank] for row in rows]
-            frame[f"top{rank + 1}_prob"] = [float(row[2][rank]) for row in rows]
+            columns[f"top{rank + 1}"] = marked(row[1][rank] for row in rows)
+            columns[f"top{rank + 1}_prob"] = [float(row[2][rank]) for row in rows]
+        frame = pd.DataFrame(columns)
         frame.attrs["units"] = {"prob": f"probability of {self.scored!r}", "kl": "nats"}
         return frame
 
@@ -156,9 +160,8 @@ class TransplantLayers(Result):
         if view not in VIEWS:
             raise UnknownNameError("view", view, known=tuple(VIEWS))
         frame = self.to_frame()
-        words = [visible(word) for word in frame["top"]]
-        cut = [w if len(w) <= _LETTERS else f"{w[: _LETTERS - 1]}…" for w in words]
-        frame = frame.assign(top=words, word=cut)
+        cut = [w if len(w) <= _LETTERS else f"{w[: _LETTERS - 1]}…" for w in frame["top"]]
+        frame = frame.assign(word=cut)
         largest = float(np.nanmax(self.kl))
         span = {"above": (-1.0, 1.0), "kl": (0.0, max(largest, 1e-6))}.get(view, (0.0, 1.0))
         few = len(frame) <= MOST_WORDS

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from lensbench.probes.lenses.marked import marked
 from lensbench.results import Result
 
 if TYPE_CHECKING:
@@ -56,21 +57,21 @@ class Transplant(Result):
         return np.abs(self.p_with - self.p_without)
 
     def to_frame(self) -> "pd.DataFrame":
-        """One row per cell."""
+        """One row per cell; ``␣`` is a space of a token."""
         import pandas as pd
 
         columns: dict[str, Any] = {
             "layer": self.source_layers,
             "pos": self.source_positions,
-            "token": [self.source_tokens[p] for p in self.source_positions],
+            "token": marked(self.source_tokens[p] for p in self.source_positions),
             "target_layer": self.target_layers,
-            "top": [row[0] for row in self.top],
+            "top": marked(row[0] for row in self.top),
             "top_prob": self.top_prob[:, 0],
             "top_prob_without": self.top_prob_without[:, 0],
             "kl": self.kl,
         }
         for i in range(1, self.top_prob.shape[1]):
-            columns[f"top{i + 1}"] = [row[i] for row in self.top]
+            columns[f"top{i + 1}"] = marked(row[i] for row in self.top)
             columns[f"top{i + 1}_prob"] = self.top_prob[:, i]
         if self.written:
             columns["text"] = self.texts()
@@ -84,13 +85,15 @@ class Transplant(Result):
         """One row per generated token, with its relevancy."""
         import pandas as pd
 
+        from lensbench.plots import visible
+
         rows: list[dict[str, Any]] = []
         for cell, words in enumerate(self.written):
             at = {"layer": self.source_layers[cell], "pos": self.source_positions[cell]}
             for step, word in enumerate(words):
                 p, q = float(self.p_with[cell, step]), float(self.p_without[cell, step])
-                rows.append({**at, "step": step, "token": word, "p_with": p, "p_without": q,
-                             "relevancy": abs(p - q)})  # fmt: skip
+                rows.append({**at, "step": step, "token": visible(word), "p_with": p,
+                             "p_without": q, "relevancy": abs(p - q)})  # fmt: skip
         frame = pd.DataFrame(rows)
         frame.attrs["units"] = UNITS
         return frame
