@@ -27,9 +27,13 @@ class PaddingTokens:
         """Read from a tokenizer; without one nothing is known to be padding."""
         special = frozenset(int(i) for i in getattr(tokenizer, "all_special_ids", ()))
         pad = getattr(tokenizer, "pad_token_id", None)
-        jobs = ("bos", "eos", "unk", "sep", "cls", "mask")
-        shared = pad in {getattr(tokenizer, f"{j}_token_id", None) for j in jobs}
-        return cls(None if shared else pad, special)
+        jobs = {j: getattr(tokenizer, f"{j}_token_id", None)
+                for j in ("bos", "eos", "unk", "sep", "cls", "mask")}  # fmt: skip
+        unknown = jobs.pop("unk")
+        # Two unknown words stand side by side in real text, unless their token has another job too.
+        if unknown not in (pad, *jobs.values()):
+            special -= {unknown}
+        return cls(None if pad in (unknown, *jobs.values()) else pad, special)
 
     def refuse_bare(self, ids: Tensor | np.ndarray, where: str = "a row of the ids") -> None:
         """Refuse ids ``[batch, pos]`` that begin or end with padding.

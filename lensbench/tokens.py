@@ -200,3 +200,27 @@ def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
         special = set(tokenizer.all_special_tokens)
         return [p if p in special else tokenizer.convert_tokens_to_string([p]) for p in pieces]
     return [piece.replace("▁", " ").replace("<0x0A>", "\n") for piece in pieces]
+
+
+def unknown_words(tokenizer: Any, text: str) -> tuple[str, ...]:
+    """Words of a text that the vocabulary lacks, each once, in order: all become one token.
+
+    None for a tokenizer that spells every word. One without offsets cannot say which word it was;
+    then it is called ``word 3``, counted in tokens from 1.
+
+    Example:
+        >>> unknown_words(model.tokenizer, "The capital of Atlantis is")
+        ('Atlantis',)
+    """
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    if tokenizer is None or unknown is None:
+        return ()
+    fast = bool(getattr(tokenizer, "is_fast", False))
+    read = tokenizer(text, add_special_tokens=False, return_offsets_mapping=fast)
+    places = [i for i, one in enumerate(read["input_ids"]) if one == unknown]
+    if not fast:
+        return tuple(f"word {i + 1}" for i in places)
+    spans = [read["offset_mapping"][i] for i in places]
+    written = tokenizer.unk_token
+    words = (text[start:end].strip() for start, end in spans)
+    return tuple(dict.fromkeys(word for word in words if word != written))

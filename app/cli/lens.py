@@ -82,6 +82,7 @@ def text(
     head = f"after token {facts['position']}, {facts['token']!r}\n\n"
     shown = ("layer", "top", "probability", "entropy", "kl_to_final")
     units = "\n\nprobability: of the first of them; entropy and kl_to_final in nats"
+    units += f"\n{facts['unknown']}" * bool(facts["unknown"])
     return _answer(facts, "layers", shown, head, after=units)
 
 

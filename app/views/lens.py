@@ -37,7 +37,7 @@ def show() -> None:
         return
     with guarded():
         if source.model:
-            opened(source.model)
+            opened(source.model, source.text)
         two = bool(source.model) and is_encoder_decoder(source.model)
         kind = choose_kind(DECODER if two else LOGIT)
         if kind == DECODER or two:

@@ -8,6 +8,7 @@ import streamlit as st
 from lensbench.app.widgets.figures import show_figure
 from lensbench.app.widgets.head_ablation import show_ablation
 from lensbench.app.widgets.heat import click_map, show_clickable
+from lensbench.app.widgets.model_choice import unknown_note
 from lensbench.app.widgets.states import guarded
 from lensbench.app.widgets.toggle import one_of, pick_of
 from lensbench.app.workflows import attention
@@ -26,6 +27,7 @@ def head_maps(ask: AttentionAsk, weighted: bool, run: bool) -> None:
         told = "Running the model once" if run else "Reading the stored patterns"
         with st.spinner(told, show_time=True):
             found = attention.patterns_for(ask, run=run)
+        unknown_note(ask.model, ask.text)
         chosen = pick_of("Head (layer.head)", found.heads(), found.best_head(kind), key="head")
         layer, head = (int(n) for n in chosen.split("."))
         _draw(found, (layer, head), kind, weighted, partial(attention.python_of, ask, run=run))

@@ -14,6 +14,7 @@ from lensbench.app.widgets.latent_around import logits_part, related_part
 from lensbench.app.widgets.latent_lines import show_line, text_line
 from lensbench.app.widgets.latent_steer import steer_part, verify_part
 from lensbench.app.widgets.latent_strips import show_strips
+from lensbench.app.widgets.model_choice import unknown_note
 from lensbench.app.widgets.states import guarded, plain
 from lensbench.app.widgets.toggle import one_of
 from lensbench.app.workflows.copying import python_of as call
@@ -26,6 +27,7 @@ from lensbench.app.workflows.latent_page import (
     store_of,
 )
 from lensbench.app.workflows.latent_text import latents_of_text
+from lensbench.app.workflows.sequences import name_of_model
 
 FIRES, WRITES, RELATED, TEXT, STEER, VERIFY = (
     "fires", "writes", "related", "text", "steer", "verify")  # fmt: skip
@@ -120,6 +122,7 @@ def _own_text(run: Path, name: str, latent: int, store: Path, largest: float) ->
         st.info("Type a text; the model is run once on it.")
         return
     frame = tested(run, name, latent, store, str(text))
+    unknown_note(name_of_model(str(store)), str(text))
     show_strips([Passage(tuple(frame["token"]), tuple(frame["activation"]), None, largest)])
     top = float(np.asarray(frame["activation"]).max())
     share = f", {100 * top / largest:.0f} % of its largest stored one" if largest else ""

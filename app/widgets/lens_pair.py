@@ -15,7 +15,7 @@ from lensbench.app.widgets.heat import click_map
 from lensbench.app.widgets.lens_choice import choose_lens
 from lensbench.app.widgets.lens_special import special_toggle
 from lensbench.app.widgets.listing import show_listing
-from lensbench.app.widgets.model_choice import choose_model
+from lensbench.app.widgets.model_choice import choose_model, unknown_note
 from lensbench.app.widgets.shell_lines import lens_line
 from lensbench.app.widgets.states import command_line, guarded, nothing_yet, plain
 from lensbench.app.widgets.text_source import MODEL, TEXT, Source, offer
@@ -77,6 +77,7 @@ def _maps(ask: PairAsk) -> None:
             lenses = {which: pairs.lens_of(ask, which) for which in ("first", "second")}
             _, word = pairs.scored(ask)
             special = {which: pairs.special_of(ask, which) for which in lenses}
+        unknown_note(ask.model, ask.first, ask.second)
         hidden = special_toggle(special["first"] + special["second"])
         special = special if hidden else {which: [] for which in lenses}
         put = _cells(ask, lenses["first"], lenses["second"])

@@ -4,8 +4,10 @@ import streamlit as st
 
 from lensbench.app.state import inside, root, store_names
 from lensbench.app.widgets.choose import choose
+from lensbench.app.widgets.states import plain
 from lensbench.app.workflows.live import hold_model
 from lensbench.app.workflows.model_names import models_shown, name_in
+from lensbench.app.workflows.unknown import unknown_told
 
 
 def choose_model(*, key: str = "model", default: str | None = None) -> str | None:
@@ -19,11 +21,18 @@ def choose_model(*, key: str = "model", default: str | None = None) -> str | Non
     return None if chosen is None else known[chosen]
 
 
-def opened(name: str) -> None:
-    """Open a model that what follows needs, with a word of what is waited for.
+def opened(name: str, *texts: str) -> None:
+    """Open a model that what follows needs, and say which words of the texts it does not know.
 
     Raises:
         MissingDataError, DamagedDataError: it cannot be opened.
     """
     with st.spinner("Opening the model"):
         hold_model(name)
+    unknown_note(name, *texts)
+
+
+def unknown_note(name: str, *texts: str) -> None:
+    """Say which words of what was typed the open model of that name does not know."""
+    if told := unknown_told(name, *texts):
+        st.warning(plain(told))

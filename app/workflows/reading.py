@@ -11,6 +11,7 @@ from lensbench import probes
 from lensbench.app.workflows.answers import facts_of, rows_of_frame, saved_in
 from lensbench.app.workflows.models import open_model
 from lensbench.app.workflows.sequences import model_name
+from lensbench.app.workflows.unknown import unknown_in
 from lensbench.errors import ConfigError, DamagedDataError, MissingDataError
 from lensbench.store import open_store
 
@@ -87,6 +88,7 @@ def read_text(
         for i, layer in enumerate(found.layers)
     ]  # fmt: skip
     facts = facts_of(opened, found, token=found.tokens[column], position=column,
+                     unknown=unknown_in(opened, text),
                      target=found.targets[column], layers=rows)  # fmt: skip
     return {**facts, **saved_in(found, out)}
 

@@ -36,6 +36,25 @@ def test_one_lent_token_and_one_word_twice_are_text() -> None:
     PaddingTokens.of(made).refuse_bare(torch.zeros(1, 0, dtype=torch.long))
 
 
+@pytest.mark.parametrize(
+    ("also", "is_text"), [(None, True), ("pad_token", False), ("eos_token", False)]
+)
+def test_unknown_words_side_by_side_are_text_unless_their_token_has_another_job(
+    also, is_text
+) -> None:
+    """Whoever types two names that a small vocabulary lacks gets the same id twice at the end."""
+    made = word_tokenizer(WORDS)
+    if also:
+        setattr(made, also, made.unk_token)
+    rows = torch.tensor([made("w1 Ekaterina Popov", add_special_tokens=False)["input_ids"]])
+    assert rows[0, -2:].tolist() == [made.unk_token_id] * 2
+    if is_text:
+        PaddingTokens.of(made).refuse_bare(rows)
+        return
+    with pytest.raises(ConfigError, match="padding token"):
+        PaddingTokens.of(made).refuse_bare(rows)
+
+
 def test_a_model_whose_tokenizer_has_no_pad_token_refuses_them_unless_a_mask_says_so() -> None:
     from lensbench.models import load_model
 

@@ -14,7 +14,7 @@ from lensbench.plan import Plan
 from lensbench.tokens import meant
 
 PROMPTS = ("The capital of Peru is", "Alice the baker lives in", "The river that runs by")
-"""The last two begin or end with two words in a row that this model does not know."""
+"""The last two end with two words in a row that this model does not know, which is text."""
 
 
 def test_a_row_that_is_meant_has_no_padding() -> None:
@@ -23,12 +23,14 @@ def test_a_row_that_is_meant_has_no_padding() -> None:
     assert row.real.all()
 
 
-def test_own_text_of_prompts_with_unknown_words_is_captured_and_verified(tmp_path: Path) -> None:
+def test_own_text_of_prompts_that_look_padded_is_captured_and_verified(tmp_path: Path) -> None:
     model = lensbench.load_model("atlas-early", certify=False)
     rows = [model.tokens(text).ids[0].tolist() for text in PROMPTS]
+    model.run(torch.tensor([rows[-1]]))
+    rows[-1] += [model.tokenizer.eos_token_id] * 2
     with pytest.raises(ConfigError, match="twice in a row"):
         model.run(torch.tensor([rows[-1]]))  # what the prompt looks like without its mask
-    store = acceleration.capture_own(model, list(PROMPTS), tmp_path / "own", 6)
+    store = acceleration.capture_own(model, rows, tmp_path / "own", 6)
     found = acceleration.acceleration_study(model, store, ["fixed_exit"])
     checked = found.verify(model)
     assert all(row["held"] for row in checked.rows)
