@@ -27,7 +27,7 @@ SaysOption = Annotated[
 NewOption = Annotated[
     int, typer.Option("--new-tokens", help="Tokens of the answer that are decoded.")
 ]
-TopOption = Annotated[int, typer.Option("--top", help="Experts to show or to take.")]
+TopOption = Annotated[int, typer.Option("--top", min=1, help="Experts to show or to take.")]
 ActivationOption = Annotated[
     str, typer.Option("--activation", help="weight (gate weights) or count (selections).")
 ]
@@ -172,7 +172,8 @@ def suppress(
     told = "".join(f"\n{how}: {one['verdict']}" for how, one in facts["verdicts"].items())
     said = " or ".join(repr(phrase) for phrase in facts["says"])
     text = f"{table(_few(facts['conditions']), shown)}\n\nrate: share of answers that hold {said}; "
-    text += "newly, no_longer: answers that do and the clean ones did not, and the reverse"
+    text += "newly, no_longer: answers that do and the clean ones did not, and the reverse; "
+    text += "kl: KL(clean ‖ steered) [nats], per token of neutral prompts"
     text += f"; random: mean, lowest and highest rate of the sets (all: --json)\n{told}" * bool(
         told
     )

@@ -57,6 +57,7 @@ Text: what --text and --prompts take.
   words:N            N texts of 96 symbols, for the models of words
   desk:N             N questions, for atlas-moe (and for `lensbench experts`)
   translate:N        N sentences, for atlas-translate
+  -                  standard input, a prompt a line (--prompts)
 
 Token ids belong to a vocabulary: a model knows the words of its own world, and the message of a
 text that does not fit names one that does. Any other model reads files.

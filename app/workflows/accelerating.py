@@ -14,6 +14,7 @@ from lensbench.app.workflows.answers import facts_of, saved_in
 from lensbench.app.workflows.method_calls import methods_of
 from lensbench.app.workflows.models import open_model
 from lensbench.app.workflows.texts import find_text
+from lensbench.app.workflows.typed_files import is_there, utf8
 from lensbench.errors import ConfigError, DamagedDataError, MismatchError, MissingDataError
 from lensbench.interventions.acceleration.study.layer_times import time_layers
 from lensbench.interventions.acceleration.study.own import capture_own, why_inexact
@@ -165,13 +166,13 @@ def read_prompts(name: str) -> list[str]:
     if not path.exists() and name.startswith("atlas:"):
         spec = name if name.count(":") > 1 else f"{name}:heldout:1"
         return [" ".join(t.split()[: max(1, len(t.split()) // 2)]) for t in find_text(spec).texts()]
-    if not path.is_file():
+    if not is_there(path):
         what = "is a folder" if path.is_dir() else "does not exist"
         raise MissingDataError(
-            f"--prompts {name}: {what}; give a text file with a prompt per line, a .jsonl file "
-            'with a "prompt" field, atlas:N, or a store'
+            f"--prompts {name}: {what}; give a text file with a prompt per line (- for stdin), a "
+            '.jsonl file with a "prompt" field, atlas:N, or a store'
         )
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [line.strip() for line in utf8(path).splitlines()]
     found = [line for line in lines if line]
     if path.suffix == ".jsonl":
         found = [_field(path, number, line) for number, line in enumerate(found, 1)]

@@ -16,6 +16,7 @@ from lensbench.app.workflows.patching import numbers, pairs_of
 from lensbench.errors import ConfigError, UnknownNameError
 from lensbench.interventions import ClampCopy, ClampMatch, ClampOffset, Direction
 from lensbench.results import load
+from lensbench.tokens import unknown_words
 
 CLAMPS = {"match": "share", "offset": "offset", "copy": ""}
 """Clamps while a model learns, and what stands behind the = of each."""
@@ -39,6 +40,10 @@ def neurons(
     text = list(prompt) or read_prompts(file)
     places: Any = list(at) or None
     with running(model, revision) as opened:
+        if isinstance(token, str) and unknown_words(opened.tokenizer, token):
+            raise ConfigError(
+                f"{model} has no token for {token!r}; name one that it knows, or an id"
+            )
         found = interventions.neuron_clamps(
             opened, text, rows, token=token, values=tuple(values), at=places, metric=metric,
             batch_size=batch_size, seed=seed,

@@ -18,6 +18,7 @@ from lensbench.app.workflows.accelerating import read_prompts
 from lensbench.app.workflows.answers import result_facts
 from lensbench.app.workflows.live import running
 from lensbench.app.workflows.savings import SavingAsk, held_store
+from lensbench.app.workflows.typed_files import utf8
 from lensbench.errors import ConfigError, DamagedDataError, MissingDataError, UnknownNameError
 from lensbench.harvest import Text, capture
 from lensbench.interventions import acceleration
@@ -160,8 +161,11 @@ def _lines(path: Path) -> list[tuple[int, str]]:
     if not path.is_file():
         raise MissingDataError(f"--drafts: there is no file {path}; one JSON object per line with "
                                '"prompt", "draft" and "right"')  # fmt: skip
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [(n, line) for n, line in enumerate(lines, 1) if line.strip()]
+    lines = utf8(path).splitlines()
+    found = [(n, line) for n, line in enumerate(lines, 1) if line.strip()]
+    if not found:
+        raise ConfigError(f"--drafts: {path} has no draft")
+    return found
 
 
 def _labelled(model: "Model", path: Path, number: int, line: str) -> tuple[Any, int, np.ndarray]:

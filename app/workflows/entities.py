@@ -11,6 +11,7 @@ from typing import Any
 
 from lensbench.app.workflows.patching import pairs_of
 from lensbench.app.workflows.token_names import token_named
+from lensbench.app.workflows.typed_files import utf8
 from lensbench.config import Config
 from lensbench.errors import ConfigError, MissingDataError, UnknownNameError
 from lensbench.interventions import EntityPrompts, entities_of_pairs, entity_prompts
@@ -87,7 +88,7 @@ def _of_file(model: Any, file: Path, classes: tuple[str, str]) -> EntityPrompts:
     if not file.is_file():
         raise MissingDataError(f"--entities: there is no file {file}")
     rows: list[Row] = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(utf8(file).splitlines(), start=1):
         if not line.strip():
             continue
         try:

@@ -5,9 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lensbench.app.workflows.typed_files import is_there, utf8
 from lensbench.errors import ConfigError, DamagedDataError, MissingDataError, UnknownNameError
 
-_FORMS = 'a .jsonl file with a "text" (and "label", "group") per line, a .txt file, or desk:N'
+_FORMS = (
+    'a .jsonl file with a "text" (and "label", "group") per line, a .txt file (- for stdin), or '
+    "desk:N"
+)
 
 
 @dataclass(frozen=True)
@@ -32,9 +36,9 @@ def find_prompts(name: str, option: str = "--prompts", *, neutral: bool = False)
     if name.partition(":")[0] == "desk" and not Path(name).exists():
         return _desk(name, option, "neutral" if neutral else "questions")
     path = Path(name)
-    if not path.is_file():
+    if not is_there(path):
         raise MissingDataError(f"{option} {name}: no such file; give {_FORMS}")
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line for line in utf8(path).splitlines() if line.strip()]
     if not lines:
         raise ConfigError(f"{option} {name} holds no prompt; give {_FORMS}")
     if path.suffix != ".jsonl":

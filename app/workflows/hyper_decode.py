@@ -11,6 +11,7 @@ from lensbench import probes
 from lensbench.app.workflows.answers import result_facts
 from lensbench.app.workflows.live import running
 from lensbench.app.workflows.patching import numbers
+from lensbench.app.workflows.typed_files import utf8
 from lensbench.errors import ConfigError, MissingDataError, NotEnoughDataError
 from lensbench.probes.hd.atlas import Dealt
 from lensbench.probes.hd.encoder import HDEncoder
@@ -52,7 +53,7 @@ def concepts(
     if not file.is_file():
         raise MissingDataError(f"no file {file}; write an analogy a line: France : Paris = Peru : "
                                "Lima")  # fmt: skip
-    lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    lines = [line.strip() for line in utf8(file).splitlines()]
     dealt = deal(probes.from_analogies([line for line in lines if line]), seed)
     with running(model, revision) as opened:
         check_words(opened, dealt.test.texts)

@@ -19,6 +19,7 @@ from lensbench.app.workflows.own_pairs import Rows, own_pairs, texts_code
 from lensbench.app.workflows.patch_names import HOWS as HOWS
 from lensbench.app.workflows.patch_names import METRICS_SHOWN as METRICS_SHOWN
 from lensbench.app.workflows.patch_names import SITES_SHOWN as SITES_SHOWN
+from lensbench.app.workflows.typed_files import utf8
 from lensbench.errors import ConfigError, LensbenchError, UnknownNameError
 from lensbench.interventions.patching.ablation import ablation_sweep
 from lensbench.interventions.patching.result import PatchingResult
@@ -119,7 +120,7 @@ def _read(file: str) -> PromptPairs:
     path = Path(file)
     if not path.is_file():
         raise ConfigError(f"--pairs: there is no file {file}")
-    return PromptPairs.from_json(path.read_text(encoding="utf-8"))
+    return PromptPairs.from_json(utf8(path))
 
 
 def subspace_of(file: str) -> Any:

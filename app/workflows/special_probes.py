@@ -13,6 +13,7 @@ from lensbench.app.workflows.answers import result_facts
 from lensbench.app.workflows.live import hold_store, running
 from lensbench.app.workflows.patching import numbers
 from lensbench.app.workflows.sequences import model_name
+from lensbench.app.workflows.typed_files import utf8
 from lensbench.errors import ConfigError, MissingDataError
 from lensbench.probes.lenses.rift.successors import BigramPrior
 
@@ -156,7 +157,7 @@ def json_lines(file: Path, keys: Sequence[str]) -> list[dict[str, Any]]:
     if not file.is_file():
         raise MissingDataError(f"no file {file}; give one with an object a line: {_shape(keys)}")
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(utf8(file).splitlines(), start=1):
         if line.strip():
             rows.append(_object(line, f"{file}, line {number}", keys, json.loads))
     if not rows:
