@@ -127,7 +127,9 @@ def evaluate(
         raise MismatchError("a twin is compared on one store; leave out heldout= or twin=")
     twins = read_twins(twin, rows, config.batch_size, keeps(config, known))
     tokenizer = getattr(model, "tokenizer", None)
-    work = Work(store, rows, config, known, scored_by, tokenizer, implants, twins, progress)
+    names = [d.name for d in dictionaries]
+    work = Work(store, rows, config, known, scored_by, tokenizer, implants, twins, tuple(names),
+                progress)  # fmt: skip
     for ends in dict.fromkeys(d.ends for d in dictionaries):
         work.site(ends, [d for d in dictionaries if d.ends == ends])
     found = work.suite.found
@@ -135,7 +137,6 @@ def evaluate(
         seed_scores(found, dictionaries, atoms, work.twins, config)
     pairs = zip(dictionaries, asked, strict=True)
     seen = {d.name: seen_in_training(run, store) for d, run in pairs}
-    names = [d.name for d in dictionaries]
     label_columns = table.stacked([work.tables[n] for n in names if n in work.tables])
     losses = work.losses
     left_out = found.reasons(names)
@@ -213,4 +214,5 @@ def _controls(
         chance = [implants_recovered(d.codec, work.implants, seed)[1] for d in readers]
         values["random directions recovered"] = float(np.mean(chance))
     means = "each label F1 is a mean over labels and dictionaries, on the scoring half"
-    return Controls(values, f"{means if label_columns else split}; {disclosure(seen)}")
+    notes = [means if label_columns else split, work.twins.told(dictionaries) if work.twins else ""]
+    return Controls(values, "; ".join(n for n in (*notes, disclosure(seen)) if n))

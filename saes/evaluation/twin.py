@@ -36,6 +36,24 @@ class Twins:
         here = [d for d in self.dictionaries if d.ends == dictionary.ends]
         return (same or here or list(self.dictionaries))[0]
 
+    def shared(self, names: Sequence[str]) -> list[str]:
+        """Those of ``names`` that one of the twin's dictionaries repeats, by its own name."""
+        own = {d.name for d in self.dictionaries}
+        return [name for name in names if name in own]
+
+    def told(self, evaluated: Sequence[Dictionary]) -> str:
+        """Which of its dictionaries stand beside others than those they repeat, in words."""
+        shared = self.shared([d.name for d in evaluated])
+        others = {self.of(d).name for d in evaluated if d.name not in shared}
+        if not others:
+            return ""
+        few = ", ".join(sorted(others))
+        alone = "; FVU and L0 of the twin stand beside what it repeats alone" if shared else ""
+        return (
+            f"labels of the re-initialised twin: by {few}, also beside dictionaries of other width "
+            f"or sparsity{alone}"
+        )
+
     def latents(self, twin: Dictionary) -> Any:
         """Its latents of every evaluated row."""
         return self.passes[twin.ends].acts[twin.name]

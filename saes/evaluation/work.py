@@ -77,6 +77,8 @@ class Work:
     tokenizer: Any
     implants: Float[Tensor, "directions d_model"] | None
     twins: Twins | None = None
+    names: tuple[str, ...] = ()
+    """All that are evaluated."""
     progress: Callable[..., None] | None = None
     metrics: dict[str, core.Metrics] = field(default_factory=dict[str, core.Metrics])
     density: dict[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
@@ -191,8 +193,13 @@ class Work:
         return found
 
     def _twin_scores(self, d: Dictionary) -> None:
-        """Reconstruction by the twin's dictionary; its CE would be that of another model."""
-        if self.twins is None:
+        """Reconstruction by the twin's dictionary; its CE would be that of another model.
+
+        Where the twin repeats some of the dictionaries, only beside those: FVU at another width or
+        sparsity is no control.
+        """
+        shared = self.twins.shared(self.names) if self.twins else []
+        if self.twins is None or (shared and d.name not in shared):
             return
         twin = self.twins.of(d)
         sums = self.twins.passes[twin.ends].sums[twin.name]

@@ -188,6 +188,14 @@ def test_runs_of_the_trainer_are_taken_as_they_come_with_a_twin_beside(
     assert np.isfinite(frame["f1_reinitialised_twin"]).any()
     assert (frame["f1_reinitialised_twin"] != frame["f1"]).any()
     assert "label F1 of reinitialised twin" in found.controls.values
+    core = found.to_frame().query("measure == 'core' and metric in ('fvu', 'l0')")
+    beside = core[core["source"] == "reinitialised_twin"]
+    assert twin_run.name == k2
+    assert set(beside["name"]) == {k2}, "FVU at another sparsity is no control"
+    assert float(beside.loc[beside["metric"] == "l0", "value"].iloc[0]) <= 2
+    assert f"labels of the re-initialised twin: by {k2}, also beside" in found.controls.note
+    both = evaluate(runs[0], live, model, twin=(twin_run, twin_store), config=config)
+    assert "also beside" not in both.controls.note
     shorter = write_store(
         tmp_path / "short", corpus, {SITE: acts[SITE]}, card=twin.card, skip_first=True
     )
