@@ -44,6 +44,13 @@ def capture(
     dtype: Annotated[
         str, typer.Option("--dtype", help="float16, bfloat16 or float32.")
     ] = "float16",
+    exclude: Annotated[
+        str,
+        typer.Option(
+            "--exclude",
+            help="Keep no rows of these token ids: 0,1,2,3, or special (those of the tokenizer).",
+        ),
+    ] = "",
     revision: RevisionOption = None,
 ) -> Answer:
     """Run --model over --text once and store the activations at --sites (or a --profile)."""
@@ -52,8 +59,8 @@ def capture(
     progress = Progress("capture")
     facts = capture_text(
         model, text, sites=_split(sites), profile=profile, out=out, max_tokens=max_tokens,
-        layout=layout, context=context, batch_size=batch_size, dtype=dtype, revision=revision,
-        progress=progress,
+        layout=layout, context=context, batch_size=batch_size, dtype=dtype, exclude=exclude,
+        revision=revision, progress=progress,
     )  # fmt: skip
     progress.end()
     return Answer(facts, fields(for_people(in_words(facts))))

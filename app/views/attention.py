@@ -13,6 +13,8 @@ from lensbench.app.workflows import attention
 from lensbench.app.workflows.attention import AttentionAsk
 from lensbench.app.workflows.sequences import name_of_model
 
+SCORES = "The same scores on random tokens said twice, on the command line:"
+
 
 def show() -> None:
     """Draw the page."""
@@ -31,7 +33,7 @@ def show() -> None:
         if not run:
             with note.container():
                 missing(why, model=name_of_model(ask.store))
+            command_line(heads_line(source), told=SCORES)
             return
     head_maps(ask, weighted, run)
-    told = "The same scores on random tokens said twice, on the command line:"
-    command_line(heads_line(source), told=told)
+    command_line(heads_line(source), told=SCORES)

@@ -23,5 +23,7 @@ def in_python(call: str, model: str) -> str:
         f"model = lensbench.load_model({model!r})" if model else "# model: the one captured from"
     )
     texts = "# texts: the very texts of the store, in the same order; they lived in memory only"
-    lines = ["import lensbench", "", opened, *([texts] if "(model, texts," in call else []), call]
+    corpora = ["import lensbench.worlds.corpora"] if "lensbench.worlds.corpora." in call else []
+    lines = ["import lensbench", *corpora, "", opened,
+             *([texts] if "(model, texts," in call else []), call]  # fmt: skip
     return "\n".join(lines)

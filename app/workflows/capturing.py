@@ -10,6 +10,9 @@ from lensbench.app.workflows.stores import store_info
 from lensbench.app.workflows.texts import find_text
 from lensbench.errors import ConfigError
 
+SPECIAL = "special"
+"""Of ``exclude``: the special tokens of the model's own tokenizer."""
+
 
 def capture_text(
     model: str,
@@ -23,10 +26,13 @@ def capture_text(
     context: int | None = None,
     batch_size: int = 16,
     dtype: str = "float16",
+    exclude: str = "",
     revision: str | None = None,
     progress: Callable[..., None] | None = None,
 ) -> dict[str, Any]:
     """Run ``model`` over ``text``, store what was asked for, and say what is there now.
+
+    ``exclude``: ids whose rows are not kept, such as ``0,1,2``, or ``special``.
 
     Raises:
         LensbenchError: see ``lensbench.capture``.
@@ -35,6 +41,7 @@ def capture_text(
 
     if sites is None and profile is None:
         raise ConfigError("name what to keep: --sites blocks.3.resid_post ... or --profile resid")
+    left_out = _ids_of(exclude)
     documents = find_text(text)  # before the model, which takes longer to find wrong
     refuse_unknown_sites(model, revision, sites, profile)
     opened = open_model(model, revision)
@@ -49,11 +56,21 @@ def capture_text(
         context=context,
         dtype=dtype,
         batch_size=batch_size,
+        exclude_special=left_out,
         max_tokens=max_tokens,
         progress=tokens_done(progress, max_tokens),
     )
     limit = {} if max_tokens is None else {"max_tokens": max_tokens}
     return {**store_info(out), **limit}
+
+
+def _ids_of(exclude: str) -> bool | list[int]:
+    """What ``lensbench.capture`` takes as ``exclude_special``."""
+    if not exclude.strip() or exclude.strip() == SPECIAL:
+        return bool(exclude.strip())
+    from lensbench.app.workflows.patching import numbers
+
+    return numbers(exclude, "--exclude") or False
 
 
 def refuse_unknown_sites(

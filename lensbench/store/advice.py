@@ -11,7 +11,7 @@ _DEFAULTS = {
     "dtype": "float16",
     "max_tokens": None,
 }
-_PYTHON_ONLY = {"bos": (True, "as given", None), "excluded_ids": ([], None), "positions": (None,)}
+_PYTHON_ONLY = {"bos": (True, "as given", None), "positions": (None,)}
 
 
 def how_to_add(
@@ -24,14 +24,17 @@ def how_to_add(
     """One line to run; a Python call where the command line has no such setting."""
     other = {k: settings[k] for k, d in _DEFAULTS.items() if k in settings and settings[k] != d}
     special = {k: v for k, usual in _PYTHON_ONLY.items() if (v := settings.get(k)) not in usual}
+    excluded: list[int] = settings.get("excluded_ids") or []
     which = model.get("source", model.get("name"))  # a model in memory has no command
     if special or not which or not (text.get("path") or text.get("name")) or _read_specially(text):
+        other |= {"exclude_special": excluded} if excluded else {}
         return _call(sites, {**other, **_as_arguments(special)}, url, _texts(text))
     words = ["lensbench", "capture", "--model", str(which)]
     words += ["--revision", str(model["revision"])] if model.get("revision") else []
     words += ["--text", str(text.get("path") or text["name"]), "--sites", ",".join(sites)]
     for key, value in other.items():
         words += [f"--{key.replace('_', '-')}", str(value)]
+    words += ["--exclude", ",".join(map(str, excluded))] if excluded else []
     return shlex.join([*words, "--out", url])
 
 
@@ -47,7 +50,10 @@ def _read_specially(text: Mapping[str, Any]) -> bool:
 
 
 def _texts(text: Mapping[str, Any]) -> str:
-    if not _read_specially(text):
+    """Code of the text; ``texts`` where it lived in memory only."""
+    if text.get("spec"):
+        return f"lensbench.worlds.corpora.corpus_from_spec({dict(text['spec'])!r})"
+    if not text.get("path"):
         return "texts"
     how = {name: text[name] for name in ("separator", "field") if name in text}
     options = "".join(f", {name}={value!r}" for name, value in how.items())
@@ -55,8 +61,7 @@ def _texts(text: Mapping[str, Any]) -> str:
 
 
 def _as_arguments(special: Mapping[str, Any]) -> dict[str, Any]:
-    named = {"excluded_ids": "exclude_special"}
-    found = {named.get(key, key): value for key, value in special.items()}
+    found = dict(special)
     where = found.get("positions")
     if isinstance(where, Mapping):
         found["positions"] = slice(where["start"], where["stop"], where["step"])

@@ -217,3 +217,33 @@ def test_the_note_goes_when_the_model_was_run_and_its_code_names_what_it_needs(
     assert not page.info
     assert "Add it with" not in words(page)
     assert page.get("plotly_chart")
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_what_a_store_of_a_world_lacks_is_added_by_what_is_copied(
+    monkeypatch, tmp_path: Path, named: bool
+) -> None:
+    """A command where it can say the settings; else Python that makes the text from its recipe."""
+    import shlex
+
+    import lensbench
+    from lensbench.worlds.atlas import Atlas
+    from tests.app.commands import run
+
+    model = lensbench.load_model("atlas-dense", certify=False)
+    more: dict[str, Any] = {} if named else {"positions": slice(1, None)}
+    lensbench.capture(model, Atlas(0).sample(5, "all", 0), ["blocks.5.resid_post"],
+                      out=tmp_path / "acts", exclude_special=True, **more)  # fmt: skip
+    page = open_page(monkeypatch, tmp_path, "attention", store="acts", row="17")
+    assert "holds no attention patterns" in page.info[0].value
+    assert "lensbench heads scores --model atlas-dense" in words(page)
+    copied = str(page.code[0].value)
+    if named:
+        assert "--text atlas:5:all:0" in copied
+        assert run(*shlex.split(copied)[1:]) == 0
+    else:
+        exec(copied, {})
+    page = open_page(monkeypatch, tmp_path, "attention", store="acts", row="17")
+    assert not page.exception
+    assert not page.info
+    assert len(page.get("plotly_chart")) == 3

@@ -129,8 +129,19 @@ def test_a_missing_site_is_refused_with_the_command_that_adds_it(store, tmp_path
         (
             {"path": "a.txt"},
             {"bos": False, "positions": {"start": 1, "stop": None, "step": None}},
-            "lensbench.capture(model, texts, ['embed'], out='s', bos=False, "
-            "positions=slice(1, None, None))",
+            "lensbench.capture(model, lensbench.harvest.read_text('a.txt'), ['embed'], out='s', "
+            "bos=False, positions=slice(1, None, None))",
+        ),
+        (
+            {"name": "atlas:2", "spec": {"world": "atlas"}},
+            {"excluded_ids": [0, 3]},
+            "--text atlas:2 --sites embed --exclude 0,3 --out s",
+        ),
+        (
+            {"name": None, "spec": {"world": "atlas"}},
+            {"excluded_ids": [0]},
+            "lensbench.capture(model, lensbench.worlds.corpora.corpus_from_spec({'world': 'atlas'})"
+            ", ['embed'], out='s', exclude_special=[0])",
         ),
     ],
 )
