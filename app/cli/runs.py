@@ -46,14 +46,16 @@ def ls(
     ] = None,
 ) -> Answer:
     """List the run folders below a folder: state, dictionaries, tokens."""
-    from lensbench.app.workflows.runs import list_runs
+    from lensbench.app.workflows.runs import list_runs, told_twins
 
-    facts = list_runs(folder or root or Path(), states=tuple(state or ()), sort=sort)
+    where = folder or root or Path()
+    facts = list_runs(where, states=tuple(state or ()), sort=sort)
     found = len(facts["runs"])
     facts["runs"] = facts["runs"][:newest]
     if not found:
         return Answer(facts, f"no runs below {facts['root']}; make one: lensbench train sae --help")
     more = "" if newest is None or newest >= found else f"\n{newest} of {found} runs"
+    more += f"\n{left}" if (left := told_twins(where)) else ""
     return Answer(facts, table([_shown(row) for row in facts["runs"]]) + more)
 
 
@@ -76,7 +78,8 @@ def show(run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
         said.append(table(facts["each_part"]))
     said.append(table(facts["dictionaries"]))
     if left := facts.get("to_finish"):
-        said.append("\n".join(["what is left, a part each:", *(f"  {line}" for line in left)]))
+        how = "what is left, a part each:" if "each_part" in facts else "go on with it:"
+        said.append("\n".join([how, *(f"  {line}" for line in left)]))
     if (evaluated := facts.get("evaluation")) is not None:
         said.append(f"evaluation\n{fields(evaluated)}")
     return Answer(facts, "\n\n".join(said))

@@ -7,10 +7,11 @@ from lensbench.app.state import root, store_names
 from lensbench.app.widgets.links import go_to
 from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.next_steps import going_on, show_steps, show_tasks
-from lensbench.app.widgets.states import in_shell
+from lensbench.app.widgets.states import in_shell, plain
 from lensbench.app.workflows.guidance import next_steps, tasks
 from lensbench.app.workflows.overview import model_frame, run_frame, store_frame
 from lensbench.app.workflows.run_parts import goes_on
+from lensbench.app.workflows.runs import told_twins
 
 ROWS = 8
 """Rows of a table here; the page of the table has all."""
@@ -56,6 +57,8 @@ def _runs(frame: pd.DataFrame) -> None:
         frame = pd.concat([frame.loc[first], frame.loc[~first]])
     _table("Runs", frame.head(ROWS), len(frame), "runs", "run",
            "runs, those that go on first, then the newest")  # fmt: skip
+    if told := told_twins(root()):
+        st.caption(plain(told))
 
 
 def _table(title: str, frame: pd.DataFrame, of: int, page: str, key: str, alt: str) -> None:

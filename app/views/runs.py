@@ -8,8 +8,9 @@ from lensbench.app.widgets.links import go_to
 from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.run_detail import run_detail
 from lensbench.app.widgets.run_work import run_work
-from lensbench.app.widgets.states import command_line, in_shell, nothing_yet
+from lensbench.app.widgets.states import command_line, in_shell, nothing_yet, plain
 from lensbench.app.workflows.overview import run_frame
+from lensbench.app.workflows.runs import told_twins
 
 NEXT = {"sweep": "Compare its dictionaries", "latent": "Look at latents"}
 
@@ -39,7 +40,8 @@ def _all() -> None:
     picked = show_listing(frame, alt="runs, newest first", pick="pick-run")
     if picked is not None:
         go_to("runs", run=str(frame["run"].iloc[picked]))
-    st.caption("Newest first. Choose one above, or tick its row, to see its curves.")
+    st.caption("Newest first. Choose one above, or tick its row, to see its curves. "
+               + plain(told_twins(root())))  # fmt: skip
     command_line(in_shell("runs", "ls", root()))
     with st.container(horizontal=True):
         if st.button("Start another", key="start-another"):

@@ -42,6 +42,8 @@ class Found:
     """Folders of runs, of activation stores (those of controls come last), and of models."""
 
     runs: tuple[Path, ...]
+    twins: tuple[Path, ...]
+    """Runs on the twin of a model: controls of others, none of their own in a list."""
     stores: tuple[Path, ...]
     models: tuple[Path, ...]
     """Folders with a model in hub format: a ``config.json`` of transformers beside weights."""
@@ -58,12 +60,14 @@ def find(root: Path) -> Found:
     """
     seen: dict[str, list[Path]] = {kind: [] for kind in ("run", "store", "model", "file")}
     _walk(str(root), DEPTH, seen, top=True)
-    runs = (r for r in seen["run"] if not {TWIN, JOBS} & set(r.relative_to(root).parts))
+    runs = [r for r in sorted(seen["run"]) if JOBS not in r.relative_to(root).parts]
+    twins = tuple(r for r in runs if TWIN in r.relative_to(root).parts)
     stores = sorted(seen["store"], key=lambda folder: (TWIN in folder.name, str(folder)))
     models = (m for m in seen["model"] if once(m / CONFIG, "model", _is_model))
     files = sorted(f for f in seen["file"] if f.relative_to(root).parts[0] != JOBS)
-    return Found(tuple(sorted(runs)), tuple(s for s in stores if not holds_latents(s)),
-                 tuple(sorted(models)), tuple(f for f in files if f.name.endswith(TEXTS)),
+    return Found(tuple(r for r in runs if r not in twins), twins,
+                 tuple(s for s in stores if not holds_latents(s)), tuple(sorted(models)),
+                 tuple(f for f in files if f.name.endswith(TEXTS)),
                  tuple(f for f in files if f.name.endswith(TABLES)))  # fmt: skip
 
 

@@ -58,6 +58,8 @@ def parts_of(run: Path) -> list[Path]:
             [str(p.parent) for p in sorted(run.glob(f"*/{STATUS_FILE}"))] if run.is_dir() else []
         )
         hint = f"it holds the runs {', '.join(inside)}" if inside else "see `lensbench runs ls DIR`"
+        if (run / SWEEP_FILE).is_file():
+            hint = f"it was killed before it began; begin with {_resume(run)}"
         raise MissingDataError(f"no run in {run} (no {STATUS_FILE}); {hint}")
     return parts
 
@@ -110,14 +112,17 @@ def evaluation_of(run: Path) -> "SAEEvaluation | None":
     return find_evaluation(run)
 
 
+GOES_ON = ("stopped", "failed", "lost")
+"""States from which a run can be gone on with."""
 ORDERS = ("started", "run", "state", "tokens", "dictionaries")
 """What a list of runs can be sorted by: names upwards, times and counts downwards."""
 
 
 def list_runs(root: Path, *, states: Sequence[str] = (), sort: str = "started") -> dict[str, Any]:
-    """Runs under ``root``, newest first, damaged ones last; controls (``twin``) are left out.
+    """Runs under ``root``, newest first, damaged ones last.
 
-    ``states`` keeps those in one of these states, ``sort`` is one of :data:`ORDERS`.
+    Controls of them (in a folder ``twin``) are no rows: ``twins`` names them. ``states`` keeps
+    those in one of these states, ``sort`` is one of :data:`ORDERS`.
 
     Raises:
         MissingDataError: no such folder.
@@ -129,10 +134,20 @@ def list_runs(root: Path, *, states: Sequence[str] = (), sort: str = "started") 
                 raise UnknownNameError(kind, name, known=known)
     if not root.is_dir():
         raise MissingDataError(f"no folder {root}; runs are written where --out says")
-    rows = [_row_or_damage(path) for path in find(root).runs]
+    found = find(root)
+    rows = [_row_or_damage(path) for path in found.runs]
     rows = [row for row in rows if not states or row["state"] in states]
     rows.sort(key=lambda row: row[sort], reverse=sort not in ("run", "state"))
-    return {"root": str(root), "runs": rows}
+    return {"root": str(root), "runs": rows, "twins": [str(path) for path in found.twins]}
+
+
+def told_twins(root: Path) -> str:
+    """The runs that a list leaves out, and why; empty where there are none."""
+    names = [path.relative_to(root).as_posix() for path in find(root).twins]
+    if not names:
+        return ""
+    return (f"Left out: {', '.join(names)}, trained on the model's twin with random weights, as a "
+            "control of the run beside it.")  # fmt: skip
 
 
 def _row_or_damage(run: Path) -> dict[str, Any]:
@@ -161,8 +176,9 @@ def show_run(run: Path) -> dict[str, Any]:
     windows: list[int] = []
     sound = sound_parts(run)
     for part in sound:
-        status = read_status(part)
-        for name, state in status["dictionaries"].items():
+        status, gone = read_status(part), _row(part)["state"] == "lost"
+        for name, told in status["dictionaries"].items():
+            state = "lost" if gone and told in LIVE else told  # nobody lived to say so
             lines = read_history(part / name)
             last = lines[-1] if lines else {}
             windows.append(last_window(line["step"] for line in lines))
@@ -179,6 +195,8 @@ def show_run(run: Path) -> dict[str, Any]:
     }
     if parts_of(run) != [run]:
         facts |= array_of(run)
+    elif facts["state"] in GOES_ON:
+        facts["to_finish"] = [how_to_go_on(run)]
     if evaluation is not None:
         facts["evaluation"] = evaluation.summary()
         facts["controls"] = str(evaluation.controls)
@@ -201,9 +219,13 @@ def array_of(run: Path) -> dict[str, Any]:
 def how_to_go_on(run: Path) -> str:
     """The command that goes on with a run; of an array, with the first part that is left."""
     if parts_of(run) == [run]:
-        return f"lensbench train sae --resume {quote(str(run))}"
+        return _resume(run)
     left = array_of(run)["to_finish"]
     return left[0] if left else f"lensbench runs show {quote(str(run))}"
+
+
+def _resume(run: Path) -> str:
+    return f"lensbench train sae --resume {quote(str(run))}"
 
 
 def state_of(run: Path, status: dict[str, Any]) -> str:

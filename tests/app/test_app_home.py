@@ -54,6 +54,27 @@ def test_the_first_picture_is_one_click_from_an_empty_folder(monkeypatch, tmp_pa
     assert said in words(open_page(monkeypatch, tmp_path)), "the command reads the same text"
 
 
+def test_a_run_on_a_twin_is_said_to_be_left_out(
+    monkeypatch, small_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tests.app.commands import answer, run
+
+    for place in ("demo/run", "demo/twin/run"):
+        shutil.copytree(small_root / "runs/small", tmp_path / place)
+    for path in ("", "runs"):
+        page = open_page(monkeypatch, tmp_path, path)
+        assert not page.exception
+        said = words(page).replace("\\", "")
+        assert "Left out: demo/twin/run, trained on the model's twin" in said
+    facts = answer(capsys, "runs", "ls", tmp_path)
+    assert [Path(row["run"]).name for row in facts["runs"]] == ["run"]
+    assert facts["twins"] == [str(tmp_path / "demo/twin/run")]
+    assert run("runs", "ls", tmp_path) == 0
+    assert "Left out: demo/twin/run" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "demo/twin")
+    assert "Left out" not in words(open_page(monkeypatch, tmp_path, "runs"))
+
+
 def test_what_the_guidance_names_is_there() -> None:
     from lensbench.app.widgets.text_source import TYPED
     from lensbench.app.workflows import guidance
