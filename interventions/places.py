@@ -26,7 +26,11 @@ _SITES_FORM = "a name such as 'resid_pre', a Site, or a list of these"
 
 @dataclass(frozen=True)
 class Place:
-    """A site (or its name), and where in it; None is all of that axis."""
+    """A site (or its name), and where in it; None is all of that axis.
+
+    Example:
+        >>> place = interventions.Place("blocks.1.attn.z", head=2)
+    """
 
     site: Site
     position: int | str | None = None

@@ -98,7 +98,12 @@ class Replace(Op):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Scale(Op):
-    """``x * factor``; 1 changes nothing."""
+    """``x * factor``; 1 changes nothing.
+
+    Example:
+        >>> site = lensbench.Site.parse("blocks.1.mlp_out")
+        >>> half = lensbench.Plan((lensbench.Edit(site, lensbench.Scale(0.5)),))
+    """
 
     numbers: ClassVar[tuple[str, ...]] = ("factor",)
     factor: Tensor | float

@@ -36,6 +36,10 @@ class Controls:
 
     ``values`` maps a control's name (``reinitialised_twin``, ``shuffled_labels`` ...) to its score;
     :meth:`__str__` prints "uncontrolled" when there is none.
+
+    Example:
+        >>> str(lensbench.Controls({"shuffled_labels": 0.5}))
+        'shuffled labels 0.500'
     """
 
     values: Mapping[str, float] = field(default_factory=dict[str, float])

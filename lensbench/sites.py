@@ -126,6 +126,11 @@ class Site:
     Raises:
         UnknownSiteError: no site of that name.
         ConfigError: a layer where none belongs, or none where one does.
+
+    Example:
+        >>> site = lensbench.Site.parse("blocks.3.resid_post")
+        >>> site.name, site.layer, str(site)
+        ('resid_post', 3, 'blocks.3.resid_post')
     """
 
     name: str

@@ -59,6 +59,11 @@ class SAERun(Result):
 
     ``status`` is ``finished``, ``running``, ``stopped`` or ``diverged`` (its weights are those
     before the first gradient that was not finite).
+
+    Example:
+        >>> sorted(run.summary())
+        ['dead_fraction', 'fvu', 'l0', 'loss']
+        >>> W_dec = run.sae.W_dec
     """
 
     name: str

@@ -22,6 +22,12 @@ class SAE(SparseCoder):
     Activations and latents may have any leading axes: ``[batch, pos, d_model]`` as well as
     ``[tokens, d_model]`` or one vector.
     Implements :class:`lensbench.protocols.Codec`.
+
+    Example:
+        >>> acts = sae.encode(x)
+        >>> back = sae.decode(acts)
+        >>> list(acts.shape)
+        [1000, 64]
     """
 
     role: ClassVar[str] = "sae"

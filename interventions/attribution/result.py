@@ -34,6 +34,10 @@ class AttributionResult(Result):
     the place, with the estimate in place of ``m(patched) - m(base)``. The effect of
     :class:`PatchingResult` is ``change`` for ``denoise`` and ``1 - change`` for ``noise``. With
     ``atp_star`` estimates are sizes: compare them with the size of what a patch does.
+
+    Example:
+        >>> found = interventions.attribute(model, pairs)
+        >>> figure = found.plot()
     """
 
     task: str

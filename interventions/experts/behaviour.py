@@ -38,6 +38,10 @@ class NextToken:
     """The label whose tokens hold the most probable next token; ``other`` where none does.
 
     ``NextToken({"refused": [31], "answered": [12, 14]})``.
+
+    Example:
+        >>> says = experts.NextToken({"refused": desk_refusals}, other="answered")
+        >>> labels = says(moe, desk_ids[:2], lensbench.Plan())
     """
 
     ids: Mapping[str, Sequence[int]]

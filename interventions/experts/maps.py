@@ -36,7 +36,12 @@ NORMALISE: tuple[Normalise, ...] = ("none", "per_token")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RoutingMaps(Result):
-    """Selection counts and summed gate weights ``[prompts, layers, experts]`` of some prompts."""
+    """Selection counts and summed gate weights ``[prompts, layers, experts]`` of some prompts.
+
+    Example:
+        >>> found = experts.routing(moe, desk_ids)
+        >>> busiest = found.load.argmax(axis=1)
+    """
 
     layers: Int[np.ndarray, " layers"]
     """Which blocks have a router."""

@@ -24,6 +24,11 @@ class ExpertReport(Result):
     """A behaviour under each condition, on prompts that had no part in finding the experts.
 
     ``rate`` is the share of test prompts labelled ``target``; intervals are Wilson's, 95 %.
+
+    Example:
+        >>> says = experts.NextToken({"refused": desk_refusals}, other="answered")
+        >>> found = experts.expert_study(moe, desk_ids, says, target="refused", top=1, random=2)
+        >>> figure, newly = found.plot(), found.newly()
     """
 
     conditions: tuple[str, ...]
@@ -155,7 +160,8 @@ class ExpertReport(Result):
             })  # fmt: skip
         frame = pd.DataFrame(rows)
         frame.attrs["units"] = {
-            "rate": f"share labelled {self.target}", "n": "test prompts", "kl": "nats per token",
+            "rate": f"share labelled {self.target}", "n": "test prompts",
+            "kl": "KL(clean ‖ steered) [nats]",
             "relative_change": "of the clean rate", "n_neutral": "neutral prompts",
             "newly": "count of test prompts", "no_longer": "count of test prompts",
             "neutral_changed": "share of neutral prompts",

@@ -42,7 +42,13 @@ STEPS_NAMED, OTHERS_NAMED = "random steps of the same length", "other places dra
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PlaceCheck(Result):
-    """A place and other places of its site on new pairs; effects as in :class:`PatchingResult`."""
+    """A place and other places of its site on new pairs; effects as in :class:`PatchingResult`.
+
+    Example:
+        >>> found = interventions.patch_sweep(model, pairs, ["attn.z"], positions="together")
+        >>> check = found.verify(model, prompts.agreement(model, n=8, seed=1), others=2)
+        >>> verdict = check.verdict
+    """
 
     place: str
     """The place in words."""

@@ -34,6 +34,10 @@ class PatchingResult(Result):
     prompts that have the place: a ratio of means, so that one prompt on which both runs agree does
     not blow up. Intervals: 95 %, percentile bootstrap over prompts. NaN where a prompt has no such
     token, or where clean and corrupted runs do not differ.
+
+    Example:
+        >>> found = interventions.patch_sweep(model, pairs, ["attn.z"], positions="together")
+        >>> figure = found.plot()
     """
 
     task: str

@@ -26,6 +26,11 @@ class SideBySide(Result):
 
     A token is *changed* where it is not the one at the same place of the clean text; a text that
     ends earlier or later than the clean one differs there too.
+
+    Example:
+        >>> towards = interventions.latent_direction(model, run, 3)
+        >>> said = interventions.generate_beside(model, text, interventions.steer(towards, 4.0), 6)
+        >>> table, figure = said.changes(), said.plot()
     """
 
     prompts: tuple[str, ...]
@@ -109,9 +114,7 @@ class SideBySide(Result):
         if prompt is None and len(self.prompts) == 1:
             prompt = 0
         if prompt is not None and not 0 <= prompt < len(self.prompts):
-            raise ConfigError(
-                f"There is no prompt {prompt}; there are 0 to {len(self.prompts) - 1}"
-            )
+            raise ConfigError(f"no prompt {prompt}; there are prompts 0 to {len(self.prompts) - 1}")
         frame = self.token_frame(prompt)
         frame["shown"] = frame["token"].map(visible) if prompt is not None else ""
         frame["row"] = -frame["plan"]  # the clean text on top

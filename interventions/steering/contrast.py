@@ -33,7 +33,12 @@ _AT_ONCE = 64
 
 @dataclass(frozen=True, eq=False)
 class Contrast:
-    """States of two sets of prompts at one site; ``plus`` is what the direction points to."""
+    """States of two sets of prompts at one site; ``plus`` is what the direction points to.
+
+    Example:
+        >>> states = interventions.contrast_states(model, pairs, "blocks.3.resid_post")
+        >>> towards = states.mean_difference()
+    """
 
     site: str
     plus: Float[np.ndarray, "n d"]

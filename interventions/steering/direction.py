@@ -37,6 +37,10 @@ class Direction(Result):
 
     Saved as JSON and safetensors with :meth:`save`, read by :func:`lensbench.results.load`.
     ``config`` says by which method it was made, of what.
+
+    Example:
+        >>> towards = interventions.Direction(site="blocks.3.resid_post", vector=np.ones(128))
+        >>> plan = interventions.steer(towards.with_norm(4.0), 2.0)
     """
 
     site: str

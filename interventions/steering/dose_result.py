@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Axis = Literal["strength", "kl"]
 MEASURES = ("effect", "success", "kl", "perplexity")
+KL = "KL(clean ‖ steered) [nats]"
 TAILS = (0.025, 0.975)
 _BARE = str.maketrans("", "", "[]'")
 """Signs of a list's spelling, which no reader needs."""
@@ -29,6 +30,11 @@ class SteeringResult(Result):
 
     A step has the length ``strength * scale``, whatever its direction; ``scale`` is the median
     length of the state at the steered tokens, so 1 is a step as long as the state itself.
+
+    Example:
+        >>> states = interventions.contrast_states(model, pairs, "blocks.3.resid_post")
+        >>> found = interventions.dose_curve(model, states.mean_difference(), pairs, [0.0, 1.0])
+        >>> figure = found.plot("effect", "kl")
     """
 
     columns_shown = ("kind", "direction", "strength", "effect", "success", "kl",
@@ -102,7 +108,7 @@ class SteeringResult(Result):
                 rows += [self._band(kind, site, same, j) for j in range(len(self.strengths))]
         frame = pd.DataFrame(rows)
         frame.attrs["units"] = {
-            "effect": self.unit, "kl": "nats", "strength": "lengths of the state",
+            "effect": self.unit, "kl": KL, "strength": "lengths of the state",
             "success": "share", "perplexity": "per token, unsteered model", "n": "prompts",
         }  # fmt: skip
         return frame
@@ -167,7 +173,7 @@ class SteeringResult(Result):
                     if same:
                         rows.append(self._matched(int(i), int(j), kind, same))
         frame = pd.DataFrame(rows)
-        frame.attrs["units"] = {"effect": self.unit, "kl": "nats", "success": "share"}
+        frame.attrs["units"] = {"effect": self.unit, "kl": KL, "success": "share"}
         return frame
 
     def _matched(self, i: int, j: int, kind: str, same: list[Any]) -> dict[str, Any]:

@@ -28,6 +28,9 @@ class PromptPairs:
     prompt and ``foil`` is not. After the corrupted one it is the reverse where ``flips``.
     Of an answer of several tokens ``answer`` is the first and ``answer_rest`` the others;
     ``several`` says whether all are scored (``sum``) or the first alone (``first``).
+
+    Example:
+        >>> frame = prompts.recall(model, n=4).to_frame()
     """
 
     task: str

@@ -30,6 +30,10 @@ class PromptScore(Result):
     """Logit differences answer - foil of every pair; accuracy is the share above zero.
 
     Where answers of several tokens are summed, differences of their log-probabilities.
+
+    Example:
+        >>> scored = prompts.score(model, pairs)
+        >>> figure = scored.plot()
     """
 
     task: str

@@ -24,7 +24,12 @@ _LISTED = 40  # more names than this are not written out in an error
 
 @dataclass(frozen=True, eq=False)
 class ItemMemory:
-    """A codebook: one random hypervector per named concept. Names are case-sensitive."""
+    """A codebook: one random hypervector per named concept. Names are case-sensitive.
+
+    Example:
+        >>> memory.names[:2]
+        ('France', 'Paris')
+    """
 
     space: Space
     names: tuple[str, ...]

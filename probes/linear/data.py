@@ -31,7 +31,14 @@ Columns = Mapping[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class ProbeData:
-    """Labelled rows of one or more sites, in the order of the text."""
+    """Labelled rows of one or more sites, in the order of the text.
+
+    Example:
+        >>> data.label("is_name").classes
+        ('False', 'True')
+        >>> data.x("blocks.3.resid_post").shape[1]
+        128
+    """
 
     sites: tuple[str, ...]
     labels: tuple[Label, ...]

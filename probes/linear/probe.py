@@ -29,6 +29,10 @@ class LinearProbe(Result):
     Two classes: above 0 says the second class. Several: the largest output says which. A number:
     the output is the prediction. ``direction`` goes to
     ``interventions.probe_direction(probe.site, probe.direction())``.
+
+    Example:
+        >>> probe = probes.fit_probe(data, "is_name", "blocks.3.resid_post")
+        >>> towards = interventions.probe_direction(probe.site, probe.direction())
     """
 
     method: str

@@ -50,6 +50,10 @@ class ProbeSweep(Result):
     ``score`` is accuracy (of numbers R^2) on test documents, with a 95 % interval by bootstrap over
     them (over groups where the split went by groups: ``unit``). ``selectivity`` = score -
     ``control_task``, with its own interval (same documents drawn).
+
+    Example:
+        >>> found = probes.probe_sweep(data, methods=("mean_difference",))
+        >>> figure = found.plot()
     """
 
     columns_shown = ("site", "position", "label", "method", "metric", "score", "low",

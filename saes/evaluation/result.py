@@ -31,7 +31,7 @@ UNITS = {
     "ce_zero_ablated": "nats per token",
     "ce_mean_ablated": "nats per token",
     "ce_reconstructed": "nats per token",
-    "kl_reconstructed": "nats per token",
+    "kl_reconstructed": "KL(clean ‖ reconstructed) [nats]",
     "ce_recovered_zero": "share of the zero-ablation loss",
     "ce_recovered_mean": "share of the mean-ablation loss",
     "kl_recovered_zero": "share of the zero-ablation KL",
@@ -48,6 +48,10 @@ class SAEEvaluation(Result):
     ``values[i, j]`` is (value, low, high) of metric ``metrics[j]`` for dictionary ``names[i]``;
     intervals are 95 % bootstraps over documents, NaN where there is none. ``counts[i, j]`` is the
     number of units behind it: documents (latents for ``dead_fraction``, directions for implants).
+
+    Example:
+        >>> found = saes.evaluate(runs, store, model)
+        >>> table = found.to_frame()
     """
 
     units: ClassVar[dict[str, str]] = UNITS

@@ -25,6 +25,10 @@ class ActiveLatents(Result):
     """Every latent of one dictionary at every token of one text.
 
     Activations are kept sparse: those of token t lie at ``indptr[t]`` to ``indptr[t + 1]``.
+
+    Example:
+        >>> found = saes.active_latents(run, model, text)
+        >>> latent = found.strongest()["latent"].iloc[0]
     """
 
     name: str

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LatentDashboard(Result):
-    """Contexts, histograms, densities and logit effects of a few latents of one dictionary."""
+    """Contexts, histograms, densities and logit effects of a few latents of one dictionary.
+
+    Example:
+        >>> board = saes.dashboards(run, store, [3], model)
+        >>> figure = board.plot()
+    """
 
     name: str
     site: str

@@ -29,7 +29,12 @@ _KEPT = (0.9, 0.95, 0.99)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ThresholdSweep(Result):
-    """Layers, agreement, KL and cross entropy of tokens that leave at a threshold, per measure."""
+    """Layers, agreement, KL and cross entropy of tokens that leave at a threshold, per measure.
+
+    Example:
+        >>> found = acceleration.threshold_sweep(acceleration.lens_table(own, early))
+        >>> figure = found.plot()
+    """
 
     measures: tuple[str, ...]
     thresholds: Float[np.ndarray, " thresholds"]
@@ -52,7 +57,8 @@ class ThresholdSweep(Result):
             frame[f"{name}_low"], frame[f"{name}_high"] = self.low[m, t, k], self.high[m, t, k]
         frame["n"] = self.n_docs
         frame.attrs["units"] = {
-            "layers": "layers per new token", "agreement": "share of tokens", "kl": "nats",
+            "layers": "layers per new token", "agreement": "share of tokens",
+            "kl": "KL(full ‖ early exit) [nats]",
             "cross_entropy": "nats", "n": "documents",
         }  # fmt: skip
         return frame

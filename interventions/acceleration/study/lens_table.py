@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 CONFIDENCES = ("softmax_max", "softmax_diff", "entropy", "state")
 """Scores of certainty that the table holds (see ``exits.confidence``)."""
-_UNITS = {"agreement": "share of tokens", "kl": "nats", "cross_entropy": "nats", "entropy": "nats"}
+_UNITS = {
+    "agreement": "share of tokens",
+    "kl": "KL(final ‖ exit) [nats]",
+    "cross_entropy": "nats",
+    "entropy": "nats",
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,6 +35,10 @@ class LensTable(Result):
 
     A column is the prediction made *at* a token, of the token that follows. p_E is the softmax of
     the final norm and head on the stream after E layers, p_L the full model's.
+
+    Example:
+        >>> table = acceleration.lens_table(own, early)
+        >>> figure = table.plot()
     """
 
     best: Int[np.ndarray, "layers tokens"]

@@ -52,6 +52,10 @@ class AccelerationStudy(Result):
     Speed-ups are ratios to plain decoding of the same prompts. ``pred_speedup_flops`` and
     ``_serial`` are counted, ``_calibrated`` is the time a run should take by ``times``,
     ``meas_speedup`` CPU time of a live run; ``flops_saved`` is never a speed.
+
+    Example:
+        >>> found = acceleration.acceleration_study(early, own, ["early_exit"])
+        >>> figure, table = found.plot("pareto"), found.to_frame()
     """
 
     rows: tuple[dict[str, Any], ...]
