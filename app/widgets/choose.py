@@ -56,7 +56,8 @@ def several(
     """
     asked = st.session_state.get(key)
     if asked is not None and not set(asked) <= set(options):
-        del st.session_state[key]  # chosen for another text
+        # Chosen for another text. Set, not deleted: a browser goes on showing what it had.
+        st.session_state[key] = list(default)
     words = {name: (shown or {}).get(name, name) for name in options}
     if key not in st.session_state:
         in_words(key, words)

@@ -9,7 +9,8 @@ from lensbench.app.workflows.expert_steering import LONGEST
 def expert_prompt(ask: ExpertAsk) -> str:
     """What is typed; until something is, it follows the behaviour that is chosen."""
     first = first_prompt(ask)
-    if st.session_state.get("prompt") == st.session_state.get("prompt-at-first", first):
-        st.session_state.pop("prompt", None)
+    before = st.session_state.get("prompt-at-first", first)
+    if before != first and st.session_state.get("prompt") == before:
+        st.session_state["prompt"] = first  # set, not deleted: the browser would keep its own
     st.session_state["prompt-at-first"] = first
     return st.text_input("Prompt", first, key="prompt", bind="query-params", max_chars=LONGEST)

@@ -44,8 +44,8 @@ def expert_sliders(ask: ExpertAsk) -> None:
             told = "No token of this prompt is sent to these experts: its logits are bit-identical."
         else:
             told = (f"{moved} of {len(weights)} sliders are moved, and the first token of the "
-                    f"answer by {said.kl:.3g} nats (KL from clean). The other experts of a token "
-                    "keep its sum of gate weights.")  # fmt: skip
+                    f"answer by {said.kl:.3g} nats, KL(clean ‖ steered). The other experts of a "
+                    "token keep its sum of gate weights.")  # fmt: skip
         token_diff({"clean": said.words["clean"], "steered": said.words["steered"]},
                    {"clean": said.clean, "steered": said.steered}, take="expert-said",
                    caption=" ".join(filter(None, (told, expert_steering.shown(ask, said)))),
@@ -63,7 +63,8 @@ def _chosen(known: list[str], first: list[str]) -> tuple[str, ...]:
     """What was chosen by hand; until something is, the most distinctive of the behaviour."""
     before = st.session_state.get("experts-at-first")
     if before is not None and list(st.session_state.get("experts", ())) == before != first:
-        del st.session_state["experts"]  # they were those of another behaviour
+        # They were those of another behaviour. Set, not deleted: the browser would keep its own.
+        st.session_state["experts"] = first
     st.session_state["experts-at-first"] = first
     found = several("Experts (layer:expert), most distinctive first", known, first,
                     key="experts", empty="Choose experts to move")[:MOST]  # fmt: skip

@@ -43,7 +43,8 @@ def choose_lens() -> str:
             not_here("Lens", asked)
         return ""
     if st.session_state.get("lens") in KINDS[1:]:
-        del st.session_state["lens"]  # two texts are read in the stream only
+        # Two texts are read in the stream only. Set: a browser goes on showing what it had.
+        st.session_state["lens"] = LOGIT
     name = pick_of("Lens (or the folder of a tuned one)", [LOGIT, *names], LOGIT, key="lens")
     return "" if name == LOGIT else str(inside(name))
 

@@ -32,7 +32,8 @@ def show_decoder(model: str, text: str) -> None:
         _said(ask, lens, one)
         metrics = decoder.metrics_of(lens)
         if st.session_state.get("measure") not in (None, *metrics):
-            del st.session_state["measure"]  # chosen while there were right answers
+            # Chosen while there were right answers. Set: a browser goes on showing what it had.
+            st.session_state["measure"] = next(iter(metrics))
         metric = one_of("Metric", metrics, key="measure")
         controls = [decoder.NAMES[s].removeprefix("control: ") for s in lens.states[1:]]
         interval = "bands: 95 % over sentences. " if n > 1 else ""

@@ -19,7 +19,7 @@ NAMES = {
     "target_prob": "Probability of the next token",
     "target_rank": "Rank of the next token",
     "entropy": "Entropy",
-    "kl_to_final": "KL to the final layer",
+    "kl_to_final": "KL(final ‖ this layer)",
 }
 """The first one is known at the last token too, which no token follows."""
 
@@ -29,7 +29,8 @@ def show_map(ask: LensAsk) -> None:
     """Draw the map; a click chooses a cell and runs nothing."""
     kept = {k: v for k, v in NAMES.items() if k != "kl_to_final" or not lenses.lacking(ask)}
     if st.session_state.get("metric", next(iter(kept))) not in kept:
-        del st.session_state["metric"]  # chosen for a store with every layer
+        # Chosen for a store with every layer. Set: a browser goes on showing what it had.
+        st.session_state["metric"] = next(iter(kept))
     metric = one_of("Metric", kept, key="metric")
     with guarded():
         with st.spinner("Reading the store" if ask.store else "Running the model on this text"):

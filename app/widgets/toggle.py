@@ -33,7 +33,8 @@ def pick_of(
     The reader sees ``shown`` of an option, where it is given.
     """
     if key in st.session_state and st.session_state[key] not in options:
-        del st.session_state[key]  # chosen for another text
+        # Chosen for another text. Set, not deleted: a browser goes on showing what it had.
+        st.session_state[key] = default
     shows = {str(option) for option in options} | {shown[o] for o in options if shown}
     asked = st.query_params.get(key)
     if asked is not None and key not in st.session_state:
