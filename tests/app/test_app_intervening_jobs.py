@@ -362,3 +362,19 @@ def test_the_command_says_what_the_page_draws(capsys: pytest.CaptureFixture[str]
     assert [r["kl"] for r in rows] == _made(prompted()).to_frame()["kl"].tolist()
     assert main([*words, "--at", "before"]) == 2
     assert "all" in capsys.readouterr().err
+
+
+def test_a_place_to_verify_is_named_and_kept(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from lensbench.app.cli import main
+    from lensbench.results import load
+
+    line = ["patch", "recall", "--n", "4", "--sites", "attn.z", "--positions", "together"]
+    named = ["--place", "block 0, head 3"]
+    assert main([*line, *named]) == 2
+    assert "add --verify" in capsys.readouterr().err
+    assert main([*line, "--verify", "--place", "block 0 head 3"]) == 2
+    assert "Did you mean 'block 0, head 3'" in capsys.readouterr().err
+    assert main([*line, "--verify", *named, "--out", str(tmp_path / "s")]) == 0
+    assert load(tmp_path / "s" / "verified").place == "block 0, head 3"
