@@ -4,6 +4,7 @@ import ast
 import html.parser
 import importlib
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,32 +22,46 @@ NO_PICTURE = {"Certificate", "Table"}
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def kinds() -> dict[str, str]:
-    """Result classes by name with their module, read from the source: importing all takes long."""
+def sources() -> dict[str, ast.Module]:
+    """Every product module by its dotted name, parsed."""
+    found: dict[str, ast.Module] = {}
+    for top in ("lensbench", "saes", "probes", "interventions", "app"):
+        for path in (ROOT / top).rglob("*.py"):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            inside = parts if parts[0] == "lensbench" else ("lensbench", *parts)
+            name = ".".join(p for p in inside if p != "__init__")
+            found[name] = ast.parse(path.read_text(encoding="utf-8"))
+    return found
+
+
+def kinds(modules: Mapping[str, ast.Module]) -> dict[str, str]:
+    """Result classes by name with their module, read from the source: importing all takes long.
+
+    A base may be dotted, have parameters, or go by another name where it is imported.
+    """
     found: dict[str, str] = {}
-    classes = [
-        (node, path)
-        for top in ("lensbench", "saes", "probes", "interventions", "app")
-        for path in (ROOT / top).rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.ClassDef)
-    ]
+    classes: list[tuple[str, set[str], str]] = []
+    for module, tree in modules.items():
+        aliases = {
+            n.asname: n.name.rpartition(".")[2]
+            for node in ast.walk(tree) if isinstance(node, ast.ImportFrom | ast.Import)
+            for n in node.names if n.asname
+        }  # fmt: skip
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                named = {ast.unparse(b).split("[")[0].rpartition(".")[2] for b in node.bases}
+                classes.append((node.name, {aliases.get(b, b) for b in named}, module))
     more = True
     while more:
         more = False
-        for node, path in classes:
-            bases = {
-                b.id if isinstance(b, ast.Name) else getattr(b, "attr", "") for b in node.bases
-            }
-            if node.name not in found and bases & {"Result", *found}:
-                parts = path.relative_to(ROOT).with_suffix("").parts
-                inside = parts if parts[0] == "lensbench" else ("lensbench", *parts)
-                found[node.name] = ".".join(p for p in inside if p != "__init__")
+        for name, bases, module in classes:
+            if name not in found and bases & {"Result", *found}:
+                found[name] = module
                 more = True
     return found
 
 
-KINDS = kinds()
+KINDS = kinds(sources())
 
 
 def kind(name: str) -> Any:
@@ -84,6 +99,57 @@ def is_inert(source: str) -> bool:
 
 def test_the_known_kinds_are_found() -> None:
     assert set(SAMPLED) <= set(KINDS)
+
+
+def test_no_way_of_naming_a_base_hides_a_kind() -> None:
+    text = """
+from lensbench.results import Result as Base
+import lensbench.results as r
+class One(Base): ...
+class Two(r.Result): ...
+class Three(Two, Generic[T]): ...
+class Four(Three[int]): ...
+class Other(Unknown): ...
+def make():
+    class Inner(Base): ...
+"""
+    assert set(kinds({"m": ast.parse(text)})) == {"One", "Two", "Three", "Four", "Inner"}
+
+
+def test_no_kind_that_registers_itself_is_missed() -> None:
+    """What a class is when it runs, against what was read: of every public name of the packages."""
+    from lensbench.results import _KINDS
+    from tests.docs.test_examples import PACKAGES
+
+    for package in PACKAGES:
+        module = importlib.import_module(
+            f"lensbench.interventions.{package}" if package in ("experts", "acceleration")
+            else "lensbench" if package == "lensbench" else f"lensbench.{package}"
+        )  # fmt: skip
+        for name in module.__all__:
+            getattr(module, name)
+    ours = {n for n, cls in _KINDS.items() if cls.__module__.startswith("lensbench.")}
+    assert len(ours) > 100
+    assert ours <= set(KINDS)
+
+
+def test_no_public_function_gives_a_bare_frame() -> None:
+    """A frame cannot be drawn, saved, or say what model it is from."""
+    from tests.docs.test_examples import NAMED
+
+    bare = [name for name, made in NAMED.items()
+            if "DataFrame" in str(made.__annotations__.get("return", ""))]  # fmt: skip
+    assert not bare
+
+
+def test_every_kind_is_kept_and_read_back_alike() -> None:
+    """One way of saving: what adds to it calls it too, so that ``load`` finds what it needs."""
+    from lensbench import results
+
+    for name in KINDS:
+        own = kind(name).__dict__.get("save")
+        assert own is None or "super().save(" in inspect.getsource(own), name
+    assert callable(results.load)
 
 
 @pytest.mark.parametrize("name", KINDS)
