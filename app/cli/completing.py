@@ -5,6 +5,7 @@ the Tab key is answered at once.
 """
 
 import json
+import re
 import shlex
 from collections.abc import Callable, Iterator
 from itertools import islice, pairwise
@@ -37,6 +38,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "--state": ("running", "finished", "stopped", "failed", "lost", "damaged"),
 }  # fmt: skip
 """Values of options that take one of a few; a test holds them to what is really taken."""
+LISTED = ("--how", "--method", "--rule", "--direction", "--align", "--several", "--activation",
+          "--normalise", "--objective", "--keys")  # fmt: skip
+"""Options whose help lists their values, which differ from command to command."""
 
 
 def candidates(line: str) -> list[tuple[str, str]]:
@@ -54,10 +58,10 @@ def candidates(line: str) -> list[tuple[str, str]]:
         command = command.commands[rest.pop(0)]
     if "=" in last and last.startswith("--"):
         option, _, value = last.partition("=")
-        return [(f"{option}={v}", told) for v, told in _values(option, rest, value)]
+        return [(f"{option}={v}", told) for v, told in _values(command, option, rest, value)]
     option = next((w for w in reversed(rest) if w.startswith("-")), "")
     if rest and _takes_value(command, option, rest):
-        return list(_values(option, rest, last))
+        return list(_values(command, option, rest, last))
     if last.startswith("-"):
         return list(_options(command, rest, last))
     if hasattr(command, "commands"):
@@ -98,20 +102,32 @@ def _takes_value(command: Any, option: str, rest: list[str]) -> bool:
     return False
 
 
-def _values(option: str, done: list[str], last: str) -> Iterator[tuple[str, str]]:
+def _values(command: Any, option: str, done: list[str], last: str) -> Iterator[tuple[str, str]]:
     kinds: dict[str, Callable[[str], Iterator[tuple[str, str]]]] = {
         "--model": _models, "--against": _models, "--amateur": _models,
+        "--draft-model": _models, "--sibling": _models, "--dictionary": _dictionaries,
         "--store": _stores, "--text": _texts, "--prompts": _texts,
     }  # fmt: skip
     if option in CHOICES:
         found = ((c, "") for c in CHOICES[option])
     elif option in ("--site", "--sites"):
         found = _sites(done)
+    elif option in LISTED:
+        found = ((word, "") for word in listed(command, option))
     elif option in kinds:
         found = kinds[option](last)
     else:
         return
     yield from islice(((v, t) for v, t in found if v.startswith(last)), MOST)
+
+
+def listed(command: Any, option: str) -> list[str]:
+    """The values that the help of an option lists, as in ``zero (nothing), mean or solo``."""
+    text = next((p.help or "" for p in command.params if option in p.opts), "")
+    parts = re.split(r"[,;:.]|\bor\b", re.sub(r"\([^)]*\)", "", text))
+    words = [part.strip() for part in parts]
+    found = [word for word in words if re.fullmatch(r"[a-z][a-z0-9_]*", word)]
+    return list(dict.fromkeys(word for word in found if word != "default"))
 
 
 def _of_argument(command: Any, done: list[str], last: str) -> Iterator[tuple[str, str]]:
@@ -161,6 +177,10 @@ def _runs(last: str) -> Iterator[tuple[str, str]]:
         status = _json(folder / "status.json")
         yield str(folder), str(status.get("state", "run"))
         yield from ((f"{folder}/{name}", "dictionary") for name in status.get("dictionaries", ()))
+
+
+def _dictionaries(last: str) -> Iterator[tuple[str, str]]:
+    yield from ((name, told) for name, told in _runs(last) if told == "dictionary")
 
 
 def _sites(done: list[str]) -> Iterator[tuple[str, str]]:

@@ -88,6 +88,36 @@ def test_choices_are_those_that_are_taken() -> None:
     assert set(CHOICES["--measure"]) == set(MEASURES)
 
 
+def test_values_that_help_lists_are_offered_where_they_are_taken() -> None:
+    from lensbench.app.workflows.draft_models import RULES
+    from lensbench.app.workflows.steering import METHODS as DIRECTIONS_BY
+    from lensbench.interventions.attribution.edges import EDGE_METHODS
+    from lensbench.interventions.attribution.nodes import METHODS
+    from lensbench.interventions.patching.sweep import DIRECTIONS
+    from lensbench.interventions.steering.aligned import ALIGNMENTS
+    from lensbench.interventions.values import ABLATIONS
+    from lensbench.prompts.several import known_several
+
+    assert set(offered("lensbench patch --how ")) == {*DIRECTIONS, *ABLATIONS}
+    assert set(offered("lensbench attribute --method ")) == {*METHODS, *EDGE_METHODS}
+    assert set(offered("lensbench steer --method ")) == {*DIRECTIONS_BY}
+    assert set(offered("lensbench steer --align ")) == {*ALIGNMENTS}
+    assert set(offered("lensbench savings commit --rule ")) == {*RULES}
+    assert set(offered("lensbench edit patch --direction ")) == {*DIRECTIONS}
+    assert set(offered("lensbench experts scan --how ")) == {"suppress", "reroute", "force"}
+    assert offered("lensbench savings depth --keys=a") == ["--keys=all"]
+    several = offered("lensbench patch --several ")
+    assert [known_several(word) for word in several] == several == ["sum", "first", "refuse"]
+    assert "atlas-dense" in offered("lensbench savings drafts --draft-model ")
+
+
+def test_a_dictionary_is_one_of_a_run(place: Path) -> None:
+    assert (place / "out").is_dir()
+    assert offered("lensbench select latents --dictionary ") == [
+        "out/run/topk-a", "out/run/relu-b",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_scripts_are_printed_and_parse(
     shell: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
