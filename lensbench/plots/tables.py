@@ -73,8 +73,10 @@ def safe(text: str) -> str:
 
 
 def _th(name: str, unit: str) -> str:
+    if unit.startswith(words := _header(name)):  # a unit that says the name again
+        unit = re.sub(r"^\[(.*?)\]", r"\1", unit.removeprefix(words).strip())
     under = f'<br><small style="opacity:.7">{safe(unit)}</small>' if unit else ""
-    return f'<th style="{_CELL.format(align="left")}">{safe(_header(name))}{under}</th>'
+    return f'<th style="{_CELL.format(align="left")}">{safe(words)}{under}</th>'
 
 
 def _saying(frame: "pd.DataFrame") -> "pd.DataFrame":

@@ -114,3 +114,15 @@ def test_names_with_a_measure_at_their_end_are_read_as_words() -> None:
 
     assert spelled("layers_at_0.95_softmax_max") == "layers at 0.95 largest probability"
     assert spelled("pred_speedup_serial") == "predicted speedup serial"
+
+
+def test_a_unit_does_not_say_its_column_again() -> None:
+    frame = pd.DataFrame({"kl_to_final": [1.0], "n": [2]})
+    from lensbench.words import spelled
+
+    name = spelled("kl_to_final")
+    frame.attrs["units"] = {"kl_to_final": f"{name} [nats]", "n": "texts"}
+    page = html_table(frame)
+    assert page.count(name) == 1
+    assert ">nats<" in page
+    assert ">texts<" in page
