@@ -77,7 +77,7 @@ def _read(ask: FutureAsk) -> None:
             position = pick_of(
                 "Token whose state is asked",
                 places,
-                places[max(0, len(places) - 2)],
+                places[len(places) // 2],
                 key="pos",
                 shown=shown,
             )

@@ -123,8 +123,10 @@ def prompts_of(ask: LanguageAsk) -> list[str]:
 
     table, how = words_given(ATLAS)
     if ask.words:
-        table, how = words_of(ask.words), {"template": template_of(ask)}
-    return translation_prompts(table, ask.source, ask.target, **{**how, "shots": ask.shots})
+        table = words_of(ask.words)
+        how: dict[str, Any] = {"template": template_of(ask)}
+    how["shots"] = ask.shots
+    return translation_prompts(table, ask.source, ask.target, **how)
 
 
 def template_of(ask: LanguageAsk) -> str:

@@ -242,9 +242,9 @@ def facts(settings: dict[str, Any]) -> dict[str, Any]:
     ask = ask_of(settings)
     found = layers_of(ask)
     out = Path(settings["out"]) if settings.get("out") else None
-    words = {"position": found.position, "token": found.source_tokens[found.position],
-             "scored": found.scored, "plain": list(found.plain_top)}  # fmt: skip
-    return result_facts(held_of(ask.lens).model.card.name, found, out, **words)
+    name, word = held_of(ask.lens).model.card.name, found.source_tokens[found.position]
+    return result_facts(name, found, out, position=found.position, token=word,
+                        scored=found.scored, plain=list(found.plain_top))  # fmt: skip
 
 
 def _version(ask: StateAsk) -> tuple[str, str]:

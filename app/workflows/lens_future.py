@@ -141,8 +141,9 @@ def scores_figure(folder: str, metric: str, far: int) -> "go.Figure":
 def scores_frame(folder: str, metric: str, far: int) -> pd.DataFrame:
     """What that figure draws, kinds of states in words."""
     frame = scores_of(folder).to_frame()
-    part = frame.loc[(frame["metric"] == metric) & (frame["ahead"] == far)]
-    return part.assign(states=[STATES[s] for s in part["states"]]).reset_index(drop=True)
+    part = frame.loc[(frame["metric"] == metric) & (frame["ahead"] == far)].reset_index(drop=True)
+    part["states"] = [STATES[s] for s in part["states"]]
+    return part
 
 
 def grid_of(ask: FutureAsk) -> "FutureGrid":
@@ -172,7 +173,7 @@ def grid_frame(ask: FutureAsk, far: int) -> pd.DataFrame:
     """One row per layer and token: the token that the state foretells ``far`` further on."""
     grid = grid_of(ask)
     step = grid.ahead.index(far)
-    frame = grid.to_frame()[["layer", "pos", "token"]]
+    frame = grid.to_frame().loc[:, ["layer", "pos", "token"]]
     frame["says"] = marked(words[step] for row in grid.words for words in row)
     frame["prob"] = grid.prob[:, :, step].ravel()
     frame["prob_without"] = grid.prob_without[:, :, step].ravel()

@@ -14,8 +14,8 @@ from tests.app.tiny_root import TEXTS, Root, spec_of, tiny_root, values
 __all__ = ["tiny_root"]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 TARGET = "the dog saw the log"
-KEYS = {"ask", "from", "model", "text", "pos", "token", "target", "slot", "reading", "layer", "into",
-        "write"}  # fmt: skip
+KEYS = {"ask", "from", "model", "text", "pos", "token", "target", "slot", "reading", "layer",
+        "into", "write"}  # fmt: skip
 
 
 def typed(monkeypatch: Any, root: Root, **query: str) -> Any:
