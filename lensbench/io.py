@@ -74,6 +74,22 @@ def write_text(path: Path, text: str) -> None:
         temp.write_text(text, encoding="utf-8")
 
 
+def append_text(path: Path, text: str) -> None:
+    """Add ``text`` to a file that grows, in UTF-8.
+
+    Raises:
+        DataError: the disk is full, or the file may not be written.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise DataError(
+            f"cannot write {path}: {error.strerror or error}. What was there before is kept; free "
+            "space or choose a writable folder."
+        ) from error
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically; NaN and infinity are refused (ValueError)."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
@@ -103,12 +119,24 @@ def write_arrays(
     import numpy as np
     from safetensors.numpy import save_file
 
-    with atomic_path(path) as temp:
+    with atomic_path(path) as temp, saving():
         save_file(
             {k: np.ascontiguousarray(v) for k, v in arrays.items()},
             temp,
             metadata=dict(metadata or {}),
         )
+
+
+@contextmanager
+def saving() -> Generator[None]:
+    """Make of safetensors' own error the system's, so that a full disk is told as one."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        reason = str(error).removeprefix("Error while serializing: ").removeprefix("I/O error: ")
+        raise OSError(reason) from error
 
 
 def read_arrays(path: Path) -> "dict[str, np.ndarray]":

@@ -189,7 +189,13 @@ def load(folder: Path | str) -> Result:
     folder = Path(folder)
     document = io.read_json(folder / "result.json")
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-        raise DamagedDataError(f"{folder / 'result.json'} is not a schema-{SCHEMA} result")
+        told = document.get("schema") if isinstance(document, dict) else None
+        newer = isinstance(told, int) and told > SCHEMA
+        raise DamagedDataError(
+            f"{folder / 'result.json'} is not a schema-{SCHEMA} result"
+            + (f" but one of schema {told}: it was written by a newer lensbench; open it with that "
+               "version" if newer else "; it was altered, or something else wrote it")
+        )  # fmt: skip
     kind = _kind(document["kind"], str(document.get("module", "")))
     arrays: dict[str, np.ndarray] = {}
     if document["arrays_sha256"]:

@@ -247,14 +247,18 @@ def read_status(run: Path) -> dict[str, Any]:
     path = run / STATUS_FILE
     if not path.is_file():
         raise MissingDataError(f"no run in {run} (no {STATUS_FILE})")
-    told = io.read_json(path)
+    try:
+        told = io.read_json(path)
+    except DamagedDataError as error:
+        how = f"Remove that file; lensbench train sae --resume {run} then goes on"
+        raise DamagedDataError(f"{error}. It was cut or altered. {how}") from error
     wrong = [key for key, kind in STATUS.items()
              if not isinstance(told, dict) or not isinstance(told.get(key), kind)]  # fmt: skip
     if wrong:
         raise DamagedDataError(
             f"{path} is not what a run of this version writes ({', '.join(wrong)} missing or of "
-            "another kind); it was altered, or written by another version of lensbench. Its "
-            "dictionaries may be whole: those with a folder result/ open with saes.load"
+            "another kind); it was altered, or written by another version. Dictionaries with a "
+            "folder result/ may be whole: saes.load opens it"
         )
     return told
 

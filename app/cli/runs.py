@@ -69,7 +69,7 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
 
 def show(run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]) -> Answer:
     """Show one run: its configuration, each curve's last numbers, its evaluation where made."""
-    from lensbench.app.workflows.runs import show_run
+    from lensbench.app.workflows.run_show import show_run
 
     facts = show_run(run)
     shown = {k: v for k, v in _shown(facts).items() if not isinstance(v, (dict, list)) and v != ""}

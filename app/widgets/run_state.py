@@ -10,7 +10,8 @@ from lensbench.app.widgets.links import go_to
 from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import guarded, plain
 from lensbench.app.workflows.run_parts import goes_on, told_state
-from lensbench.app.workflows.runs import array_of, run_row
+from lensbench.app.workflows.run_show import array_of
+from lensbench.app.workflows.runs import run_row
 
 
 def array_parts(run: Path, row: Mapping[str, object]) -> None:

@@ -7,7 +7,7 @@ from shlex import quote
 from lensbench.app.workflows.finding import find
 from lensbench.app.workflows.overview import is_evaluated
 from lensbench.app.workflows.run_parts import goes_on
-from lensbench.app.workflows.runs import how_to_go_on
+from lensbench.app.workflows.run_show import how_to_go_on
 from lensbench.app.workflows.sequences import name_of_model
 from lensbench.app.workflows.stores import store_info
 from lensbench.errors import LensbenchError

@@ -6,7 +6,8 @@ from typing import Any
 
 from lensbench import io
 from lensbench.app.workflows.overview import is_evaluated
-from lensbench.app.workflows.runs import REQUEST_FILE, array_of, parts_of, run_row
+from lensbench.app.workflows.run_show import array_of
+from lensbench.app.workflows.runs import REQUEST_FILE, parts_of, run_row
 from lensbench.errors import DamagedDataError, MissingDataError
 from lensbench.saes.configs import SweepConfig
 from lensbench.saes.runs import RESULT_FOLDER, STATUS_FILE, SWEEP_FILE, read_status

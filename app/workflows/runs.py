@@ -12,7 +12,7 @@ from lensbench.app.workflows import run_parts
 from lensbench.app.workflows.detached import JOB_FILE, is_running
 from lensbench.app.workflows.finding import TWIN as TWIN
 from lensbench.app.workflows.finding import find, once
-from lensbench.app.workflows.run_parts import INCOMPLETE, NOT_STARTED
+from lensbench.app.workflows.run_parts import INCOMPLETE
 from lensbench.app.workflows.run_parts import LIVE as LIVE
 from lensbench.errors import DamagedDataError, MissingDataError, UnknownNameError
 from lensbench.process import has_ended
@@ -20,7 +20,6 @@ from lensbench.saes.runs import (
     RESULT_FOLDER,
     STATUS_FILE,
     SWEEP_FILE,
-    WAIT,
     SAERun,
     open_runs,
     read_status,
@@ -59,7 +58,7 @@ def parts_of(run: Path) -> list[Path]:
         )
         hint = f"it holds the runs {', '.join(inside)}" if inside else "see `lensbench runs ls DIR`"
         if (run / SWEEP_FILE).is_file():
-            hint = f"it was killed before it began; begin with {_resume(run)}"
+            hint = f"it was killed before it began; begin with {resume_command(run)}"
         raise MissingDataError(f"no run in {run} (no {STATUS_FILE}); {hint}")
     return parts
 
@@ -67,7 +66,7 @@ def parts_of(run: Path) -> list[Path]:
 def sound_parts(run: Path) -> list[Path]:
     """Those of :func:`parts_of` whose state can be read; a run alone is not left out in silence."""
     parts = parts_of(run)
-    return parts if parts == [run] else [p for p in parts if _part_row(p)["state"] != "damaged"]
+    return parts if parts == [run] else [p for p in parts if part_row(p)["state"] != "damaged"]
 
 
 def all_runs(run: Path) -> list[SAERun]:
@@ -112,8 +111,6 @@ def evaluation_of(run: Path) -> "SAEEvaluation | None":
     return find_evaluation(run)
 
 
-GOES_ON = ("stopped", "failed", "lost")
-"""States from which a run can be gone on with."""
 ORDERS = ("started", "run", "state", "tokens", "dictionaries")
 """What a list of runs can be sorted by: names upwards, times and counts downwards."""
 
@@ -152,10 +149,10 @@ def told_twins(root: Path) -> str:
 
 def _row_or_damage(run: Path) -> dict[str, Any]:
     """One run that cannot be read does not hide the others."""
-    return _of_parts(run, _part_row)
+    return _of_parts(run, part_row)
 
 
-def _part_row(part: Path) -> dict[str, Any]:
+def part_row(part: Path) -> dict[str, Any]:
     """A run or a part of an array as a row, whether or not it can be read."""
     try:
         return _row(part)
@@ -164,67 +161,8 @@ def _part_row(part: Path) -> dict[str, Any]:
         return {"run": str(part), "state": "damaged", **numbers, "started": ""}
 
 
-def show_run(run: Path) -> dict[str, Any]:
-    """State, configuration and last numbers of a run, and its evaluation where there is one.
-
-    Of an array also each part, what its state is, and how to train what is left.
-    """
-    from lensbench.config import load_yaml
-    from lensbench.saes.runs import last_window, note_on_means, read_history
-
-    rows: list[dict[str, Any]] = []
-    windows: list[int] = []
-    sound = sound_parts(run)
-    for part in sound:
-        status, gone = read_status(part), _row(part)["state"] == "lost"
-        for name, told in status["dictionaries"].items():
-            state = "lost" if gone and told in LIVE else told  # nobody lived to say so
-            lines = read_history(part / name)
-            last = lines[-1] if lines else {}
-            windows.append(last_window(line["step"] for line in lines))
-            kept = {k: last[k] for k in LAST if k in last}
-            rows.append({"name": name, "state": state, **kept})
-    evaluation = evaluation_of(run)
-    facts: dict[str, Any] = {
-        **run_row(run),
-        WAIT: max((float(read_status(part).get(WAIT, 0.0)) for part in sound), default=0.0),
-        "evaluated": evaluation is not None,
-        "note": note_on_means(windows),
-        "dictionaries": rows,
-        "sweep": {} if (asked := sweep_file(run)) is None else load_yaml(asked),
-    }
-    if parts_of(run) != [run]:
-        facts |= array_of(run)
-    elif facts["state"] in GOES_ON:
-        facts["to_finish"] = [how_to_go_on(run)]
-    if evaluation is not None:
-        facts["evaluation"] = evaluation.summary()
-        facts["controls"] = str(evaluation.controls)
-    return facts
-
-
-def array_of(run: Path) -> dict[str, Any]:
-    """Each part of an array with its state, and the commands that train what is left of it."""
-    rows, absent = (
-        [_part_row(part) for part in parts_of(run)],
-        run_parts.missing(run, parts_of(run)),
-    )
-    keys = ("state", "dictionaries", "step", "steps", "tokens")
-    told = [{"part": Path(str(row["run"])).name, **{k: row[k] for k in keys}} for row in rows]
-    none = dict.fromkeys(keys[1:], 0)
-    told += [{"part": run_parts.part_name(part), "state": NOT_STARTED, **none} for part in absent]
-    return {"each_part": told, "to_finish": run_parts.how_to_finish(run, rows, absent)}
-
-
-def how_to_go_on(run: Path) -> str:
-    """The command that goes on with a run; of an array, with the first part that is left."""
-    if parts_of(run) == [run]:
-        return _resume(run)
-    left = array_of(run)["to_finish"]
-    return left[0] if left else f"lensbench runs show {quote(str(run))}"
-
-
-def _resume(run: Path) -> str:
+def resume_command(run: Path) -> str:
+    """The command that goes on with a run of one process."""
     return f"lensbench train sae --resume {quote(str(run))}"
 
 
@@ -261,7 +199,7 @@ def run_row(run: Path) -> dict[str, Any]:
     """
     parts = parts_of(run)
     alone = parts == [run]
-    row = _of_parts(run, _row if alone else _part_row)
+    row = _of_parts(run, _row if alone else part_row)
     messages = [str(told) for part in sound_parts(run) if (told := _status(part).get("message"))]
     return {**row, "message": "; ".join(dict.fromkeys(messages))}
 

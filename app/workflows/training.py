@@ -19,7 +19,7 @@ from lensbench.errors import ConfigError, MismatchError, StoppedError
 from lensbench.models.on_paper import sites_on_paper
 from lensbench.saes.configs import SweepConfig
 from lensbench.saes.ends import Ends
-from lensbench.saes.runs import SWEEP_FILE, SAERun, note_on_means, read_status
+from lensbench.saes.runs import STATUS_FILE, SWEEP_FILE, SAERun, note_on_means, read_status
 from lensbench.saes.training import checkpoint
 from lensbench.saes.training.folder import differences
 from lensbench.store import open_store, pair_stores
@@ -196,7 +196,7 @@ def _steps_done(run: Path, sweep: SweepConfig) -> int:
 
     Of dictionaries that were trained apart, the one that is least far.
     """
-    if read_status(run)["state"] == "finished":
+    if (run / STATUS_FILE).is_file() and read_status(run)["state"] == "finished":
         return sweep.train.steps
     found = [checkpoint.steps(run / str(one.name)) for one in sweep.expand()]
     return min((steps[-1] if steps else 0 for steps in found), default=0)

@@ -47,7 +47,7 @@ def save_model(task: Task, model: Any, folder: Path) -> Path:
 def _write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     from safetensors.torch import save_file
 
-    with io.atomic_path(path) as temp:
+    with io.atomic_path(path) as temp, io.saving():
         save_file(tensors, str(temp), metadata=metadata)
 
 

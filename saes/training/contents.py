@@ -21,7 +21,7 @@ def write(run: Path, step: int, tensors: Mapping[str, Tensor]) -> dict[str, str]
     from safetensors.torch import save_file
 
     path = run / FOLDER / f"step_{step}.safetensors"
-    with io.atomic_path(path) as temp:
+    with io.atomic_path(path) as temp, io.saving():
         save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, temp)
     return {"file": f"{FOLDER}/{path.name}", "sha256": io.sha256_file(path)}
 

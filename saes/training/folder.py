@@ -135,14 +135,12 @@ class RunFolder:
         """Append a line to ``log.txt``."""
         if self.path is not None:
             stamp = time.strftime("%H:%M:%SZ", time.gmtime())
-            with (self.path / "log.txt").open("a", encoding="utf-8") as file:
-                file.write(f"{stamp} {text}\n")
+            io.append_text(self.path / "log.txt", f"{stamp} {text}\n")
 
     def metrics(self, name: str, line: dict[str, float]) -> None:
         """Append a line to a dictionary's ``metrics.jsonl``."""
         if self.path is not None:
-            with (self.of(name) / METRICS_FILE).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            io.append_text(self.of(name) / METRICS_FILE, json.dumps(line) + "\n")
 
     def rewind(self, name: str, step: int) -> list[dict[str, float]]:
         """Drop logged lines after ``step``; return those that stay."""

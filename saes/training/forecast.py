@@ -38,7 +38,8 @@ class MemoryPlan:
     checkpoint_bytes: int
     """One checkpoint of all dictionaries."""
     disk_bytes: int
-    """All checkpoints kept, and the results (weights twice: result and SAELens' format)."""
+    """At its largest: all checkpoints kept, and the one being written or the results (weights
+    twice: result and SAELens' format)."""
     flops_per_token: int
     """Floating-point operations of the dictionaries: one dense product with the encoder, and what
     follows on the latents that are to fire. The model is not counted."""
@@ -106,7 +107,8 @@ def plan_memory(sweep: SweepConfig, d_model: int | dict[str, int], default: str 
         for c, wide in zip(configs, sizes, strict=True)
     )
     state = 12 * sum(counts) + counters
-    disk = sweep.train.keep * state + 8 * sum(counts)
+    # A new checkpoint is whole before the oldest goes; at the end the results are written instead.
+    disk = sweep.train.keep * state + max(state, 8 * sum(counts))
     flops = sum(_flops(c, *wide) for c, wide in zip(configs, sizes, strict=True))
     return MemoryPlan(len(configs), sum(counts), state, work, state, disk, flops)
 

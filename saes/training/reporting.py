@@ -3,14 +3,14 @@
 import math
 import sys
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lensbench import provenance
-from lensbench.errors import StoppedError
+from lensbench.errors import DataError, StoppedError
 from lensbench.progress import bar
 from lensbench.results import Controls
 from lensbench.saes.configs import TrainConfig
@@ -203,10 +203,11 @@ class Reporter:
     def failed(self, step: int, error: BaseException, states: dict[str, str]) -> None:
         """The run ends with ``error``."""
         stopped = isinstance(error, StoppedError | KeyboardInterrupt)
-        self._folder.log(f"{type(error).__name__}: {error}")
         state = "stopped" if stopped else "failed"
         self._sinks.close(state)
-        self._beat(state, step, states, str(error))
+        with suppress(DataError):  # a full disk: the error itself is told, the run found lost
+            self._beat(state, step, states, str(error))
+            self._folder.log(f"{type(error).__name__}: {error}")
 
     def _beat(self, state: str, step: int, states: dict[str, str], note: str = "") -> None:
         train = self._train

@@ -52,7 +52,7 @@ def required(
         )
     if out is None:
         return held
-    left = shutil.disk_usage(_existing(out)).free
+    left = shutil.disk_usage(_existing(out)).free + _own_bytes(out)
     if plan.disk_bytes > left:
         raise BudgetError(
             f"{_told(plan)} write up to {size(plan.disk_bytes)}, and {out} has {size(left)} left; "
@@ -64,6 +64,11 @@ def required(
 def _told(plan: MemoryPlan) -> str:
     many = "dictionary" if plan.dictionaries == 1 else "dictionaries"
     return f"{plan.dictionaries:,} {many} ({plan.parameters:,} parameters)"
+
+
+def _own_bytes(out: Path) -> int:
+    """What a run that goes on has written there already: it is counted among its needs."""
+    return sum(file.stat().st_size for file in out.rglob("*.safetensors")) if out.is_dir() else 0
 
 
 def _existing(path: Path) -> Path:

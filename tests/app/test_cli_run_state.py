@@ -220,3 +220,31 @@ def test_what_cannot_be_gone_on_with_says_why(
     assert "never began; start it with" in refused(capsys, "train", "sae", "--resume", bare)
     (tmp_path / "empty").mkdir()
     assert "no run in" in refused(capsys, "train", "sae", "--resume", tmp_path / "empty")
+
+
+def test_what_is_damaged_says_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut = part(tmp_path, "cut", "stopped")
+    (cut / "status.json").write_text('{"state": "st')
+    assert f"--resume {cut} then goes on" in refused(capsys, "runs", "show", cut)
+    assert "Remove that file" in refused(capsys, "runs", "rm", cut, "--yes")
+    (cut / "status.json").write_text('{"state": "finished", "new": 1}')
+    assert "step, steps, tokens" in refused(capsys, "runs", "show", cut)
+    (cut / "status.json").unlink()
+    assert "killed before it began" in refused(capsys, "runs", "show", cut)
+    lost = part(tmp_path, "lost", "running", 4)
+    facts = answer(capsys, "runs", "show", lost)
+    assert (facts["state"], [d["state"] for d in facts["dictionaries"]]) == ("lost", ["lost"])
+    assert facts["to_finish"] == [f"lensbench train sae --resume {lost}"]
+
+
+def test_a_result_of_a_newer_version_is_called_that(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newer = tmp_path / "newer"
+    shutil.copytree(workspace / "demo-run" / "run", newer)
+    path = newer / NAMES[0] / "result" / "result.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 99}))
+    said = refused(capsys, "runs", "export", newer, "--out", tmp_path / "out")
+    assert "schema 99: it was written by a newer lensbench" in said

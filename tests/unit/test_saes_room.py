@@ -78,3 +78,41 @@ def test_parameters_and_operations_are_those_of_the_group(ends: dict[str, Any]) 
     d_out = 10 if ends else 16
     skip = 4 * 16 * 10 if "skip_connection" in ends else 0
     assert plan.flops_per_token == 2 * 64 * 16 + 4 * (6 * d_out + 2 * 16) + skip
+
+
+def test_a_run_that_goes_on_does_not_need_its_own_room_again(
+    store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lensbench import saes
+    from lensbench.errors import BudgetError
+    from lensbench.saes.configs import SweepConfig
+    from lensbench.saes.training import room
+
+    needs = saes.plan_memory(SweepConfig.parse(_sweep()), 16).disk_bytes
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: type("U", (), {"free": needs // 2})())
+    out = tmp_path / "r"
+    (out / "a").mkdir(parents=True)
+    with pytest.raises(BudgetError, match="write up to"):
+        saes.train(store, _sweep(), out=out, device="cpu", progress=False)
+    (out / "a" / "state.safetensors").write_bytes(bytes(needs))
+    assert saes.train(store, _sweep(), out=out, device="cpu", progress=False)
+
+
+def test_a_full_disk_is_told_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import safetensors.numpy
+
+    from lensbench import io
+    from lensbench.errors import DataError
+
+    def full(*_: Any, **__: Any) -> None:
+        raise safetensors.SafetensorError(
+            "Error while serializing: I/O error: No space left on device (os error 28)"
+        )
+
+    monkeypatch.setattr(safetensors.numpy, "save_file", full)
+    with pytest.raises(DataError, match=r"x\.safetensors: No space left on device"):
+        io.write_arrays(tmp_path / "x.safetensors", {"a": np.zeros(3)})
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "log.txt").symlink_to("/dev/full")
+    with pytest.raises(DataError, match="No space left on device"):
+        io.append_text(tmp_path / "log.txt", "more")

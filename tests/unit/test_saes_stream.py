@@ -170,7 +170,7 @@ def test_waiting_is_counted_from_the_second_batch_on(monkeypatch: pytest.MonkeyP
 
 
 def test_a_slow_source_shows_in_the_metrics_and_reading_ahead_lowers_it(tmp_path: Path) -> None:
-    from lensbench.app.workflows.runs import show_run
+    from lensbench.app.workflows.run_show import show_run
 
     class Slow(Source):
         def batches(self, batch_size: int) -> Iterator[dict[str, Tensor]]:
