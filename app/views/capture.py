@@ -6,7 +6,7 @@ import streamlit as st
 
 from lensbench.app.state import root
 from lensbench.app.widgets.capture_cost import show_cost
-from lensbench.app.widgets.capture_form import capture_form
+from lensbench.app.widgets.capture_form import capture_form, example
 from lensbench.app.widgets.choose import choose
 from lensbench.app.widgets.job_panel import job_panel, start_job
 from lensbench.app.widgets.links import go_to
@@ -31,6 +31,8 @@ def show() -> None:
     with guarded():
         if (ask := capture_form()) is not None:
             _forecast(ask)
+        else:
+            command_line(example(), told="Such a capture on the command line:")
 
 
 def _going(name: str) -> None:

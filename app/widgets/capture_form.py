@@ -5,7 +5,7 @@ import streamlit as st
 from lensbench.app.state import below, root
 from lensbench.app.widgets.choose import choose, not_here, several
 from lensbench.app.widgets.model_choice import choose_model, opened
-from lensbench.app.widgets.states import guarded, plain
+from lensbench.app.widgets.states import guarded, in_shell, plain
 from lensbench.app.widgets.toggle import one_of, pick_of
 from lensbench.app.workflows import capture_plan
 from lensbench.app.workflows.capture_offers import save_text, text_files
@@ -76,6 +76,15 @@ def capture_form() -> CaptureAsk | None:
         None if most is None else int(most), layout, None if context is None else int(context),
         dtype=dtype,
     )  # fmt: skip
+
+
+def example() -> str:
+    """The command of a capture like the one that is being chosen, with a file to put in."""
+    model = st.session_state.get("model") or MODEL
+    only = st.session_state.get("profile") == "sae"
+    kept = ("--sites", "blocks.3.resid_post") if only else ("--profile", "resid")
+    out = root() / f"acts-{model.rpartition('/')[2]}"
+    return in_shell("capture", "--model", model, "--text", "corpus.txt", *kept, "--out", out)
 
 
 def _text(model: str) -> str | None:

@@ -244,11 +244,17 @@ def test_what_is_not_chosen_yet_is_asked_for_and_no_error(monkeypatch, root: Pat
     page = open_page(monkeypatch, root, "capture", profile="Only the sites I name")
     assert not page.error
     assert "No site is named yet" in page.info[0].value
+    assert "--sites blocks.3.resid_post" in page.code[0].value
     page.multiselect(key="sites").set_value([SITE]).run()
     assert not page.error
     assert [b for b in page.button if b.key == "start"]
     page = open_page(monkeypatch, root, "capture", **{"from": "A file in this folder"})
     assert "no text file" in page.info[0].value
+    assert page.code[0].value == (f"lensbench capture --model atlas-dense --text corpus.txt "
+                                  f"--profile resid --out {root / 'acts-atlas-dense'}")  # fmt: skip
+    page = open_page(monkeypatch, root, "capture", **{"from": "My own words"})
+    assert "lensbench capture" in page.code[0].value
+    page = open_page(monkeypatch, root, "capture", **{"from": "A file in this folder"})
     (root / "mine.txt").write_text("the cat")
     page.run()
     assert "Choose a text file" in page.info[0].value
