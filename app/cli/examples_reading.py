@@ -34,6 +34,13 @@ SHAPES: dict[str, tuple[str, ...]] = {
         'probe decode --encoder concepts --model atlas-dense --prompt "Peru : Lima = France :" '
         "--query France",
     ),
+    "lens pair": (
+        'lens pair --model atlas-dense --prompt "The capital of Peru is" '
+        '--into "The capital of France is"',
+        'lens pair --model atlas-dense --prompt "The capital of Peru is" '
+        '--into "The capital of France is" --from-token -1 --into-token -1 --from-block 4 '
+        "--into-block 4 --html pair.html",
+    ),
     "lens sites": (
         'lens sites --model atlas-dense --prompt "The capital of Peru is" --site attn_out',
     ),

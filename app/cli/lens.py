@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lensbench.app.cli import lens_ask, lens_more, lens_prompt, lens_read
+from lensbench.app.cli import lens_ask, lens_more, lens_pair, lens_prompt, lens_read
 from lensbench.app.cli.console import Answer, fields, table
 from lensbench.app.cli.groups import ModelOption, RevisionOption, new_group
 
@@ -26,6 +26,7 @@ def group() -> typer.Typer:
     app.command("language")(lens_prompt.language)
     app.command("patchscope")(lens_prompt.patchscope)
     app.command("ask")(lens_ask.ask)
+    app.command("pair")(lens_pair.pair)
     app.command("decode")(lens_prompt.decode)
     app.command("neurons")(neurons)
     app.command("future")(lens_more.future)

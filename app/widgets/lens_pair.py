@@ -16,18 +16,20 @@ from lensbench.app.widgets.lens_choice import choose_lens
 from lensbench.app.widgets.lens_special import special_toggle
 from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.model_choice import choose_model, unknown_note
-from lensbench.app.widgets.shell_lines import lens_line
-from lensbench.app.widgets.states import command_line, guarded, nothing_yet, plain
-from lensbench.app.widgets.text_source import MODEL, TEXT, Source, offer
+from lensbench.app.widgets.states import command_line, guarded, in_shell, nothing_yet, plain
+from lensbench.app.widgets.text_source import MODEL, TEXT, offer
 from lensbench.app.widgets.toggle import one_of, pick_of
 from lensbench.app.workflows import lens_pair as pairs
 from lensbench.app.workflows.copying import python_of as python_of_call
 from lensbench.app.workflows.lens_pair import MOST, SITES, PairAsk, Put
+from lensbench.app.workflows.lens_pair_answer import command_of
 from lensbench.app.workflows.lens_pair_figures import Change, course_of, ends_table, python_of
 from lensbench.app.workflows.lens_special import grey, python_of_grey
 from lensbench.app.workflows.lenses import DISCLAIMER, MAX_TEXT
 from lensbench.plots import visible
 
+OTHER = "The capital of France is"
+"""Beside the example text, of the command that is shown before anything is chosen."""
 NARROW = 14
 """Tokens up to which two maps stand side by side."""
 METRICS = {
@@ -43,7 +45,7 @@ def show_pair() -> None:
     """Widgets for two texts; all else once both are there."""
     name = choose_model()
     if name is None:
-        nothing_yet("Choose a model; an example pair is one click away.", _line(MODEL, TEXT))
+        nothing_yet("Choose a model; an example pair is one click away.", _line(MODEL))
         return
     offer(name, "text", "text2")
     left, right = st.columns(2)
@@ -57,16 +59,15 @@ def show_pair() -> None:
         help="One token, such as ␣Paris (␣ is a space); its probability is drawn in every cell",
     )  # fmt: skip
     if not (first.strip() and second.strip()):
-        nothing_yet("Type two texts, or take the example pair.", _line(name, first or TEXT))
+        nothing_yet("Type two texts, or take the example pair.", _line(name))
         return
     with guarded():
         _maps(PairAsk(name, first, second, choose_lens(), token))
-    command_line("\n".join([_line(name, first), _line(name, second)]))
 
 
-def _line(model: str, text: str) -> str:
-    """One of the two texts; no command puts a state of one into the other."""
-    return lens_line(Source(model=model, text=text))
+def _line(model: str) -> str:
+    """The command for an example."""
+    return in_shell("lens", "pair", "--model", model, "--prompt", TEXT, "--into", OTHER)
 
 
 @st.fragment
@@ -110,16 +111,14 @@ def _maps(ask: PairAsk) -> None:
             + f"Remember: {DISCLAIMER}."
         )
         _patched(ask, put, metric, wide, special["second"])
+        command_line(command_of(ask, put, metric))
 
 
 def _cells(ask: PairAsk, a: Any, b: Any) -> Put:
-    table = pairs.alignment(ask)
-    differ = table[~table["same"] & table["first token"].notna() & table["second token"].notna()]
-    start = differ.iloc[-1] if len(differ) else table.dropna().iloc[-1]
     layers = list(a.layers)
     shown = [{p: f"{p} {visible(w)}" for p, w in zip(x.positions.tolist(), x.tokens, strict=True)}
              for x in (a, b)]  # fmt: skip
-    low, s0, s1 = layers[0], int(start["first token"]), int(start["second token"])
+    low, (s0, s1) = layers[0], pairs.start(ask)
     one, two, three, four = st.columns(4)
     with one:
         source = pick_of("From token", list(shown[0]), min(s0, len(shown[0]) - 1), key="src",

@@ -109,6 +109,15 @@ def alignment(ask: PairAsk) -> pd.DataFrame:
     return pd.DataFrame(rows).astype(columns)
 
 
+def start(ask: PairAsk) -> tuple[int, int]:
+    """Tokens of both texts to begin with: the last that differ, else the last of all."""
+    table = alignment(ask)
+    both = table.dropna(subset=["first token", "second token"])
+    differ = both.loc[~both["same"]]
+    last = (differ if len(differ) else both).iloc[-1]
+    return int(last["first token"]), int(last["second token"])
+
+
 def _matched(a: list[int], b: list[int]) -> list[tuple[int | None, int | None]]:
     if len(a) == len(b):
         return [(i, i) for i in range(len(a))]

@@ -1,5 +1,6 @@
 """Two texts on the Lens page: alignment, a state put from one into the other, checks, control."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from lensbench.app.workflows.lens_pair_answer import command_of
+from tests.app.commands import answer, refused
 from tests.app.driver import open_page, words
 from tests.app.tiny_root import spec_of, values
 
@@ -51,6 +54,51 @@ def test_four_maps_and_a_course_are_drawn_and_the_checks_are_said(page: Any) -> 
     assert ends["run"].tolist()[-1] == "control: random state"
     assert ends["P(wooden)"].astype(float).tolist()[:3] == pytest.approx([1, 0, 1], abs=0.01)
     assert float(ends["P(wooden)"].iloc[3]) < 0.5
+
+
+def test_the_command_shown_says_what_the_page_says(
+    page: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Places, state and strength as they stand on the page; one answer, a control beside it."""
+    from lensbench.results import load
+
+    line = next(c.value for c in page.code if "lens pair" in str(c.value))
+    assert f"--from-token 6 --from-block {page.selectbox(key='src_layer').value}" in line
+    drawn, out = tmp_path / "pair.html", tmp_path / "pair"
+    facts = answer(capsys, *shlex.split(line)[1:], "--html", drawn, "--out", out)
+    ends = page.dataframe[1].value
+    assert facts["scored"] == "wooden"
+    told = [row["probability"] for row in facts["rows"]]
+    assert told == pytest.approx(ends["P(wooden)"].astype(float).tolist(), abs=1e-3)
+    assert facts["summary"]["largest change out of reach"] == 0
+    assert facts["summary"]["logits moved by its own state put back"] == 0
+    assert facts["controls"]["kl of a random state"] == facts["rows"][3]["kl"] > 0
+    assert sum(not row["same"] for row in facts["alignment"]) == 2
+    assert drawn.read_text(encoding="utf-8").count('type="application/json" id="figure-') == 4
+    patched, second = (load(out / name) for name in ("patched", "second"))
+    change = (patched.values[0] - second.values[0])[-1]
+    cells = [c["change"] for c in facts["cells"] if c["layer"] == max(patched.layers)]
+    np.testing.assert_allclose(cells, change, atol=1e-6)
+    weak = answer(capsys, *shlex.split(line)[1:], "--strength", 0)
+    assert weak["summary"]["kl"] == 0
+    assert "--strength 0.5 --token sol" in command_of(ask_of(token="sol"), put_of(strength=0.5))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--strength", 2), "between them"),
+        (("--state", "mlp_ou"), "Did you mean 'mlp_out'"),
+        (("--metric", "ranks"), "target_rank"),
+        (("--into-token", 99), "tokens 0 to"),
+        (("--from-block", 99), "blocks 0 to 5"),
+    ],
+)
+def test_what_is_not_there_is_refused(
+    more: tuple[Any, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ("lens", "pair", "--model", "atlas-dense", "--prompt", FIRST, "--into", SECOND)
+    assert said in refused(capsys, *line, *more)
 
 
 def test_the_maps_are_the_models_under_an_edit_by_hand(page: Any) -> None:

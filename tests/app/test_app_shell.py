@@ -85,7 +85,7 @@ LINES = [
     ("steering", {"model": "atlas-dense", "direction": "A prompt task"}, "steer agreement"),
     ("lens", OWN, "lens text"), ("lens", {**OWN, "lens": "Site lens"}, "lens sites"),
     ("lens", {**OWN, "lens": "Component lens"}, "lens parts"),
-    ("lens", {**OWN, "view": "Two texts", "text2": "the town of"}, "lens text"),
+    ("lens", {**OWN, "view": "Two texts", "text2": "the town of"}, "lens pair"),
     ("attention", OWN, "heads scores"), ("token", {"store": "acts"}, "lens document"),
 ]  # fmt: skip
 

@@ -22,7 +22,7 @@ QUICK = (
 QUICK += (
     "latents match", "latents nearest", "latents geometry", "latents map", "heads circuit",
     "probe aligned", "probe capacity", "lens sites", "lens parts", "lens document", "lens ahead",
-    "lens answers", "lens ask", "show",
+    "lens answers", "lens ask", "lens pair", "show",
 )  # fmt: skip
 SLOW = (
     "capture", "train sae", "eval sae", "encode", "explain", "report", "doctor", "lens tune",
@@ -30,7 +30,8 @@ SLOW = (
     "probe erase", "probe codelength", "probe boards", "probe numbers", "patch", "attribute",
     "circuit paths", "circuit prune", "circuit faithful", "circuit align", "circuit latents",
     "circuit graph", "circuit latent", "edit fact", "steer", "experts map", "experts rank",
-    "experts suppress", "experts scan", "accelerate", "readability", "store rm", "runs rm",
+    "experts suppress", "experts rates", "experts scan", "accelerate", "readability", "store rm",
+    "runs rm",
 )  # fmt: skip
 SLOW += (
     "heads scores", "heads composition", "heads logits", "probe flips", "probe codes",
