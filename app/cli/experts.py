@@ -200,6 +200,7 @@ def rates(
         ),
     ],
     says: SaysOption = None,
+    new_tokens: NewOption = 16,
     draws: Annotated[
         int, typer.Option("--draws", min=1, help="Sets of matched random experts, the control.")
     ] = 20,
@@ -213,8 +214,8 @@ def rates(
     from lensbench.app.workflows.expert_rates import rates_of
 
     weights = {name: value for name, _, value in (one.partition("=") for one in weight)}
-    facts = rates_of(model, prompts, weights, says=says or (), draws=draws, out=out,
-                     revision=revision)  # fmt: skip
+    facts = rates_of(model, prompts, weights, says=says or (), new_tokens=new_tokens, draws=draws,
+                     out=out, revision=revision)  # fmt: skip
     told = {**facts["summary"], "control": facts["control"]}
     told |= {"saved": facts["saved"]} if "saved" in facts else {}
     text = f"{table(facts['rates'])}\n\n{facts['verdict']}\n\n{fields(told)}"

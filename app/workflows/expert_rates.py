@@ -7,7 +7,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil
 from pathlib import Path
@@ -137,7 +137,7 @@ def _rates(ask: ExpertAsk, weights: Weights, written: tuple[int, int] | None) ->
 
 def rates_of(
     model: str, prompts: str, weight: Mapping[str, float | str], *, says: Sequence[str] = (),
-    draws: int = DRAWS, out: Path | None = None, revision: str | None = None,
+    new_tokens: int = 16, draws: int = DRAWS, out: Path | None = None, revision: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """What the command line says of the rates; ``weight`` is by ``LAYER:EXPERT``.
 
@@ -147,7 +147,7 @@ def rates_of(
     """
     weights = tuple(_moved(name, value) for name, value in weight.items())
     opened = open_model(model, revision)
-    found = _measure(opened, prompts, tuple(says), weights, draws)
+    found = _measure(opened, prompts, tuple(says), weights, draws, new_tokens)
     facts = facts_of(opened, found, rates=rows_of_frame(found.to_frame()), verdict=found.verdict())
     return {**facts, **saved_in(found, out)}
 
@@ -173,14 +173,16 @@ def _moved(name: str, value: float | str) -> tuple[int, int, float]:
 
 
 def _measure(
-    model: "Model", prompts: str, says: tuple[str, ...], weights: Weights, draws: int
-) -> ExpertRates:
+    model: "Model", prompts: str, says: tuple[str, ...], weights: Weights, draws: int,
+    new_tokens: int = 16,
+) -> ExpertRates:  # fmt: skip
     began = time.monotonic()
     moved = tuple(w for w in weights if w[2])
     if not moved:
         raise ConfigError("every slider is at 0, so there is nothing to measure; move one")
     named = find_prompts(prompts)
-    rows, behaviour = rows_of(model, named.texts), says_of(named, *says)
+    rows = rows_of(model, named.texts)
+    behaviour = replace(says_of(named, *says), new_tokens=new_tokens)
     chosen = [(layer, expert) for layer, expert, _ in moved]
     # Few experts have few neighbours: look farther, as far as it takes for so many sets.
     near = max(NEAREST, ceil(draws ** (1 / len(chosen))))

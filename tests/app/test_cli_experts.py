@@ -182,3 +182,25 @@ def test_help_loads_nothing_heavy_and_names_every_command(capsys) -> None:
     assert run("experts", "--help") == 0
     listed = capsys.readouterr().out
     assert all(name in listed for name in ("map", "rank", "suppress", "scan"))
+
+
+def test_rates_are_of_experts_moved_by_weights_beside_random_ones(
+    moe, files, tmp_path, capsys
+) -> None:
+    from lensbench.results import load
+
+    line = ("rates", "--model", moe, "--prompts", files / "bare.jsonl", "--says", "SORRY",
+            "--new-tokens", 1, "--draws", 3)  # fmt: skip
+    gone = f"{LAYER}:{EXPERT}=-1"
+    facts = answer(capsys, *line, "--weight", gone, "--out", tmp_path / "rates")
+    rate = {row["experts"]: row["rate"] for row in facts["rates"]}
+    assert rate["steered"] < rate["clean"] / 3
+    assert all(rate[f"random {i}"] > rate["steered"] for i in (1, 2, 3))
+    assert "of 48 prompts" in facts["verdict"]
+    saved = load(tmp_path / "rates")
+    assert saved.to_frame().to_dict("records") == facts["rates"]
+    half = answer(capsys, *line, "--weight", f"{LAYER}:{EXPERT}=-0.5", "--weight", "0:1=0.25")
+    assert half["rates"][1]["rate"] != rate["steered"]
+    for wrong, told in (("1:6", "LAYER:EXPERT=WEIGHT"), ("1:6=-2", "-1 to 1"), ("1:6=0", "move")):
+        assert run("experts", *line, "--weight", wrong) == 2
+        assert told in capsys.readouterr().err
