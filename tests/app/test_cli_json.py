@@ -29,7 +29,7 @@ SLOW = (
     "lens language", "lens neurons", "lens future", "probe linear", "probe geometry",
     "probe erase", "probe codelength", "probe boards", "probe numbers", "patch", "attribute",
     "circuit paths", "circuit prune", "circuit faithful", "circuit align", "circuit latents",
-    "circuit graph", "circuit latent", "edit fact", "steer", "experts map", "experts rank",
+    "circuit graph", "circuit latent", "edit fact", "steer", "doses", "experts map", "experts rank",
     "experts suppress", "experts rates", "experts scan", "accelerate", "readability", "store rm",
     "runs rm",
 )  # fmt: skip
@@ -45,21 +45,23 @@ SLOW += (
     "circuit subspace",
     "circuit readings",
 )
-SLOW += ("clamp neuron", "clamp training", "clamp toy", "edit directions")
+SLOW += ("clamp neuron", "clamp training", "clamp toy", "edit directions", "edit patch")
 SLOW += ("select latents", "select confounds", "select heads", "select study", "select sibling")
 SLOW += (
     "savings stages", "savings robustness", "savings routes", "savings similarity",
     "savings exits", "savings depth", "savings sparsity", "savings keys", "savings lengths",
     "savings acceptance", "savings transfer", "savings skips", "savings kangaroo",
-    "savings samples",
+    "savings samples", "savings drafts",
 )  # fmt: skip
 NOT_HERE = {
     "latents sites": "needs a crosscoder",
     "demo": "minutes", "app": "a server", "world train": "trains a model", "probe hd": "minutes",
     "runs push": "needs the hub", "runs pull": "needs the hub",
+    "savings judge": "needs drafts with labels", "savings commit": "needs a model with masks",
     "lens decoder": "needs sentences of the world of translations",
 }  # fmt: skip
-ELSEWHERE = ("my-result", "./my-model", "stories.txt", "old-acts", "prompts.txt --live", "--pairs")
+ELSEWHERE = ("my-result", "./my-model", "stories.txt", "old-acts", "prompts.txt --live", "--pairs",
+             "plurals.txt")  # fmt: skip
 """Parts of examples that name what a user has and a test has not."""
 
 
