@@ -84,6 +84,7 @@ def test_a_study_says_what_was_not_measured(found, verified) -> None:
         page = study._repr_html_()
         assert not re.search(r"\bnan\b", page + repr(study), re.IGNORECASE)
         assert "predicted speedup" in page
+        assert re.search(r"n = \d+ documents", study.plot().layout.title.subtitle.text)
 
 
 def test_every_prediction_keeps_what_its_class_demands(verified) -> None:

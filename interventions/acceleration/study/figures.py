@@ -32,7 +32,7 @@ def pareto(frame: "pd.DataFrame", x: str = "layers_per_token", y: str = "agreeme
 
 
 def _counted(frame: "pd.DataFrame") -> str:
-    most = int(frame["n"].max()) if len(frame) else 0
+    most = max(frame["n"].tolist(), default=0)
     return f"n = {most:,} documents · " if most else ""
 
 
@@ -149,7 +149,7 @@ def lens_layers(table: LensTable, stages: "pd.DataFrame | None" = None) -> "go.F
         whole.loc[whole["metric"] == "agreement", ["exit_layer", "value"]].assign(
             measure="agreement"
         ),
-        kl[["exit_layer"]].assign(value=kl["value"] / largest, measure="KL to the full model"),
+        kl[["exit_layer"]].assign(value=kl["value"] / largest, measure="KL(final ‖ exit)"),
     ]
     if stages is not None:
         parts += [_stage(stages, name) for name in _STAGES]
