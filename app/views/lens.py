@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from lensbench.app.widgets.lens_cell import leave
 from lensbench.app.widgets.lens_choice import (
     DECODER,
     LOGIT,
@@ -26,6 +27,7 @@ from lensbench.app.workflows.lenses import LensAsk
 
 def show() -> None:
     """Draw the page."""
+    leave()
     st.title("Lens")
     st.caption("What each layer would predict if it were the last. Click a cell to follow it.")
     view = {"one": "One text", "pair": "Two texts"}

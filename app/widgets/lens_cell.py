@@ -11,6 +11,9 @@ from lensbench.app.workflows import lens_ask, lenses
 from lensbench.app.workflows.lenses import LensAsk
 from lensbench.plots import visible
 
+LEAVING = "asked-cell"
+"""Key under which a click says where to go."""
+
 
 def show_cell(ask: LensAsk, position: int, layer: int) -> None:
     """Draw the course of the cell's tokens, and of those that the reader pinned."""
@@ -34,13 +37,23 @@ def show_cell(ask: LensAsk, position: int, layer: int) -> None:
         )  # fmt: skip
         told = "Put it into another prompt, and read what the prompt says"
         if st.button("Ask this state", key="ask-state", help=told):
-            _ask(ask, position, layer)
+            st.session_state[LEAVING] = _way(ask, position, layer)
+            st.rerun()
 
 
-def _ask(ask: LensAsk, position: int, layer: int) -> None:
-    """Open the page Ask a state at a cell, with a ready prompt where the model has one."""
+def leave() -> None:
+    """Open the page Ask a state where a cell was asked for.
+
+    From within the map's fragment, the address of that page would lack what both pages choose.
+    """
+    if way := st.session_state.pop(LEAVING, None):
+        go_to("ask", **way)
+
+
+def _way(ask: LensAsk, position: int, layer: int) -> dict[str, str]:
+    """A cell as that page's address, with a ready prompt where the model has one."""
     named = {"store": str(st.session_state["store"]), "row": str(ask.row)} if ask.store else {
         "from": TYPED, "model": str(st.session_state["model"]), "text": ask.text}  # fmt: skip
     target, slot = next(iter(lens_ask.offers(ask).values()), ("", ""))
     named |= {"target": target, "slot": slot} if target else {}
-    go_to("ask", pos=str(position), layer=str(layer), **{k: v for k, v in named.items() if v})
+    return {k: v for k, v in named.items() if v} | {"pos": str(position), "layer": str(layer)}
