@@ -69,4 +69,5 @@ def _study(url: str, n_layers: int) -> None:
         threshold_panel(ask)
         exit_board(ask)
         live_board(ask)
-        command_line(acceleration_figures.command_of(ask))
+        command_line(acceleration_figures.command_of(ask),
+                     told="Every method with all its settings, on the command line:")  # fmt: skip

@@ -69,3 +69,19 @@ def test_a_notebook_sees_a_bar_with_or_without_widgets() -> None:
     assert "letters" in said
     assert "3/3" in said or "100%" in said
     assert "IProgress" not in said
+
+
+def test_a_follower_is_told_of_the_outermost_bar_though_none_is_drawn() -> None:
+    from lensbench.progress import bar, each, followed, told
+
+    seen: list[tuple[int, int | None, str]] = []
+    with followed(lambda *one: seen.append(one)):
+        for _ in each([1, 2], "outer", "text"):
+            list(each([1, 2, 3], "inner", "token"))
+        with told("counted", None, 9, "row") as so_far:
+            so_far(4)
+            so_far(9)
+        with bar("hushed", 1, show=False) as shown:
+            shown.update(1)
+    list(each([1], "after", "text"))
+    assert seen == [(1, 2, "text"), (2, 2, "text"), (4, 9, "row"), (9, 9, "row")]
