@@ -7,6 +7,7 @@ import typer
 
 from lensbench.app.cli.console import Answer, Progress, fields, table
 from lensbench.app.cli.groups import new_group
+from lensbench.errors import StoppedError
 
 
 def group() -> typer.Typer:
@@ -80,7 +81,7 @@ def sae(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print parameters, memory, disk and time; train none.")
     ] = False,
-) -> Answer | None:
+) -> Answer | int | None:
     """Train a sweep; comma lists and grids expand, RUN holds one sub-folder per dictionary.
 
     Under torchrun the processes share the work (train.parallel); the first one speaks for all.
@@ -96,7 +97,12 @@ def sae(
         architecture=architecture, d_sae=d_sae, k=k, tokens=tokens, assign=tuple(assign or ()),
         out=out, resume=resume, array=array, dry_run=dry_run, sinks=_split(sinks),
     )  # fmt: skip
-    facts = train_sweep(request, say=Progress().say if first else None)
+    try:
+        facts = train_sweep(request, say=Progress().say if first else None)
+    except StoppedError as stop:
+        if first:
+            raise
+        return stop.exit_code  # the first process says it for all
     if not first:
         return None
     if dry_run:

@@ -32,9 +32,9 @@ def show_run(run: Path) -> dict[str, Any]:
     windows: list[int] = []
     sound = sound_parts(run)
     for part in sound:
-        status, gone = read_status(part), part_row(part)["state"] == "lost"
+        status, whole = read_status(part), part_row(part)["state"]
         for name, told in status["dictionaries"].items():
-            state = "lost" if gone and told in LIVE else told  # nobody lived to say so
+            state = told if whole in LIVE or told not in LIVE else whole  # nobody lived to say so
             lines = read_history(part / name)
             last = lines[-1] if lines else {}
             windows.append(last_window(line["step"] for line in lines))

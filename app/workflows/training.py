@@ -11,13 +11,14 @@ from lensbench import io, saes
 from lensbench.app.workflows.models import open_model
 from lensbench.app.workflows.run_next import finished, refuse_without_sweep
 from lensbench.app.workflows.run_parts import ARRAY_FILE, part_name
-from lensbench.app.workflows.runs import all_runs
+from lensbench.app.workflows.runs import all_runs, resume_command
 from lensbench.app.workflows.site_names import with_known_sites
 from lensbench.app.workflows.sweeps import TrainRequest, part_of, read_part, read_sweep
 from lensbench.app.workflows.texts import find_text
-from lensbench.errors import ConfigError, MismatchError, StoppedError
+from lensbench.errors import ConfigError, MismatchError, RankError, StoppedError
 from lensbench.models.on_paper import sites_on_paper
 from lensbench.saes.configs import SweepConfig
+from lensbench.saes.distributed.environment import place
 from lensbench.saes.ends import Ends
 from lensbench.saes.runs import STATUS_FILE, SWEEP_FILE, SAERun, note_on_means, read_status
 from lensbench.saes.training import checkpoint
@@ -111,10 +112,17 @@ def _train(
     try:
         runs = saes.train(source, sweep, out=out, resume=resume, model_card=card)
     except StoppedError as stop:
-        raise StoppedError(
-            f"stopped after a checkpoint; go on with: lensbench train sae --resume {out}"
-        ) from stop
+        raise StoppedError(f"stopped after a checkpoint; go on with: {going_on(out)}") from stop
+    except RankError as error:
+        raise RankError(f"{error}. From the last checkpoint: {going_on(out)}") from error
     return facts_of(runs, out)
+
+
+def going_on(run: Path) -> str:
+    """The command that goes on with a run, by as many processes as this job has."""
+    world = place().world
+    several = f"torchrun --nproc-per-node {place().per_machine()} --no-python " if world > 1 else ""
+    return f"{several}{resume_command(run)}" + (" (or without torchrun)" if world > 1 else "")
 
 
 def _resume(run: Path, request: TrainRequest) -> dict[str, Any]:

@@ -92,11 +92,13 @@ class Reporter:
         self._bar = None
 
     def say(self, text: str) -> None:
-        """One line on stderr and in ``log.txt``."""
+        """One line in ``log.txt``, and on stderr where this process speaks."""
         self._folder.log(text)
+        if not self._progress:
+            return
         if self._bar is not None:
             self._bar.write(text, file=sys.stderr)
-        elif self._progress:
+        else:
             print(text, file=sys.stderr, flush=True)  # noqa: T201 - progress is spoken on stderr
 
     def repeats(self, stored: int) -> None:

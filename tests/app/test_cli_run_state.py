@@ -248,3 +248,29 @@ def test_a_result_of_a_newer_version_is_called_that(
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 99}))
     said = refused(capsys, "runs", "export", newer, "--out", tmp_path / "out")
     assert "schema 99: it was written by a newer lensbench" in said
+
+
+def test_several_processes_are_gone_on_with_as_several(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lensbench.app.workflows.training import going_on
+
+    assert going_on(tmp_path) == f"lensbench train sae --resume {tmp_path}"
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2",
+                        "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    assert going_on(tmp_path).startswith("torchrun --nproc-per-node 2 --no-python lensbench train")
+
+
+def test_a_process_that_does_not_speak_writes_its_log_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lensbench.saes.training.folder import RunFolder
+    from lensbench.saes.training.reporting import Reporter
+
+    for speaks in (False, True):
+        reporter: Any = Reporter.__new__(Reporter)
+        reporter._folder, reporter._progress, reporter._bar = RunFolder(tmp_path, []), speaks, None
+        reporter.say("told")
+        assert capsys.readouterr().err == ("told\n" if speaks else "")
+    assert (tmp_path / "log.txt").read_text().count("told") == 2
