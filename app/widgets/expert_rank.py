@@ -17,7 +17,7 @@ from lensbench.app.workflows.expert_page import STUDY_HEADINGS, ExpertAsk
 from lensbench.app.workflows.studies import load_code, told_of
 
 if TYPE_CHECKING:
-    from lensbench.interventions.experts.report import ExpertReport
+    from lensbench.app.workflows.expert_page import ExpertReport
 
 
 def expert_rank(ask: ExpertAsk) -> None:

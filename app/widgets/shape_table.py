@@ -3,6 +3,7 @@
 from typing import Any
 
 import pandas as pd
+import streamlit as st
 
 from lensbench.app.widgets.listing import show_listing
 from lensbench.words import spelled
@@ -50,8 +51,8 @@ def shape_table(found: Any, measure: str, code: str) -> None:
     same = [c for c in ("source", "source_a", "source_b", "control") if c in shown
             and shown[c].nunique() == 1]  # fmt: skip
     show_listing(shown.drop(columns=same), alt=f"{measure}, every number", headings=told, digits=3,
-                 caption=f"{SAID[measure]}{why}", take="shape-table", data=frame,
-                 code=code)  # fmt: skip
+                 caption=f"{SAID[measure]}{why}", take="shape-table", data=frame, code=code,
+                 config={"rows": st.column_config.Column("Tokens", width=130)})  # fmt: skip
 
 
 def _again(frame: pd.DataFrame) -> tuple[pd.Series, str]:

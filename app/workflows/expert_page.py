@@ -158,7 +158,7 @@ def n_of(ranking: ExpertRanking) -> str:
     of = dict(zip(ranking.classes, ranking.n.tolist(), strict=True))
     first = sorted(of.items(), key=lambda one: one[0] != ranking.target)
     each = ", ".join(f"{n:,} {name}" for name, n in first)
-    return f"{sum(of.values()):,} prompts ({each})"
+    return f"{sum(of.values()):,} prompts: {each}"
 
 
 def against_chance(ranking: ExpertRanking, shown: "Sequence[str] | None" = None) -> str:

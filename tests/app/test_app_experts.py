@@ -209,7 +209,7 @@ def test_experts_offered_first_are_said_to_be_no_more_than_chance_where_they_are
     page = open_page(monkeypatch, tmp_path, "experts", **few)
     said = words(page).replace("\\", "")
     assert "None of these experts stands out" in said
-    assert "n = 12 prompts (3 refuse, 9 answer)" in said
+    assert "n = 12 prompts: 3 refuse, 9 answer" in said
     page = open_page(monkeypatch, tmp_path, "experts", part="Rank and study", **few)
     said = words(page).replace("\\", "")
     assert "No expert stands out" in said
