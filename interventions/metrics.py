@@ -21,6 +21,7 @@ from torch import Tensor
 from lensbench.errors import ConfigError, NonFiniteError, UnknownNameError
 from lensbench.prompts.pairs import PromptPairs
 from lensbench.prompts.several import refuse_beyond
+from lensbench.words import spelled
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,12 @@ METRICS: dict[str, Metric] = {
     )
 }
 """Metrics by name."""
+
+
+def said(metric: str) -> str:
+    """A metric in words: of a KL which way round it is taken."""
+    return "KL(clean ‖ this run)" if metric == "kl" else spelled(metric)
+
 
 MetricLike = str | Metric | Callable[[Ends], Tensor]
 

@@ -20,8 +20,10 @@ SPELLED = {
     "target_prob": "probability of the next token",
     "target_rank": "rank of the next token",
     "top_prob": "probability of the best token",
-    "kl_to_final": "KL to the final layer",
+    "kl_to_final": "KL(final ‖ this layer)",
     "kl": "KL",
+    "kl_reconstructed": "KL(clean ‖ reconstructed)",
+    "kl_zero_ablated": "KL(clean ‖ zeroed)",
     "pca_diff": "PCA of differences",
     "pca_center": "PCA, centred",
     "pca_uncentred": "PCA, not centred",
@@ -46,7 +48,7 @@ SPELLED = {
     "lr": "learning rate",
     "dim": "dimension",
     "pos": "position",
-    "lens_kl": "KL of the lens",
+    "lens_kl": "KL(final ‖ lens)",
     "lens_entropy": "entropy of the lens",
     "label_f1": "label F1",
     "early_exit_copy": "early exit, copied states",
@@ -67,7 +69,7 @@ dead_fraction density_over_10_percent density_over_1_percent difference_last_no_
 difference_last_no_copy duplicate_token early_exit effect_cosine effect_full effect_kept evenly_off
 exact_match exchanged_trees explained_variance explained_variance_legacy first_token fixed_exit
 fsm_exit gold_probing grad_norm gradient_norm hungarian_cosine in_context_vector instruction_end
-integrated_gradients kl_reconstructed kl_recovered_mean kl_recovered_zero kl_zero_ablated
+integrated_gradients kl_recovered_mean kl_recovered_zero
 kmeans_greedy kmeans_hungarian kmeans_train l2_ratio largest_random_pair last_layers_off
 leave_one_out loss_left main_step matching_pursuit maximum_likelihood mean_activation
 mean_difference moved_labels moved_labels_correlation next_token no_transplant null_line null_part

@@ -189,6 +189,7 @@ def _told(found: dict[str, Any], keep: str, columns: dict[str, str], level: floa
         f"{first}fastest first. serial, calibrated: predicted speed-up over plain decoding, in "
         "layers that wait for one another, and in timed layers (--calibrate); agreement: with the "
         "full model on its own text. More columns: --columns all.",
+        *(["kl: KL(full ‖ accelerated) [nats]"] if "kl" in columns else []),
         *(["not kept:", *problems] if problems else []),
         *[f"left out: {reason}" for reason in found["left_out"]],
         f"Control: {found['control']}",

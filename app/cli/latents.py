@@ -124,5 +124,12 @@ def steer(
     said = [f"  {k:>12}: {row[k]}" if k != "prompt" else f"{row['prompt']} ..."
             for row in facts["texts"] for k in row]  # fmt: skip
     head = f"latent {latent} at {facts['site']}; a strength of 1 is {facts['length']:.4g} long"
-    lines = [head, "", *said, "", "KL to the clean next token (nats)", table(facts["kl"])]
+    lines = [
+        head,
+        "",
+        *said,
+        "",
+        "KL(clean ‖ steered) [nats] of the next token",
+        table(facts["kl"]),
+    ]
     return Answer(facts, "\n".join([*lines, f"Control: {facts['control']}"]))

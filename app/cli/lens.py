@@ -82,7 +82,8 @@ def text(
     facts = read_text(model, prompt, at=at, k=k, tuned=tuned, revision=revision, out=out)
     head = f"after token {facts['position']}, {facts['token']!r}\n\n"
     shown = ("layer", "top", "probability", "entropy", "kl_to_final")
-    units = "\n\nprobability: of the first of them; entropy and kl_to_final in nats"
+    units = ("\n\nprobability: of the first of them; entropy in nats; "
+             "kl_to_final: KL(final ‖ this layer) [nats]")  # fmt: skip
     units += f"\n{facts['unknown']}" * bool(facts["unknown"])
     return _answer(facts, "layers", shown, head, after=units)
 
@@ -112,7 +113,7 @@ def tune(
                  progress=progress)  # fmt: skip
     progress.end()
     told = {**facts["summary"], "control": facts["control"], "lens": facts["lens"]}
-    head = f"KL to the final prediction (nats), documents: {facts['documents']}\n\n"
+    head = f"KL(final ‖ this layer) [nats], documents: {facts['documents']}\n\n"
     return Answer(facts, f"{head}{table(facts['layers'], SHOWN)}\n\n{fields(told)}")
 
 

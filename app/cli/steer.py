@@ -143,8 +143,8 @@ def steer(
     return Answer(
         told,
         "\n".join([
-            head, "", table(told["doses"], _DOSES), "", "at equal KL:",
-            table(told["matched"], _MATCHED), "", *said,
+            head, "", table(told["doses"], _DOSES), "kl: KL(clean ‖ steered) [nats]", "",
+            "at equal kl:", table(told["matched"], _MATCHED), "", *said,
             f"Control: {found.result.controlled}",
             *([f"saved in {told['saved']}"] if out is not None else []),
         ]),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 COSTS = (
     "Serial layers wait for one another: plain decoding over this, what a device pays that is "
     "bound by reading weights. Drafting never saves FLOPs.",
-    "Nothing is checked: agreement with what all layers would write, KL (all layers || the exit).",
+    "Nothing is checked: agreement with what all layers would write, KL(full ‖ early exit).",
 )
 
 

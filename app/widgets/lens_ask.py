@@ -23,7 +23,7 @@ VIEWS = {
     "prob": "Probability of the scored token",
     "above": "What exceeds every control",
     "top_prob": "Probability of the best token",
-    "kl": "Change of the prompt's prediction (KL)",
+    "kl": "KL(without ‖ with the state)",
 }
 TOLD = {
     "this state": "this state",

@@ -37,7 +37,7 @@ METRICS = {
     "target_rank": "Rank of the token",
     "top_prob": "Probability of the best token",
     "entropy": "Entropy",
-    "kl_to_final": "KL to the final layer",
+    "kl_to_final": "KL(final ‖ this layer)",
 }
 
 
@@ -227,14 +227,14 @@ def _ends(ask: PairAsk, put: Put, ends: pd.DataFrame) -> None:
         {
             "run": row["run"], f"P({visible(str(row['scored']))})": row["probability"],
             "rank": row["rank"],
-            "KL from the second text (nats)": None if np.isnan(row["kl"]) else row["kl"],
+            "KL(second text ‖ this run) [nats]": None if np.isnan(row["kl"]) else row["kl"],
             "most probable": ", ".join(f"{visible(w)} {p:.2f}" for w, p in
                                        zip(row["says"], row["says_prob"], strict=True)),
         }
         for row in ends.to_dict("records")
     ]  # fmt: skip
     table = pd.DataFrame(rows)
-    for name in (table.columns[1], "KL from the second text (nats)"):
+    for name in (table.columns[1], "KL(second text ‖ this run) [nats]"):
         table[name] = ["" if v is None or pd.isna(v) else f"{v:.3f}" for v in table[name]]
     show_listing(table, alt="What the model says after the last token", take="pair-ends",
                  data=ends_table(ask, put), code=python_of_call(ends_table, ask, put))  # fmt: skip

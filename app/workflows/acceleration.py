@@ -271,7 +271,8 @@ def _counted(found: Held, works: Sequence[Work]) -> tuple[float, int]:
 
 def _with_units(frame: pd.DataFrame) -> pd.DataFrame:
     frame.attrs["units"] = {
-        "acceptance": "accepted / drafted", "agreement": "share of new tokens", "kl": "nats",
+        "acceptance": "accepted / drafted", "agreement": "share of new tokens",
+        "kl": "KL(full ‖ early exit) [nats]",
         "serial_speedup": "layers of plain decoding / layers", "n": "new tokens",
     }  # fmt: skip
     return frame

@@ -115,7 +115,7 @@ def headlines(ask: ExitAsk) -> dict[str, dict[str, str]]:
         },
         "Leaving early": {
             "Agreement, of tokens": f"{100 * exits['agreement']:.0f} %",
-            "KL, nats per token": f"{exits['kl']:.2f}",
+            "KL(full ‖ early exit) [nats]": f"{exits['kl']:.2f}",
             f"Layers per token, of {n_layers}": f"{exits['layers']:.2f}",
             "FLOPs, of plain decoding": f"{exits['flops_share']:.2f}x",
         },

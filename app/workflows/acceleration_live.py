@@ -31,7 +31,7 @@ OWN_NEW = 48
 LIVE = "live"
 SHOWN = {
     "label": "method", "prediction_class": "class", "held": "as predicted", "tested": "same text",
-    "agreement": "agreement", "kl": "KL, nats",
+    "agreement": "agreement", "kl": "KL(full ‖ accelerated) [nats]",
     "pred_speedup_calibrated": "speed-up, predicted", "meas_speedup": "speed-up, measured",
     "flops_saved": "FLOPs saved, share",
 }  # fmt: skip

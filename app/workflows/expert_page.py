@@ -49,7 +49,7 @@ STUDY_HEADINGS = {
     "n": "Prompts",
     "no_longer": "No longer",
     "newly": "Newly",
-    "kl": "KL, nats",
+    "kl": "KL(clean ‖ steered) [nats]",
     "neutral_changed": "Other answers changed",
 }
 DRAWS = 20

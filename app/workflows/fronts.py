@@ -25,10 +25,10 @@ FRONTS = {
     LABEL_F1: ("max", "Best-latent F1: for every label the F1 of the one latent that says it best,"
                " chosen on other tokens than it is scored on; the mean over labels. Higher is"
                " better."),
-    "kl_recovered_zero": ("max", "KL recovered: 1 - KL(clean, reconstruction) / KL(clean, zeroed), "
-                          "from the clean model's predictions. Higher is better."),
-    "kl_reconstructed": ("min", "KL from the clean model's predictions with the reconstruction in"
-                         " place. Lower is better."),
+    "kl_recovered_zero": ("max", "KL recovered: 1 - KL(clean ‖ reconstructed) / KL(clean ‖ zeroed)"
+                          ", from the clean model's predictions. Higher is better."),
+    "kl_reconstructed": ("min", "KL(clean ‖ reconstructed) [nats], of predictions without and with"
+                         " the reconstruction in place. Lower is better."),
     "cosine": ("max", "Cosine of activation and reconstruction, mean over tokens. Higher is"
                " better."),
     "dead_fraction": ("min", "Share of latents that never fired. Lower is better."),
@@ -194,7 +194,7 @@ GROUPS = {
     "Cross entropy with the site replaced": (
         "ce_clean", "ce_zero_ablated", "ce_mean_ablated", "ce_reconstructed",
     ),
-    "KL from the clean model": ("kl_reconstructed", "kl_recovered_zero", "kl_recovered_mean"),
+    "KL(clean ‖ reconstructed)": ("kl_reconstructed", "kl_recovered_zero", "kl_recovered_mean"),
 }  # fmt: skip
 """Metrics in tables narrow enough to be read whole."""
 

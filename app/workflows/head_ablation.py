@@ -50,7 +50,7 @@ class Ablated:
         figure = lines(
             self.frame, x="pos", y="kl", color="without", hover_columns=("token",), height=340,
             title=f"Change of the prediction without head {self.head}",
-            subtitle=f"KL(model || without the head) · n = 1 text, {len(words)} tokens{left}",
+            subtitle=f"n = 1 text, {len(words)} tokens{left}",
             labels={"pos": "token at which the prediction is made"},
         )  # fmt: skip
         if len(words) <= 40:
@@ -108,7 +108,7 @@ def _ablate(ask: AttentionAsk, layer: int, head: int, seed: int, k: int) -> Abla
     parts = [pd.DataFrame({"pos": range(keep), "token": words[:keep], "without": name,
                            "kl": values[:keep]}) for name, values in lines.items()]  # fmt: skip
     frame = pd.concat(parts, ignore_index=True)
-    frame.attrs["units"] = {"kl": "nats"}
+    frame.attrs["units"] = {"kl": "KL(clean ‖ without the head) [nats]"}
     names = tuple(f"{n}.{h}" for n, h in drawn)
     return Ablated(f"{layer}.{head}", frame, last, names, len(words) - keep)
 

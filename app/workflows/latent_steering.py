@@ -147,7 +147,7 @@ def _made(ask: LatentSteer) -> Beside:
         check_room(model, len(prompt) + ask.new_tokens)
         said = said_beside(model, prompt, ask, [direction, *others], plan_of)
     kl = said.kl.rename(columns={"kl": "latent", "low": "random_least", "high": "random_most"})
-    kl.attrs["units"] = {"latent": "nats", "random": "nats"}
+    kl.attrs["units"] = dict.fromkeys(("latent", "random"), "KL(clean ‖ steered) [nats]")
     length = abs(ask.strength) * ask.largest * direction.norm
     return Beside(direction.site, length, said.ids, said.words, len(prompt), kl, said.identical)
 
@@ -244,7 +244,7 @@ def kl_frame(found: Beside) -> pd.DataFrame:
         )
     ]  # fmt: skip
     frame = pd.concat(parts, ignore_index=True)
-    frame.attrs["units"] = {"kl": "nats"}
+    frame.attrs["units"] = {"kl": "KL(clean ‖ steered) [nats]"}
     return frame
 
 
@@ -254,7 +254,7 @@ def kl_figure(frame: pd.DataFrame) -> "go.Figure":
 
     return plots.lines(
         frame, x="step", y="kl", color="direction", low="low", high="high", height=320,
-        labels={"step": "step of the clean text", "kl": "KL(clean || steered)"},
+        labels={"step": "step of the clean text"},
         title="How far the next-token prediction moves", subtitle="line of random: mean; band: "
         "least to most",
     )  # fmt: skip

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MOST, NEW = 16, 48
 """Sentences of a page, and tokens of an output."""
 METRICS = {
-    "kl_to_final": "KL to the model's own prediction",
+    "kl_to_final": "KL(model ‖ this layer)",
     "token_accuracy": "Share of tokens that are right",
     "agreement": "Share of tokens as the model's own",
     "cross_entropy": "Cross-entropy of the right token",

@@ -36,9 +36,10 @@ METRICS = {
     "target_prob": "Probability of the next token",
     "top_prob": "Probability of the best token",
     "entropy": "Entropy",
-    "kl_to_final": "KL to the final layer",
+    "kl_to_final": "KL(final ‖ this layer)",
 }
-UNITS = {"target_rank": "log10 of the rank", "entropy": "nats", "kl_to_final": "nats"}
+UNITS = {"target_rank": "log10 of the rank", "entropy": "nats",
+         "kl_to_final": "KL(final ‖ this layer) [nats]"}  # fmt: skip
 CELLS, MOST_ROWS = 600, 40
 """Cells up to which each says a word, and rows that a page shows without choosing a block."""
 LEVEL = 1e-4

@@ -19,7 +19,7 @@ SITES_SHOWN = {
 }
 METRICS_SHOWN = {
     "logit_diff": "Logit difference",
-    "kl": "KL to the clean run",
+    "kl": "KL(clean ‖ this run)",
     "probability": "Probability",
     "rank": "Rank",
     "loss": "Loss",

@@ -139,7 +139,7 @@ def lens(data: RunData, prefix: str = "") -> Section:
         tuple(
             Figure(_below(data.lens.plot(metric)), caption)
             for metric, caption in (
-                ("kl_to_final", "KL(last layer || this layer), mean over tokens."),
+                ("kl_to_final", "KL(final ‖ this layer) [nats], mean over tokens."),
                 ("agreement", "Share of tokens with the last layer's most probable token."),
             )
         )

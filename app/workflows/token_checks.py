@@ -84,7 +84,7 @@ def check_lens(url: str, row: int) -> Check:
     control = float(min((g.max() for g in gaps[1:]), default=np.nan))
     table = pd.DataFrame({"layer": [*map(str, layers), "output"],
                           "kl_live_to_stored": [*gaps[0], final]})  # fmt: skip
-    table.attrs["units"] = {"kl_live_to_stored": "nats"}
+    table.attrs["units"] = {"kl_live_to_stored": "KL(live ‖ stored) [nats]"}
     value = float(max(gaps[0].max(), final))
     good = value < 0.1 * control
     if not np.isfinite(control):
@@ -93,7 +93,7 @@ def check_lens(url: str, row: int) -> Check:
         verdict = "The stored lens is what the model computes on this text."
     else:
         verdict = "The stored states are NOT what the model computes on this text."
-    return Check("largest KL(live || stored) over the layers and the output", value, control,
+    return Check("largest KL(live ‖ stored) over the layers and the output", value, control,
                  "nats", verdict, table, time.perf_counter() - began,
                  {"control": "the same with the stored states of another token (nearest of "
                              f"{len(others)})"})  # fmt: skip
@@ -138,7 +138,7 @@ def check_latent(url: str, row: int, folder: str, name: str, latent: int, seed: 
                f"{len(control)} random latents of equal norm." if not higher else
                f"{higher} of {len(control)} random latents of equal norm move the prediction at "
                f"least as much: no sign that it depends on latent {latent} here.")  # fmt: skip
-    return Check(f"KL(clean || without latent {latent}) of the next token", float(gaps[0]),
+    return Check(f"KL(clean ‖ without latent {latent}) of the next token", float(gaps[0]),
                  float(control.mean()), "nats", verdict, table, time.perf_counter() - began,
                  {"control": f"mean of {len(control)} random latents of equal norm "
                              f"(largest {control.max():.3g} nats)",
@@ -203,7 +203,7 @@ def check_expert(url: str, row: int, layer: int) -> Check:
     verdict = (
         f"Without expert {expert[0]} (its strongest) the prediction moves by {gaps[0]:.3g} nats."
     )
-    what = f"KL(clean || without expert {expert[0]} in layer {layer})"
+    what = f"KL(clean ‖ without expert {expert[0]} in layer {layer})"
     against = {"control": f"without expert {expert[1]}, the weakest of its experts"}
     seconds = time.perf_counter() - began
     return Check(what, float(gaps[0]), float(gaps[1]), "nats", verdict, table, seconds, against)

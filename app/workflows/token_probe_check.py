@@ -80,7 +80,7 @@ def check_probe(root: Path, url: str, row: int, label: str, seed: int = 0) -> Ch
                         f"(largest {steps.max():.3g}); the table shows this one",
         "edit": f"{site} at position {place.position}, a step of length {float(turn.norm()):.3g}",
     }  # fmt: skip
-    return Check(f"KL(clean || without the direction of {label}) of the next token", out,
+    return Check(f"KL(clean ‖ without the direction of {label}) of the next token", out,
                  float(others.mean()), "nats", verdict, table, time.perf_counter() - began,
                  details)  # fmt: skip
 
@@ -113,7 +113,7 @@ def check_hyper(root: Path, url: str, row: int, task: str, concept: str, seed: i
                f"than without each of {CONTROLS} random ones." if not higher else
                f"{higher} of {CONTROLS} random directions move the prediction at least as much: no "
                f"sign that it depends on what is read as {concept!r} here.")  # fmt: skip
-    return Check(f"KL(clean || without the direction of {concept!r}) of the next token",
+    return Check(f"KL(clean ‖ without the direction of {concept!r}) of the next token",
                  float(gaps[0]), float(gaps[1:].mean()), "nats", verdict, table,
                  time.perf_counter() - began,
                  {"control": f"mean of {CONTROLS} random directions taken out (largest "

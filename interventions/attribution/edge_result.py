@@ -179,6 +179,7 @@ class EdgeResult(Result):
 
     def plot(self) -> "go.Figure":
         """Writers by readers."""
+        from lensbench.interventions.metrics import said
         from lensbench.plots import heatmap
 
         reach = float(np.nanmax(np.abs(self.change), initial=1e-6))
@@ -186,5 +187,5 @@ class EdgeResult(Result):
             self.to_frame(), x="reader", y="writer", value="change", span=(-reach, reach),
             diverging=True, unit="0 = as it is, 1 = the other run", hover_columns=("value", "n"),
             title=f"{self.task}: edges by {self.method} of {self.direction}",
-            subtitle=f"estimated, {self.metric}, {self.n} prompts; control: {self.controls}",
+            subtitle=f"estimated, {said(self.metric)}, {self.n} prompts; control: {self.controls}",
         )  # fmt: skip

@@ -153,6 +153,7 @@ class AttributionResult(Result):
         Raises:
             ConfigError: a site that was not asked for, or several without saying which.
         """
+        from lensbench.interventions.metrics import said
         from lensbench.interventions.patching.result import cells
         from lensbench.plots import heatmap
 
@@ -167,7 +168,7 @@ class AttributionResult(Result):
             unit="0 = as it is, 1 = the other run", x_labels=labels,
             hover_columns=("low", "high", "value", "n"),
             title=f"{self.task}: {self.method} of {self.direction} at {site or names[0]}",
-            subtitle=f"estimated, {self.metric}, {self.n} prompts; control: {self.controls}",
+            subtitle=f"estimated, {said(self.metric)}, {self.n} prompts; control: {self.controls}",
         )  # fmt: skip
 
     def verify(

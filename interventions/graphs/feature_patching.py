@@ -76,7 +76,7 @@ class FeaturePatching(Result):
                              "low": low, "high": high, "edit_norm": self.edit[b, s].mean(),
                              "n": len(kl)})  # fmt: skip
         frame = pd.DataFrame(rows)
-        frame.attrs["units"] = {"kl": "nats", "n": "prompts"}
+        frame.attrs["units"] = {"kl": "KL(clean ‖ patched) [nats]", "n": "prompts"}
         return frame
 
     @property
@@ -112,7 +112,7 @@ class FeaturePatching(Result):
             self.to_frame(), x="patched", y="kl", color="basis", low="low", high="high",
             hover_columns=("edit_norm",),
             title=f"{self.task}: components of {self.site} with clean values",
-            subtitle=f"KL(clean, patched), {len(self.base)} prompts; control: {self.controls}"
+            subtitle=f"{len(self.base)} prompts; control: {self.controls}"
             + f"; components needed: {self.undefined}" * bool(self.undefined),
         )  # fmt: skip
 

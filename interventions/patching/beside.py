@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from lensbench.interventions.metrics import said
 from lensbench.interventions.patching.check import named
 from lensbench.stats import mean_there
-from lensbench.words import spelled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def told(result: "PatchingResult", chosen: Sequence[int]) -> str:
     """The effect as a formula of the metric, and over how many pairs."""
     return (
-        f"{spelled(result.metric)}: (patched - corrupted) / (clean - corrupted), ratio of means · "
+        f"{said(result.metric)}: (patched - corrupted) / (clean - corrupted), ratio of means · "
         f"{counted(result.values[list(chosen)])}"
     )
 

@@ -231,6 +231,7 @@ class SteeringResult(Result):
         Raises:
             UnknownNameError: another measure or axis.
         """
+        from lensbench.interventions.metrics import said
         from lensbench.plots import lines
 
         bounds = {"effect": ("low", "high"), "kl": ("kl_low", "kl_high"),
@@ -240,10 +241,11 @@ class SteeringResult(Result):
         if x not in ("strength", "kl"):
             raise UnknownNameError("axis", str(x), known=("strength", "kl"))
         low, high = bounds[y]
+        name = said(self.metric) if y == "effect" else spelled(y)
         return lines(
             self.to_frame(), x=x, y=y, color="direction", low=low, high=high,
             hover_columns=("site", "step", "n", "directions"),
-            title=f"{self.task}: {spelled(self.metric if y == 'effect' else y)} under steering",
+            title=f"{self.task}: {name} under steering",
             subtitle=f"steps of equal length at {self.at.translate(_BARE)}, {self.n} prompts; "
             f"control: {self.controlled}",
         )  # fmt: skip

@@ -33,17 +33,17 @@ def title_of(
     unit: str | None = None,
     labels: Mapping[str, str] | None = None,
 ) -> str:
-    """Axis title: the column's label and its unit, ``KL to final [nats]``.
+    """Axis title: the column's label and its unit, ``entropy [nats]``.
 
     The unit comes from ``unit`` or ``frame.attrs["units"]``; a column without one shows none, and
-    nothing is said twice.
+    nothing is said twice: ``KL(clean ‖ steered) [nats]`` as a unit names the measure too.
     """
     name = labels[column] if labels and column in labels else spelled(column)
     known: Mapping[str, str] = frame.attrs.get("units", {})
     text = known.get(column, "") if unit is None else unit
     if not text or text in name:
         return name
-    return text if text.startswith(name) else f"{name} [{text}]"
+    return text if text.startswith((name, "KL(")) else f"{name} [{text}]"
 
 
 def aliases(values: Iterable[Any]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 METRICS = {
     "entropy": "nats",
-    "kl_to_final": "nats",
+    "kl_to_final": "KL(final ‖ this layer) [nats]",
     "agreement": "share of tokens",
     "target_prob": "probability",
     "target_rank": "rank (1 is best)",

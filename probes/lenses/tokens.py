@@ -39,7 +39,7 @@ FORMULAS = {
     "target_rank": "1 + number of tokens more probable than the next token of the text",
     "top_prob": "largest p_l",
     "entropy": "H(p_l) = -sum p_l ln p_l",
-    "kl_to_final": "KL(p_L || p_l) = sum p_L ln(p_L / p_l)",
+    "kl_to_final": "KL(p_L ‖ p_l) = sum p_L ln(p_L / p_l)",
 }
 """What can be drawn: p_l = softmax(unembed(resid_post_l)), L the last layer."""
 UNITS = {
@@ -48,7 +48,7 @@ UNITS = {
     "log10_target_rank": "log10 of the rank",
     "top_prob": "probability",
     "entropy": "nats",
-    "kl_to_final": "nats",
+    "kl_to_final": "KL(final ‖ this layer) [nats]",
 }
 _KEPT = ("target_prob", "target_rank", "entropy", "kl_to_final")
 _WORDS, _LETTERS = 600, 8

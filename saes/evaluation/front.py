@@ -20,7 +20,7 @@ NAMES = {
     "ce_recovered_zero": "CE recovered",
     "ce_recovered_mean": "CE recovered",
     "kl_recovered_zero": "KL recovered",
-    "kl_reconstructed": "KL to the clean model",
+    "kl_reconstructed": "KL(clean ‖ reconstructed)",
     "cosine": "Cosine",
     "dead_fraction": "Dead fraction",
     "label_f1": "Best-latent F1",

@@ -360,4 +360,4 @@ def test_headings_are_for_people() -> None:
 
     told = ["ce_recovered_zero", "l0", "density_over_1_percent", "kl_reconstructed", "dictionary"]
     assert [heading(c) for c in told] == ["CE recovered (zero)", "L0", "Density over 1 percent",
-                                          "KL reconstructed", "Dictionary"]  # fmt: skip
+                                          "KL(clean ‖ reconstructed)", "Dictionary"]  # fmt: skip

@@ -39,7 +39,8 @@ def test_agreement_is_steered_on_wordings_that_the_direction_was_not_made_of(cap
     assert results.load(facts["direction"]["saved"]).site == "blocks.1.resid_post"
     assert run("agreement", *SMALL) == 0
     said = capsys.readouterr().out
-    assert "at equal KL:" in said
+    assert "kl: KL(clean ‖ steered) [nats]" in said
+    assert "at equal kl:" in said
     assert "clean:" in said
 
 

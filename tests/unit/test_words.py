@@ -1,8 +1,12 @@
 """Our own names in words: in figures and captions, not where a user's names stand."""
 
+from pathlib import Path
+
+import pandas as pd
 import pytest
 
 from lensbench.plots import lines
+from lensbench.plots.columns import title_of
 from lensbench.results import Controls
 from lensbench.words import in_words, spelled
 
@@ -65,3 +69,30 @@ def test_a_long_subtitle_is_broken_and_the_figure_grows_for_it() -> None:
     named = lines(frame, x="layer", y="value", title="what every layer of it would " * 3)
     assert max(map(len, named.layout.title.text.split("<br>"))) <= 46
     assert named.layout.height - lines(frame, x="layer", y="value", title="a").layout.height == 19
+
+
+def test_every_kl_says_which_way_round_it_is() -> None:
+    """A unit or a label of a KL names both sides, in one spelling; so do the words for names."""
+    import re
+
+    root = Path(__file__).resolve().parents[2]
+    folders = ("app", "lensbench", "interventions", "probes", "saes")
+    lines = [(path.name, line) for folder in folders for path in (root / folder).rglob("*.py")
+             for line in path.read_text(encoding="utf-8").splitlines()]  # fmt: skip
+    named = re.compile(r'"(?:kl|lens_kl|kl_to_final|kl_reconstructed|kl_\w*stored)": (f?"[^"]*")')
+    told = [(name, found[1]) for name, line in lines for found in named.finditer(line)
+            if re.search('KL[^"]|nats', found[1])]  # fmt: skip
+    assert len(told) > 30
+    vague = [one for one in told if not re.search(r"KL\([\w ]+ ‖ [\w ]+\)", one[1])]
+    assert not vague
+    drawn = [line for _, line in lines if not line.strip().startswith('"""')
+             and re.search(r'"[^"`]*KL\([^)]*\|\|', line)]  # fmt: skip
+    assert not drawn, "written KL(p ‖ q) where it is read"
+    assert {spelled(n).partition("(")[0] for n in ("kl_to_final", "lens_kl")} == {"KL"}
+
+
+def test_a_unit_that_names_the_measure_is_the_title() -> None:
+    frame = pd.DataFrame({"kl": [1.0], "entropy": [1.0]})
+    frame.attrs["units"] = {"kl": "KL(clean ‖ steered) [nats]", "entropy": "nats"}
+    assert title_of(frame, "kl") == "KL(clean ‖ steered) [nats]"
+    assert title_of(frame, "entropy") == "entropy [nats]"

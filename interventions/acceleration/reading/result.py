@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 COLUMNS = ("acceleration", "condition", "readout", "site", "measure")
 UNITS = {
-    "agreement": "share of tokens", "kl": "nats", "jaccard": "0 to 1", "f1": "0 to 1",
+    "agreement": "share of tokens", "kl": "KL(full ‖ accelerated) [nats]",
+    "jaccard": "0 to 1", "f1": "0 to 1",
     "correlation": "-1 to 1", "fvu": "share of variance", "effect_full": "read-out's units",
     "effect": "read-out's units", "effect_kept": "1 is the full effect",
     "effect_cosine": "-1 to 1", "shift_full": "read-out's units", "shift": "read-out's units",

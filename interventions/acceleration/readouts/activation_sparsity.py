@@ -104,7 +104,10 @@ class SparsityReport(Result):
                 "n_docs": len(self.tokens),
             }
         )
-        frame.attrs["units"] = {"flops_saved": "share of the MLP's linear FLOPs", "kl": "nats"}
+        frame.attrs["units"] = {
+            "flops_saved": "share of the MLP's linear FLOPs",
+            "kl": "KL(full ‖ silenced) [nats]",
+        }
         return frame
 
     def plot(self) -> "go.Figure":

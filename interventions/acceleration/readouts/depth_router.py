@@ -84,7 +84,11 @@ class DepthReport(Result):
             for c, capacity in enumerate(self.capacities)
         ]  # fmt: skip
         frame = pd.DataFrame(rows)
-        frame.attrs["units"] = {"layers": "blocks per token", "kl": "nats", "capacity": "share"}
+        frame.attrs["units"] = {
+            "layers": "blocks per token",
+            "kl": "KL(full ‖ routed) [nats]",
+            "capacity": "share",
+        }
         return frame
 
     def plot(self) -> "go.Figure":

@@ -77,7 +77,11 @@ class HeavyHitterReport(Result):
             for b, budget in enumerate(self.budgets)
         ]  # fmt: skip
         frame = pd.DataFrame(rows)
-        frame.attrs["units"] = {"budget": "share of keys", "kl": "nats", "retained": "attention"}
+        frame.attrs["units"] = {
+            "budget": "share of keys",
+            "kl": "KL(full ‖ evicted) [nats]",
+            "retained": "attention",
+        }
         return frame
 
     def layer_overlap(self) -> "pd.DataFrame":

@@ -67,7 +67,7 @@ class RouteReport(Result):
             frame[f"{name}_low"], frame[f"{name}_high"] = low, high
         frame.attrs["units"] = {
             "layers": "blocks per token",
-            "kl": "nats",
+            "kl": "KL(full ‖ route) [nats]",
             "agreement": "share of tokens",
         }
         return frame

@@ -61,7 +61,7 @@ class StageReport(Result):
         frame["n_tokens"] = self.n_tokens
         frame.attrs["units"] = {
             "local_attention": "share of attention",
-            "lens_kl": "nats",
+            "lens_kl": "KL(final ‖ lens) [nats]",
             "lens_entropy": "bits",
             "mlp_norm": "length",
         }

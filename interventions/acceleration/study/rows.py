@@ -19,7 +19,7 @@ from lensbench.stats import bootstrap_mean, mean_there
 NAN = float("nan")
 UNITS = {
     "agreement": "share of tokens",
-    "kl": "nats",
+    "kl": "KL(full ‖ accelerated) [nats]",
     "perplexity": "exp(nats)",
     "first_divergence": "new tokens before it",
     "layers_per_token": "layers",

@@ -18,7 +18,7 @@ FORCED = {
     "token_accuracy": "share of scored tokens",
     "agreement": "share of scored tokens",
     "cross_entropy": "nats",
-    "kl_to_final": "nats",
+    "kl_to_final": "KL(model ‖ this layer) [nats]",
 }
 """Metrics with the right tokens before (teacher forcing), with their units."""
 GENERATED = {"exact_match": "share of sentences", "same_output": "share of sentences"}

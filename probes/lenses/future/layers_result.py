@@ -20,11 +20,12 @@ VIEWS = {
     "prob": "Probability of the scored token",
     "above": "What exceeds every control",
     "top_prob": "Probability of the best token",
-    "kl": "KL from the prompt without the state",
+    "kl": "KL(without ‖ with the state)",
 }
+KL = "KL(without ‖ with the state) [nats]"
 UNITS = {
     "prob": "probability", "above": "difference of probabilities", "top_prob": "probability",
-    "kl": "nats", "kl_mean": "nats", "kl_random": "nats",
+    **dict.fromkeys(("kl", "kl_mean", "kl_random"), KL),
     **{f"prob_{name}": "probability" for name in ("mean", "random", "without", "lens")},
 }  # fmt: skip
 MOST_WORDS = 600
@@ -133,7 +134,7 @@ class TransplantLayers(Result):
             columns[f"top{rank + 1}"] = marked(row[1][rank] for row in rows)
             columns[f"top{rank + 1}_prob"] = [float(row[2][rank]) for row in rows]
         frame = pd.DataFrame(columns)
-        frame.attrs["units"] = {"prob": f"probability of {self.scored!r}", "kl": "nats"}
+        frame.attrs["units"] = {"prob": f"probability of {self.scored!r}", "kl": KL}
         return frame
 
     def summary(self) -> dict[str, float]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 UNITS = {
     "top_prob": "probability",
     "top_prob_without": "probability",
-    "kl": "nats",
+    "kl": "KL(without ‖ with the state) [nats]",
     "p_with": "probability",
     "p_without": "probability",
     "relevancy": "|difference of probabilities|",

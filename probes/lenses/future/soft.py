@@ -77,7 +77,7 @@ class SoftPrompts(Result):
         layer, step = (a.ravel() for a in np.indices(self.losses.shape))
         frame = pd.DataFrame({"layer": np.array(self.layers)[layer], "step": step,
                               "kl": self.losses.ravel()})  # fmt: skip
-        frame.attrs["units"] = {"kl": "nats"}
+        frame.attrs["units"] = {"kl": "KL(model ‖ learned prompt) [nats]"}
         return frame
 
     def plot(self) -> "go.Figure":
@@ -86,7 +86,7 @@ class SoftPrompts(Result):
 
         return lines(
             self.to_frame(), x="step", y="kl", color="layer", markers=False,
-            title=f"Learned prompts, {self.ahead} tokens ahead", labels={"kl": "KL to the model"},
+            title=f"Learned prompts, {self.ahead} tokens ahead",
         )  # fmt: skip
 
     def summary(self) -> dict[str, float]:

@@ -86,7 +86,7 @@ class BasisCheck(Result):
             for i, size in enumerate(self.sizes)
         ]  # fmt: skip
         frame = pd.DataFrame(rows)
-        frame.attrs["units"] = {"kl": "nats", "n": "tokens"}
+        frame.attrs["units"] = {"kl": "KL(clean ‖ ablated) [nats]", "n": "tokens"}
         return frame
 
     def plot(self) -> "go.Figure":

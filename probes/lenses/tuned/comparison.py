@@ -119,7 +119,8 @@ def compare_lenses(
         config={"docs": docs, "max_tokens": max_tokens, "seed": seed, "lens": lens.settings},
         controls=Controls(
             {"shuffled_states": float(tuned.shuffled[row, middle])},
-            note=f"KL (nats) of the tuned lens at layer {tuned.layers[middle]}, states of others",
+            note=f"KL(final ‖ this layer) [nats] of the tuned lens at layer "
+            f"{tuned.layers[middle]}, states of others",
         ),
         provenance=provenance.record(model=vars(model.card), seed=seed, store=store),
     )
