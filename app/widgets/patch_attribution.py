@@ -8,6 +8,7 @@ from lensbench.app.widgets.fit_job import fit_done, fit_job
 from lensbench.app.widgets.states import guarded
 from lensbench.app.widgets.toggle import pick_of
 from lensbench.app.workflows import patch_jobs
+from lensbench.app.workflows.patch_code import checked_code
 from lensbench.app.workflows.patching import PatchAsk
 from lensbench.interventions.patching.beside import counted
 
@@ -39,16 +40,11 @@ def show_attribution(ask: PatchAsk) -> None:
                     "own; the page can be left.")  # fmt: skip
             return
         told = done.summary()
-        code = (
-            "from lensbench.app.workflows.patch_cell import checked\n"
-            "from lensbench.app.workflows.patching import PatchAsk\n"
-            f"checked({ask!r}, {method!r}).plot()"
-        )
         figure = done.plot()
         figure.update_layout(title={"text": f"{METHODS[method]} beside patches",
                                     "subtitle": {"text": ""}})  # fmt: skip
         show_figure(
-            figure, key="attribution", frame=done.to_frame(), code=code,
+            figure, key="attribution", frame=done.to_frame(), code=checked_code(ask, method),
             alt="Estimated against measured effect of places",
             caption=f"{len(done.place)} places, {counted(done.measured)}. Rank correlation "
                     f"{told['spearman']:.2f} (of the random ones {told['spearman_random']:.2f}), "

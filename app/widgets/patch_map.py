@@ -13,13 +13,14 @@ from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import guarded, plain
 from lensbench.app.workflows import patch_cell, patch_jobs, patching
 from lensbench.app.workflows.copying import python_of
+from lensbench.app.workflows.patch_code import baselines_code, held_out_code
 from lensbench.app.workflows.patching import HOWS, PatchAsk
+from lensbench.interventions.metrics import said
 from lensbench.interventions.patching.beside import counted
-from lensbench.words import spelled
 
 FORMULAS = {
     "logit_diff": "logit(answer) - logit(wrong answer) at the last token, nats",
-    "kl": "KL(clean || this run) of the next token, nats; 0 where nothing changed",
+    "kl": "KL(clean ‖ this run) [nats] of the next token; 0 where nothing changed",
     "probability": "p(answer) at the last token, 0 to 1",
     "rank": "rank of the answer among all tokens, 1 is the most probable",
     "loss": "-log p(answer), nats",
@@ -65,10 +66,10 @@ def show_map(ask: PatchAsk, result: Any) -> None:
         )  # fmt: skip
     with right:
         show_figure(patch_cell.baselines_figure(result, index), key="baselines",
-                    frame=result.beside(index), code=patch_cell.baselines_code(ask, index),
+                    frame=result.beside(index), code=baselines_code(ask, index),
                     alt="Metric of clean, corrupted, random and this patch")  # fmt: skip
     st.caption(
-        f"{result.n} prompt pairs; {spelled(result.metric)} {result.clean.mean():.2f} on clean and "
+        f"{result.n} prompt pairs; {said(result.metric)} {result.clean.mean():.2f} on clean and "
         f"{result.corrupted.mean():.2f} on corrupted prompts ({result.unit}). Effect: (patched - "
         "corrupted) / (clean - corrupted), means over pairs; 0 is corrupted, 1 is clean. Random "
         f"steps of the same length: {plain(str(result.controls))}."
@@ -96,8 +97,7 @@ def _place(ask: PatchAsk, result: Any, index: int, name: str) -> None:
         if (found := _held_out(ask, index, settings)) is not None:
             (st.success if found.standing.stands_out else st.info)(plain(found.verdict))
             show_listing(found.frame.round(3), alt="The place and its control", take="held-out",
-                         data=found.frame, code=python_of(patch_cell.verify, ask, index,
-                                                          then=".frame"))  # fmt: skip
+                         data=found.frame, code=held_out_code(ask, index))  # fmt: skip
             if patch_jobs.is_kept(settings):
                 fit_done("place", settings)
     with guarded():

@@ -39,7 +39,8 @@ def steer_beside(ask: BesideAsk) -> None:
                code=python_of(steering.steered, ask, then=".frame"))  # fmt: skip
     frame = steering.kl_frame(found)
     show_figure(
-        steering.kl_figure(frame), key="steer-kl", frame=frame, code=steering.python_of(ask),
+        steering.kl_figure(frame), key="steer-kl", frame=frame,
+        code=steering.python_of(ask, found.unit),
         alt="Divergence from the clean model at every step",
         caption=f"n = {len(found.kl)} steps along the clean text. Control: {RANDOM} random "
                 "directions of equal length.",

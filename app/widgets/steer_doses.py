@@ -26,12 +26,13 @@ from lensbench.app.workflows.steering_beside import STRENGTHS, BesideAsk
 
 MEASURES = {
     "effect": "Effect",
-    "kl": "KL to the unsteered model",
+    "kl": "KL(clean ‖ steered)",
     "perplexity": "Perplexity of the text",
     "success": "Share of prompts turned",
 }
 HEADINGS = {
-    "strength": "Strength", "kl": "KL, nats", "effect": "Effect, nats", "success": "Turned",
+    "strength": "Strength", "kl": "KL(clean ‖ steered) [nats]", "effect": "Effect, nats",
+    "success": "Turned",
     "control": "Control", "control_effect": "Its effect", "control_low": "From",
     "control_high": "To", "reached": "Controls that reach this KL", "p": "p (one-sided)",
 }  # fmt: skip
@@ -67,7 +68,7 @@ def steer_doses(ask: SteerAsk) -> None:
     show_listing(in_words(result.matched()), alt="Effect beside controls at the same KL",
                  caption="“Not reached”: no control moves the model as far, at any strength tried.",
                  headings=HEADINGS, take="equal-kl", data=result.matched(),
-                 code=python_of(steering_kept.kept, ask, then=".result.matched()"))  # fmt: skip
+                 code=steering.python_of(ask, ""))  # fmt: skip
     if found.texts:
         st.markdown("**The texts**")
         show_listing(steering_kept.texts_of(found), alt="Clean and steered continuations",
@@ -97,7 +98,7 @@ def prompt_doses(ask: BesideAsk) -> None:
     frame = found.to_frame()
     show_figure(
         found.plot(measure), key="prompt-doses", frame=frame,
-        code=steering_doses.python_of(ask, measure),
+        code=steering_doses.python_of(ask, measure, found.unit),
         alt=f"{steering_doses.MEASURES[measure]} at every strength, beside random directions",
         caption=f"One prompt, n = {found.n} tokens of clean text, on which KL is a mean; one unit "
                 f"is a step as long as the state at the steered tokens ({found.unit:.4g}). Texts "

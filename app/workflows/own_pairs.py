@@ -155,5 +155,13 @@ def texts_code(rows: Rows) -> str:
     """The lines of Python that make the same pairs; empty without any."""
     if not rows:
         return ""
-    made = "from lensbench.app.workflows.own_pairs import own_pairs\n"
-    return f"{made}pairs = own_pairs(model, {rows!r})\n"
+    columns = zip(*(_spaced(row) for row in rows if row[0] != row[1]), strict=True)
+    given = "".join(f"    {list(column)!r},\n" for column in columns)
+    return (
+        "from dataclasses import replace\n\n"
+        f"pairs = prompts.from_texts(\n    model,\n{given}"
+        "    several='sum', task='own pairs', drop_misaligned=True)\n"
+        "differs = tuple(max(i for i, (a, b) in enumerate(zip(*ids)) if a != b)\n"
+        "                for ids in zip(pairs.clean_ids, pairs.corrupted_ids))\n"
+        "pairs = replace(pairs, roles={'differs': differs, **pairs.roles})\n"
+    )

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 
 from lensbench.app.workflows.live import Shelf, running
-from lensbench.app.workflows.patching import PatchAsk, kept, pairs_for, positions_of, python_of
+from lensbench.app.workflows.patching import PatchAsk, kept, pairs_for, positions_of
 from lensbench.errors import ConfigError, NotEnoughDataError, UnknownNameError
 from lensbench.interventions.attribution.check import AttributionCheck
 from lensbench.interventions.attribution.nodes import attribute
+from lensbench.interventions.metrics import said
 from lensbench.interventions.patching.check import (
     STEPS_NAMED,
     PlaceCheck,
@@ -30,7 +31,6 @@ from lensbench.plan import Plan
 from lensbench.prompts.pairs import PromptPairs
 from lensbench.standing import LEVEL
 from lensbench.tokens import token_texts
-from lensbench.words import spelled
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -228,16 +228,6 @@ def baselines_figure(result: PatchingResult, index: int) -> "go.Figure":
     left = "" if n == result.n else f" of {result.n}: those with this place"
     return bars(
         frame, x="run", y="value", title="Beside its baselines", height=340,
-        subtitle=f"{spelled(result.metric)} · n = {n} pairs{left}"
+        subtitle=f"{said(result.metric)} · n = {n} pairs{left}"
         + f" · random: mean of {drawn} steps" * bool(drawn),
     )  # fmt: skip
-
-
-def baselines_code(ask: PatchAsk, index: int) -> str:
-    """Python that draws :func:`baselines_figure` in a notebook."""
-    sweep = python_of(ask).rstrip().removesuffix("result.plot()")
-    return (
-        f"from lensbench import plots\n{sweep}"
-        f"frame = result.beside({index})\n"
-        'plots.bars(frame, x="run", y="value", title="Beside its baselines")\n'
-    )

@@ -242,7 +242,19 @@ def command_of(ask: SteerAsk) -> str:
 
 
 def python_of(ask: SteerAsk, measure: str = "effect") -> str:
-    """Code that makes the same curve in a notebook."""
+    """Code that makes the same curve in a notebook; without a measure, its table at equal KL."""
+    return (
+        f"{direction_lines(ask)}"
+        f"result = interventions.dose_curve(\n    model, direction, some.select(~first), "
+        f"{ask.strengths!r}, effect={ask.metric!r},\n    at={_at(ask.at or ask.source)!r}, "
+        f"random={ask.random}, shuffled={ask.shuffled}, new_tokens={ask.new_tokens}, "
+        f"seed={ask.seed})\n"
+        f"{f'result.plot({measure!r})' if measure else 'result.matched()'}\n"
+    )
+
+
+def direction_lines(ask: SteerAsk) -> str:
+    """Code that makes the direction of a task."""
     text = ask.towards or TOWARDS.get(ask.task, "")
     answers = [part.strip() for part in text.split(",") if part.strip()]
     label = f"towards {ask.towards}" if ask.towards else ask.task
@@ -258,9 +270,5 @@ def python_of(ask: SteerAsk, measure: str = "effect") -> str:
         "    np.arange(len(some)) % 2 == 0)\n"
         f"contrast = interventions.contrast_states(\n    model, some.select(first), "
         f"'blocks.{ask.layer}.{ask.site}', position={_one_token(ask.source)!r}, label={label!r})\n"
-        f"result = interventions.dose_curve(\n    model, contrast.{make}, some.select(~first), "
-        f"{ask.strengths!r}, effect={ask.metric!r},\n    at={_at(ask.at or ask.source)!r}, "
-        f"random={ask.random}, shuffled={ask.shuffled}, new_tokens={ask.new_tokens}, "
-        f"seed={ask.seed})\n"
-        f"result.plot({measure!r})\n"
+        f"direction = contrast.{make}\n"
     )

@@ -26,6 +26,7 @@ from lensbench.app.workflows.latent_steering import (
 from lensbench.app.workflows.latent_steering import direction_of as latent_of
 from lensbench.app.workflows.live import Shelf, running
 from lensbench.app.workflows.steering import SteerAsk, direction_for
+from lensbench.app.workflows.steering_code import is_public, step_code
 from lensbench.errors import ConfigError
 from lensbench.interventions.steering.contrast import Contrast
 from lensbench.interventions.steering.controls import random_directions
@@ -181,7 +182,7 @@ def kl_frame(found: Steered) -> pd.DataFrame:
     drawn = found.kl[["step", "token", "low", "high"]].assign(
         kl=found.kl["random"], direction=f"{RANDOM} random directions")  # fmt: skip
     frame = pd.concat([own, drawn], ignore_index=True)
-    frame.attrs["units"] = {"kl": "nats"}
+    frame.attrs["units"] = {"kl": "KL(clean ‖ steered) [nats]"}
     return frame
 
 
@@ -191,14 +192,16 @@ def kl_figure(frame: pd.DataFrame) -> "go.Figure":
 
     return lines(
         frame, x="step", y="kl", color="direction", low="low", high="high", height=320,
-        hover_columns=("token",), labels={"step": "step of the clean text", "kl": "KL from clean"},
+        hover_columns=("token",), labels={"step": "step of the clean text"},
         title="How far the prediction moves, step by step",
         subtitle="random: mean, band from least to most",
     )  # fmt: skip
 
 
-def python_of(ask: BesideAsk) -> str:
+def python_of(ask: BesideAsk, unit: float) -> str:
     """Python that steers the same way and draws the same figure."""
+    if is_public(ask):
+        return step_code(ask, unit)
     task = ", SteerAsk" if ask.task else ""
     first = "from lensbench.app.workflows.steering import SteerAsk\n" if task else ""
     return (

@@ -18,6 +18,7 @@ from lensbench import provenance
 from lensbench.app.workflows.latent_steering import RANDOM, changed, kl_of, logits_of
 from lensbench.app.workflows.live import Shelf
 from lensbench.app.workflows.steering_beside import STRENGTHS, BesideAsk, opened, plan_of
+from lensbench.app.workflows.steering_code import dose_code, is_public
 from lensbench.interventions.steering.continuations import continue_rows, surprise
 from lensbench.interventions.steering.controls import random_directions
 from lensbench.plan import Plan
@@ -28,11 +29,15 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 MEASURES = {
-    "kl": "KL from clean",
+    "kl": "KL(clean ‖ steered)",
     "changed": "Share of tokens not in the clean text",
     "loss": "Loss of the text",
 }
-UNITS = {"kl": "nats", "changed": "of what is written", "loss": "nats per token"}
+UNITS = {
+    "kl": "KL(clean ‖ steered) [nats]",
+    "changed": "of what is written",
+    "loss": "nats per token",
+}
 BATCH = 32
 """Texts that are written at once."""
 
@@ -143,14 +148,16 @@ def _made(ask: BesideAsk) -> PromptDoses:
         site=unit.site, unit=unit.norm, n=len(clean_ids), values=found,
         config={"direction": unit.config, "prompt": prompt, "where": ask.where,
                 "new_tokens": ask.new_tokens, "seed": ask.seed},
-        controls=Controls({"random_directions": drawn}, f"KL of {RANDOM} random directions as "
-                          f"long, mean, at strength {STRENGTHS[-1]:g}: {drawn:.4g}"),
+        controls=Controls({"random_directions": drawn}, f"KL(clean ‖ steered) of {RANDOM} random "
+                          f"directions as long, mean, at strength {STRENGTHS[-1]:g}: {drawn:.4g}"),
         provenance=provenance.record(model=card, seed=ask.seed, seconds=time.monotonic() - began),
     )  # fmt: skip
 
 
-def python_of(ask: BesideAsk, measure: str) -> str:
+def python_of(ask: BesideAsk, measure: str, unit: float) -> str:
     """Python that makes the same doses and draws the same figure."""
+    if measure == "kl" and is_public(ask):
+        return dose_code(alike(ask), unit, STRENGTHS)
     task = "from lensbench.app.workflows.steering import SteerAsk\n" if ask.task else ""
     return (
         f"{task}from lensbench.app.workflows.steering_beside import BesideAsk\n"
