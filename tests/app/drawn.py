@@ -19,7 +19,7 @@ from tests.app.tiny_root import values
 
 COUNTED = re.compile(
     r"\bn ?(?:=|up to) ?[\d,]+|\b[\d,]+ (?:\w+ )?(?:of [\d,]+ )?"
-    r"(?:prompts?|prompt pairs|texts?|tokens|documents|latents|rows|pairs)\b"
+    r"(?:prompts?|prompt pairs?|texts?|tokens?|documents?|latents?|rows?|pairs?)\b"
 )
 SNAKE = re.compile(r"\b[a-z]{2,}(?:_[a-z]{2,})+")
 

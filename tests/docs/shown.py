@@ -39,9 +39,10 @@ NOTHING_COUNTED = {
 }
 """Results whose figure averages nothing, and what it shows: it names no n."""
 _COUNT = re.compile(r"\bn ?= ?\d|\bn up to \d|\d[\d,]*(?: \S+){0,3} "
-                    r"(?:tokens|prompts|texts|pairs|documents|rows|sequences|neurons|latents|items|"
-                    r"words|states|labels|sentences|heads|entities|spans|bundles|answers|names|"
-                    r"questions|games|moves|steps|trials|cells|directions|symbols)\b")  # fmt: skip
+                    r"(?:tokens?|prompts?|texts?|pairs?|documents?|rows?|sequences?|neurons?|"
+                    r"latents?|items?|words?|states?|labels?|sentences?|heads?|entities|spans?|bundles?|"
+                    r"answers?|names?|questions?|games?|moves?|steps?|trials?|cells?|directions?|"
+                    r"symbols?)\b")  # fmt: skip
 _NAN = re.compile(r"\bnan\b", re.IGNORECASE)
 _SNAKE = re.compile(r"(?<![\w.])[a-z0-9]+(?:_[a-z0-9]+)+\b")
 _THEIRS = re.compile(r"is_\w+|d_(?:model|sae)|p_l|\S*(?:resid|attn|mlp)_\w+|[\w.]+\.[\w.]+")
