@@ -54,7 +54,7 @@ PAGES = (
         "latent", "Latents", "Dictionaries", "latents, encode, explain", "Evaluating dictionaries"
     ),
     Page("directions", "Directions", "Dictionaries", "latents", "Maps, geometry and directions"),
-    Page("lens", "Lens", "Reading", "lens layers, lens text, lens tune", "Lenses"),
+    Page("lens", "Lens", "Reading", "lens layers, lens text, lens pair, lens tune", "Lenses"),
     Page("ask", "Ask a state", "Reading", "lens ask, lens future", "Lenses"),
     Page("language", "Latent language", "Reading", "lens language", "Lenses"),
     Page("attention", "Attention", "Reading", "heads scores, heads logits", "The Attention page"),

@@ -68,7 +68,7 @@ def facts(
     for name, (which, with_put, kind) in RUNS.items():
         lens = pairs.lens_of(ask, which, put if with_put else None, kind)
         told |= saved_in(lens, out and out / name, {"metric": metric})
-    by_run = table.set_index("run")
+    by_run: Any = table.set_index("run")
     kl = by_run["kl"]
     patched, control = "second text, patched", "control: random state"
     return {
