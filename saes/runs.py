@@ -215,7 +215,7 @@ def open_runs(folder: Path | str) -> list[SAERun]:
         True
     """
     run = Path(folder)
-    names = list(read_status(run)["dictionaries"])
+    names = read_status(run)["dictionaries"]
     done = [n for n in names if (run / n / RESULT_FOLDER / "result.json").is_file()]
     if not done:
         raise MissingDataError(f"no dictionary in {run} is finished; {how_to_resume(run)}")
@@ -241,8 +241,7 @@ def read_status(run: Path) -> dict[str, Any]:
     """``status.json`` of a run folder.
 
     Raises:
-        MissingDataError: no run there.
-        DamagedDataError: no JSON, or not what a run writes there.
+        MissingDataError, DamagedDataError: no run there; not what a run writes there.
     """
     path = run / STATUS_FILE
     if not path.is_file():
@@ -250,7 +249,8 @@ def read_status(run: Path) -> dict[str, Any]:
     try:
         told = io.read_json(path)
     except DamagedDataError as error:
-        how = f"Remove that file; lensbench train sae --resume {run} then goes on"
+        again = f"that file; lensbench train sae --resume {run} then goes on"
+        how = f"Remove {again if (run / SWEEP_FILE).is_file() else 'the folder, or copy it anew'}"
         raise DamagedDataError(f"{error}. It was cut or altered. {how}") from error
     wrong = [key for key, kind in STATUS.items()
              if not isinstance(told, dict) or not isinstance(told.get(key), kind)]  # fmt: skip

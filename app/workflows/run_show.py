@@ -1,6 +1,7 @@
 """One run in full: its state, what it was asked for, its last numbers, and how to go on with it."""
 
 from pathlib import Path
+from re import findall
 from shlex import quote
 from typing import Any
 
@@ -69,6 +70,7 @@ def array_of(run: Path) -> dict[str, Any]:
     told = [{"part": Path(str(row["run"])).name, **{k: row[k] for k in keys}} for row in rows]
     none = dict.fromkeys(keys[1:], 0)
     told += [{"part": part_name(part), "state": NOT_STARTED, **none} for part in absent]
+    told.sort(key=lambda row: [int(n) for n in findall(r"\d+", str(row["part"]))])
     return {"each_part": told, "to_finish": how_to_finish(run, rows, absent)}
 
 
