@@ -20,6 +20,7 @@ from lensbench.app.workflows.sections import short_names
 from lensbench.saes.evaluation.front import front
 from lensbench.saes.evaluation.result import SAEEvaluation
 from lensbench.saes.runs import CONFIG_FILE, UNITS, last_window, read_history
+from lensbench.words import SPELLED
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -159,6 +160,8 @@ def heading(column: str) -> str:
              "label_f1": "Label F1", "d_sae": "Latents"}  # fmt: skip
     if column in known:
         return known[column]
+    if column.startswith("kl_") and column in SPELLED:
+        return SPELLED[column]
     words = column.split("_")
     if words[-1] in ("zero", "mean") and "recovered" in words:
         words[-1] = f"({words[-1]})"
