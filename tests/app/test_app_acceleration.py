@@ -197,6 +197,7 @@ def test_the_threshold_that_is_chosen_keeps_the_level(monkeypatch, root: Path) -
     assert left(ask)["agreement"] >= 0.8  # texts of equal length: means over texts and tokens agree
     assert found.bound.threshold > 1  # two texts bound nothing
     assert found.n_needed == 14  # 0.8 ** 14 < 0.05
+    assert all(n >= 14 for _, n in found.needed)
     page = open_page(monkeypatch, root, "acceleration", store="own")
     page.select_slider(key="keep").set_value(80).run()
     assert not page.exception
