@@ -7,6 +7,7 @@ import streamlit as st
 
 from lensbench import plots
 from lensbench.app.widgets.figures import show_figure
+from lensbench.app.widgets.model_choice import unknown_note
 from lensbench.app.widgets.states import plain
 from lensbench.app.widgets.toggle import pick_of
 from lensbench.app.widgets.token_diff import token_diff
@@ -26,6 +27,7 @@ def steer_beside(ask: BesideAsk) -> None:
         return
     with st.spinner("The model continues the prompt three times"):
         found = steering.steered(ask)
+    unknown_note(ask.model, ask.prompt)
     st.caption(unit_told(ask.where, found.unit, found.site))
     _strip(found)
     told = (
