@@ -13,7 +13,8 @@ from lensbench.app.widgets.latent_lines import table_line
 from lensbench.app.widgets.latent_table import find_latent
 from lensbench.app.widgets.note_editor import note_editor
 from lensbench.app.widgets.states import guarded
-from lensbench.app.workflows.latent_figures import density_code, density_figure
+from lensbench.app.workflows.latent_code import density_code
+from lensbench.app.workflows.latent_figures import density_figure
 
 
 def show() -> None:

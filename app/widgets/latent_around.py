@@ -14,16 +14,12 @@ from lensbench.app.widgets.figures import show_figure, take_away
 from lensbench.app.widgets.latent_lines import nearest_line
 from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import guarded
-from lensbench.app.workflows import directions, latent_related
+from lensbench.app.workflows import latent_related
 from lensbench.app.workflows.copying import python_of as call
 from lensbench.app.workflows.directions import LATENT, DirectionAsk
-from lensbench.app.workflows.latent_figures import (
-    effects_figure,
-    effects_frame,
-    python_of,
-    random_effect,
-)
-from lensbench.app.workflows.latent_related import all_effects_figure, effects_code
+from lensbench.app.workflows.latent_code import all_written_code, pointing_code, written_code
+from lensbench.app.workflows.latent_figures import effects_figure, effects_frame, random_effect
+from lensbench.app.workflows.latent_related import all_effects_figure
 from lensbench.errors import LensbenchError
 
 
@@ -38,9 +34,10 @@ def logits_part(
         return
     left, right = st.columns(2)
     control = "; ".join(f"{k}: {v:.3g}" for k, v in found.controls.values.items())
+    most = random_effect(found)
     with left:
-        show_figure(effects_figure(frame, random_effect(found)), key="effects", frame=frame,
-                    code=python_of(run, name, latent, store, "effects"),
+        show_figure(effects_figure(frame, most), key="effects", frame=frame,
+                    code=written_code(run, name, latent, store, control=most == most),
                     alt=f"tokens that latent {latent} promotes and suppresses",
                     caption=f"{found.effects_note}. n = {len(frame)} tokens of the vocabulary, "
                     f"both ends. Dashed, the control: {control}.")  # fmt: skip
@@ -48,7 +45,7 @@ def logits_part(
         every = all_effects(run, name, latent)
         n = len(every.loc[every["tokens"] == 1])
         show_figure(all_effects_figure(every), key="all-effects", frame=every,
-                    code=effects_code(run, name, latent),
+                    code=all_written_code(run, name, latent),
                     alt=f"histogram of the logit effects of latent {latent} on every token",
                     caption=f"n = {n:,} tokens of the vocabulary, beside 16 random directions: a "
                     "latent that writes towards few tokens has a longer tail.")  # fmt: skip
@@ -80,7 +77,7 @@ def related_part(run: Path, name: str, latent: int, store: Path) -> None:
         st.caption("Cosine of decoder rows. Control, the largest cosine of a random direction: "
                    f"{control:.3f}.")  # fmt: skip
         take_away(frame, key="pointing", alt=f"decoder rows nearest to {latent}",
-                  code=call(directions.nearest_to, run, name, ask, then="[0]"))  # fmt: skip
+                  code=pointing_code(run, name, latent, len(frame)))  # fmt: skip
         about = {"run": run.relative_to(root()).as_posix(), "dictionary": name,
                  "show": "Nearest latents", "latent": latent}  # fmt: skip
         st.markdown(f"[More, with other directions](directions?{urlencode(about)})")

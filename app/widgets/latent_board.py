@@ -17,8 +17,8 @@ from lensbench.app.widgets.latent_strips import show_strips
 from lensbench.app.widgets.model_choice import unknown_note
 from lensbench.app.widgets.states import guarded, plain
 from lensbench.app.widgets.toggle import one_of
-from lensbench.app.workflows.copying import python_of as call
-from lensbench.app.workflows.latent_figures import histogram_figure, python_of
+from lensbench.app.workflows.latent_code import contexts_code, histogram_code, text_code
+from lensbench.app.workflows.latent_figures import histogram_figure
 from lensbench.app.workflows.latent_page import (
     Passage,
     bands_of,
@@ -26,7 +26,6 @@ from lensbench.app.workflows.latent_page import (
     label_line,
     store_of,
 )
-from lensbench.app.workflows.latent_text import latents_of_text
 from lensbench.app.workflows.sequences import name_of_model
 
 FIRES, WRITES, RELATED, TEXT, STEER, VERIFY = (
@@ -89,7 +88,7 @@ def _fires(
     with right:
         figure, frame = histogram_figure(found, latent)
         show_figure(figure, key="histogram", frame=frame,
-                    code=python_of(run, name, latent, store),
+                    code=histogram_code(run, name, latent, store),
                     alt=f"histogram of the non-zero activations of latent {latent}",
                     caption=f"n = {int(np.asarray(frame['tokens']).sum()):,} of "
                     f"{found.looked_at}; zeros are left out.")  # fmt: skip
@@ -113,7 +112,7 @@ def _contexts(
         st.markdown(f"**{band}** of the activations" if "%" in band else f"**{band}**")
         show_strips(contexts, link)
     take_away(context_frame(found, latent, words), key="contexts", alt=f"contexts of {latent}",
-              code=python_of(run, name, latent, store, "contexts"))  # fmt: skip
+              code=contexts_code(run, name, latent, store))  # fmt: skip
 
 
 def _own_text(run: Path, name: str, latent: int, store: Path, largest: float) -> None:
@@ -129,6 +128,6 @@ def _own_text(run: Path, name: str, latent: int, store: Path, largest: float) ->
     said = f"Largest activation here: {top:.4g}{share}." if top else "It does not fire here."
     st.caption(f"{said} The model was run once on {len(frame)} tokens. Full colour: its largest "
                "activation of the stored tokens looked at.")  # fmt: skip
-    code = call(latents_of_text, run, name, store, str(text), then=f".of({latent})")
+    code = text_code(run, name, store, str(text), f".of({latent})")
     take_away(frame, key="own-text", code=code, alt=f"latent {latent} on a text")
     text_line(run, name, latent, str(text), store)

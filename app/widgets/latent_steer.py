@@ -17,6 +17,7 @@ from lensbench.app.widgets.states import guarded, plain
 from lensbench.app.widgets.toggle import pick_of
 from lensbench.app.workflows import latent_steering as steering
 from lensbench.app.workflows.copying import Call, python_of
+from lensbench.app.workflows.latent_code import steer_code
 from lensbench.app.workflows.latent_effect import latent_effect
 from lensbench.app.workflows.latent_page import make_board
 from lensbench.app.workflows.latent_steering import STRENGTHS, WHERE, Beside, LatentSteer
@@ -39,7 +40,7 @@ def steer_part(run: Path, name: str, latent: int, largest: float) -> None:
     _texts(found, ask)
     frame = steering.kl_frame(found)
     show_figure(steering.kl_figure(frame), key="steer-kl", frame=frame,
-                code=steering.python_of(ask),
+                code=steer_code(ask),
                 alt=f"divergence per step of steering with latent {latent}",
                 caption=f"n = {len(found.kl)} steps along the clean text. Control: "
                 f"{steering.RANDOM} random directions of equal length.")  # fmt: skip

@@ -16,10 +16,10 @@ from lensbench.app.widgets.note_editor import notes_files
 from lensbench.app.widgets.states import guarded, plain
 from lensbench.app.widgets.toggle import one_of, pick_of
 from lensbench.app.workflows.copying import python_of
+from lensbench.app.workflows.latent_code import text_code
 from lensbench.app.workflows.latent_page import store_of
 from lensbench.app.workflows.latent_related import cosines
 from lensbench.app.workflows.latent_rows import MOST_NAMED, in_order, joined, rows_again
-from lensbench.app.workflows.latent_text import latents_of_text
 from lensbench.app.workflows.notes import found_in
 from lensbench.errors import LensbenchError
 
@@ -198,7 +198,7 @@ def _on_text(run: Path, name: str) -> None:
                           headings=titles)  # fmt: skip
     st.caption(f"The {len(found)} strongest of n = {len(table):,} latents, by largest activation; "
                "special tokens such as BOS left out. Click a row to open it.")  # fmt: skip
-    take_away(found, key="on-text", alt="latents that fire on the text", code=python_of(
-        latents_of_text, run, name, store, text, then=".strongest()"))  # fmt: skip
+    take_away(found, key="on-text", alt="latents that fire on the text", code=text_code(
+        run, name, store, text, ".strongest()"))  # fmt: skip
     text_line(run, name, None, text, store)
     open_row(found, () if picked is None else (picked,), key="on-text")

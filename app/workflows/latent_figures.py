@@ -1,6 +1,5 @@
 """The figures of one latent, and of all latents of a dictionary."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -96,43 +95,3 @@ def density_figure(table: pd.DataFrame) -> "go.Figure":
     table.attrs["units"] = {"density": "share of tokens"}
     return plots.histogram(table, value="density", log_x=True, height=300,
                            title="How often latents fire")  # fmt: skip
-
-
-def python_of(run: Path, name: str, latent: int, store: Path, which: str = "histogram") -> str:
-    """Python that draws the ``histogram`` or the ``effects`` of a latent; or its ``contexts``."""
-    used, draw = {
-        "histogram": ("histogram_figure", ["histogram_figure(board, latent)[0]"]),
-        "effects": ("effects_figure, effects_frame, random_effect", [
-            "frame = effects_frame(board, latent, words_for(board, store))",
-            "effects_figure(frame, random_effect(board))",
-        ]),
-        "contexts": ("", ["context_frame(board, latent, words_for(board, store))"]),
-    }[which]  # fmt: skip
-    return "\n".join([
-        "from pathlib import Path\n",
-        *[f"from lensbench.app.workflows.latent_figures import {used}"] * bool(used),
-        "from lensbench.app.workflows.latent_page import " + "context_frame, " * (not used)
-        + "make_board" + ", words_for" * (which != "histogram") + "\n",
-        f"run, name, latent = Path({str(run)!r}), {name!r}, {latent}",
-        f"store = Path({str(store)!r})",
-        "board = make_board(run, name, latent, store)  # its contexts and histogram, as frames",
-        *draw,
-    ])  # fmt: skip
-
-
-def density_code(run: Path, name: str, rows: pd.DataFrame, of: int) -> str:
-    """Python that draws :func:`density_figure` of some of the ``of`` latents of a dictionary."""
-    few = len(rows) < of
-    kept = f'table.loc[table["latent"].isin({sorted(int(n) for n in rows["latent"])})]'
-    lines = [
-        "from pathlib import Path\n",
-        "from lensbench.app.workflows.latent_figures import density_figure",
-        "from lensbench.app.workflows.latent_page import latent_table\n",
-        f"table = latent_table(Path({str(run)!r}), {name!r})",
-        f"density_figure({kept if few else 'table'})",
-    ]
-    if few and len(rows) > MOST_NAMED:  # too many to write down: the file that is offered has them
-        lines = ["import pandas as pd\n",
-                 "from lensbench.app.workflows.latent_figures import density_figure\n",
-                 'density_figure(pd.read_csv("latent-density.csv"))']  # fmt: skip
-    return "\n".join(lines)

@@ -231,14 +231,5 @@ def _merged(passages: list[Passage]) -> list[Passage]:
 
 def context_frame(board: LatentDashboard, latent: int, words: dict[int, str]) -> pd.DataFrame:
     """The contexts that are shown: band, activation, text before, at and after, and where from."""
-    frame = board.to_frame()
-    frame = frame.loc[frame["latent"] == latent].reset_index(drop=True)
-    i, at = board.index(latent), board.before
-    for column, part in (
-        ("before", slice(0, at)),
-        ("token", slice(at, at + 1)),
-        ("after", slice(at + 1, None)),
-    ):
-        ids = [board.tokens[i, int(j), part] for j in frame["context"]]
-        frame[column] = [" ".join(words.get(int(t), f"#{t}") for t in row if t >= 0) for row in ids]
-    return frame.drop(columns="context")
+    known = replace(board.one(latent), words={str(i): word for i, word in words.items()})
+    return known.contexts_frame().drop(columns="context")

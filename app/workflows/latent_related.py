@@ -152,12 +152,3 @@ def all_effects_figure(frame: pd.DataFrame) -> "go.Figure":
     figure.update_yaxes(title={"text": "tokens of the vocabulary"})
     figure.update_layout(legend={"orientation": "h", "y": -0.22, "x": 0})
     return figure
-
-
-def effects_code(run: Path, name: str, latent: int) -> str:
-    """Python that draws the same histogram."""
-    return (
-        "from pathlib import Path\n\n"
-        "from lensbench.app.workflows.latent_related import all_effects, all_effects_figure\n\n"
-        f"all_effects_figure(all_effects(Path({str(run)!r}), {name!r}, {latent}))\n"
-    )

@@ -18,7 +18,7 @@ WITHOUT_FIGURES = {"home", "capture", "stores", "train"}
 """Pages of tables and forms."""
 
 
-PUBLIC = {"patching", "steering"}
+PUBLIC = {"latent", "patching", "steering"}
 """Pages whose figures are made again with the library's own calls alone."""
 
 
