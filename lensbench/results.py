@@ -131,7 +131,8 @@ class Result:
         if not chosen or not len(frame.columns):
             return html_table(frame)
         kept = [c for c in frame.columns if re.sub("_(low|high)$", "", str(c)) in chosen]
-        some = frame[sorted(kept, key=lambda c: chosen.index(re.sub("_(low|high)$", "", str(c))))]
+        order = sorted(kept, key=lambda c: chosen.index(re.sub("_(low|high)$", "", str(c))))
+        some = frame.loc[:, order]
         some.attrs.update(frame.attrs)
         below = f"<div>to_frame() has all {len(frame.columns)} columns</div>"
         return html_table(some) + below * (len(kept) < len(frame.columns))

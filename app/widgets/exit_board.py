@@ -1,7 +1,6 @@
 """Figures of the page Acceleration: predictions as the sliders stand, a live run beside them."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import streamlit as st
 
@@ -14,11 +13,9 @@ from lensbench.app.widgets.toggle import one_of
 from lensbench.app.workflows import acceleration, acceleration_live
 from lensbench.app.workflows import acceleration_figures as figs
 from lensbench.app.workflows.acceleration import ExitAsk
+from lensbench.app.workflows.acceleration_live import AccelerationStudy
 from lensbench.app.workflows.copying import python_of
 from lensbench.app.workflows.studies import told_of
-
-if TYPE_CHECKING:
-    from lensbench.interventions.acceleration.study.study import AccelerationStudy
 
 COSTS = (
     "Serial layers wait for one another: plain decoding over this, what a device pays that is "
@@ -105,7 +102,7 @@ def live_board(ask: ExitAsk) -> None:
         )  # fmt: skip
 
 
-def _measured(found: "AccelerationStudy", folder: Path) -> None:
+def _measured(found: AccelerationStudy, folder: Path) -> None:
     st.markdown(plain(acceleration_live.told(found)))
     grid = acceleration_live.drafts_of(found)
     prompts = f"n = {acceleration_live.n_prompts(found)} prompts. "

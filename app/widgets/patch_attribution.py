@@ -9,8 +9,8 @@ from lensbench.app.widgets.states import guarded
 from lensbench.app.widgets.toggle import pick_of
 from lensbench.app.workflows import patch_jobs
 from lensbench.app.workflows.patch_code import checked_code
+from lensbench.app.workflows.patch_names import counted
 from lensbench.app.workflows.patching import PatchAsk
-from lensbench.interventions.patching.beside import counted
 
 METHODS = {
     "atp": "Attribution patching (AtP)",

@@ -14,9 +14,8 @@ from lensbench.app.widgets.states import guarded, plain
 from lensbench.app.workflows import patch_cell, patch_jobs, patching
 from lensbench.app.workflows.copying import python_of
 from lensbench.app.workflows.patch_code import baselines_code, held_out_code
+from lensbench.app.workflows.patch_names import counted, said
 from lensbench.app.workflows.patching import HOWS, PatchAsk
-from lensbench.interventions.metrics import said
-from lensbench.interventions.patching.beside import counted
 
 FORMULAS = {
     "logit_diff": "logit(answer) - logit(wrong answer) at the last token, nats",

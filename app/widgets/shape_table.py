@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
@@ -42,7 +43,7 @@ def shape_table(found: Any, measure: str, code: str) -> None:
     """Draw the table, without columns that tell the rows nothing apart; ``code`` makes it again."""
     frame: Any = found.to_frame()
     told = HEADINGS[measure]
-    again, why = _again(frame) if measure == "anisotropy" else (pd.Series(False, frame.index), "")
+    again, why = _again(frame) if measure == "anisotropy" else (np.zeros(len(frame), bool), "")
     shown = frame.loc[~again].reset_index(drop=True)
     shown = shown[[c for c in told if c in shown]].replace(ESTIMATORS)
     if "rows" in shown:
@@ -55,15 +56,16 @@ def shape_table(found: Any, measure: str, code: str) -> None:
                  config={"rows": st.column_config.Column("Tokens", width=130)})  # fmt: skip
 
 
-def _again(frame: pd.DataFrame) -> tuple[pd.Series, str]:
+def _again(frame: pd.DataFrame) -> tuple[np.ndarray, str]:
     """Which rows of anisotropy say what "all" says, being of the very same tokens; and why."""
     whole = frame.groupby(["source", "site"])["n"].transform("max")
-    again = (frame["rows"] != "all") & (frame["n"] == whole)
+    kinds, n_of = frame["rows"].to_numpy(), frame["n"].to_numpy()
+    again = (kinds != "all") & (n_of == np.asarray(whole))
     said: list[str] = []
     for kind, what in LACKS.items():
-        here = frame["rows"] == kind
-        if n := int((again & here).sum()):
-            said.append(f"“{spelled(kind)}” at {n} of {int(here.sum())} sites ({what} among the "
-                        "tokens measured)")  # fmt: skip
+        here = kinds == kind
+        if n := int(np.count_nonzero(again & here)):
+            said.append(f"“{spelled(kind)}” at {n} of {np.count_nonzero(here)} sites ({what} among "
+                        "the tokens measured)")  # fmt: skip
     told = f" Not listed, the same tokens as “all”: {'; '.join(said)}." if said else ""
     return again, told

@@ -13,7 +13,7 @@ from lensbench.app.workflows.live import Shelf, hold_store, running, store_versi
 from lensbench.app.workflows.sequences import model_name, model_of
 from lensbench.interventions.acceleration.skipping.stages import StageReport, inference_stages
 from lensbench.interventions.acceleration.study.figures import lens_layers
-from lensbench.interventions.acceleration.study.study import AccelerationStudy
+from lensbench.interventions.acceleration.study.study import AccelerationStudy as AccelerationStudy
 from lensbench.store.manifest import MANIFEST
 from lensbench.tokens import Tokens, as_tokens
 

@@ -82,13 +82,13 @@ def patch_and_edit(ask: LineAsk) -> dict[str, Any]:
                  for one in lines]  # fmt: skip
         own = effect(made)
     facts = result_facts(given.model, tested, ask.out, task=pairs.task, verdict=tested.verdict)
-    facts["edit"] = {"effect": own, **made.summary()}
+    edit: dict[str, Any] = {"effect": own, **made.summary()}
     if drawn and np.isfinite(own):
-        facts["edit"]["random_edits"] = drawn
+        edit["random_edits"] = drawn
         if tested.verdict != "no effect":  # a rank among effects of nothing says nothing
-            facts["edit"]["verdict"] = standing(own, drawn).told("edits of random lines")
+            edit["verdict"] = standing(own, drawn).told("edits of random lines")
     folder = None if ask.out is None else ask.out / "edit"
-    facts["edit"] |= saved_in(made, folder)
+    facts["edit"] = edit | saved_in(made, folder)
     if ask.out is not None:
         io.write_arrays(ask.out / "line.safetensors", {"directions": np.asarray(line)[None]})
         facts["line"] = str(ask.out / "line.safetensors")

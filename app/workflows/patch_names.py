@@ -1,4 +1,7 @@
-"""How pages name interventions, sites and metrics of patching."""
+"""How pages name interventions, sites, metrics and numbers of pairs of patching."""
+
+from lensbench.interventions.metrics import said as said
+from lensbench.interventions.patching.beside import counted as counted
 
 HOWS = {
     "denoise": "Denoise: clean states into the corrupted run",
