@@ -23,8 +23,9 @@ from lensbench.app.workflows.densities import (
     density_curves,
     density_curves_figure,
 )
-from lensbench.app.workflows.fronts import label_figure, note_of, origin_of, sweep_code
+from lensbench.app.workflows.fronts import label_figure, note_of, origin_of
 from lensbench.app.workflows.overview import is_evaluated
+from lensbench.app.workflows.sweep_code import density_code, labels_code
 from lensbench.app.workflows.sweep_page import alike
 
 
@@ -70,11 +71,10 @@ def _alone(result: Any, run: Path) -> None:
     scores = label_figure(result)
     if scores is not None:
         show_figure(scores[0], key="labels", alt="label F1 of each dictionary beside its controls",
-                    caption=scores[1], frame=scores[2], code=sweep_code(run, "labels"))  # fmt: skip
-    densities = density_curves(result.density)
-    if len(densities):
-        show_figure(density_curves_figure(densities), key="densities", frame=densities,
-                    code=sweep_code(run, "densities"),
-                    alt="share of latents by firing frequency, one line per dictionary",
-                    caption=density_caption(result.n_tokens, densities))  # fmt: skip
+                    caption=scores[1], frame=scores[2], code=labels_code(run, result))  # fmt: skip
+    rows = density_curves(result.density)
+    if len(rows):
+        show_figure(density_curves_figure(rows), key="densities", frame=rows,
+                    code=density_code(run, result), caption=density_caption(result.n_tokens, rows),
+                    alt="share of latents by firing frequency, a line per dictionary")  # fmt: skip
     suite_board(result, run)

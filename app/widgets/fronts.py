@@ -12,16 +12,11 @@ from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.run_state import say_unfinished
 from lensbench.app.widgets.states import plain
 from lensbench.app.widgets.toggle import pick_of
-from lensbench.app.workflows.copying import Call, python_of
-from lensbench.app.workflows.fronts import (
-    evaluated,
-    front_caption,
-    front_figure,
-    score_groups,
-)
+from lensbench.app.workflows.copying import python_of
+from lensbench.app.workflows.fronts import front_caption, front_figure, score_groups
 from lensbench.app.workflows.sections import short_names
+from lensbench.app.workflows.sweep_code import fronts_code, scores_code
 from lensbench.app.workflows.sweep_page import (
-    fronts_code,
     fronts_frame,
     heading,
     metrics_of,
@@ -54,11 +49,12 @@ def two_fronts(results: Mapping[str, Any], runs: Mapping[str, Path]) -> None:
         with column:
             metric = pick_of("y axis", list(known), first, key=key, shown=known)
             frame = fronts_frame(results, metric)
+            drawn = front_figure(frame, metric)
             show_figure(
-                front_figure(frame, metric), key=f"front-{key}-{metric}",
+                drawn, key=f"front-{key}-{metric}",
                 alt=f"{metric} against L0 of {len(frame) - 1} dictionaries of {', '.join(runs)}",
                 caption=front_caption(frame, metric), frame=frame,
-                code=fronts_code(runs, metric), file=f"front-{metric}",
+                code=fronts_code(runs, metric, frame, drawn), file=f"front-{metric}",
             )  # fmt: skip
 
 
@@ -86,8 +82,8 @@ def score_tables(results: Mapping[str, Any], runs: Mapping[str, Path]) -> None:
                          headings={c: heading(c) for c in part})  # fmt: skip
     units = "; ".join(f"{heading(k)}: {v}" for k, v in table.attrs["units"].items())
     st.caption(plain(f"Units: {units}"))
-    made = {run: Call(evaluated, place) for run, place in runs.items()}
-    take_away(table, key="scores", code=python_of(scores, made), alt="every metric")
+    labelled = [name for name, result in results.items() if result.labels]
+    take_away(table, key="scores", code=scores_code(runs, labelled), alt="every metric")
 
 
 def by_training(run: Path, name: str) -> None:

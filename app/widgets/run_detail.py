@@ -10,6 +10,7 @@ from lensbench.app.widgets.run_state import array_parts
 from lensbench.app.widgets.states import command_line, guarded, in_shell, plain
 from lensbench.app.widgets.toggle import one_of, pick_of
 from lensbench.app.workflows import curves, detached, launching
+from lensbench.app.workflows.curve_code import curve_code
 from lensbench.app.workflows.run_parts import told_state
 from lensbench.app.workflows.runs import LIVE, parts_of, run_row
 
@@ -90,5 +91,5 @@ def _curves(run: Path) -> None:
             drawn, data = curves.curve_figure(frame, metric, over=over, chosen=chosen)
             show_figure(drawn, key=f"{key}-{metric}", frame=data, caption=curves.caption(frame),
                         alt=f"{metric} over {curves.AXES[over]}, one line per dictionary",
-                        code=curves.curve_code(run, metric, over, chosen),
+                        code=curve_code(run, metric, over, chosen, frame),
                         file=f"{run.name}-{metric}")  # fmt: skip

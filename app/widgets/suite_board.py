@@ -8,14 +8,13 @@ import streamlit as st
 from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import plain
 from lensbench.app.widgets.toggle import pick_of
-from lensbench.app.workflows.copying import Call, python_of
-from lensbench.app.workflows.fronts import evaluated
 from lensbench.app.workflows.suite_tables import (
     measures_of,
     missing_of,
     note_on,
     table_of,
 )
+from lensbench.app.workflows.sweep_code import suite_code
 
 
 def suite_board(result: Any, run: Path) -> None:
@@ -29,7 +28,7 @@ def suite_board(result: Any, run: Path) -> None:
         table = table_of(result, measure)
         show_listing(table, alt=f"{known[measure]} of every dictionary", take=f"suite-{measure}",
                      caption=plain(note_on(result, measure)),
-                     code=python_of(table_of, Call(evaluated, run), measure))  # fmt: skip
+                     code=suite_code(run, list(result.suite[measure]), measure))  # fmt: skip
     if missing:
         with st.expander(f"{len(missing)} that could not be measured"):
             for what, why in missing.items():

@@ -102,17 +102,6 @@ def curve_figure(
     return figure, drawn
 
 
-def curve_code(run: Path, metric: str, over: str = "tokens", chosen: Sequence[str] = ()) -> str:
-    """Python that draws the same figure."""
-    return (
-        "from pathlib import Path\n\n"
-        "from lensbench.app.workflows.curves import curve_figure, curves_of\n\n"
-        f"frame = curves_of(Path({str(run)!r}))\n"
-        f"figure, data = curve_figure(frame, {metric!r}, over={over!r}, chosen={list(chosen)!r})\n"
-        "figure\n"
-    )
-
-
 def caption(frame: pd.DataFrame) -> str:
     """What a point is, how many dictionaries there are, and what is left out."""
     every = int(frame.attrs.get("every", 1))

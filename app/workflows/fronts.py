@@ -169,20 +169,6 @@ def front_figure(frame: pd.DataFrame, metric: str) -> "go.Figure":
     return drawn
 
 
-def sweep_code(run: Path, what: str) -> str:
-    """Python that draws the ``labels`` or the ``densities`` of a run."""
-    used, draw = {
-        "labels": ("evaluated, label_figure", "label_figure(result)[0]"),
-        "densities": ("evaluated", "density_curves_figure(density_curves(result.density))"),
-    }[what]
-    more = "from lensbench.app.workflows.densities import density_curves, density_curves_figure\n"
-    return (
-        "from pathlib import Path\n\n" + more * (what == "densities")
-        + f"from lensbench.app.workflows.fronts import {used}\n\n"
-        f"result = evaluated(Path({str(run)!r}))\n{draw}\n"
-    )  # fmt: skip
-
-
 HEADLINE = ("l0", "fvu", "ce_recovered_zero", "ce_recovered_mean", "dead_fraction", "label_f1")
 GROUPS = {
     "Headline": HEADLINE,

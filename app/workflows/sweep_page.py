@@ -13,7 +13,7 @@ import pandas as pd
 
 from lensbench.app.workflows.curves import flat, settings_of, spelled
 from lensbench.app.workflows.finding import read_json
-from lensbench.app.workflows.fronts import FRONTS, drawable, evaluated, front_frame, score_table
+from lensbench.app.workflows.fronts import FRONTS, drawable, front_frame, score_table
 from lensbench.app.workflows.run_compare import dictionaries
 from lensbench.app.workflows.runs import parts_of
 from lensbench.app.workflows.sections import short_names
@@ -122,22 +122,6 @@ def fronts_frame(results: Mapping[str, SAEEvaluation], metric: str) -> pd.DataFr
     whole = pd.concat([*own, rows.head(1)], ignore_index=True)
     whole.attrs["units"] = next(iter(frames.values())).attrs["units"]
     return whole
-
-
-def again(runs: Mapping[str, str], metric: str) -> pd.DataFrame:
-    """:func:`fronts_frame` of runs by name and folder, as copied code calls it."""
-    return fronts_frame({name: evaluated(Path(run)) for name, run in runs.items()}, metric)
-
-
-def fronts_code(runs: Mapping[str, Path], metric: str) -> str:
-    """Python that draws the same front."""
-    named = {name: str(run) for name, run in runs.items()}
-    return (
-        "from lensbench.app.workflows.fronts import front_figure\n"
-        "from lensbench.app.workflows.sweep_page import again\n\n"
-        f"frame = again({named!r}, {metric!r})\n"
-        f"front_figure(frame, {metric!r})\n"
-    )
 
 
 def scores(results: Mapping[str, SAEEvaluation]) -> pd.DataFrame:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.app.drawn import run_code
 from tests.app.driver import open_page, words
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -105,11 +106,12 @@ def test_curves_are_drawn_over_steps_when_asked(monkeypatch, small_root: Path) -
 
 
 def test_the_code_of_a_curve_draws_it(small_root: Path) -> None:
-    from lensbench.app.workflows.curves import curve_code
+    from lensbench.app.workflows.curve_code import curve_code
+    from lensbench.app.workflows.curves import curves_of
 
-    names: dict[str, object] = {}
-    exec(curve_code(small_root / "runs" / "small", "l0", "step", ["topk-64-k8"]), names)
-    assert [t.name for t in names["figure"].data] == ["topk-64-k4", "topk-64-k8"]  # type: ignore[attr-defined]
+    run = small_root / "runs" / "small"
+    made = run_code(curve_code(run, "l0", "step", ["topk-64-k8"], curves_of(run)))
+    assert [t.name for t in made.data] == ["topk-64-k4", "topk-64-k8"]
 
 
 def test_a_run_is_evaluated_as_a_job_and_only_once(monkeypatch, small_root, tmp_path) -> None:

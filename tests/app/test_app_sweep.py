@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.app.drawn import run_code
 from tests.app.driver import open_page, words
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -79,12 +80,17 @@ def test_every_figure_has_axes_with_units_alt_text_and_a_caption_with_n(
 
 def test_the_code_beside_a_figure_makes_the_figure(monkeypatch, small_root: Path) -> None:
     page = open_page(monkeypatch, small_root, "sweep", run="runs/small")
-    code = next(str(c.value) for c in page.code if "front_figure" in str(c.value))
-    *body, last = code.strip().splitlines()
-    scope: dict[str, Any] = {}
-    exec("\n".join([*body, f"made = {last}"]), scope)
-    made, shown = json.loads(scope["made"].to_json()), figures(page)[0]
-    assert made["data"] == shown["data"]
+    assert_made_again(page)
+
+
+def assert_made_again(page: Any) -> None:
+    """The first front: every marker as it is; of the control's line the ends and the name."""
+    code = next(str(c.value) for c in page.code if "figure = front(" in str(c.value))
+    (*made, control), (*shown, line) = (
+        json.loads(run_code(code).to_json())["data"], figures(page)[0]["data"])  # fmt: skip
+    assert made == shown
+    assert [control[k] for k in "xy"] == [pytest.approx(line[k]) for k in "xy"]
+    assert control["name"] == line["name"]
 
 
 def test_the_data_to_take_away_are_the_drawn_ones(small_root: Path) -> None:
@@ -292,11 +298,7 @@ def test_several_runs_stand_in_one_front(monkeypatch, three: Path) -> None:
     varied, headline = page.dataframe[0].value, page.dataframe[1].value
     assert varied["train.tokens"].tolist() == [4096, 4096, 8192, 8192]
     assert headline["run"].tolist() == ["one", "one", "two", "two"]
-    code = next(str(c.value) for c in page.code if "again(" in str(c.value))
-    *body, last = code.strip().splitlines()
-    scope: dict[str, Any] = {}
-    exec("\n".join([*body, f"made = {last}"]), scope)
-    assert json.loads(scope["made"].to_json())["data"] == figures(page)[0]["data"]
+    assert_made_again(page)
 
 
 def test_runs_that_do_not_compare_are_left_out_and_named(monkeypatch, three: Path) -> None:
