@@ -16,14 +16,14 @@ from lensbench.app.widgets.missing import missing
 from lensbench.app.widgets.states import plain
 from lensbench.app.widgets.toggle import pick_of
 from lensbench.app.workflows import token_checks as checks
-from lensbench.app.workflows.copying import Call, python_of
+from lensbench.app.workflows import token_code as written
+from lensbench.app.workflows.copying import python_of
 from lensbench.app.workflows.token_checks import Check
 from lensbench.app.workflows.token_experts import expert_cell
 from lensbench.app.workflows.token_page import (
     Latents,
     exit_cell,
     latent_cells,
-    latents_at,
     lens_cell,
     lens_code,
     summary_of,
@@ -47,12 +47,12 @@ def lens(url: str, row: int) -> None:
             missing(str(error))
             return
         show_figure(found.plot(height=340), key="token-lens", frame=found.course,
-                    code=lens_code(url, row),
+                    code=written.trajectory_code(url, row),
                     alt="Probability of the followed tokens over the layers",
                     caption="Logit lens of the stored rows (n = 1 token); early layers need not "
                             "write in the basis the unembedding reads.")  # fmt: skip
         tuned(url, row)
-        verify("lens", checks.check_lens, url, row)
+        verify("lens", checks.check_lens, url, row, code=written.check_lens_code(url, row))
 
 
 def tuned(url: str, row: int) -> None:
@@ -89,8 +89,8 @@ def exit_depth(url: str, row: int) -> None:
         st.metric("Final prediction kept from", f"block {found.layer}",
                   help="First block from which on the lens predicts what the model says in the "
                        f"end; blocks are counted from 0, the last is {found.last}")  # fmt: skip
-        _table(found.best, "token-exit", python_of(exit_cell, url, row, then=".best"))
-        verify("exit", checks.check_exit, url, row)
+        _table(found.best, "token-exit", written.exit_code(url, row))
+        verify("exit", checks.check_exit, url, row, code=written.exit_code(url, row))
 
 
 def experts(url: str, row: int) -> None:
@@ -101,8 +101,9 @@ def experts(url: str, row: int) -> None:
         except LensbenchError as error:
             missing(str(error))
             return
-        _table(found, "token-experts", python_of(expert_cell, url, row))
         layers = sorted({int(n) for n in found["layer"]})
+        weighed = bool(found["weight"].notna().any())
+        _table(found, "token-experts", written.experts_code(url, row, layers, weighed=weighed))
         layer = pick_of("Layer", layers, layers[0], key="expert-layer")
         verify("expert", checks.check_expert, url, row, layer)
 
@@ -132,7 +133,7 @@ def _dictionary(found: list[Latents], root: Path, url: str, row: int) -> None:
     st.caption(f"{len(found)} dictionaries read this token; the row is encoded now, from the store")
     show_listing(
         summary_of(found), alt="dictionaries that read this token", take="token-dictionaries",
-        code=python_of(summary_of, Call(latent_cells, root, url, row, then="[0]")),
+        code=written.dictionaries_code(root, url, row, found),
     )  # fmt: skip
     left, right = st.columns(2)
     with left:
@@ -140,7 +141,7 @@ def _dictionary(found: list[Latents], root: Path, url: str, row: int) -> None:
         show_listing(
             _without_repeats(one.active), alt="latents that fire on this token", data=one.active,
             take="token-latents", height=height_of(len(one.active)),
-            code=python_of(latents_at, url, row, Path(one.run), one.name, then=".active"),
+            code=written.latents_code(url, row, one),
         )  # fmt: skip
     if one.active.empty:
         st.info("None of its latents is active at this token.")
@@ -171,8 +172,11 @@ def cell(title: str) -> DeltaGenerator:
     return box
 
 
-def verify(name: str, check: Callable[..., Check], *given: object) -> None:
-    """A button that runs the check once; its outcome stays until something else is asked."""
+def verify(name: str, check: Callable[..., Check], *given: object, code: str = "") -> None:
+    """A button that runs the check once; its outcome stays until something else is asked.
+
+    ``code`` gives the same table; left out, it calls the check.
+    """
     if st.button(RUN, key=f"verify-{name}", help="Runs the model once, with its control"):
         try:
             with st.spinner("Running the model once"):
@@ -182,7 +186,8 @@ def verify(name: str, check: Callable[..., Check], *given: object) -> None:
             return
     asked, outcome = st.session_state.get(f"checked-{name}", (None, None))
     if asked == given and isinstance(outcome, Check):
-        _outcome(outcome, f"check-{name}", python_of(check, *given, then=".table"))
+        _outcome(outcome, f"check-{name}",
+                 code or python_of(check, *given, then=".table"))  # fmt: skip
 
 
 def _outcome(check: Check, key: str, code: str) -> None:

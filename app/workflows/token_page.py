@@ -177,16 +177,6 @@ def summary_of(found: list[Latents]) -> pd.DataFrame:
     ])  # fmt: skip
 
 
-def latents_at(url: str, row: int, run: Path, name: str) -> Latents:
-    """One row through the dictionary ``name`` of a run.
-
-    Raises:
-        ConfigError: the run has none of that name.
-        MismatchError, MissingDataError: as :func:`encode_row`.
-    """
-    return encode_row(run_of(str(run), name), hold_store(url), row, run)
-
-
 def _by_model(runs: list[Path], store: "ActivationStore") -> tuple[list[Path], list[Path]]:
     """Runs that may belong to a store, and those that say they are of another model."""
     ours = store.model.get("fingerprint")

@@ -18,7 +18,7 @@ WITHOUT_FIGURES = {"home", "capture", "stores", "train"}
 """Pages of tables and forms."""
 
 
-PUBLIC = {"latent", "patching", "runs", "steering", "sweep"}
+PUBLIC = {"latent", "patching", "runs", "steering", "sweep", "token"}
 """Pages whose figures are made again with the library's own calls alone."""
 
 
