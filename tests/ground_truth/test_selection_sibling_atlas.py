@@ -129,7 +129,10 @@ def test_attribute_heads_are_found_on_the_base(study):
     assert effects.max() >= 3 * np.median(np.abs(effects))
 
 
-@pytest.mark.xfail(strict=True, reason="measured: .99 to .97, under random latents .89")
+@pytest.mark.xfail(
+    reason="the machine's rounding in fine-tuning decides which latent is chosen: .99 to .97 "
+    "(random latents .89) in one run, .998 to .606 (p .024 among 40 random ones) in another"
+)
 def test_attribute_heads_look_less_at_known_people_once_steered_to_the_unknown(study):
     looks = study.steering.attention_frame()
     rows = looks[(looks.kind == "unknown") & (looks.prompts == "known")]
