@@ -12,7 +12,7 @@ from lensbench.app.widgets.fit_job import fit_done, fit_job
 from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import command_line, plain
 from lensbench.app.workflows import expert_jobs, expert_page, jobs
-from lensbench.app.workflows.copying import Call, python_of
+from lensbench.app.workflows.expert_code import rank_code, top_code
 from lensbench.app.workflows.expert_page import STUDY_HEADINGS, ExpertAsk
 from lensbench.app.workflows.studies import load_code, told_of
 
@@ -25,7 +25,7 @@ def expert_rank(ask: ExpertAsk) -> None:
     with st.spinner("Reading the routing of every prompt"):
         ranking = expert_page.ranked(ask)
     show_figure(
-        ranking.plot(), key="experts", frame=ranking.to_frame(), code=expert_page.rank_code(ask),
+        ranking.plot(), key="experts", frame=ranking.to_frame(), code=rank_code(ask, ranking),
         alt="Differential routing of every expert, layers by experts",
         caption=plain(f"n = {expert_page.n_of(ranking)}. Gate weight on prompts of class "
                       f"{ranking.target}, less that on others. Control: "
@@ -35,7 +35,7 @@ def expert_rank(ask: ExpertAsk) -> None:
     st.markdown(f"**{plain(expert_page.against_chance(ranking))}**")
     show_listing(expert_page.top(ranking), alt="Experts with the largest differential",
                  headings=expert_page.HEADINGS, take="expert-top",
-                 code=python_of(expert_page.top, Call(expert_page.ranked, ask)))  # fmt: skip
+                 code=top_code(ask, ranking))  # fmt: skip
     command_line(expert_page.command_of(ask, "rank"))
     st.caption("Experts found on half of the prompts are suppressed and forced on the other half, "
                "beside random experts of the same layers and load.")  # fmt: skip

@@ -11,6 +11,7 @@ from lensbench.app.widgets.states import command_line, guarded, plain
 from lensbench.app.widgets.token_diff import token_diff
 from lensbench.app.workflows import expert_jobs, expert_page, expert_rates, expert_steering, jobs
 from lensbench.app.workflows.copying import python_of
+from lensbench.app.workflows.expert_code import said_code
 from lensbench.app.workflows.expert_page import ExpertAsk
 from lensbench.app.workflows.expert_steering import NEUTRAL, STEP, Weights
 from lensbench.app.workflows.studies import is_saved, told_of
@@ -53,7 +54,7 @@ def expert_sliders(ask: ExpertAsk) -> None:
                                   then=".frame"))  # fmt: skip
         _rates(ask, weights)
     with st.expander("The same as Python and on the command line"):
-        st.code(expert_steering.python_of(ask.model, prompt, weights), language="python")
+        st.code(said_code(ask.model, prompt, weights), language="python")
         told = "The rate of the behaviour, beside random experts, on the command line:"
         if any(w for *_, w in weights):
             command_line(jobs.command_of("rates", expert_jobs.rates_said(ask, weights)), told=told)

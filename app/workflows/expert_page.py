@@ -190,14 +190,6 @@ def colours_told(ranking: ExpertRanking) -> str:
             )  # fmt: skip
 
 
-def rank_code(ask: ExpertAsk) -> str:
-    """The ranking in a notebook."""
-    return (
-        "from lensbench.app.workflows.expert_page import ExpertAsk, ranked\n\n"
-        f"ranked({ask!r}).plot()\n"
-    )
-
-
 def command_of(ask: ExpertAsk, verb: str) -> str:
     """The same on the command line."""
     says = ["--says", ask.says] if ask.says else []
@@ -208,8 +200,7 @@ def command_of(ask: ExpertAsk, verb: str) -> str:
 
 def study_code(folder: Path) -> str:
     """The figure of a study in a notebook."""
-    module = "lensbench.app.workflows.expert_page"
-    return load_code(folder, "study_figure(found)", f"from {module} import study_figure")
+    return load_code(folder, "found.plot()")
 
 
 def says_of(named: NamedPrompts, *says: str) -> experts.Says:

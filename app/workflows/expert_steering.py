@@ -117,15 +117,3 @@ def shown(ask: ExpertAsk, said: Answered) -> str:
 def _said(model: "Model", row: list[int], plan: Plan, new_tokens: int) -> tuple[int, ...]:
     found: Any = model.generate(meant(row), plan, new_tokens)
     return tuple(int(i) for i in found[0])
-
-
-def python_of(model: str, prompt: str, weights: Weights) -> str:
-    """The same in a notebook."""
-    return (
-        "import lensbench\n"
-        "from lensbench import interventions\n"
-        "from lensbench.app.workflows.expert_steering import plan_of\n\n"
-        f"model = lensbench.load_model({model!r})\n"
-        f"plan = plan_of({weights!r})  # layer, expert, weight from -1 to 1\n"
-        f"interventions.generate_beside(model, [{prompt!r}], plan, 16).to_frame()\n"
-    )
