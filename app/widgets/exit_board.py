@@ -11,11 +11,12 @@ from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import guarded, plain
 from lensbench.app.widgets.toggle import one_of
 from lensbench.app.workflows import acceleration, acceleration_live
+from lensbench.app.workflows import acceleration_code as written
 from lensbench.app.workflows import acceleration_figures as figs
 from lensbench.app.workflows.acceleration import ExitAsk
 from lensbench.app.workflows.acceleration_live import AccelerationStudy
 from lensbench.app.workflows.copying import python_of
-from lensbench.app.workflows.studies import told_of
+from lensbench.app.workflows.studies import load_code, told_of
 
 COSTS = (
     "Serial layers wait for one another: plain decoding over this, what a device pays that is "
@@ -34,14 +35,14 @@ def exit_board(ask: ExitAsk) -> None:
         show_figure(
             figs.agreement_figure(ask.store), key="agreement",
             frame=acceleration.layer_frame(ask.store),
-            code=figs.python_of(ask, "agreement_figure(ask.store)"),
+            code=written.agreement_code(ask),
             alt="Share of tokens at which each exit layer chooses what the full model writes",
             caption="Band: 95 % over texts. The last layer is the model itself.",
         )  # fmt: skip
     with right:
         show_figure(
             figs.counts_figure(ask), key="exits", frame=acceleration.exit_counts(ask),
-            code=figs.python_of(ask, "counts_figure(ask)"),
+            code=written.exits_code(ask),
             alt="Share of tokens that leave after each number of layers",
             caption=f"Threshold {ask.threshold:g} on: "
                     f"{acceleration.MEASURES[ask.measure].lower()}.",
@@ -49,7 +50,7 @@ def exit_board(ask: ExitAsk) -> None:
     grid = acceleration.draft_grid(ask.store)
     show_figure(
         figs.draft_figure(ask), key="drafts",
-        frame=grid, code=figs.python_of(ask, "draft_figure(ask)"),
+        frame=grid, code=written.drafts_code(ask),
         alt="Share of drafted tokens that are kept, by exit layer and draft length",
         caption="Accepted over drafted tokens, every exit layer and draft length.",
     )  # fmt: skip
@@ -112,14 +113,13 @@ def _measured(found: AccelerationStudy, folder: Path) -> None:
             show_figure(
                 figs.grid_figure(grid, value, f"Drafts kept, {value}"),
                 key=f"live-{value}", frame=grid, provenance=made,
-                code=figs.python_of_live(folder, f"grid_figure(drafts_of(found), {value!r}, "
-                                                 f"'Drafts kept, {value}')"),
+                code=written.live_code(folder, value),
                 alt=f"Share of drafted tokens kept, {value}, by exit layer and draft length",
                 caption=f"{prompts}Accepted over drafted tokens.",
             )  # fmt: skip
     show_figure(
         acceleration_live.speedup_figure(found), key="speedup", frame=found.to_frame(),
-        code=figs.python_of_live(folder, "speedup_figure(found)"), provenance=made,
+        code=load_code(folder, 'found.plot("speedup")'), provenance=made,
         alt="Predicted against measured speed-up",
         caption=f"{prompts}CPU time, as a ratio to plain decoding in the same run; predicted from "
                 "layers timed just before. A busy machine moves points off the line; below 1 is "
@@ -127,10 +127,10 @@ def _measured(found: AccelerationStudy, folder: Path) -> None:
     )  # fmt: skip
     show_listing(acceleration_live.others_of(found), alt="Methods, predicted and measured",
                  take="methods", data=found.to_frame(),
-                 code=figs.python_of_live(folder, "found.to_frame()"))  # fmt: skip
+                 code=load_code(folder, "found.to_frame()"))  # fmt: skip
     show_figure(
         found.plot("pareto"), key="pareto", frame=found.to_frame(), provenance=made,
-        code=figs.python_of_live(folder, 'found.plot("pareto")'),
+        code=load_code(folder, 'found.plot("pareto")'),
         alt="Agreement against layers per token of every method",
         caption=f"{prompts}Every method, by what it ran for each token of them; of pruned and "
                 "skipping ones the agreement was measured in one pass over the text.",

@@ -1,6 +1,5 @@
 """The page Acceleration: its figures, and the code and command that make the same."""
 
-from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,6 @@ from lensbench.app.workflows.acceleration import (
 )
 from lensbench.app.workflows.live import hold_store
 from lensbench.app.workflows.sequences import model_name
-from lensbench.app.workflows.studies import load_code
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -131,16 +129,6 @@ def python_of(ask: ExitAsk, draw: str) -> str:
         f"ask = ExitAsk({_given(ask)})",
         draw,
     ])  # fmt: skip
-
-
-def python_of_live(folder: Path, draw: str) -> str:
-    """Code that draws what a live run found, in a notebook; ``draw`` is a figure of it."""
-    modules = {"acceleration_figures": ("grid_figure",),
-               "acceleration_live": ("drafts_of", "speedup_figure")}  # fmt: skip
-    used = {name: [f for f in known if f"{f}(" in draw] for name, known in modules.items()}
-    lines = [f"from lensbench.app.workflows.{name} import {', '.join(some)}"
-             for name, some in used.items() if some]  # fmt: skip
-    return load_code(folder, draw, *lines)
 
 
 def _given(ask: ExitAsk) -> str:
