@@ -9,6 +9,7 @@ import streamlit as st
 from lensbench.app.widgets.links import go_to
 from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import guarded, plain
+from lensbench.app.workflows.copying import python_of
 from lensbench.app.workflows.run_parts import goes_on, told_state
 from lensbench.app.workflows.run_show import array_of
 from lensbench.app.workflows.runs import run_row
@@ -20,7 +21,8 @@ def array_parts(run: Path, row: Mapping[str, object]) -> None:
     st.caption("Trained as an array: each part is a process of its own with its own dictionaries. "
                "Steps and tokens above are sums over the parts; a part that was not started "
                "counts with the steps that it has before it.")  # fmt: skip
-    show_listing(pd.DataFrame(told["each_part"]), alt="parts of the array")
+    show_listing(pd.DataFrame(told["each_part"]), alt="parts of the array", take="array-parts",
+                 code=python_of(array_of, run, then='["each_part"]'))  # fmt: skip
     left = told["to_finish"]
     if goes_on(str(row["state"])):
         st.caption("Parts are stopped where they were started: Ctrl-C, or the scheduler's cancel.")

@@ -184,8 +184,9 @@ ELSEWHERE = {
     "pick-run": "its rows lead to a page that offers their numbers",
     "pick-store": "its rows lead to a page that offers their numbers",
     "{key}-rows": "offered by the callers of what draws it, whole",
+    "files of {one.name}": "SHA256SUMS in the folder shown above it says the same",
 }
-"""Tables that need no files of their own, by what they are picked with, and why."""
+"""Tables that need no files of their own, by what they are picked with or called, and why."""
 
 
 def test_every_table_is_drawn_in_one_place_and_offered() -> None:
