@@ -64,7 +64,8 @@ def fronts_code(runs: Mapping[str, Path], metric: str, frame: pd.DataFrame,
             'figure.add_scatter(x=ends, y=[level, level], mode="lines", line={"dash": "dash"},',
             f'                   name=f"{name}, {{level:.3g}}{off}")',
         ]
-        span: Any = drawn.layout.yaxis.range
+        layout: Any = drawn.layout
+        span = layout.yaxis.range
         lines += [f"figure.update_yaxes(range=[{span[0]:.5g}, {span[1]:.5g}])"] * bool(off)
         lines += ["figure"]
     return "\n".join([*lines, ""])

@@ -113,7 +113,7 @@ def test_a_run_started_in_the_form_outlives_page_and_server(root: Path, tmp_path
             tab.wait("location.pathname.endsWith('/runs')"
                      " && location.search.includes('run=runs%2Fmine')")  # fmt: skip
             tab.open(tab.js("location.href"), live=True)  # a reload
-            # The browser fetches what draws curves once; cut off in the middle, it never asks again.
+            # A browser that is cut off while it fetches what draws curves never asks again.
             tab.wait(f"({STATE}).startsWith('running: step ') && {CURVES}", 90)
             before = step(tab)
         # That server was killed in the middle. The tab stays as it is, and finds the next one.
