@@ -31,7 +31,7 @@ def fit_job(kind: str, settings: dict[str, Any], label: str, *, key: str, told: 
             start_job(kind, studies.target_of(root(), settings), settings)
             st.rerun()
     if told:
-        st.caption(told)
+        st.caption(plain(told))
     command_line(jobs.command_of(kind, settings))
 
 

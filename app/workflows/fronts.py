@@ -151,6 +151,8 @@ def front_figure(frame: pd.DataFrame, metric: str) -> "go.Figure":
     level, name = float(control[metric]), str(control["name"])
     ends = [float(np.asarray(own["l0"]).min()), float(np.asarray(own["l0"]).max())]
     spread = own[[metric, "low", "high"]].to_numpy(np.float64)
+    if not np.isfinite(spread).any():
+        return drawn  # it says itself that no value is a number
     low, high = float(np.nanmin(spread)), float(np.nanmax(spread))
     margin = 0.08 * (high - low or 1.0)
     # Dictionaries are told apart by small differences: the axis fits them, and says where the

@@ -54,8 +54,8 @@ def fronts_code(runs: Mapping[str, Path], metric: str, frame: pd.DataFrame,
         f"figure = front(frame, {metric!r}, best={best!r}, "
         f"title={f'{NAMES[metric]} against L0'!r},\n               subtitle={bars_note(own)!r})"
     ]
-    last: Any = drawn.data[-1]
-    told = last.name
+    traces: Any = drawn.data
+    told = traces[-1].name if traces else ""  # nothing is drawn where no value is a number
     if told and told.startswith(name):
         off = OFF if told.endswith(OFF) else ""
         lines += _control(metric, name, best, several)

@@ -27,6 +27,8 @@ FORMS = {
 }
 PERSONAL = ("note-", "notes-")
 """Kept on disk, beside the run."""
+MADE = ("share-out-",)
+"""Names of folders that will be made."""
 
 
 @pytest.mark.parametrize("path", [page.path for page in PAGES if page.path not in FORMS])
@@ -38,7 +40,8 @@ def test_every_control_is_part_of_the_address(monkeypatch, filled_root: Path, pa
         widget.key
         for kind in KINDS
         for widget in getattr(page, kind)
-        if not widget.proto.query_param_key and not (widget.key or "").startswith(PERSONAL)
+        if not widget.proto.query_param_key
+        and not (widget.key or "").startswith((*PERSONAL, *MADE))
     }
     assert free - set(LEFT_OUT) == set()
 

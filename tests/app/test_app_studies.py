@@ -272,7 +272,8 @@ def test_rates_that_take_long_are_a_job_with_the_same_numbers(monkeypatch, tmp_p
     weights = ((layer, expert, -1.0),)
     found = expert_jobs.rates_for(tmp_path, ask, weights)
     assert found is not None
-    assert found.to_frame().equals(expert_rates.rates(ask, weights).to_frame())
+    direct = expert_rates._rates.__wrapped__(ask, weights, None)  # nothing of other tests is kept
+    assert found.to_frame().equals(direct.to_frame())
     assert "run-again-rates" in buttons(page)
 
 

@@ -108,6 +108,9 @@ def _addresses(texts: list[str], dense: str, moe: str, dictionary: str) -> list[
         ("patching", {"model": dense, "of": "My own pairs", "pairs": pairs}),
         ("steering", {"model": dense}), ("acceleration", {"store": store}),
         ("experts", {"model": moe, "prompts": prompts}),
+        ("ask", {**own, "target": " ".join(TOKENS[2:7])}),
+        ("language", {"model": dense, "words": "My own words", "lexicon": "\n".join(
+            ", ".join(TOKENS[i : i + 3]) for i in range(0, 18, 3))}),
     ]  # fmt: skip
     return [f"/{path}?{urlencode(query)}" for path, query in queries]
 
