@@ -8,6 +8,7 @@ import streamlit as st
 from lensbench.app.state import root
 from lensbench.app.widgets.fit_job import fit_job
 from lensbench.app.widgets.heat import click_map
+from lensbench.app.widgets.lens_choice import token_first
 from lensbench.app.widgets.listing import show_listing
 from lensbench.app.widgets.states import command_line, guarded, nothing_yet, plain
 from lensbench.app.widgets.text_source import Source
@@ -51,7 +52,8 @@ def ask_in_prompt(source: Source) -> None:
         with left:
             shown = {p: f"{p} {visible(w)}" for p, w in words.items()}
             places = list(words)
-            position = pick_of("Token whose state is asked", places, places[-1], key="pos",
+            first = token_first(lens, places, key="pos") if source.store else places[-1]
+            position = pick_of("Token whose state is asked", places, first, key="pos",
                                shown=shown)  # fmt: skip
         token = right.text_input(
             "Token to score", key="token", bind="query-params",

@@ -163,3 +163,12 @@ def test_tables_and_figure_are_files(monkeypatch: Any, tiny_root: Root) -> None:
     typed(monkeypatch, tiny_root, pos="4", write="2")
     assert {"ask-prob.csv", "ask-prob.html", "ask-cell.csv", "ask-text.json"} <= set(given)
     assert "prob_random" in given["ask-prob.csv"]
+
+
+def test_the_state_is_that_of_the_row_asked_for(monkeypatch: Any, tiny_root: Root) -> None:
+    from lensbench.app.workflows.sequences import sequence_at
+
+    store = str(tiny_root.folder / "acts")
+    for row in (3, 20):
+        page = open_page(monkeypatch, tiny_root.folder, "ask", store="acts", row=str(row))
+        assert page.selectbox(key="pos").value == sequence_at(store, row).position_of(row)
