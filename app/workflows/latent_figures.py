@@ -26,7 +26,7 @@ def histogram_figure(board: "LatentDashboard", latent: int) -> "tuple[go.Figure,
     figure = plots.histogram(
         frame, value="activation", weight="tokens", bins=len(frame), log_y=True, height=380,
         title="Activations",
-        subtitle=f"{int(frame['tokens'].sum()):,} of {board.looked_at}; log counts",
+        subtitle=f"{int(frame['tokens'].sum()):,} of {board.n_tokens:,} tokens; log counts",
     )  # fmt: skip
     figure.update_yaxes(title={"text": "stored tokens"}, dtick=1)
     return figure, frame
