@@ -122,7 +122,7 @@ _CHANGING: dict[str, tuple[str, ...]] = {
     "edit fact": ("edit fact recall --layers 1,2 --n 4",),
     "steer": (
         "steer agreement --layer 1",
-        'steer agreement --plus " Love" --minus " Hate"',
+        'steer agreement --plus "The doors" --minus "The door"',
         "steer agreement --demonstrations plurals.txt --layer 2",
     ),
     "doses": (
