@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from threading import Event, Lock, Thread, current_thread, main_thread
 from typing import Any
@@ -117,6 +118,10 @@ def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
+Work = Callable[[dict[str, Any], Report], dict[str, Any]]
+"""What a kind of job does: settings as the command takes them, to the numbers a page shows."""
+
+
 def _capture(settings: dict[str, Any], report: Report) -> dict[str, Any]:
     from lensbench.app.workflows.capturing import capture_text
 
@@ -158,30 +163,6 @@ def _tune(settings: dict[str, Any], report: Report) -> dict[str, Any]:
     return {"layers": len(facts["layers"]), **facts["summary"]}
 
 
-def _probes(settings: dict[str, Any], report: Report) -> dict[str, Any]:
-    from lensbench.app.workflows.probe_page import fit
-
-    return fit(settings, report)
-
-
-def _language(settings: dict[str, Any], report: Report) -> dict[str, Any]:
-    from lensbench.app.workflows.languages import fit
-
-    return fit(settings, report)
-
-
-def _future(settings: dict[str, Any], report: Report) -> dict[str, Any]:
-    from lensbench.app.workflows.lens_future import fit
-
-    return fit(settings, report)
-
-
-def _ask_state(settings: dict[str, Any], report: Report) -> dict[str, Any]:
-    from lensbench.app.workflows.lens_ask import fit
-
-    return fit(settings, report)
-
-
 def _hd(settings: dict[str, Any], report: Report) -> dict[str, Any]:
     from lensbench.app.workflows.hyper import HDAsk, facts
 
@@ -196,92 +177,50 @@ def _verify(settings: dict[str, Any], report: Report) -> dict[str, Any]:
     return _numbers(facts, "files", "bytes")
 
 
-def _study(settings: dict[str, Any], report: Report) -> dict[str, Any]:
-    from lensbench.app.workflows.expert_jobs import study
-
-    return study(settings, report)
-
-
-def _rates(settings: dict[str, Any], report: Report) -> dict[str, Any]:
-    from lensbench.app.workflows.expert_jobs import rates
-
-    return rates(settings, report)
-
-
-def _live(settings: dict[str, Any], report: Report) -> dict[str, Any]:
-    from lensbench.app.workflows.accelerating import live_job
-
-    return live_job(settings, report)
-
-
-def _own(settings: dict[str, Any], report: Report) -> dict[str, Any]:
-    from lensbench.app.workflows.accelerating import own_job
-
-    return own_job(settings, report)
-
-
-def _geometry(settings: dict[str, Any], report: Report) -> dict[str, Any]:
-    from lensbench.app.workflows.shapes import job
-
-    return job(settings, report)
-
-
-def _patch(settings: dict[str, Any], _: Report) -> dict[str, Any]:
-    from lensbench.app.workflows.patch_jobs import sweep_job
-
-    return sweep_job(settings)
-
-
-def _place(settings: dict[str, Any], _: Report) -> dict[str, Any]:
-    from lensbench.app.workflows.patch_jobs import place_job
-
-    return place_job(settings)
-
-
-def _attribute(settings: dict[str, Any], report: Report) -> dict[str, Any]:
-    from lensbench.app.workflows.patch_jobs import check_job
-
-    return check_job(settings, report)
-
-
-def _steer(settings: dict[str, Any], _: Report) -> dict[str, Any]:
-    from lensbench.app.workflows.steer_jobs import doses_job
-
-    return doses_job(settings)
-
-
-def _doses(settings: dict[str, Any], _: Report) -> dict[str, Any]:
-    from lensbench.app.workflows.dose_jobs import job
-
-    return job(settings)
-
-
 def _numbers(facts: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: facts[name] for name in names}
 
 
-WORK: dict[str, Callable[[dict[str, Any], Report], dict[str, Any]]] = {
+def _of(module: str, name: str) -> Work:
+    """The function ``name(settings, report)`` of a workflow, imported when it is called."""
+
+    def call(settings: dict[str, Any], report: Report) -> dict[str, Any]:
+        return getattr(import_module(f"{__package__}.{module}"), name)(settings, report)
+
+    return call
+
+
+def _silent(module: str, name: str) -> Work:
+    """The same of a function that is followed by its bars alone: ``name(settings)``."""
+
+    def call(settings: dict[str, Any], _: Report) -> dict[str, Any]:
+        return getattr(import_module(f"{__package__}.{module}"), name)(settings)
+
+    return call
+
+
+WORK: dict[str, Work] = {
     "capture": _capture,
     "evaluate": _evaluate,
     "encode": _encode,
     "share": _share,
     "tune": _tune,
-    "language": _language,
-    "future": _future,
-    "asked": _ask_state,
-    "probes": _probes,
+    "language": _of("languages", "fit"),
+    "future": _of("lens_future", "fit"),
+    "asked": _of("lens_ask", "fit"),
+    "probes": _of("probe_page", "fit"),
     "hd": _hd,
     "verify": _verify,
-    "patch": _patch,
-    "place": _place,
-    "attribute": _attribute,
-    "steer": _steer,
-    "doses": _doses,
-    "study": _study,
-    "rates": _rates,
-    "live": _live,
-    "own": _own,
-    "geometry": _geometry,
+    "patch": _silent("patch_jobs", "sweep_job"),
+    "place": _silent("patch_jobs", "place_job"),
+    "attribute": _of("patch_jobs", "check_job"),
+    "steer": _silent("steer_jobs", "doses_job"),
+    "doses": _silent("dose_jobs", "job"),
+    "study": _of("expert_jobs", "study"),
+    "rates": _of("expert_jobs", "rates"),
+    "live": _of("accelerating", "live_job"),
+    "own": _of("accelerating", "own_job"),
+    "geometry": _of("shapes", "job"),
 }
 """The function of every kind of job."""
 

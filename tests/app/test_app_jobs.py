@@ -1,10 +1,12 @@
 """Jobs of pages: real processes that are followed, stopped, killed and gone on with."""
 
+import inspect
 import json
 import os
 import signal
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from threading import Barrier, Thread
 from typing import Any
@@ -174,6 +176,11 @@ def test_an_unknown_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="capture"):
         jobs.start(tmp_path, "captur", "acts", {})
     assert set(jobs.KINDS) == set(work.WORK)
+    for kind, call in work.WORK.items():  # those named by module and function, imported when asked
+        named = inspect.getclosurevars(call).nonlocals
+        if named:
+            module = import_module(f"lensbench.app.workflows.{named['module']}")
+            assert callable(getattr(module, named["name"])), kind
 
 
 @pytest.mark.parametrize(
