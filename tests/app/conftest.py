@@ -13,6 +13,9 @@ def _as_the_server_is_set() -> None:
     """No full garbage collection after each run of a page, as ``lensbench app`` has it."""
     from streamlit import config
 
+    from lensbench.app.cli.page import SETTINGS
+
+    assert "--runner.postScriptGC=false" in SETTINGS
     config.set_option("runner.postScriptGC", False)
 
 
